@@ -1,0 +1,66 @@
+"""Triton backend `llm_detokenizer`: the last step of an ensemble, from a chunk of token ids to text.
+
+It is stateless, and it never returns an error: an error of the last step leaves the request in flight for
+ever. What it cannot read becomes an empty text, and the engine is told, which ends the request. It is also
+the one step that sees a client go away, and passes that on to the engine.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from engine.answer import FALLBACK, Answer, decode_chunk, read_handle
+from engine.channel import Signal, SignalSender
+from engine.manifest import read_manifest, verify_files
+from engine.tokens import load_table
+from engine.triton import artifact_folder
+
+
+class TritonPythonModel:
+    def initialize(self, args: dict[str, str]) -> None:
+        manifest = read_manifest(artifact_folder(args, "_detokenizer"))
+        verify_files(manifest, ("tokens.bin",))
+        self._table = load_table(manifest.path("tokens.bin"))
+        self._engine = SignalSender()
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        return [self._respond(request) for request in requests]
+
+    def _respond(self, request: Any) -> Any:
+        chunk = b""
+        try:
+            chunk = pb_utils.get_input_tensor_by_name(request, "chunk").as_numpy().item()
+            decoded = decode_chunk(chunk, self._table)
+            if request.is_cancelled():
+                self._tell(decoded.handle, Signal.CANCEL)
+            return _response(decoded.answer)
+        except Exception as error:  # noqa: BLE001  see above: whatever it is, the ensemble must get its response
+            pb_utils.Logger.log_error(f"llm_detokenizer: {error!r}")
+            self._tell(read_handle(chunk), Signal.FAULT)
+            return _response(FALLBACK)
+
+    def _tell(self, handle: str, signal: Signal) -> None:
+        if not self._engine.send(handle, signal):
+            pb_utils.Logger.log_warn(f"llm_detokenizer: the engine could not be told: {signal}")
+
+
+def _response(answer: Answer) -> Any:
+    tensors = [_text("text_output", answer.text), _text("finish_reason", answer.finish_reason)]
+    if answer.num_input_tokens is not None:
+        tensors.append(_count("num_input_tokens", answer.num_input_tokens))
+    if answer.num_output_tokens is not None:
+        tensors.append(_count("num_output_tokens", answer.num_output_tokens))
+    if answer.logprobs is not None:
+        tensors.append(_text("logprobs", answer.logprobs))
+    return pb_utils.InferenceResponse(tensors)
+
+
+def _text(name: str, text: str) -> Any:
+    return pb_utils.Tensor(name, np.array([[text.encode()]], np.object_))
+
+
+def _count(name: str, number: int) -> Any:
+    return pb_utils.Tensor(name, np.array([[number]], np.int32))

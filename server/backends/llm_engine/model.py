@@ -1,0 +1,105 @@
+"""Triton backend `llm_engine`: the engine step of an ensemble, decoupled.
+
+A thin adapter: it turns Triton's requests into the engine's, and the engine's chunks into responses. The
+engine batches, Triton does not.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import traceback
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from engine.errors import Cancelled, EngineError
+from engine.metrics import MetricsFlusher
+from engine.outbox import Chunk
+from engine.request import Request
+from engine.service import open_service
+from engine.settings import read_settings
+from engine.triton import artifact_folder, parameters_of, to_triton_error
+
+HOUSEKEEPING_SECONDS = 0.02
+
+
+class TritonResponder:
+    """One request's response sender."""
+
+    def __init__(self, sender: Any) -> None:
+        self._sender = sender
+
+    def send(self, chunk: Chunk, final: bool) -> None:
+        tensor = pb_utils.Tensor("chunk", np.array([[chunk.to_json().encode()]], np.object_))
+        self._sender.send(pb_utils.InferenceResponse([tensor]), flags=_flags(final))
+
+    def fail(self, error: EngineError) -> None:
+        response = pb_utils.InferenceResponse(error=to_triton_error(pb_utils, error))
+        self._sender.send(response, flags=_flags(True))
+
+    def is_cancelled(self) -> bool:
+        return bool(self._sender.is_cancelled())
+
+
+class TritonPythonModel:
+    def initialize(self, args: dict[str, str]) -> None:
+        parameters = parameters_of(json.loads(args["model_config"]))
+        settings = read_settings(parameters)
+        self._service = open_service(artifact_folder(args, "_engine"), settings, _log)
+        self._metrics = MetricsFlusher(pb_utils, self._service.recorder, args)
+        self._direct: dict[int, TritonResponder] = {}
+        self._stopping = threading.Event()
+        self._housekeeper = threading.Thread(target=self._keep_house, name="engine-metrics", daemon=True)
+        self._service.start()
+        self._housekeeper.start()
+
+    def execute(self, requests: list[Any]) -> None:
+        for request in requests:
+            responder = TritonResponder(request.get_response_sender())
+            try:
+                self._submit(request, responder)
+            except EngineError as error:
+                self._service.recorder.rejected(error.code.lower())
+                responder.fail(error)
+
+    def finalize(self) -> None:
+        self._stopping.set()
+        self._housekeeper.join()
+        self._service.close()
+
+    def _submit(self, request: Any, responder: TritonResponder) -> None:
+        ids = pb_utils.get_input_tensor_by_name(request, "input_ids").as_numpy()
+        envelope = pb_utils.get_input_tensor_by_name(request, "request").as_numpy().item()
+        accepted = Request.from_json(envelope.decode("utf-8", "replace"), tuple(ids.reshape(-1).tolist()))
+        key = self._service.submit(accepted, responder)
+        if not accepted.ensemble:
+            self._direct[key] = responder
+
+    def _keep_house(self) -> None:
+        """Metrics, and the cancellations of requests that came without an ensemble."""
+        while not self._stopping.wait(HOUSEKEEPING_SECONDS):
+            self._cancel_direct()
+            self._metrics.flush(time.monotonic())
+
+    def _cancel_direct(self) -> None:
+        if not self._direct:
+            return
+        alive = set(self._service.loop.keys())
+        for key, responder in list(self._direct.items()):
+            if key not in alive:
+                del self._direct[key]
+            elif responder.is_cancelled():
+                self._service.loop.cancel(key, Cancelled("request", "by the client"))
+
+
+def _flags(final: bool) -> int:
+    return int(pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL) if final else 0
+
+
+def _log(error: BaseException) -> None:
+    """Where a fault came from; a prompt or an answer is never in it."""
+    frames = "".join(traceback.format_tb(error.__traceback__)[-4:])
+    pb_utils.Logger.log_error(f"llm_engine: {type(error).__name__}: {error}\n{frames}")

@@ -1,0 +1,93 @@
+"""Chat messages to a prompt, through the model's own template, in a sandbox.
+
+A template comes with a checkpoint: it may compute text and nothing else, so it runs in jinja2's immutable
+sandbox. The names that transformers gives to templates are there: raise_exception, strftime_now, tojson.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, NoReturn
+
+import jinja2
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from engine.errors import InvalidArgument, shown
+
+ROLES: Final = ("system", "user", "assistant")
+MAX_MESSAGES: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    role: str
+    content: str
+
+
+def parse_messages(text: str) -> tuple[Message, ...]:
+    """A JSON list of {"role", "content"}; raises InvalidArgument that names what is wrong, and where."""
+    try:
+        items = json.loads(text)
+    except ValueError as error:
+        raise InvalidArgument("messages", f"{shown(text)}, not JSON: {error}") from None
+    if not isinstance(items, list) or not 1 <= len(items) <= MAX_MESSAGES:
+        problem = f"{shown(text)}, must be a JSON list of 1 to {MAX_MESSAGES} messages"
+        raise InvalidArgument("messages", problem)
+    return tuple(_message(index, item) for index, item in enumerate(items))
+
+
+def _message(index: int, item: object) -> Message:
+    field = f"messages[{index}]"
+    if not isinstance(item, dict) or set(item) != {"role", "content"}:
+        raise InvalidArgument(field, f"{shown(item)}, must be an object with exactly role and content")
+    role, content = item["role"], item["content"]
+    if role not in ROLES:
+        raise InvalidArgument(f"{field}.role", f"{shown(role)}, must be one of {', '.join(ROLES)}")
+    if not isinstance(content, str):
+        raise InvalidArgument(f"{field}.content", f"{shown(content)}, must be a string")
+    if not is_unicode(content):
+        raise InvalidArgument(f"{field}.content", "has a lone surrogate, must be Unicode text")
+    return Message(role, content)
+
+
+def is_unicode(text: str) -> bool:
+    """JSON can spell half a surrogate pair, which no encoding can carry on."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+class ChatTemplate:
+    """Raises jinja2.TemplateError when the source is no template."""
+
+    def __init__(self, source: str, special: Mapping[str, str | None]) -> None:
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+        )
+        environment.globals.update(raise_exception=_refuse, strftime_now=_now)
+        environment.filters["tojson"] = _to_json
+        self._template = environment.from_string(source)
+        self._special = {name: token or "" for name, token in special.items()}
+
+    def render(self, messages: tuple[Message, ...]) -> str:
+        """The prompt that ends where the assistant's answer begins; raises InvalidArgument when refused."""
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        try:
+            return self._template.render(messages=turns, add_generation_prompt=True, **self._special)
+        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
+            problem = f"the model's chat template refuses them: {shown(str(error), 200)}"
+            raise InvalidArgument("messages", problem) from None
+
+
+def _refuse(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)
+
+
+def _now(form: str) -> str:
+    return datetime.now().astimezone().strftime(form)
+
+
+def _to_json(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)

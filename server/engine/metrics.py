@@ -1,0 +1,130 @@
+"""The recorder's tallies as Triton custom metrics, on Triton's own port.
+
+A metric lives only as long as its MetricFamily object, so both are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from engine.recorder import E2E, ITL, QUEUE, STREAMED, TTFT, Labels, Recorder
+
+PREFIX: Final = "halimede_"
+FLUSH_SECONDS: Final = 0.5
+
+GAUGES: Final = {
+    "num_requests_waiting": "Requests in the queue",
+    "num_requests_running": "Requests in a slot",
+    "kv_cache_usage_perc": "Share of the KV cache that running requests fill, 0 to 1",
+}
+COUNTERS: Final = {
+    "prompt_tokens_total": "Prompt tokens of requests whose prefill is complete",
+    "generation_tokens_total": "Tokens generated",
+    "prefix_cache_queries_total": "Prompt tokens looked up in the prefix cache",
+    "prefix_cache_hits_total": "Prompt tokens taken from the prefix cache",
+    "request_success_total": "Requests completed, by reason",
+    "requests_rejected_total": "Requests refused or ended without completion, by reason",
+}
+_FAST: Final = [
+    0.001,
+    0.005,
+    0.01,
+    0.02,
+    0.04,
+    0.06,
+    0.08,
+    0.1,
+    0.25,
+    0.5,
+    0.75,
+    1.0,
+    2.5,
+    5.0,
+    7.5,
+    10.0,
+]
+_SLOW: Final = [
+    0.1,
+    0.3,
+    0.5,
+    0.8,
+    1.0,
+    1.5,
+    2.0,
+    2.5,
+    5.0,
+    10.0,
+    15.0,
+    20.0,
+    30.0,
+    40.0,
+    50.0,
+    60.0,
+    120.0,
+]
+HISTOGRAMS: Final = {
+    TTFT: ("Seconds from arrival to the first token", _FAST),
+    ITL: ("Seconds between two tokens of a request", _FAST),
+    E2E: ("Seconds from arrival to the last token", _SLOW),
+    QUEUE: ("Seconds from arrival to the start of prefill", _FAST),
+}
+# Series that dashboards and alerts ask for exist from the start, at zero.
+_INITIAL: Final = {
+    "request_success_total": [(("finished_reason", r),) for r in ("stop", "length", "stop_sequence")],
+    "requests_rejected_total": [
+        (("reason", r),) for r in ("invalid_arg", "unavailable", "deadline_exceeded", "cancelled", "internal")
+    ],
+    TTFT: list(STREAMED),
+    ITL: list(STREAMED),
+    E2E: list(STREAMED),
+}
+
+
+class MetricsFlusher:
+    def __init__(self, pb_utils: Any, recorder: Recorder, args: Mapping[str, str]) -> None:
+        self._pb_utils = pb_utils
+        self._recorder = recorder
+        self._labels = {"model": args["model_name"], "version": args["model_version"]}
+        self._families = self._make_families()
+        self._metrics: dict[tuple[str, Labels], Any] = {}
+        self._gauges: dict[str, float] = {}
+        self._next = 0.0
+        for name in (*GAUGES, *COUNTERS, *HISTOGRAMS):
+            for labels in _INITIAL.get(name, [()]):
+                self._metric(name, labels)
+
+    def flush(self, now: float) -> None:
+        """Hand over what was recorded, at most every half second; `now` is monotonic seconds."""
+        if now < self._next:
+            return
+        self._next = now + FLUSH_SECONDS
+        tally = self._recorder.drain()
+        for name, value in tally.gauges.items():
+            if self._gauges.get(name) != value:
+                self._gauges[name] = value
+                self._metric(name, ()).set(value)
+        for (name, labels), amount in tally.counters.items():
+            self._metric(name, labels).increment(amount)
+        for (name, labels), values in tally.observations.items():
+            metric = self._metric(name, labels)
+            for value in values:
+                metric.observe(value)
+
+    def _make_families(self) -> dict[str, Any]:
+        family = self._pb_utils.MetricFamily
+        gauges = {name: (text, family.GAUGE) for name, text in GAUGES.items()}
+        counters = {name: (text, family.COUNTER) for name, text in COUNTERS.items()}
+        histograms = {name: (text, family.HISTOGRAM) for name, (text, _) in HISTOGRAMS.items()}
+        return {
+            name: family(name=PREFIX + name, description=text, kind=kind)
+            for name, (text, kind) in (gauges | counters | histograms).items()
+        }
+
+    def _metric(self, name: str, labels: Labels) -> Any:
+        if (name, labels) not in self._metrics:
+            buckets = {"buckets": HISTOGRAMS[name][1]} if name in HISTOGRAMS else {}
+            self._metrics[name, labels] = self._families[name].Metric(
+                labels=self._labels | dict(labels), **buckets
+            )
+        return self._metrics[name, labels]

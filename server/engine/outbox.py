@@ -1,0 +1,129 @@
+"""What the engine sends back, and the thread that sends it.
+
+Sending a response through Triton takes longer than handing it over, so a sender thread does it, and a slow
+client never stalls a step. When a stream falls behind, what is pending for it is joined into one response.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from engine.errors import EngineError
+from engine.request import FinishReason
+from engine.stops import Span
+
+Logprobs = tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of an answer. `tokens` counts the new ones; `finish` is set on the last chunk only."""
+
+    handle: str
+    span: Span
+    prompt_tokens: int
+    tokens: int
+    finish: FinishReason | None = None
+    logprobs: Logprobs = ()
+    returns: tuple[str, ...] = ()
+
+    def then(self, later: Chunk) -> Chunk:
+        return replace(
+            self,
+            span=self.span.then(later.span),
+            tokens=self.tokens + later.tokens,
+            finish=later.finish,
+            logprobs=self.logprobs + later.logprobs,
+        )
+
+    def to_json(self) -> str:
+        """The protocol between the engine step and the detokenizer step.
+
+        The text of the chunk is the bytes `skip:limit` of the tokens `ids`, taken together.
+        """
+        return json.dumps(
+            {
+                "handle": self.handle,
+                "ids": self.span.tokens,
+                "skip": self.span.begin - self.span.base,
+                "limit": self.span.end - self.span.base,
+                "prompt_tokens": self.prompt_tokens,
+                "tokens": self.tokens,
+                "finish": self.finish.value if self.finish else "",
+                "logprobs": self.logprobs,
+                "return": self.returns,
+            },
+            separators=(",", ":"),
+        )
+
+
+class Responder(Protocol):
+    """One request's way back to its client. `send` with `final`, or `fail`, is called exactly once, as the
+    last.
+    """
+
+    def send(self, chunk: Chunk, final: bool) -> None: ...
+
+    def fail(self, error: EngineError) -> None: ...
+
+
+Parcel = Chunk | EngineError
+
+
+class Outbox:
+    """`put` hands a parcel over; `run` sends until `close`. A chunk with `finish`, or an error, is the last
+    parcel.
+    """
+
+    def __init__(self, report: Callable[[BaseException], None]) -> None:
+        self._report = report
+        self._pending: dict[Responder, Parcel] = {}
+        self._ready = threading.Condition()
+        self._closed = False
+
+    def put(self, responder: Responder, parcel: Parcel) -> None:
+        with self._ready:
+            earlier = self._pending.get(responder)
+            if isinstance(earlier, Chunk) and isinstance(parcel, Chunk):
+                parcel = earlier.then(parcel)
+            self._pending[responder] = parcel
+            self._ready.notify()
+
+    def close(self) -> None:
+        """Send what is pending, then stop."""
+        with self._ready:
+            self._closed = True
+            self._ready.notify()
+
+    def run(self) -> None:
+        while taken := self._take():
+            self._send(*taken)
+
+    def send_pending(self) -> int:
+        """Send what is pending without waiting; how many parcels that was."""
+        with self._ready:
+            pending, self._pending = self._pending, {}
+        for responder, parcel in pending.items():
+            self._send(responder, parcel)
+        return len(pending)
+
+    def _take(self) -> tuple[Responder, Parcel] | None:
+        with self._ready:
+            self._ready.wait_for(lambda: self._pending or self._closed)
+            if not self._pending:
+                return None
+            responder = next(iter(self._pending))
+            return responder, self._pending.pop(responder)
+
+    def _send(self, responder: Responder, parcel: Parcel) -> None:
+        try:
+            if isinstance(parcel, Chunk):
+                responder.send(parcel, final=parcel.finish is not None)
+            else:
+                responder.fail(parcel)
+        except Exception as error:  # noqa: BLE001  one broken stream must not end the thread that serves them all
+            self._report(error)

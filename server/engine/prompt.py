@@ -1,0 +1,83 @@
+"""Text or chat messages to token ids.
+
+In a chat, strings that look like special tokens inside a message are the user's text: they are encoded as
+plain text, while those of the template around them are control tokens. Each one in a message is broken up by
+a marker character before the template is rendered; then the rendered text is cut at the control tokens that
+are whole, and the marker is taken out of what lies between them, which is encoded with special tokens off.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from engine.chat import ChatTemplate, Message
+from engine.errors import ArtifactError, InvalidArgument
+
+
+class PromptEncoder:
+    """`template` is None for a model that was not trained to chat."""
+
+    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None) -> None:
+        self._tokenizer = tokenizer
+        self._template = template
+        added = tokenizer.get_added_tokens_decoder()
+        # A one-character token could not be broken up; no tokenizer we know has one.
+        self._special = {t.content: number for number, t in added.items() if t.special and len(t.content) > 1}
+        # Longest first: a special token that begins like another must not hide it.
+        names = sorted(map(re.escape, self._special), key=len, reverse=True)
+        self._pattern = re.compile("|".join(names)) if names else None
+        self._plain = Tokenizer.from_str(tokenizer.to_str())
+        self._plain.encode_special_tokens = True
+
+    def encode_text(self, text: str) -> list[int]:
+        """A raw prompt, as transformers encodes it: special tokens count, and the model's BOS is added."""
+        return list(self._tokenizer.encode(text).ids)
+
+    def encode_chat(self, messages: tuple[Message, ...]) -> list[int]:
+        """Raises InvalidArgument when the model has no chat template or its template refuses the messages."""
+        if self._template is None:
+            raise InvalidArgument("messages", "this model has no chat template, use text_input")
+        marker = _unused_character(messages)
+        quoted = tuple(Message(m.role, self._quote(m.content, marker)) for m in messages)
+        return list(self._encode_rendered(self._template.render(quoted), marker))
+
+    def _quote(self, content: str, marker: str) -> str:
+        if self._pattern is None:
+            return content
+        # Breaking one up can leave another that overlapped with it, so look again.
+        while self._pattern.search(content):
+            content = self._pattern.sub(lambda found: f"{found[0][0]}{marker}{found[0][1:]}", content)
+        return content
+
+    def _encode_rendered(self, text: str, marker: str) -> Iterator[int]:
+        position = 0
+        for found in self._pattern.finditer(text) if self._pattern else ():
+            yield from self._encode_plain(text[position : found.start()], marker)
+            yield self._special[found[0]]
+            position = found.end()
+        yield from self._encode_plain(text[position:], marker)
+
+    def _encode_plain(self, text: str, marker: str) -> list[int]:
+        text = text.replace(marker, "")
+        return list(self._plain.encode(text, add_special_tokens=False).ids) if text else []
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise ArtifactError(path.name, f"not a tokenizer: {error}") from error
+
+
+def _unused_character(messages: tuple[Message, ...]) -> str:
+    used = {character for message in messages for character in message.content}
+    private = chain(range(0xE000, 0xF900), range(0xF0000, 0xFFFFE))
+    free = next((c for c in map(chr, private) if c not in used), None)
+    if free is None:
+        raise InvalidArgument("messages", "they use every private-use character of Unicode, must leave one")
+    return free

@@ -1,0 +1,170 @@
+"""What a client asks for: sampling parameters with their limits, and the request that carries them.
+
+Rules of this file: a value of a wrong type or out of its limits raises InvalidArgument that names the field,
+the value and the limit; nothing here reads a clock or a file. `Request.to_json` and `Request.from_json` are
+the protocol between the tokenizer step and the engine step.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from engine.errors import InvalidArgument, shown
+
+MAX_SEED: Final = 2**64 - 1
+MAX_LOGPROBS: Final = 20
+MAX_BIASED_TOKENS: Final = 1024
+
+
+class FinishReason(StrEnum):
+    STOP = "stop"
+    LENGTH = "length"
+    STOP_SEQUENCE = "stop_sequence"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """An interval of numbers; `open_low` leaves the lower end out."""
+
+    kind: type[int] | type[float]
+    low: float
+    high: float
+    open_low: bool = False
+
+    def check(self, field: str, value: object) -> None:
+        if isinstance(value, bool) or not isinstance(value, int | self.kind):
+            raise InvalidArgument(field, f"{shown(value)}, must be {self._noun}")
+        number = float(value)
+        above = number > self.low if self.open_low else number >= self.low
+        if math.isnan(number) or not (above and number <= self.high):
+            raise InvalidArgument(field, f"{shown(value)}, must be {self._noun} in {self}")
+
+    @property
+    def _noun(self) -> str:
+        return "a whole number" if self.kind is int else "a number"
+
+    def __str__(self) -> str:
+        return f"{'(' if self.open_low else '['}{self.low:.20g}, {self.high:.20g}]"
+
+
+LIMITS: Final[Mapping[str, Limit]] = {
+    "max_tokens": Limit(int, 1, 2**31 - 1),
+    "min_tokens": Limit(int, 0, 2**31 - 1),
+    "temperature": Limit(float, 0, 100),
+    "top_p": Limit(float, 0, 1, open_low=True),
+    "min_p": Limit(float, 0, 1),
+    "top_k": Limit(int, 0, 2**31 - 1),
+    "repetition_penalty": Limit(float, 0, 10, open_low=True),
+    "frequency_penalty": Limit(float, -2, 2),
+    "presence_penalty": Limit(float, -2, 2),
+    "seed": Limit(int, 0, MAX_SEED),
+    "num_logprobs": Limit(int, 0, MAX_LOGPROBS),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are chosen and when to stop. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 are off."""
+
+    max_tokens: int
+    min_tokens: int = 0
+    temperature: float = 0.0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    seed: int | None = None
+    stop_words: tuple[str, ...] = ()
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    ignore_eos: bool = False
+    num_logprobs: int | None = None
+
+    def __post_init__(self) -> None:
+        for field, limit in LIMITS.items():
+            value = getattr(self, field)
+            if value is not None:
+                limit.check(field, value)
+        if self.min_tokens > self.max_tokens:
+            problem = f"{self.min_tokens}, must not exceed max_tokens {self.max_tokens}"
+            raise InvalidArgument("min_tokens", problem)
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0.0 or self.top_k == 1
+
+
+def parse_logit_bias(text: str, vocab_size: int) -> tuple[tuple[int, float], ...]:
+    """`{"token id": bias}` as JSON to pairs; raises InvalidArgument for anything else."""
+    try:
+        table = json.loads(text)
+    except ValueError as error:
+        raise InvalidArgument("logit_bias", f"{shown(text)}, not JSON: {error}") from None
+    if not isinstance(table, dict):
+        raise InvalidArgument("logit_bias", f"{shown(text)}, must be a JSON object of token id to bias")
+    if len(table) > MAX_BIASED_TOKENS:
+        problem = f"{len(table)} entries, must be at most {MAX_BIASED_TOKENS}"
+        raise InvalidArgument("logit_bias", problem)
+    return tuple(sorted(_bias(token, bias, vocab_size) for token, bias in table.items()))
+
+
+def _bias(token: str, bias: object, vocab_size: int) -> tuple[int, float]:
+    if not (token.isascii() and token.isdigit() and int(token) < vocab_size):
+        problem = f"token {shown(token)}, must be a token id in [0, {vocab_size - 1}]"
+        raise InvalidArgument("logit_bias", problem)
+    Limit(float, -100, 100).check("logit_bias", bias)
+    assert isinstance(bias, int | float)
+    return int(token), float(bias)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One accepted prompt. Times are monotonic nanoseconds, which all processes of a machine share.
+
+    `returns` names the optional outputs that the client wants; `ensemble` tells that a tokenizer step wrote
+    it.
+    """
+
+    prompt: tuple[int, ...]
+    sampling: Sampling
+    stream: bool = False
+    arrival_ns: int = 0
+    deadline_ns: int | None = None
+    timeout_us: int | None = None
+    returns: tuple[str, ...] = ()
+    ensemble: bool = False
+
+    def to_json(self) -> str:
+        """Everything but the prompt, which travels as the tensor `input_ids`."""
+        fields = {name: getattr(self, name) for name in _ENVELOPE}
+        return json.dumps(fields | {"sampling": asdict(self.sampling)}, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str, prompt: tuple[int, ...]) -> Request:
+        """Raises InvalidArgument when the text is not what `to_json` writes, or out of its limits."""
+        try:
+            fields = json.loads(text)
+            sampling = fields.pop("sampling")
+            sampling["stop_words"] = tuple(sampling.get("stop_words", ()))
+            sampling["logit_bias"] = tuple((i, b) for i, b in sampling.get("logit_bias", ()))
+            fields["returns"] = tuple(fields.get("returns", ()))
+            return cls(prompt=prompt, sampling=Sampling(**sampling), **fields)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InvalidArgument("request", f"{shown(text)}, not a request: {error}") from None
+
+
+_ENVELOPE: Final = ("stream", "arrival_ns", "deadline_ns", "timeout_us", "returns", "ensemble")
+
+
+def sampling_from(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> Sampling:
+    """The client's fields over the model's defaults; the model's `max_tokens` gives way to `min_tokens`."""
+    merged = {**defaults, **fields}
+    if "max_tokens" not in fields:
+        merged["max_tokens"] = max(merged["max_tokens"], merged.get("min_tokens", 0))
+    return Sampling(**merged)

@@ -1,0 +1,125 @@
+"""The runner on ONNX Runtime's CPU provider.
+
+The graph (dialect `onnxruntime`) updates its KV cache in place: one buffer a layer for keys and one for
+values, of shape (slots, kv_heads, capacity, head_dim), bound by address as both past and present. A decode
+step binds the first n rows, a prefill one row. Bindings are made once for each n and each slot, and every
+step only writes the small inputs that they point to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from engine.errors import ArtifactError
+from engine.manifest import ModelShape
+from engine.runner import Floats
+
+
+def open_session(path: Path, threads: int) -> ort.InferenceSession:
+    """Raises ArtifactError when ONNX Runtime cannot load the graph."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Shapes change with every prompt, so a plan of the last shapes only holds memory.
+    options.enable_mem_pattern = False
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime raises many types for a bad file
+        raise ArtifactError(path.name, f"ONNX Runtime cannot load it: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """A binding with the inputs it reads and the output it writes."""
+
+    binding: Any
+    ids: NDArray[np.int64]
+    lengths: NDArray[np.int32]
+    total: NDArray[np.int32]
+    logits: Floats
+
+
+class OnnxRunner:
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        shape: ModelShape,
+        slots: int,
+        capacity: int,
+        chunk: int,
+    ) -> None:
+        self._session = session
+        self._shape = shape
+        self._chunk = chunk
+        # np.zeros maps pages that cost no memory before they are written: an unused slot is free.
+        size = (slots, shape.kv_heads, capacity, shape.head_dim)
+        self._caches = {
+            f"{kind}_{layer}": np.zeros(size, np.float32)
+            for layer in range(shape.layers)
+            for kind in ("key", "value")
+        }
+        self._decodes: dict[int, _Bound] = {}
+        self._prefills: dict[int, _Bound] = {}
+
+    def decode(self, tokens: Sequence[int], positions: Sequence[int]) -> Floats:
+        rows = len(tokens)
+        if rows not in self._decodes:
+            self._decodes[rows] = self._bind(slice(0, rows), 1)
+        return self._run(self._decodes[rows], tokens, positions)
+
+    def prefill(self, slot: int, start: int, tokens: Sequence[int]) -> Floats:
+        return self._run(self._prefill_binding(slot, len(tokens)), tokens, [start + len(tokens) - 1])
+
+    def copy(self, source: int, target: int, tokens: int) -> None:
+        for cache in self._caches.values():
+            cache[target, :, :tokens] = cache[source, :, :tokens]
+
+    def swap(self, a: int, b: int, tokens: int) -> None:
+        for cache in self._caches.values():
+            kept = cache[a, :, :tokens].copy()
+            cache[a, :, :tokens] = cache[b, :, :tokens]
+            cache[b, :, :tokens] = kept
+
+    def _prefill_binding(self, slot: int, length: int) -> _Bound:
+        row = slice(slot, slot + 1)
+        if length != self._chunk:  # the odd rest of a prompt: a binding for every length would pile up
+            return self._bind(row, length)
+        if slot not in self._prefills:
+            self._prefills[slot] = self._bind(row, length)
+        return self._prefills[slot]
+
+    def _run(self, bound: _Bound, tokens: Sequence[int], last: Sequence[int]) -> Floats:
+        bound.ids[:] = np.reshape(tokens, bound.ids.shape)
+        bound.lengths[:] = last
+        bound.total[...] = max(last) + 1
+        self._session.run_with_iobinding(bound.binding)
+        return bound.logits
+
+    def _bind(self, rows: slice, length: int) -> _Bound:
+        count = rows.stop - rows.start
+        ids = np.zeros((count, length), np.int64)
+        lengths = np.zeros(count, np.int32)
+        total = np.zeros((), np.int32)
+        logits = np.zeros((count, self._shape.vocab_size), np.float32)
+        binding = self._session.io_binding()
+        small: list[NDArray[Any]] = [ids, lengths, total]
+        for name, array in zip(("input_ids", "seqlens_k", "total_sequence_length"), small, strict=True):
+            _bind_array(binding.bind_input, name, array, array.shape)
+        for name, cache in self._caches.items():
+            part = cache[rows]
+            _bind_array(binding.bind_input, f"past_{name}", part, part.shape)
+            _bind_array(binding.bind_output, f"present_{name}", part, part.shape)
+        _bind_array(binding.bind_output, "logits", logits, (count, 1, self._shape.vocab_size))
+        return _Bound(binding, ids, lengths, total, logits)
+
+
+def _bind_array(bind: Any, name: str, array: NDArray[Any], shape: tuple[int, ...]) -> None:
+    bind(name, "cpu", 0, array.dtype.type, shape, array.ctypes.data)

@@ -1,0 +1,187 @@
+"""Logits to tokens: penalties, temperature, top-k, top-p, min-p, seeds and log-probabilities, for all rows at
+once.
+
+The order of the steps is that of transformers' logits processors: penalties and biases, temperature, top-k,
+top-p, min-p. A row's token depends on its own logits and its own random numbers alone, so an answer does not
+depend on the batch it runs in. Log-probabilities are the model's own, before any of these steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.request import Sampling
+
+Floats = NDArray[np.float32]
+CANDIDATES = 256  # nearly always enough for top-p; a row that needs more is sorted whole
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    token: int
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The token of a row, and with `num_logprobs` its log-probability and the best alternatives'."""
+
+    token: int
+    logprob: float | None = None
+    top: tuple[Alternative, ...] = ()
+
+
+class TokenChooser:
+    """The sampling state of one sequence. `choose` reads and edits the rows of logits in place."""
+
+    def __init__(self, sampling: Sampling, prompt: Sequence[int], eos: frozenset[int], vocab: int) -> None:
+        self.sampling = sampling
+        self._vocab = vocab
+        self._random = None if sampling.greedy else np.random.default_rng(sampling.seed)
+        self._eos = np.array(sorted(token for token in eos if token < vocab), np.int64)
+        self._bias_ids = np.array([token for token, _ in sampling.logit_bias], np.int64)
+        self._bias = np.array([bias for _, bias in sampling.logit_bias], np.float32)
+        self._counts = np.zeros(vocab, np.float32) if self._additive else None
+        self._seen = np.zeros(vocab, bool) if sampling.repetition_penalty != 1 else None
+        self._generated = 0
+        if self._seen is not None:
+            self._seen[list(prompt)] = True
+
+    @property
+    def _additive(self) -> bool:
+        return bool(self.sampling.frequency_penalty or self.sampling.presence_penalty)
+
+    @property
+    def plain(self) -> bool:
+        """Greedy, with nothing to edit and nothing to report: the arg max is the answer."""
+        s = self.sampling
+        edits = self._counts is not None or self._seen is not None or len(self._bias)
+        return s.greedy and not edits and s.num_logprobs is None and self._generated >= s.min_tokens
+
+    def uniform(self) -> float:
+        """The row's next random number in [0, 1)."""
+        assert self._random is not None
+        return float(self._random.random())
+
+    def note(self, token: int) -> None:
+        """The token was chosen."""
+        self._generated += 1
+        if self._counts is not None:
+            self._counts[token] += 1
+        if self._seen is not None:
+            self._seen[token] = True
+
+    def edit(self, row: Floats) -> None:
+        """Penalties (repetition: Keskar et al. 2019; frequency, presence: OpenAI), biases, and no EOS too
+        soon.
+        """
+        s = self.sampling
+        if self._seen is not None:
+            penalised = row[self._seen]
+            scale = np.where(penalised > 0, 1 / s.repetition_penalty, s.repetition_penalty)
+            row[self._seen] = penalised * scale.astype(np.float32)
+        if self._counts is not None:
+            row -= s.frequency_penalty * self._counts + s.presence_penalty * (self._counts > 0)
+        if len(self._bias):
+            row[self._bias_ids] += self._bias
+        if self._generated < s.min_tokens:
+            row[self._eos] = -np.inf
+
+
+def choose(logits: Floats, choosers: Sequence[TokenChooser]) -> list[Choice]:
+    """One token for each row of `logits` (rows, vocab), which is edited in place.
+
+    Raises FloatingPointError for a row that is not finite: no token of it would mean anything.
+    """
+    tokens = logits.argmax(axis=1)
+    peaks = logits[np.arange(len(tokens)), tokens]
+    if not np.isfinite(peaks).all():
+        raise FloatingPointError("the model returned logits that are not finite")
+    reports = {
+        i: _normalised(logits[i]) for i, c in enumerate(choosers) if c.sampling.num_logprobs is not None
+    }
+    edited = [i for i, chooser in enumerate(choosers) if not chooser.plain]
+    for i in edited:
+        choosers[i].edit(logits[i])
+        tokens[i] = logits[i].argmax()
+    drawn = [i for i in edited if not choosers[i].sampling.greedy]
+    if drawn:
+        tokens[drawn] = _draw(logits[drawn], [choosers[i] for i in drawn])
+    for chooser, token in zip(choosers, tokens.tolist(), strict=True):
+        chooser.note(token)
+    return [_choice(token, reports.get(i), choosers[i]) for i, token in enumerate(tokens.tolist())]
+
+
+def _draw(logits: Floats, choosers: Sequence[TokenChooser]) -> NDArray[np.int64]:
+    """Tokens drawn from the filtered distributions of the rows, by inverse CDF."""
+    uniforms = np.array([chooser.uniform() for chooser in choosers])
+    samplings = [chooser.sampling for chooser in choosers]
+    weights = _weights(logits, np.array([s.temperature for s in samplings], np.float32))
+    tokens = np.empty(len(choosers), np.int64)
+    open_rows = [i for i, s in enumerate(samplings) if s.top_k == 0 and s.top_p == 1 and s.min_p == 0]
+    for i in open_rows:
+        tokens[i] = _inverse_cdf(weights[i], uniforms[i])
+    for i in sorted(set(range(len(choosers))) - set(open_rows)):
+        tokens[i] = _draw_filtered(weights[i], samplings[i], uniforms[i])
+    return tokens
+
+
+def _weights(logits: Floats, temperatures: Floats) -> Floats:
+    """Unnormalised probabilities (rows, vocab), 1 at the peak of each row."""
+    # A tiny temperature must not overflow: the peak is taken off first.
+    scaled: Floats = logits - logits.max(axis=1, keepdims=True)
+    with np.errstate(over="ignore"):
+        scaled /= temperatures[:, None]
+    return np.exp(scaled, out=scaled)
+
+
+def _draw_filtered(weights: Floats, sampling: Sampling, uniform: float) -> int:
+    width = min(max(CANDIDATES, sampling.top_k), len(weights))
+    kept = _filter(weights, sampling, width)
+    if kept is None:
+        kept = _filter(weights, sampling, len(weights))
+    assert kept is not None
+    return int(kept[_inverse_cdf(weights[kept], uniform)])
+
+
+def _filter(weights: Floats, sampling: Sampling, width: int) -> NDArray[np.int64] | None:
+    """The ids that top-k, top-p and min-p keep, best first; None when `width` candidates cannot tell."""
+    best = np.argpartition(weights, len(weights) - width)[len(weights) - width :]
+    best = best[np.lexsort((best, -weights[best]))]
+    limit = sampling.top_k or len(weights)
+    top = weights[best[:limit]].astype(np.float64)
+    total = top.sum() if limit <= width else float(weights.sum(dtype=np.float64))
+    mass = np.cumsum(top)
+    # A token stays while the mass before it is short of top_p, so the first always does.
+    keep = (mass - top < sampling.top_p * total) & (top >= sampling.min_p * top[0])
+    if keep.all() and len(top) < limit and width < len(weights):
+        return None
+    kept: NDArray[np.int64] = best[:limit][keep]
+    return kept
+
+
+def _inverse_cdf(weights: Floats, uniform: float) -> int:
+    mass = np.cumsum(weights, dtype=np.float64)
+    return min(int(np.searchsorted(mass, uniform * mass[-1], side="right")), len(mass) - 1)
+
+
+def _normalised(row: Floats) -> NDArray[Any]:
+    """Log-probabilities of one row (vocab)."""
+    shifted = row.astype(np.float64) - float(row.max())
+    shifted -= np.log(np.exp(shifted).sum())
+    return shifted
+
+
+def _choice(token: int, logprobs: NDArray[Any] | None, chooser: TokenChooser) -> Choice:
+    if logprobs is None:
+        return Choice(token)
+    count = chooser.sampling.num_logprobs or 0
+    best = np.argpartition(logprobs, -count)[-count:] if count else np.array([], np.int64)
+    best = best[np.lexsort((best, -logprobs[best]))]
+    top = tuple(Alternative(int(i), float(logprobs[i])) for i in best)
+    return Choice(token, float(logprobs[token]), top)

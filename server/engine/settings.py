@@ -1,0 +1,90 @@
+"""Settings of the engine step, from the parameters of its config.pbtxt, fitted to the machine.
+
+Every number is checked when the model loads: a wrong one is a SettingsError that names it, its value and its
+limit, and the model does not become ready.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Final
+
+from engine.errors import SettingsError, shown
+from engine.manifest import ModelShape
+
+_RANGES: Final = {
+    "slots": (1, 1024),
+    "max_context": (2, 2**20),
+    "threads": (0, 1024),
+    "max_queue": (1, 2**20),
+    "kv_budget_bytes": (0, 2**50),
+    "prefill_chunk": (1, 2**20),
+    "heartbeat_ms": (10, 60_000),
+}
+# What the weights' working memory, the tokenizer and the rest of the server need beside the KV cache.
+_MEMORY_SHARE: Final = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`threads` 0 uses every core; `kv_budget_bytes` 0 allows 80 % of the memory that is free at load."""
+
+    slots: int = 16
+    max_context: int = 2048
+    threads: int = 0
+    max_queue: int = 64
+    kv_budget_bytes: int = 0
+    prefill_chunk: int = 128
+    heartbeat_ms: int = 500
+
+    @property
+    def thread_count(self) -> int:
+        return self.threads or len(os.sched_getaffinity(0))
+
+
+def read_settings(parameters: Mapping[str, str]) -> Settings:
+    """Raises SettingsError for a value that is no whole number or out of its range."""
+    return Settings(**{
+        field.name: _number(field.name, parameters[field.name])
+        for field in fields(Settings)
+        if field.name in parameters
+    })  # fmt: skip
+
+
+def _number(name: str, text: str) -> int:
+    low, high = _RANGES[name]
+    if not text.strip().isdecimal() or not low <= int(text) <= high:
+        raise SettingsError(name, f"{shown(text)}, must be a whole number in [{low}, {high}]")
+    return int(text)
+
+
+def check_fit(settings: Settings, shape: ModelShape, free_bytes: int) -> None:
+    """Raises SettingsError when the context exceeds the model's, or the KV cache its budget."""
+    if settings.max_context > shape.max_positions:
+        problem = f"{settings.max_context}, must be at most {shape.max_positions} (the model's positions)"
+        raise SettingsError("max_context", problem)
+    needed = shape.kv_bytes(settings.slots, settings.max_context)
+    budget = settings.kv_budget_bytes or int(_MEMORY_SHARE * free_bytes)
+    if needed > min(budget, free_bytes):
+        each = shape.kv_bytes(1, settings.max_context)
+        problem = (
+            f"{settings.slots} slots of {settings.max_context} positions need {needed:,} bytes, "
+            f"the limit is {min(budget, free_bytes):,}; {min(budget, free_bytes) // each} slots fit"
+        )
+        raise SettingsError("kv_budget_bytes", problem)
+
+
+def free_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes that can still be had: the machine's available memory, or what the control group leaves of it."""
+    available = next(
+        int(line.split()[1]) * 1024
+        for line in meminfo.read_text().splitlines()
+        if line.startswith("MemAvailable:")
+    )
+    limit, used = cgroup / "memory.max", cgroup / "memory.current"
+    if limit.is_file() and used.is_file() and (text := limit.read_text().strip()) != "max":
+        available = min(available, int(text) - int(used.read_text()))
+    return max(available, 0)

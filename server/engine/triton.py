@@ -1,0 +1,26 @@
+"""What the three backends share of Triton's Python API. `pb_utils` exists only inside Triton, so it is passed
+in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from engine.errors import EngineError
+
+
+def artifact_folder(args: Mapping[str, str], suffix: str) -> Path:
+    """The folder NAME_engine/VERSION of the model whose step, NAME + suffix, Triton is loading."""
+    folder = Path(args["model_repository"])
+    return folder.with_name(folder.name.removesuffix(suffix) + "_engine") / args["model_version"]
+
+
+def parameters_of(config: Mapping[str, Any]) -> dict[str, str]:
+    """The parameters of a config.pbtxt, by name."""
+    return {name: value["string_value"] for name, value in config.get("parameters", {}).items()}
+
+
+def to_triton_error(pb_utils: Any, error: EngineError) -> Any:
+    return pb_utils.TritonError(str(error), getattr(pb_utils.TritonError, error.status))
