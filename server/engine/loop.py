@@ -43,7 +43,7 @@ class Stream:
 
 
 class Loop:
-    """Collaborators are passed in; `clock` gives monotonic nanoseconds, `vocab` is the width of the logits."""
+    """Collaborators are passed in; `clock` gives monotonic nanoseconds, `vocab` is the logits' width."""
 
     def __init__(
         self,
