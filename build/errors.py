@@ -1,0 +1,22 @@
+"""What a build can end with, other than an engine.
+
+Every message is one line that names the thing at fault and, where there is one, the next step.
+"""
+
+from __future__ import annotations
+
+
+class BuildError(Exception):
+    """The build could not be carried through; the user's input was well-formed."""
+
+    exit_code = 1
+
+
+class BadInput(BuildError):
+    """The command line, the recipe or the checkpoint is at fault."""
+
+    exit_code = 2
+
+
+class Unsupported(BadInput):
+    """The input is sound, but nothing here can build it."""

@@ -1,0 +1,109 @@
+"""manifest.json: what an engine is, where it came from, what it is worth, and the hash of every file."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from build.architecture import Architecture
+from build.checkpoint import Checkpoint
+from build.digest import sha256
+from build.errors import BadInput
+from build.recipe import Recipe
+from build.verify import Quality
+
+MANIFEST_FILE = "manifest.json"
+_VERSION = 1
+_TOOLS = ("gguf", "numpy", "onnx-ir", "onnxruntime", "safetensors", "tokenizers")
+
+Json = dict[str, Any]
+
+
+def manifest(
+    recipe: Recipe,
+    checkpoint: Checkpoint,
+    architecture: Architecture,
+    quality: Quality,
+    folder: Path,
+) -> Json:
+    """Describes the folder as it stands: every file in it is listed."""
+    files = {path.name: _file(path) for path in sorted(folder.iterdir())}
+    origin = asdict(checkpoint.origin)
+    return {
+        "manifest_version": _VERSION,
+        "name": recipe.name,
+        "task": recipe.task.value,
+        "dialect": "onnxruntime",
+        "precision": recipe.precision.value,
+        "source": {**origin, "licence": origin["licence"] or recipe.licence},
+        "recipe": recipe.resolved(),
+        "tools": {"python": platform.python_version()} | {t: metadata.version(t) for t in _TOOLS},
+        "model": _model(architecture, checkpoint),
+        "generation": generation(checkpoint),
+        "tokenizer": {
+            "bos_token": checkpoint.tokenizer.bos_token,
+            "eos_token": checkpoint.tokenizer.eos_token,
+        },
+        "quality": quality.rounded(),
+        "files": files,
+        "size_bytes": sum(file["bytes"] for file in files.values()),
+    }
+
+
+def encode_manifest(content: Json) -> bytes:
+    return (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def _file(path: Path) -> Json:
+    return {"sha256": sha256(path), "bytes": path.stat().st_size}
+
+
+def _model(architecture: Architecture, checkpoint: Checkpoint) -> Json:
+    return {
+        "family": architecture.family,
+        "layers": len(architecture.layers),
+        "hidden_size": architecture.hidden_size,
+        "heads": architecture.heads,
+        "kv_heads": architecture.kv_heads,
+        "head_dim": architecture.head_dim,
+        "vocab_size": architecture.vocab_size,
+        "max_positions": architecture.max_positions,
+        "kv_dtype": "float32",
+        "parameters": sum(math.prod(weight.shape) for weight in checkpoint.weights.values()),
+    }
+
+
+def generation(checkpoint: Checkpoint) -> Json:
+    """The checkpoint's own sampling settings; greedy unless it says do_sample."""
+    settings = checkpoint.generation
+    sample = bool(settings.get("do_sample", False))
+    return {
+        "eos_token_ids": _eos_ids(settings),
+        "temperature": _number(settings, "temperature", 1.0) if sample else 0.0,
+        "top_p": _number(settings, "top_p", 1.0) if sample else 1.0,
+        "top_k": int(_number(settings, "top_k", 50)) if sample else 0,
+        "min_p": _number(settings, "min_p", 0.0) if sample else 0.0,
+        "repetition_penalty": _number(settings, "repetition_penalty", 1.0),
+    }
+
+
+def _eos_ids(settings: Mapping[str, Any]) -> list[int]:
+    ids = settings.get("eos_token_id")
+    listed = ids if isinstance(ids, list) else [] if ids is None else [ids]
+    if not all(isinstance(index, int) for index in listed):
+        raise BadInput(f"generation_config.json: eos_token_id: {ids!r}, must be ids")
+    return listed
+
+
+def _number(settings: Mapping[str, Any], key: str, default: float) -> float:
+    value = settings.get(key)
+    value = default if value is None else value
+    if not isinstance(value, (int, float)):
+        raise BadInput(f"generation_config.json: {key}: {value!r}, must be a number")
+    return float(value)

@@ -1,0 +1,120 @@
+"""Publishing is one rename: a folder appears whole and verified, or not at all.
+
+Invariants
+- work happens in `VERSION.building`, beside the target on the same file system, and is flushed to
+  disk before the rename;
+- an engine that stands is replaced only when asked, and is back in place if the rename fails;
+- one build at a time holds the lock of a model's folder, so whatever else is found in it is stale.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from build.errors import BadInput, BuildError
+
+_PLACEHOLDER = ".gitkeep"
+
+
+class Slot:
+    """The place of one engine: NAME_engine/1, its workshop and, while it is replaced, its predecessor."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.staging = target.with_name(f"{target.name}.building")
+        self._previous = target.with_name(f"{target.name}.previous")
+
+    def occupied(self) -> bool:
+        return self.target.is_dir() and any(
+            path.name != _PLACEHOLDER for path in self.target.iterdir()
+        )
+
+    def recover(self) -> None:
+        """Puts right what a killed build left: call with the lock held."""
+        if self._previous.is_dir() and not self.occupied():
+            os.replace(self._previous, self.target)
+        for stale in (self.staging, self._previous):
+            shutil.rmtree(stale, ignore_errors=False) if stale.exists() else None
+
+    def publish(self) -> None:
+        """The staged folder becomes the target."""
+        _flush(self.staging)
+        occupied = self.occupied()
+        if occupied:
+            os.replace(self.target, self._previous)
+        elif self.target.is_dir():
+            shutil.rmtree(self.target)
+        try:
+            os.replace(self.staging, self.target)
+        except OSError:
+            if occupied:
+                os.replace(self._previous, self.target)
+            raise
+        _flush_entry(self.target.parent)
+        if occupied:
+            shutil.rmtree(self._previous)
+
+
+@contextmanager
+def staged(target: Path, force: bool) -> Iterator[Slot]:
+    """A slot whose `staging` folder is empty and ours; what is not published is removed.
+
+    BadInput when the target exists and `force` is not given, BuildError when another build runs.
+    """
+    slot = Slot(target)
+    if slot.occupied() and not force:
+        raise BadInput(f"{target} exists: add --force to replace it")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(target.parent):
+        slot.recover()
+        slot.staging.mkdir()
+        try:
+            yield slot
+        finally:
+            if slot.staging.exists():
+                shutil.rmtree(slot.staging)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """An advisory lock on the folder itself: the kernel drops it when the process dies."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BuildError(f"{folder}: another build is running: wait for it to end") from error
+        yield
+    finally:
+        os.close(handle)
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """Writes a whole small file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    try:
+        part.write_bytes(content)
+        _flush_entry(part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _flush(folder: Path) -> None:
+    for path in folder.iterdir():
+        _flush_entry(path)
+    _flush_entry(folder)
+
+
+def _flush_entry(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,111 @@
+"""Weight-only quantisation in blocks along the columns, as MatMulNBits holds them.
+
+A row of a [rows, columns] matrix is cut into blocks of `block_size` columns (the last one padded
+with zeros). A block has one fp32 scale; value = scale * (level - zero), zero = 2**(bits - 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+Ids = NDArray[np.int64]
+
+
+class Precision(Enum):
+    """What the products of an engine are stored in; the embedding table and the norms stay fp32."""
+
+    FP32 = "fp32"
+    INT8 = "int8"
+    INT4 = "int4"
+    GGUF = "gguf"
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Unsigned levels [rows, blocks, block_size], one byte each, and scales [rows, blocks]."""
+
+    bits: int
+    columns: int
+    levels: Bytes
+    scales: Floats
+
+    def __post_init__(self) -> None:
+        assert self.bits in (4, 8)
+        assert self.levels.shape[:2] == self.scales.shape
+        assert 0 <= self.levels.shape[1] * self.block_size - self.columns < self.block_size
+
+    @property
+    def rows(self) -> int:
+        return int(self.levels.shape[0])
+
+    @property
+    def block_size(self) -> int:
+        return int(self.levels.shape[2])
+
+    @property
+    def zero(self) -> int:
+        return 1 << (self.bits - 1)
+
+    def dequantise(self) -> Floats:
+        signed = self.levels.astype(np.float32) - np.float32(self.zero)
+        values = (signed * self.scales[:, :, None]).reshape(self.rows, -1)
+        return np.ascontiguousarray(values[:, : self.columns])
+
+    def packed(self) -> Bytes:
+        """The operator's B: [rows, blocks, block_size * bits / 8]; the even level is the low nibble."""
+        if self.bits == 8:
+            return self.levels
+        return self.levels[:, :, 0::2] | (self.levels[:, :, 1::2] << np.uint8(4))
+
+    def take_rows(self, order: NDArray[np.intp]) -> Blocks:
+        return Blocks(self.bits, self.columns, self.levels[order], self.scales[order])
+
+    def widened(self) -> Blocks:
+        """The same values in 8 bits, exactly."""
+        if self.bits == 8:
+            return self
+        shift = np.uint8(128 - self.zero)
+        return Blocks(8, self.columns, self.levels + shift, self.scales)
+
+
+def quantise(matrix: Floats, bits: int, block_size: int) -> Blocks:
+    """Round to nearest; the largest magnitude of a block is represented within half a level."""
+    rows, columns = matrix.shape
+    padded = np.zeros((rows, -(-columns // block_size), block_size), np.float32)
+    padded.reshape(rows, -1)[:, :columns] = matrix
+    scales = _int8_scales(padded) if bits == 8 else _int4_scales(padded)
+    return Blocks(bits, columns, _levels(padded, scales, bits), scales)
+
+
+def _int8_scales(blocks: Floats) -> Floats:
+    return np.abs(blocks).max(axis=2) / np.float32(127)
+
+
+def _int4_scales(blocks: Floats) -> Floats:
+    """The extreme value sits on level 0, the one level that has no counterpart above zero."""
+    extremes = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=2)[:, :, None], axis=2)
+    return np.ascontiguousarray(extremes[:, :, 0] / np.float32(-8))
+
+
+def _levels(blocks: Floats, scales: Floats, bits: int) -> Bytes:
+    zero = 1 << (bits - 1)
+    inverse = np.divide(np.float32(1), scales, out=np.zeros_like(scales), where=scales != 0)
+    levels = np.rint(blocks * inverse[:, :, None]) + np.float32(zero)
+    return np.clip(levels, 0, 2 * zero - 1).astype(np.uint8)
+
+
+def stack(parts: Sequence[Blocks]) -> Blocks:
+    """The rows of all parts, in order; 4-bit parts beside 8-bit ones are widened."""
+    same = {part.bits for part in parts}
+    parts = list(parts) if len(same) == 1 else [part.widened() for part in parts]
+    first = parts[0]
+    assert {(p.columns, p.block_size) for p in parts} == {(first.columns, first.block_size)}
+    levels = np.concatenate([part.levels for part in parts])
+    return Blocks(first.bits, first.columns, levels, np.concatenate([p.scales for p in parts]))

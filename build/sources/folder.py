@@ -1,0 +1,145 @@
+"""A folder as `save_pretrained` writes it: config.json, safetensors (sharded or not), tokenizer.json."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes  # noqa: F401  (gives numpy the bfloat16 that safetensors returns)
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from build.checkpoint import Checkpoint, Origin, TokenizerFiles, Weight
+from build.digest import sha256
+from build.errors import BadInput, Unsupported
+from build.quantise import Floats
+
+_INDEX = "model.safetensors.index.json"
+_SINGLE = "model.safetensors"
+_DTYPES = ("F32", "F16", "BF16", "F64")
+
+
+def open_folder(folder: Path) -> Checkpoint:
+    """The checkpoint in a folder; BadInput names the file at fault."""
+    config = _json(folder / "config.json")
+    shards = _shards(folder)
+    weights: dict[str, Weight] = {}
+    for shard in shards:
+        weights.update(_weights(shard))
+    used = [folder / "config.json", folder / "tokenizer.json", *shards]
+    optional = ["generation_config.json", "tokenizer_config.json", "chat_template.jinja"]
+    used += [folder / name for name in optional if (folder / name).is_file()]
+    tokenizer = _tokenizer(folder)
+    return Checkpoint(
+        config=config,
+        weights=weights,
+        tokenizer=tokenizer,
+        generation=_generation(folder, config),
+        origin=Origin(
+            kind="folder",
+            id=folder.resolve().name,
+            revision=None,
+            licence=_licence(folder / "README.md"),
+            files={path.name: sha256(path) for path in used},
+        ),
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BadInput(f"{path}: no such file") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: is damaged or no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise BadInput(f"{path}: must hold a JSON object")
+    return value
+
+
+def _shards(folder: Path) -> list[Path]:
+    if (folder / _INDEX).is_file():
+        names = sorted(set(_json(folder / _INDEX).get("weight_map", {}).values()))
+        missing = [name for name in names if not (folder / name).is_file()]
+        if missing or not names:
+            raise BadInput(f"{folder / _INDEX}: names {', '.join(missing) or 'no shards'}: missing")
+        return [folder / name for name in names]
+    if (folder / _SINGLE).is_file():
+        return [folder / _SINGLE]
+    raise BadInput(f"{folder}: has neither {_SINGLE} nor {_INDEX}")
+
+
+def _weights(path: Path) -> dict[str, Weight]:
+    try:
+        with safe_open(path, framework="np") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}
+            found = {name: (tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()}
+    except (SafetensorError, OSError) as error:
+        raise BadInput(f"{path}: is cut short or damaged ({error}): fetch it again") from error
+    for name, (_, dtype) in found.items():
+        if dtype not in _DTYPES:
+            raise Unsupported(f"{path}: {name} is {dtype}: {', '.join(_DTYPES)} are supported")
+    return {
+        name: Weight(shape=shape, read=partial(_read, path, name))
+        for name, (shape, _) in found.items()
+    }
+
+
+def _read(path: Path, name: str) -> Floats:
+    with safe_open(path, framework="np") as file:
+        return np.ascontiguousarray(file.get_tensor(name), np.float32)
+
+
+def _tokenizer(folder: Path) -> TokenizerFiles:
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise BadInput(
+            f"{path}: no such file: save the checkpoint with a fast tokenizer (PreTrainedTokenizerFast)"
+        )
+    settings_path = folder / "tokenizer_config.json"
+    settings = _json(settings_path) if settings_path.is_file() else {}
+    return TokenizerFiles(
+        json=path.read_bytes(),
+        chat_template=_chat_template(folder, settings),
+        bos_token=_token(settings.get("bos_token")),
+        eos_token=_token(settings.get("eos_token")),
+    )
+
+
+def _chat_template(folder: Path, settings: dict[str, Any]) -> str | None:
+    """A list holds named templates, of which `default` is for chat."""
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    template = settings.get("chat_template")
+    if isinstance(template, list):
+        named = {entry["name"]: entry["template"] for entry in template}
+        template = named.get("default")
+    return template
+
+
+def _token(value: Any) -> str | None:
+    return value.get("content") if isinstance(value, dict) else value
+
+
+def _generation(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    path = folder / "generation_config.json"
+    settings = _json(path) if path.is_file() else {}
+    return {"eos_token_id": config.get("eos_token_id"), **settings}
+
+
+def _licence(readme: Path) -> str | None:
+    """The `license:` line of a model card's front matter."""
+    if not readme.is_file():
+        return None
+    lines = readme.read_text(encoding="utf-8", errors="replace").splitlines()
+    if not lines or lines[0] != "---":
+        return None
+    for line in lines[1:]:
+        if line == "---":
+            return None
+        if line.startswith("license:"):
+            return line.removeprefix("license:").strip()
+    return None

@@ -1,0 +1,34 @@
+"""From the way a source is written to the checkpoint it names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from build.checkpoint import Checkpoint
+from build.errors import BadInput
+from build.sources.folder import open_folder
+from build.sources.gguf import open_gguf
+from build.sources.hub import open_hub
+from build.sources.package import open_package
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+
+
+def open_source(source: str) -> Checkpoint:
+    """The checkpoint; BadInput says what is wrong with it or how to get it."""
+    if source.startswith("package:"):
+        name, _, version = source.removeprefix("package:").partition("@")
+        return open_package(name, version or None)
+    path = Path(source).expanduser()
+    if path.suffix == ".gguf":
+        return open_gguf(path)
+    if path.is_dir():
+        return open_folder(path)
+    if _HUB_ID.fullmatch(source) and not source.startswith("."):
+        name, _, revision = source.partition("@")
+        return open_hub(name, revision or None)
+    raise BadInput(
+        f"source {source!r}: no such folder; expected a folder, a .gguf file, ORG/NAME[@REVISION]"
+        " or package:NAME[@VERSION]"
+    )

@@ -1,0 +1,98 @@
+"""tokens.bin: what each token id adds to a text, in bytes, so that the engine can match stop bytes.
+
+Little-endian: b"HLTK", u32 version, u32 count, count u16 lengths, then the bytes of all ids in order.
+Special tokens add nothing. The text of an answer is the bytes of its ids, decoded as UTF-8.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from build.errors import BuildError, Unsupported
+
+_MAGIC = b"HLTK"
+_VERSION = 1
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
+_METASPACE = "\u2581"
+_SAMPLES = (
+    "The quick brown fox jumps over the lazy dog, 1234567890 times.",
+    "def f(x):\n    return {'a': x**2}  # ok?\n\n\tif True:\r\n",
+    "Zażółć gęślą jaźń · 你好,世界 · Привет · مرحبا · 🙂👩‍👩‍👧 · e\u0301",
+)
+
+
+def token_bytes(tokenizer_json: bytes, count: int) -> list[bytes]:
+    """Bytes per id for at least `count` ids; Unsupported names a decoder that cannot be tabulated."""
+    tokenizer = Tokenizer.from_str(tokenizer_json.decode())
+    to_bytes = _converter(json.loads(tokenizer_json)["decoder"])
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    table = [b""] * max(count, max(vocabulary.values()) + 1)
+    for token, index in vocabulary.items():
+        table[index] = to_bytes(token)
+    for index, added in tokenizer.get_added_tokens_decoder().items():
+        table[index] = b"" if added.special else added.content.encode()
+    _check(tokenizer, table)
+    return table
+
+
+def encode_table(table: Sequence[bytes]) -> bytes:
+    """The file; BuildError for a token longer than a u16 can say."""
+    longest = max(map(len, table))
+    if longest > 0xFFFF:
+        raise BuildError(f"tokenizer.json: a token of {longest} bytes, limit 65535")
+    lengths = struct.pack(f"<{len(table)}H", *map(len, table))
+    return _MAGIC + struct.pack("<II", _VERSION, len(table)) + lengths + b"".join(table)
+
+
+def _converter(decoder: Any) -> Callable[[str], bytes]:
+    steps = decoder["decoders"] if decoder and decoder["type"] == "Sequence" else [decoder]
+    kinds = [step["type"] if step else "none" for step in steps]
+    if kinds == ["ByteLevel"]:
+        return _byte_level
+    replaces = {"type": "Replace", "pattern": {"String": _METASPACE}, "content": " "}
+    if kinds[0] == "Metaspace" or steps[0] == replaces:
+        if set(kinds[1:]) <= {"ByteFallback", "Fuse", "Strip"}:
+            return _metaspace
+    raise Unsupported(
+        f"tokenizer.json: decoder {' + '.join(kinds)} is not supported: ByteLevel, Metaspace and"
+        " Replace with ByteFallback are"
+    )
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """GPT-2's visible character for every byte: printable ones stand for themselves."""
+    kept = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in kept]
+    return {chr(byte): byte for byte in kept} | {chr(256 + i): b for i, b in enumerate(others)}
+
+
+_ALPHABET = _byte_alphabet()
+
+
+def _byte_level(token: str) -> bytes:
+    if not all(character in _ALPHABET for character in token):
+        return token.encode()
+    return bytes(_ALPHABET[character] for character in token)
+
+
+def _metaspace(token: str) -> bytes:
+    byte = _BYTE_TOKEN.fullmatch(token)
+    if byte is not None:
+        return bytes([int(byte[1], 16)])
+    return token.replace(_METASPACE, " ").encode()
+
+
+def _check(tokenizer: Tokenizer, table: Sequence[bytes]) -> None:
+    """The table must say what the library says; a decoder may strip the one leading space."""
+    for sample in _SAMPLES:
+        ids = tokenizer.encode(sample, add_special_tokens=False).ids
+        ours = b"".join(table[index] for index in ids).decode(errors="replace")
+        theirs = tokenizer.decode(ids, skip_special_tokens=True)
+        if ours != theirs and ours != " " + theirs:
+            raise BuildError(f"tokens.bin: decodes {theirs!r} as {ours!r}: tokenizer unsupported")

@@ -1,0 +1,127 @@
+"""Scores an engine against the reference on the same English text, before anything is published."""
+
+from __future__ import annotations
+
+import math
+import pydoc_data.topics
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from build import reference
+from build.architecture import Architecture
+from build.checkpoint import Checkpoint
+from build.dialects.onnxruntime.session import Session
+from build.errors import BuildError
+from build.quantise import Floats, Ids
+from build.recipe import Limits
+
+DEFAULT_TOKENS = 6 * 512
+_WINDOW = 512
+
+
+@dataclass(frozen=True)
+class Quality:
+    """`tokens` scored; `max_logit_error` is absolute; `greedy_agreement` the share of equal argmax."""
+
+    tokens: int
+    reference_perplexity: float
+    perplexity: float
+    greedy_agreement: float
+    max_logit_error: float
+
+    def rounded(self) -> dict[str, float]:
+        """For the manifest: digits that two runs on different processors share."""
+        digits = {"max_logit_error": 4, "greedy_agreement": 4}
+        return {key: round(value, digits.get(key, 3)) for key, value in asdict(self).items()}
+
+
+def windows(tokenizer_json: bytes, max_positions: int, tokens: int) -> Ids:
+    """Ids [windows, positions] of Python's own documentation: about `tokens` of them."""
+    tokenizer = Tokenizer.from_str(tokenizer_json.decode())
+    topics = pydoc_data.topics.topics
+    text = "\n\n".join(topics[name] for name in sorted(topics))
+    length = min(_WINDOW, max_positions, tokens)
+    ids = tokenizer.encode(text[: 16 * tokens], add_special_tokens=False).ids
+    count = min(max(1, tokens // length), len(ids) // length)
+    if length < 2 or count < 1:
+        raise BuildError(f"verify: {len(ids)} tokens of text for windows of {length}: too few")
+    return np.array(ids[: count * length], np.int64).reshape(count, length)
+
+
+def measure(
+    checkpoint: Checkpoint,
+    architecture: Architecture,
+    graph: Path,
+    ids: Ids,
+    advance: Callable[[], None],
+) -> Quality:
+    """Runs both; `graph` must give logits for all positions. `advance` is called layers + windows times."""
+    hidden = reference.final_hidden(checkpoint, architecture, ids, advance)
+    head = reference.head_weight(checkpoint, architecture)
+    session = Session(graph, architecture, capacity=ids.shape[1])
+    scores = [
+        _compare(hidden[index] @ head.T, logits, ids[index])
+        for index, logits in enumerate(_engine_logits(session, ids, advance))
+    ]
+    losses = np.mean([(score.reference_loss, score.loss) for score in scores], axis=0)
+    return Quality(
+        tokens=ids.size,
+        reference_perplexity=math.exp(losses[0]),
+        perplexity=math.exp(losses[1]),
+        greedy_agreement=float(np.mean([score.agreement for score in scores])),
+        max_logit_error=max(score.error for score in scores),
+    )
+
+
+def require(quality: Quality, limits: Limits) -> None:
+    """BuildError when the engine lost more than the recipe allows."""
+    ratio = quality.perplexity / quality.reference_perplexity
+    over = [
+        (limits.logit_error is not None and not quality.max_logit_error <= limits.logit_error)
+        and f"max logit error {quality.max_logit_error:.3g}, limit {limits.logit_error}",
+        (limits.perplexity is not None and not ratio <= limits.perplexity)
+        and f"perplexity {ratio:.4f} times the reference's, limit {limits.perplexity}",
+        (limits.agreement is not None and not quality.greedy_agreement >= limits.agreement)
+        and f"greedy agreement {quality.greedy_agreement:.4f}, at least {limits.agreement}",
+    ]
+    faults = [fault for fault in over if fault]
+    if faults:
+        raise BuildError(f"quality: {'; '.join(faults)}: nothing was published")
+
+
+@dataclass(frozen=True)
+class _Score:
+    reference_loss: float
+    loss: float
+    agreement: float
+    error: float
+
+
+def _engine_logits(session: Session, ids: Ids, advance: Callable[[], None]) -> Iterator[Floats]:
+    for window in ids:
+        session.reset()
+        yield session.prefill(0, window)
+        advance()
+
+
+def _compare(expected: Floats, actual: Floats, ids: Ids) -> _Score:
+    agreement = np.mean(expected.argmax(axis=-1) == actual.argmax(axis=-1))
+    return _Score(
+        reference_loss=_loss(expected, ids),
+        loss=_loss(actual, ids),
+        agreement=float(agreement),
+        error=float(np.abs(expected - actual).max()),
+    )
+
+
+def _loss(logits: Floats, ids: Ids) -> float:
+    """Mean negative log-likelihood of each id after the first."""
+    logits = logits[:-1]
+    top = logits.max(axis=-1, keepdims=True)
+    log_sums = np.log(np.exp(logits - top).sum(axis=-1, dtype=np.float64)) + top[:, 0]
+    chosen = logits[np.arange(len(logits)), ids[1:]]
+    return float(np.mean(log_sums - chosen))
