@@ -51,7 +51,7 @@ def parse_table(data: bytes) -> TokenTable:
     if (magic, version) != (MAGIC, VERSION):
         raise ArtifactError("tokens.bin", f"{magic!r} version {version}, must be {MAGIC!r} version {VERSION}")
     blob = _HEADER.size + 2 * count
-    lengths = array("H", data[_HEADER.size : blob])
+    lengths = array("H", data[_HEADER.size : blob] if blob <= len(data) else b"")
     if sys.byteorder == "big":
         lengths.byteswap()
     if len(lengths) != count or blob + sum(lengths) != len(data):
