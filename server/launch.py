@@ -1,0 +1,210 @@
+"""Start the real tritonserver on the models of a repository.
+
+Everything that can be refused is refused before Triton starts, with the remedy. Prompts and answers
+are never logged: that would take --log-level verbose and a Triton that prints them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher import machine, shared_memory
+from launcher.interpreter import Interpreter, this_interpreter
+from launcher.ports import check_ports
+from launcher.process import Server
+from launcher.refusal import Refusal
+from launcher.repository import models_to_serve
+from launcher.triton import Triton, assemble_backends, find_triton
+
+SERVER = Path(__file__).resolve().parent
+LOG_LEVELS = ("error", "warning", "info", "verbose")
+# Triton looks once a second whether it is done, and needs a moment to unload.
+KILL_AFTER_SECONDS = 5.0
+EXAMPLES = """\
+examples:
+  launch.py                                     every model that is built, on 127.0.0.1
+  launch.py --model smollm2 --http-port 9000
+  launch.py --host 0.0.0.0                      reachable from other machines; there is no login
+  launch.py -- --trace-config rate=100          what follows -- goes to tritonserver as it is
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    model_repository: Path
+    models: tuple[str, ...]
+    host: str
+    ports: Mapping[str, int]  # "http", "grpc", "metrics"
+    metrics_interval_ms: int
+    exit_timeout: int
+    log_level: str
+    auto_complete: bool
+    extra: tuple[str, ...]
+
+    def url(self, service: str) -> str:
+        """Where this machine reaches it: host:port."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"[{host}]:{self.ports[service]}" if ":" in host else f"{host}:{self.ports[service]}"
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    ours, extra = _split(arguments)
+    found = _parser().parse_args(ours)
+    return Options(
+        model_repository=found.model_repository.resolve(),
+        models=tuple(found.model),
+        host=found.host,
+        ports={"http": found.http_port, "grpc": found.grpc_port, "metrics": found.metrics_port},
+        metrics_interval_ms=found.metrics_interval_ms,
+        exit_timeout=found.exit_timeout,
+        log_level=found.log_level,
+        auto_complete=found.auto_complete,
+        extra=tuple(extra),
+    )
+
+
+def _split(arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    if "--" not in arguments:
+        return arguments, ()
+    at = arguments.index("--")
+    return arguments[:at], arguments[at + 1 :]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="launch.py",
+        description="Start the real tritonserver on the models of a repository.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--model-repository", type=Path, default=SERVER.parent / "model_repository", metavar="DIR")
+    add("--model", action="append", default=[], metavar="NAME", help="repeatable; all that are built")
+    add("--host", default="127.0.0.1", help="for HTTP, gRPC and metrics alike; 127.0.0.1")
+    add("--http-port", type=int, default=8000, metavar="PORT", help="8000")
+    add("--grpc-port", type=int, default=8001, metavar="PORT", help="8001")
+    add("--metrics-port", type=int, default=8002, metavar="PORT", help="8002")
+    add("--metrics-interval-ms", type=int, default=2000, metavar="MS", help="2000")
+    add("--exit-timeout", type=int, default=30, metavar="S", help="for running requests at exit; 30")
+    add("--log-level", choices=LOG_LEVELS, default="warning", help="of Triton itself; warning")
+    add("--auto-complete", action="store_true", help="complete config.pbtxt files; starts slower")
+    return parser
+
+
+def command(
+    options: Options, triton: Triton, backends: Path, models: Sequence[str], region_prefix: str
+) -> list[str]:
+    """The command line of tritonserver."""
+    flags = {
+        "model-repository": options.model_repository,
+        "backend-directory": backends,
+        "model-control-mode": "explicit",
+        "exit-timeout-secs": options.exit_timeout,
+        "metrics-interval-ms": options.metrics_interval_ms,
+        "allow-cpu-metrics": "true",
+        "allow-gpu-metrics": str(machine.has_gpu()).lower(),
+    }
+    if not machine.has_gpu():
+        flags["pinned-memory-pool-byte-size"] = 0
+    for service, port in options.ports.items():
+        flags |= {f"{service}-address": options.host, f"{service}-port": port}
+    return [
+        str(triton.server),
+        *(f"--{name}={value}" for name, value in flags.items()),
+        *(f"--load-model={name}" for name in models),
+        f"--backend-config=python,shm-region-prefix-name={region_prefix}",
+        f"--backend-config=python,shm-default-byte-size={machine.REGION_BYTES}",
+        *([] if options.auto_complete else ["--disable-auto-complete-config"]),
+        *_log_flags(options.log_level),
+        *options.extra,
+    ]
+
+
+def _log_flags(level: str) -> list[str]:
+    rank = LOG_LEVELS.index(level)
+    names = ("error", "warning", "info")
+    flags = [f"--log-{name}={str(at <= rank).lower()}" for at, name in enumerate(names)]
+    return [*flags, f"--log-verbose={int(level == 'verbose')}"]
+
+
+def environment(base: Mapping[str, str], python: Interpreter, triton: Triton) -> dict[str, str]:
+    """What Triton and its Python steps need.
+
+    The stub embeds an isolated Python: it ignores PYTHONPATH and PYTHONHOME, and finds its home and
+    site-packages through the `python3` that comes first on PATH. It is itself started through bash.
+    """
+    path = os.pathsep.join([str(python.programs), base.get("PATH") or os.defpath])
+    inherited = [base["LD_LIBRARY_PATH"]] if base.get("LD_LIBRARY_PATH") else []
+    libraries = os.pathsep.join([*map(str, triton.libraries), *inherited])
+    return {**base, "PATH": path} | ({"LD_LIBRARY_PATH": libraries} if libraries else {})
+
+
+def _is_ready(url: str) -> bool:
+    connection = http.client.HTTPConnection(url, timeout=2)
+    try:
+        connection.request("GET", "/v2/health/ready")
+        return connection.getresponse().status == http.client.OK
+    except (http.client.HTTPException, OSError):
+        return False
+    finally:
+        connection.close()
+
+
+def _announce(options: Options, models: Sequence[str], seconds: float) -> None:
+    web, grpc, metrics = (options.url(service) for service in ("http", "grpc", "metrics"))
+    print(
+        f"ready in {seconds:.1f} s: {', '.join(models)} on http://{web}, grpc {grpc}, "
+        f"metrics http://{metrics}/metrics\n"
+        f"talk to it: halimede chat --url {grpc} --model {models[0]}; Ctrl-C stops it",
+        flush=True,
+    )
+
+
+def _cache_roots() -> tuple[Path, ...]:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser(), "halimede")
+    venv = [Path(sys.prefix, "share", "halimede")] if sys.prefix != sys.base_prefix else []
+    return (*venv, cache)
+
+
+def serve(options: Options) -> int:
+    """Runs tritonserver until it ends; returns its exit code."""
+    began = time.monotonic()
+    machine.check_platform(machine.this_platform())
+    machine.check_shared_memory(shared_memory.FOLDER)
+    models = models_to_serve(options.model_repository, options.models)
+    python = this_interpreter()
+    triton = find_triton(os.environ, python)
+    check_ports(options.host, options.ports)
+    backends = assemble_backends(triton, SERVER, _cache_roots())
+    if removed := shared_memory.remove_leftovers():
+        print(f"removed {removed} shared-memory regions of a server that is gone", file=sys.stderr)
+    with shared_memory.claim() as claim:
+        server = Server(
+            command(options, triton, backends, models, claim.prefix),
+            environment(os.environ, python, triton),
+            grace_seconds=options.exit_timeout + KILL_AFTER_SECONDS,
+            inherited=[claim.lock],
+        )
+        server.stop_on_signals()
+        if server.wait_ready(lambda: _is_ready(options.url("http"))):
+            _announce(options, models, time.monotonic() - began)
+        return server.wait()
+
+
+def main() -> None:
+    try:
+        sys.exit(serve(parse(sys.argv[1:])))
+    except Refusal as refusal:
+        print(f"launch.py: {refusal}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

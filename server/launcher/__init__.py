@@ -1,0 +1,1 @@
+"""What it takes to start the real tritonserver; nothing here runs inside it."""

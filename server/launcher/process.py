@@ -1,0 +1,85 @@
+"""The running tritonserver: started so that it cannot outlive us, and stopped in good time."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
+
+PR_SET_PDEATHSIG = 1
+POLL_SECONDS = 0.1
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class Server:
+    """A process group of its own, so that a Ctrl-C reaches Triton once, through us."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        grace_seconds: float,
+        inherited: Sequence[int] = (),
+    ) -> None:
+        self._grace_seconds = grace_seconds
+        self._stopping = False
+        self._child = subprocess.Popen(
+            command,
+            env=environment,
+            pass_fds=inherited,
+            start_new_session=True,
+            preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509 (no thread runs yet)
+        )
+
+    def wait_ready(self, ready: Callable[[], bool]) -> bool:
+        """False when it ended, or was told to stop, before it was ready."""
+        while self._child.poll() is None and not self._stopping:
+            if ready():
+                return True
+            time.sleep(POLL_SECONDS)
+        return False
+
+    def wait(self) -> int:
+        """Its exit code; as a shell has it, 128 + N for one that died of signal N."""
+        code = self._child.wait()
+        return code if code >= 0 else 128 - code
+
+    def stop_on_signals(self) -> None:
+        for number in STOPPING:
+            signal.signal(number, self._on_signal)
+
+    def stop(self) -> None:
+        """Asks it to finish; the second time, or after the grace, kills it with its steps."""
+        if self._stopping:
+            self._kill()
+            return
+        self._stopping = True
+        self._child.terminate()
+        timer = threading.Timer(self._grace_seconds, self._kill)
+        timer.daemon = True
+        timer.start()
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self.stop()
+
+    def _kill(self) -> None:
+        if self._child.poll() is None:
+            os.killpg(self._child.pid, signal.SIGKILL)
+
+
+def _die_with(parent: int) -> Callable[[], None]:
+    """Has the kernel end the child when we die, be it by SIGKILL."""
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+    def in_child() -> None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return in_child

@@ -1,0 +1,44 @@
+"""Which models of a repository can be served.
+
+A model NAME that `build` made is an ensemble whose artifacts are in NAME_engine/VERSION; any other
+folder with a numbered version is served as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from launcher.refusal import Refusal
+
+ENGINE = "_engine"
+VERSION = "[0-9]*"
+
+
+def built_models(repository: Path) -> list[str]:
+    manifests = repository.glob(f"*{ENGINE}/{VERSION}/manifest.json")
+    return sorted({path.parts[-3].removesuffix(ENGINE) for path in manifests})
+
+
+def models_to_serve(repository: Path, names: Sequence[str]) -> list[str]:
+    """`names`, or without any all that are built. Raises Refusal for one that is not there or not built."""
+    if not repository.is_dir():
+        raise Refusal(f"{repository}: no such model repository")
+    for name in names:
+        _check(repository, name)
+    models = list(dict.fromkeys(names)) or built_models(repository)
+    if not models:
+        raise Refusal(f"no model in {repository} is built: make engines MODEL=smollm2")
+    return models
+
+
+def _check(repository: Path, name: str) -> None:
+    if not (repository / name / "config.pbtxt").is_file():
+        known = ", ".join(built_models(repository)) or "none"
+        raise Refusal(f"{name}: no such model in {repository}; built there: {known}")
+    if (repository / f"{name}{ENGINE}").is_dir():
+        ready = name in built_models(repository)
+    else:
+        ready = any((repository / name).glob(VERSION))
+    if not ready:
+        raise Refusal(f"{name} is not built: make engines MODEL={name}")

@@ -1,0 +1,177 @@
+"""The launcher and the real tritonserver, with a model of its own that echoes text."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from launcher.shared_memory import FOLDER, PREFIX
+
+pytestmark = pytest.mark.e2e
+
+LAUNCH = Path(__file__).parents[2] / "server" / "launch.py"
+# The step imports the package that our steps share: the stub finds it without PYTHONPATH.
+MODEL = """
+import engine
+import triton_python_backend_utils as pb
+
+class TritonPythonModel:
+    def execute(self, requests):
+        return [pb.InferenceResponse([pb.Tensor("OUT", pb.get_input_tensor_by_name(r, "IN").as_numpy())])
+                for r in requests]
+"""
+STEP = """
+backend: "python"
+max_batch_size: 0
+input [{ name: "IN" data_type: TYPE_STRING dims: [ 1 ] }]
+output [{ name: "OUT" data_type: TYPE_STRING dims: [ 1 ] }]
+"""
+ENSEMBLE = """
+platform: "ensemble"
+max_batch_size: 0
+input [{ name: "text_input" data_type: TYPE_STRING dims: [ 1 ] }]
+output [{ name: "text_output" data_type: TYPE_STRING dims: [ 1 ] }]
+ensemble_scheduling { step [{
+  model_name: "echo_step" model_version: -1
+  input_map { key: "IN" value: "text_input" }
+  output_map { key: "OUT" value: "text_output" }
+}] }
+"""
+
+
+@dataclass(frozen=True)
+class Launched:
+    process: subprocess.Popen[str]
+    arguments: list[str]
+    ports: dict[str, int]
+    banner: str
+
+    def get(self, service: str, path: str) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[service]}{path}", timeout=10) as answer:
+            return str(answer.read().decode())
+
+    def generate(self, text: str) -> str:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.ports['http']}/v2/models/echo/generate",
+            data=json.dumps({"text_input": text}).encode(),
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return str(json.load(answer)["text_output"])
+
+    def child(self) -> int:
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return int(children.split()[0])
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    for name, config in {"echo": ENSEMBLE, "echo_step": STEP}.items():
+        (tmp_path / name / "1").mkdir(parents=True)
+        (tmp_path / name / "config.pbtxt").write_text(config)
+    (tmp_path / "echo_step/1/model.py").write_text(MODEL)
+    return tmp_path
+
+
+def _free_ports() -> dict[str, int]:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as http,
+        socket.create_server(("127.0.0.1", 0)) as grpc,
+        socket.create_server(("127.0.0.1", 0)) as metrics,
+    ):
+        named = {"http": http, "grpc": grpc, "metrics": metrics}
+        return {service: server.getsockname()[1] for service, server in named.items()}
+
+
+@contextmanager
+def _launched(repository: Path) -> Iterator[Launched]:
+    ports = _free_ports()
+    arguments = [sys.executable, str(LAUNCH), "--model-repository", str(repository), "--model", "echo"]
+    for service, port in ports.items():
+        arguments += [f"--{service}-port", str(port)]
+    # An empty environment: what Triton needs, the launcher brings.
+    process = subprocess.Popen(arguments, env={}, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield Launched(process, arguments, ports, process.stdout.readline())
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def _regions(pid: int) -> set[str]:
+    names = {path.name for path in FOLDER.iterdir() if PREFIX.match(path.name)}
+    return {name for name in names if name.split("_")[1] == str(pid)}
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def _eventually(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_serves_until_it_is_told_to_stop(repository: Path) -> None:
+    with _launched(repository) as server:
+        assert server.banner.startswith("ready in ")
+        assert server.generate("Grüße") == "Grüße"
+        assert 'nv_inference_count{model="echo"' in server.get("metrics", "/metrics")
+        assert f"halimede_{server.process.pid}_" in "".join(_regions(server.process.pid))
+
+        again = subprocess.run(server.arguments, env={}, capture_output=True, text=True, check=False)
+        assert again.returncode == 2
+        assert f"--http-port {server.ports['http']}: in use by tritonserver" in again.stderr
+        assert server.generate("unhurt") == "unhurt"
+
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(timeout=30) == 0
+        assert not _regions(server.process.pid)
+
+
+def test_a_killed_launcher_leaves_no_server(repository: Path) -> None:
+    with _launched(repository) as server:
+        triton = server.child()
+        assert _is_running(triton)
+        server.process.kill()
+        assert _eventually(lambda: not _is_running(triton))
+
+
+def test_what_a_killed_server_left_goes_at_the_next_start(repository: Path) -> None:
+    with _launched(repository) as server:
+        dead = server.process.pid
+        triton = server.child()
+        os.kill(dead, signal.SIGKILL)
+        os.killpg(triton, signal.SIGKILL)
+        assert _eventually(lambda: not _is_running(triton))
+        assert _regions(dead)
+    with _launched(repository) as server:
+        assert server.generate("hello") == "hello"
+        assert not _regions(dead)
+
+
+def test_a_model_that_does_not_load_ends_the_launcher(repository: Path) -> None:
+    (repository / "echo_step/1/model.py").write_text("raise RuntimeError('broken step')")
+    with _launched(repository) as server:
+        assert not server.banner
+        assert server.process.wait(timeout=30) == 1

@@ -1,0 +1,90 @@
+"""The command line and environment that tritonserver is started with."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+import launch
+from launcher.interpreter import Interpreter
+from launcher.triton import Triton
+
+TRITON = Triton(Path("/t/bin/tritonserver"), Path("/t/backends"), None, (Path("/t/libs"),))
+PYTHON = Interpreter("3.11", Path("/venv/bin"), (), "libpython3.11.so.1.0", (), "1.26.4")
+
+
+def _command(*arguments: str) -> list[str]:
+    options = launch.parse(["--model-repository", "/r", *arguments])
+    return launch.command(options, TRITON, Path("/b"), ["smollm2"], "halimede_1_00000000_")
+
+
+def _flags(*arguments: str) -> dict[str, str]:
+    pairs = (flag.removeprefix("--").partition("=") for flag in _command(*arguments)[1:])
+    return {name: value for name, _, value in pairs}
+
+
+def test_binds_every_service_to_loopback_by_default() -> None:
+    flags = _flags()
+    for service, port in {"http": "8000", "grpc": "8001", "metrics": "8002"}.items():
+        assert flags[f"{service}-address"] == "127.0.0.1"
+        assert flags[f"{service}-port"] == port
+
+
+def test_host_and_ports_reach_triton() -> None:
+    flags = _flags("--host", "0.0.0.0", "--grpc-port", "9001")
+    assert {flags[f"{service}-address"] for service in ("http", "grpc", "metrics")} == {"0.0.0.0"}
+    assert flags["grpc-port"] == "9001"
+
+
+def test_models_are_loaded_explicitly() -> None:
+    command = _command()
+    assert "--model-control-mode=explicit" in command
+    assert [flag for flag in command if flag.startswith("--load-model")] == ["--load-model=smollm2"]
+
+
+def test_regions_carry_the_prefix_of_this_server() -> None:
+    assert "--backend-config=python,shm-region-prefix-name=halimede_1_00000000_" in _command()
+
+
+@pytest.mark.parametrize(
+    ("level", "shown"),
+    [
+        ("error", {"error"}),
+        ("warning", {"error", "warning"}),
+        ("info", {"error", "warning", "info"}),
+        ("verbose", {"error", "warning", "info", "verbose"}),
+    ],
+)
+def test_log_level(level: str, shown: set[str]) -> None:
+    flags = _flags("--log-level", level)
+    names = ("error", "warning", "info", "verbose")
+    assert {name for name in names if flags[f"log-{name}"] in ("true", "1")} == shown
+
+
+def test_what_follows_two_dashes_goes_to_triton_last() -> None:
+    assert _command("--http-port", "9000", "--", "--id=x", "--rate-limit=off")[-2:] == [
+        "--id=x",
+        "--rate-limit=off",
+    ]
+
+
+def test_the_embedded_python_is_the_one_first_on_path() -> None:
+    base = {"PATH": "/usr/bin", "LD_LIBRARY_PATH": "/mine", "HOME": "/h"}
+    found = launch.environment(base, PYTHON, TRITON)
+    assert found["PATH"] == "/venv/bin:/usr/bin"
+    assert found["LD_LIBRARY_PATH"] == "/t/libs:/mine"
+    assert found["HOME"] == "/h"
+
+
+def test_an_empty_environment_still_finds_bash() -> None:
+    assert os.defpath in launch.environment({}, PYTHON, TRITON)["PATH"]
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [("127.0.0.1", "127.0.0.1:8001"), ("0.0.0.0", "127.0.0.1:8001"), ("::", "[::1]:8001")],
+)
+def test_the_address_shown_can_be_reached(host: str, url: str) -> None:
+    assert launch.parse(["--host", host]).url("grpc") == url

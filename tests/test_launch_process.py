@@ -1,0 +1,95 @@
+"""The process that the launcher watches, played by small Python programs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from launcher.process import Server
+
+SERVER = Path(__file__).parents[1] / "server"
+STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(60)"
+
+
+def _server(program: str, grace_seconds: float = 30.0) -> Server:
+    command = [sys.executable, "-c", program]
+    return Server(command, dict(os.environ), grace_seconds=grace_seconds)
+
+
+def _eventually(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+@pytest.mark.parametrize("code", [0, 1, 77])
+def test_the_exit_code_passes_through(code: int) -> None:
+    assert _server(f"raise SystemExit({code})").wait() == code
+
+
+def test_a_signal_is_reported_as_a_shell_does() -> None:
+    assert _server("import os; os.kill(os.getpid(), 9)").wait() == 128 + signal.SIGKILL
+
+
+def test_a_server_that_ends_is_never_ready() -> None:
+    server = _server("raise SystemExit(1)")
+    assert not server.wait_ready(lambda: False)
+    assert server.wait() == 1
+
+
+def test_a_server_told_to_stop_is_not_waited_for() -> None:
+    server = _server("import time; time.sleep(60)")
+    server.stop()
+    assert not server.wait_ready(lambda: True)
+    assert server.wait() == 128 + signal.SIGTERM
+
+
+def test_a_second_stop_kills() -> None:
+    server = _server(STUBBORN)
+    server.stop()
+    server.stop()
+    assert server.wait() in {128 + signal.SIGKILL, 128 + signal.SIGTERM}
+
+
+def test_grace_runs_out(capfd: pytest.CaptureFixture[str]) -> None:
+    server = _server(STUBBORN, grace_seconds=0.2)
+    assert _eventually(lambda: bool(capfd.readouterr().out))
+    server.stop()
+    assert server.wait() == 128 + signal.SIGKILL
+
+
+def test_a_killed_launcher_takes_the_server_with_it() -> None:
+    program = (
+        "import os, sys; from launcher.process import Server; "
+        "child = [sys.executable, '-c', 'import os, time; print(os.getpid(), flush=True); time.sleep(60)']; "
+        "Server(child, dict(os.environ), grace_seconds=30).wait()"
+    )
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(SERVER)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with launcher:
+        assert launcher.stdout is not None
+        child = int(launcher.stdout.readline())
+        launcher.kill()
+    assert _eventually(lambda: not _is_running(child))
