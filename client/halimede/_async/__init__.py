@@ -1,0 +1,1 @@
+"""The client, written once: `client/unasync.py` makes `halimede/_sync` from this folder."""

@@ -1,0 +1,167 @@
+"""The client: prompts and messages in, answers out; retries and deadlines between."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from types import TracebackType
+from typing import Self, Unpack
+
+from halimede._async.stream import AsyncStream
+from halimede._async.transport import AsyncTransport, connect
+from halimede.clock import AsyncSleep, Clock
+from halimede.deadline import Deadline
+from halimede.errors import HalimedeError, ProtocolError
+from halimede.results import Chunk, Generation, Health, Metrics, ModelInfo
+from halimede.retry import RetryPolicy
+from halimede.sampling import CallOptions, Message
+from halimede.target import DEFAULT_URL, parse_target
+from halimede.wire.prometheus import parse_metrics
+from halimede.wire.request import GenerateRequest, request_of
+
+__all__ = ["AsyncClient"]
+
+
+class AsyncClient:
+    """A client of one server. Any number of requests may run at a time.
+
+    url: `localhost:8001` or `grpc://…` for gRPC, `http://localhost:8000` for HTTP; `grpcs://` and
+    `https://` with TLS. timeout: seconds for a whole request, retries included, after which the
+    server ends it; `math.inf` for none. headers: sent with every request, over gRPC as metadata.
+    metrics_url: where the server's metrics are; by default port 8002 of the same host.
+    transport, clock and sleep stand in for the network and time in tests.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        model: str = "smollm2",
+        timeout: float = 120.0,
+        retry: RetryPolicy | None = None,
+        headers: Mapping[str, str] | None = None,
+        metrics_url: str | None = None,
+        transport: AsyncTransport | None = None,
+        clock: Clock = time.monotonic,
+        sleep: AsyncSleep = asyncio.sleep,
+    ) -> None:
+        self._url = str(parse_target(url))
+        self._model = model
+        self._timeout = timeout
+        self._retry = retry or RetryPolicy()
+        self._transport = transport or connect(parse_target(url), headers or {}, metrics_url)
+        self._clock = clock
+        self._sleep = sleep
+        self._closed = False
+
+    async def generate(
+        self,
+        prompt: str | None = None,
+        *,
+        messages: Sequence[Message] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Generation:
+        """The whole answer to a prompt as it stands, or to messages through the chat template."""
+        return await self._open(prompt, messages, options, stream=False).collect()
+
+    def stream(
+        self,
+        prompt: str | None = None,
+        *,
+        messages: Sequence[Message] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> AsyncStream:
+        """The answer chunk by chunk."""
+        return self._open(prompt, messages, options, stream=True)
+
+    async def chat(self, messages: Sequence[Message], **options: Unpack[CallOptions]) -> Generation:
+        """The whole answer to a conversation."""
+        return await self.generate(messages=messages, **options)
+
+    def chat_stream(self, messages: Sequence[Message], **options: Unpack[CallOptions]) -> AsyncStream:
+        """The answer to a conversation, chunk by chunk."""
+        return self.stream(messages=messages, **options)
+
+    async def models(self, *, timeout: float = 10.0) -> tuple[ModelInfo, ...]:
+        """Every model of the server's repository, by name."""
+        found = await self._ready_transport().amodels(timeout)
+        return tuple(sorted(found, key=lambda model: (model.name, model.version)))
+
+    async def health(self, model: str | None = None, *, timeout: float = 10.0) -> Health:
+        """What the server says of itself and of the model; raises where nobody answers."""
+        return await self._ready_transport().ahealth(model or self._model, timeout)
+
+    async def metrics(self, *, timeout: float = 10.0) -> Metrics:
+        """The server's Prometheus metrics, as they stand now."""
+        return parse_metrics(await self._ready_transport().ametrics(timeout))
+
+    async def aclose(self) -> None:
+        """Ends the connections, and with them the requests in flight."""
+        self._closed = True
+        await self._transport.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._url} {self._model}>"
+
+    def _ready_transport(self) -> AsyncTransport:
+        if self._closed:
+            raise HalimedeError("this client is closed")
+        return self._transport
+
+    def _open(
+        self,
+        prompt: str | None,
+        messages: Sequence[Message] | None,
+        options: CallOptions,
+        *,
+        stream: bool,
+    ) -> AsyncStream:
+        request = request_of(prompt, messages, options, model=self._model, stream=stream)
+        timeout_s = options.get("timeout", self._timeout)
+        return AsyncStream(self._chunks(request, timeout_s), self._clock, streamed=stream)
+
+    async def _chunks(self, request: GenerateRequest, timeout_s: float) -> AsyncGenerator[Chunk, None]:
+        """The chunks without heartbeats, from the first attempt that brings one."""
+        deadline = Deadline(timeout_s, self._clock)
+        chunk: Chunk | None = None
+        failures = 0
+        while True:
+            remaining_s = deadline.remaining_s()
+            try:
+                async with aclosing(self._attempt(request, remaining_s)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+                return
+            except HalimedeError as error:
+                failures += 1
+                delay_s = self._retry.delay_s(error, failures, deadline.remaining_s())
+                if chunk is not None or delay_s is None:
+                    raise
+            await self._sleep(delay_s)
+
+    async def _attempt(
+        self, request: GenerateRequest, timeout_s: float | None
+    ) -> AsyncGenerator[Chunk, None]:
+        finished = False
+        replies = self._ready_transport().agenerate(replace(request, timeout_s=timeout_s))
+        async with aclosing(replies) as chunks:
+            async for chunk in chunks:
+                finished = chunk.finish_reason is not None
+                if not chunk.is_heartbeat:
+                    yield chunk
+        if not finished:
+            raise ProtocolError("the answer ended without a last chunk")

@@ -1,0 +1,97 @@
+"""HTTP: Triton's generate extension, and its endpoints for health and the repository."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, TypeVar
+
+import httpx
+
+from halimede._async.metrics import fetch_metrics
+from halimede.http_faults import LIMITS, raises_our_errors, timeouts
+from halimede.results import Chunk, Health, ModelInfo
+from halimede.target import Target
+from halimede.wire.answer import parse_json
+from halimede.wire.repository import model_info
+from halimede.wire.request import GenerateRequest
+from halimede.wire.rest import ReplyDecoder, encode_body, generate_path, model_path, status_error
+
+__all__ = ["AsyncHttpTransport"]
+
+T = TypeVar("T")
+
+
+class AsyncHttpTransport:
+    """A pool of connections: HTTP/1.1 needs one for each request in flight."""
+
+    def __init__(self, target: Target, headers: Mapping[str, str], metrics_url: str) -> None:
+        self._address = target.address
+        self._metrics_url = metrics_url
+        self._http = httpx.AsyncClient(base_url=str(target), headers=dict(headers), limits=LIMITS)
+
+    async def agenerate(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
+        with raises_our_errors(self._address):
+            async with self._http.stream(
+                "POST",
+                generate_path(request),
+                content=encode_body(request),
+                headers={"content-type": "application/json"},
+                timeout=timeouts(request.timeout_s),
+            ) as response:
+                reply = ReplyDecoder(response.status_code, response.headers.get("content-type", ""))
+                async for received in response.aiter_bytes():
+                    for chunk in reply.feed(received):
+                        yield chunk
+                for chunk in reply.finish():
+                    yield chunk
+
+    async def amodels(self, timeout_s: float | None) -> tuple[ModelInfo, ...]:
+        response = await self._ask("POST", "/v2/repository/index", timeout_s)
+        models = [await self._model(row, timeout_s) for row in _body(response, list)]
+        return tuple(models)
+
+    async def _model(self, row: Any, timeout_s: float | None) -> ModelInfo:
+        info = model_info(row, None)
+        if not info.ready:
+            return info
+        path = f"{model_path(info.name)}/versions/{info.version}/config"
+        return model_info(row, _body(await self._ask("GET", path, timeout_s), dict))
+
+    async def ahealth(self, model: str, timeout_s: float | None) -> Health:
+        live = await self._ask("GET", "/v2/health/live", timeout_s)
+        ready = await self._ask("GET", "/v2/health/ready", timeout_s)
+        server = _body(await self._ask("GET", "/v2", timeout_s), dict)
+        versions = await self._versions(model, timeout_s)
+        return Health(
+            live=live.status_code == 200,
+            ready=ready.status_code == 200,
+            model=model,
+            model_ready=versions is not None,
+            server_name=str(server.get("name", "")),
+            server_version=str(server.get("version", "")),
+            model_versions=versions or (),
+        )
+
+    async def _versions(self, model: str, timeout_s: float | None) -> tuple[str, ...] | None:
+        """The model's versions; None unless it is ready."""
+        ready = await self._ask("GET", f"{model_path(model)}/ready", timeout_s)
+        if ready.status_code != 200:
+            return None
+        metadata = _body(await self._ask("GET", model_path(model), timeout_s), dict)
+        return tuple(str(version) for version in metadata.get("versions", ()))
+
+    async def ametrics(self, timeout_s: float | None) -> str:
+        return await fetch_metrics(self._metrics_url, timeout_s)
+
+    async def _ask(self, method: str, path: str, timeout_s: float | None) -> httpx.Response:
+        with raises_our_errors(self._address):
+            return await self._http.request(method, path, timeout=timeouts(timeout_s))
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+
+def _body(response: httpx.Response, kind: type[T]) -> T:
+    if response.status_code != 200:
+        raise status_error(response.status_code, response.content)
+    return parse_json(response.content, kind)

@@ -1,0 +1,19 @@
+"""The server's metrics: over HTTP whatever protocol the requests take."""
+
+from __future__ import annotations
+
+import httpx
+
+from halimede.http_faults import raises_our_errors, timeouts
+from halimede.wire.rest import status_error
+
+__all__ = ["fetch_metrics"]
+
+
+async def fetch_metrics(url: str, timeout_s: float | None) -> str:
+    with raises_our_errors(url):
+        async with httpx.AsyncClient(timeout=timeouts(timeout_s)) as http:
+            response = await http.get(url)
+    if response.status_code != 200:
+        raise status_error(response.status_code, response.content)
+    return response.text

@@ -1,0 +1,42 @@
+"""What carries a request to a server: the one seam of the client."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import Protocol
+
+from halimede.results import Chunk, Health, ModelInfo
+from halimede.target import Target
+from halimede.wire.request import GenerateRequest
+
+__all__ = ["AsyncTransport", "connect"]
+
+
+class AsyncTransport(Protocol):
+    """Raises HalimedeError alone. Nothing is connected before the first call.
+
+    `agenerate` sends one request and yields its chunks, heartbeats included; closing it before its
+    end cancels the request on the server.
+    """
+
+    def agenerate(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]: ...
+
+    async def amodels(self, timeout_s: float | None) -> tuple[ModelInfo, ...]: ...
+
+    async def ahealth(self, model: str, timeout_s: float | None) -> Health: ...
+
+    async def ametrics(self, timeout_s: float | None) -> str: ...
+
+    async def aclose(self) -> None: ...
+
+
+def connect(target: Target, headers: Mapping[str, str], metrics_url: str | None) -> AsyncTransport:
+    """The transport for that scheme; grpc and httpx are imported only where they are needed."""
+    metrics_url = metrics_url or target.metrics_url
+    if target.is_grpc:
+        from halimede._async.grpc import AsyncGrpcTransport  # noqa: PLC0415
+
+        return AsyncGrpcTransport(target, headers, metrics_url)
+    from halimede._async.http import AsyncHttpTransport  # noqa: PLC0415
+
+    return AsyncHttpTransport(target, headers, metrics_url)

@@ -1,0 +1,165 @@
+# Made by client/unasync.py from halimede/_async: change that, then run it.
+"""The client: prompts and messages in, answers out; retries and deadlines between."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from types import TracebackType
+from typing import Self, Unpack
+
+from halimede._sync.stream import Stream
+from halimede._sync.transport import Transport, connect
+from halimede.clock import Clock, Sleep
+from halimede.deadline import Deadline
+from halimede.errors import HalimedeError, ProtocolError
+from halimede.results import Chunk, Generation, Health, Metrics, ModelInfo
+from halimede.retry import RetryPolicy
+from halimede.sampling import CallOptions, Message
+from halimede.target import DEFAULT_URL, parse_target
+from halimede.wire.prometheus import parse_metrics
+from halimede.wire.request import GenerateRequest, request_of
+
+__all__ = ["Client"]
+
+
+class Client:
+    """A client of one server. Any number of requests may run at a time.
+
+    url: `localhost:8001` or `grpc://…` for gRPC, `http://localhost:8000` for HTTP; `grpcs://` and
+    `https://` with TLS. timeout: seconds for a whole request, retries included, after which the
+    server ends it; `math.inf` for none. headers: sent with every request, over gRPC as metadata.
+    metrics_url: where the server's metrics are; by default port 8002 of the same host.
+    transport, clock and sleep stand in for the network and time in tests.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        model: str = "smollm2",
+        timeout: float = 120.0,
+        retry: RetryPolicy | None = None,
+        headers: Mapping[str, str] | None = None,
+        metrics_url: str | None = None,
+        transport: Transport | None = None,
+        clock: Clock = time.monotonic,
+        sleep: Sleep = time.sleep,
+    ) -> None:
+        self._url = str(parse_target(url))
+        self._model = model
+        self._timeout = timeout
+        self._retry = retry or RetryPolicy()
+        self._transport = transport or connect(parse_target(url), headers or {}, metrics_url)
+        self._clock = clock
+        self._sleep = sleep
+        self._closed = False
+
+    def generate(
+        self,
+        prompt: str | None = None,
+        *,
+        messages: Sequence[Message] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Generation:
+        """The whole answer to a prompt as it stands, or to messages through the chat template."""
+        return self._open(prompt, messages, options, stream=False).collect()
+
+    def stream(
+        self,
+        prompt: str | None = None,
+        *,
+        messages: Sequence[Message] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Stream:
+        """The answer chunk by chunk."""
+        return self._open(prompt, messages, options, stream=True)
+
+    def chat(self, messages: Sequence[Message], **options: Unpack[CallOptions]) -> Generation:
+        """The whole answer to a conversation."""
+        return self.generate(messages=messages, **options)
+
+    def chat_stream(self, messages: Sequence[Message], **options: Unpack[CallOptions]) -> Stream:
+        """The answer to a conversation, chunk by chunk."""
+        return self.stream(messages=messages, **options)
+
+    def models(self, *, timeout: float = 10.0) -> tuple[ModelInfo, ...]:
+        """Every model of the server's repository, by name."""
+        found = self._ready_transport().models(timeout)
+        return tuple(sorted(found, key=lambda model: (model.name, model.version)))
+
+    def health(self, model: str | None = None, *, timeout: float = 10.0) -> Health:
+        """What the server says of itself and of the model; raises where nobody answers."""
+        return self._ready_transport().health(model or self._model, timeout)
+
+    def metrics(self, *, timeout: float = 10.0) -> Metrics:
+        """The server's Prometheus metrics, as they stand now."""
+        return parse_metrics(self._ready_transport().metrics(timeout))
+
+    def close(self) -> None:
+        """Ends the connections, and with them the requests in flight."""
+        self._closed = True
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._url} {self._model}>"
+
+    def _ready_transport(self) -> Transport:
+        if self._closed:
+            raise HalimedeError("this client is closed")
+        return self._transport
+
+    def _open(
+        self,
+        prompt: str | None,
+        messages: Sequence[Message] | None,
+        options: CallOptions,
+        *,
+        stream: bool,
+    ) -> Stream:
+        request = request_of(prompt, messages, options, model=self._model, stream=stream)
+        timeout_s = options.get("timeout", self._timeout)
+        return Stream(self._chunks(request, timeout_s), self._clock, streamed=stream)
+
+    def _chunks(self, request: GenerateRequest, timeout_s: float) -> Generator[Chunk, None]:
+        """The chunks without heartbeats, from the first attempt that brings one."""
+        deadline = Deadline(timeout_s, self._clock)
+        chunk: Chunk | None = None
+        failures = 0
+        while True:
+            remaining_s = deadline.remaining_s()
+            try:
+                with closing(self._attempt(request, remaining_s)) as chunks:
+                    for chunk in chunks:
+                        yield chunk
+                return
+            except HalimedeError as error:
+                failures += 1
+                delay_s = self._retry.delay_s(error, failures, deadline.remaining_s())
+                if chunk is not None or delay_s is None:
+                    raise
+            self._sleep(delay_s)
+
+    def _attempt(self, request: GenerateRequest, timeout_s: float | None) -> Generator[Chunk, None]:
+        finished = False
+        replies = self._ready_transport().generate(replace(request, timeout_s=timeout_s))
+        with closing(replies) as chunks:
+            for chunk in chunks:
+                finished = chunk.finish_reason is not None
+                if not chunk.is_heartbeat:
+                    yield chunk
+        if not finished:
+            raise ProtocolError("the answer ended without a last chunk")

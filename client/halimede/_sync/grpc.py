@@ -1,0 +1,111 @@
+# Made by client/unasync.py from halimede/_async: change that, then run it.
+"""gRPC: one ModelStreamInfer call for each request."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from functools import cached_property
+from typing import Any
+
+import grpc
+from google.protobuf.json_format import MessageToDict
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
+
+from halimede._sync.metrics import fetch_metrics
+from halimede.errors import ServerError
+from halimede.grpc_faults import CHANNEL_OPTIONS, raises_our_errors
+from halimede.results import Chunk, Health, ModelInfo
+from halimede.target import Target
+from halimede.timeouts import with_grace
+from halimede.wire import proto
+from halimede.wire.repository import model_info
+from halimede.wire.request import GenerateRequest
+
+__all__ = ["GrpcTransport"]
+
+
+class GrpcTransport:
+    """One channel; any number of requests may share it at a time."""
+
+    def __init__(self, target: Target, headers: Mapping[str, str], metrics_url: str) -> None:
+        self._target = target
+        self._metadata = tuple((name.lower(), value) for name, value in headers.items())
+        self._metrics_url = metrics_url
+
+    @cached_property
+    def _channel(self) -> Any:
+        """Opened on the first call: an asyncio channel belongs to the running loop."""
+        address = self._target.address
+        if self._target.is_secure:
+            credentials = grpc.ssl_channel_credentials()
+            return grpc.secure_channel(address, credentials, options=CHANNEL_OPTIONS)
+        return grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+
+    @cached_property
+    def _stub(self) -> Any:
+        return GRPCInferenceServiceStub(self._channel)
+
+    def generate(self, request: GenerateRequest) -> Generator[Chunk, None]:
+        call = self._stub.ModelStreamInfer(
+            iter((proto.encode(request),)),
+            metadata=(*self._metadata, *proto.METADATA),
+            timeout=with_grace(request.timeout_s),
+        )
+        try:
+            with raises_our_errors(self._target):
+                for response in call:
+                    yield proto.decode(response)
+        finally:
+            call.cancel()
+
+    def models(self, timeout_s: float | None) -> tuple[ModelInfo, ...]:
+        index = self._ask("RepositoryIndex", pb.RepositoryIndexRequest(), timeout_s)
+        models = [self._model(row, timeout_s) for row in index.models]
+        return tuple(models)
+
+    def _model(self, row: Any, timeout_s: float | None) -> ModelInfo:
+        config = None
+        if row.state == "READY":
+            ask = pb.ModelConfigRequest(name=row.name, version=row.version)
+            answer = self._ask("ModelConfig", ask, timeout_s)
+            config = MessageToDict(answer.config, preserving_proto_field_name=True)
+        return model_info(MessageToDict(row, preserving_proto_field_name=True), config)
+
+    def health(self, model: str, timeout_s: float | None) -> Health:
+        live = self._ask("ServerLive", pb.ServerLiveRequest(), timeout_s)
+        ready = self._ask("ServerReady", pb.ServerReadyRequest(), timeout_s)
+        server = self._ask("ServerMetadata", pb.ServerMetadataRequest(), timeout_s)
+        versions = self._versions(model, timeout_s)
+        return Health(
+            live=live.live,
+            ready=ready.ready,
+            model=model,
+            model_ready=versions is not None,
+            server_name=server.name,
+            server_version=server.version,
+            model_versions=versions or (),
+        )
+
+    def _versions(self, model: str, timeout_s: float | None) -> tuple[str, ...] | None:
+        """The model's versions; None unless it is ready."""
+        try:
+            ready = self._ask("ModelReady", pb.ModelReadyRequest(name=model), timeout_s)
+            if not ready.ready:
+                return None
+            ask = pb.ModelMetadataRequest(name=model)
+            return tuple((self._ask("ModelMetadata", ask, timeout_s)).versions)
+        except ServerError:  # Triton's answer for a model that it does not know
+            return None
+
+    def metrics(self, timeout_s: float | None) -> str:
+        return fetch_metrics(self._metrics_url, timeout_s)
+
+    def _ask(self, method: str, message: Any, timeout_s: float | None) -> Any:
+        call = getattr(self._stub, method)
+        with raises_our_errors(self._target):
+            return call(message, metadata=self._metadata or None, timeout=timeout_s)
+
+    def close(self) -> None:
+        if "_channel" in self.__dict__:
+            self._channel.close()

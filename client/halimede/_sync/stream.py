@@ -1,0 +1,64 @@
+# Made by client/unasync.py from halimede/_async: change that, then run it.
+"""One answer as it arrives."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from types import TracebackType
+from typing import Self
+
+from halimede.assembly import Assembly
+from halimede.clock import Clock
+from halimede.results import Chunk, Generation
+
+__all__ = ["Stream"]
+
+
+class Stream:
+    """An iterator of Chunks. The request is sent when the first is asked for.
+
+    Leaving its `with` block, closing it or dropping it before the end cancels the request on the
+    server. `generation` is the answer so far.
+    """
+
+    def __init__(self, chunks: Generator[Chunk, None], clock: Clock, *, streamed: bool) -> None:
+        self._chunks = chunks
+        self._clock = clock
+        self._streamed = streamed
+        self._assembly: Assembly | None = None
+
+    @property
+    def generation(self) -> Generation:
+        assembly = self._assembly or Assembly(self._clock())
+        return assembly.generation(streamed=self._streamed)
+
+    def collect(self) -> Generation:
+        """The rest of the answer, read to its end."""
+        with self:
+            for _ in self:
+                pass
+        return self.generation
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Chunk:
+        if self._assembly is None:
+            self._assembly = Assembly(self._clock())
+        chunk = next(self._chunks)
+        self._assembly.add(chunk, self._clock())
+        return chunk
+
+    def close(self) -> None:
+        self._chunks.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

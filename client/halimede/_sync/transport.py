@@ -1,0 +1,43 @@
+# Made by client/unasync.py from halimede/_async: change that, then run it.
+"""What carries a request to a server: the one seam of the client."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from typing import Protocol
+
+from halimede.results import Chunk, Health, ModelInfo
+from halimede.target import Target
+from halimede.wire.request import GenerateRequest
+
+__all__ = ["Transport", "connect"]
+
+
+class Transport(Protocol):
+    """Raises HalimedeError alone. Nothing is connected before the first call.
+
+    `generate` sends one request and yields its chunks, heartbeats included; closing it before its
+    end cancels the request on the server.
+    """
+
+    def generate(self, request: GenerateRequest) -> Generator[Chunk, None]: ...
+
+    def models(self, timeout_s: float | None) -> tuple[ModelInfo, ...]: ...
+
+    def health(self, model: str, timeout_s: float | None) -> Health: ...
+
+    def metrics(self, timeout_s: float | None) -> str: ...
+
+    def close(self) -> None: ...
+
+
+def connect(target: Target, headers: Mapping[str, str], metrics_url: str | None) -> Transport:
+    """The transport for that scheme; grpc and httpx are imported only where they are needed."""
+    metrics_url = metrics_url or target.metrics_url
+    if target.is_grpc:
+        from halimede._sync.grpc import GrpcTransport  # noqa: PLC0415
+
+        return GrpcTransport(target, headers, metrics_url)
+    from halimede._sync.http import HttpTransport  # noqa: PLC0415
+
+    return HttpTransport(target, headers, metrics_url)

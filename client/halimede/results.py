@@ -1,0 +1,134 @@
+"""What the server answers, as frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = [
+    "Alternative",
+    "Chunk",
+    "Generation",
+    "Health",
+    "Metrics",
+    "ModelInfo",
+    "Sample",
+    "Timing",
+    "TokenLogprob",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """A token that could have been chosen; `bytes` is what it adds to the text."""
+
+    id: int
+    token: str
+    bytes: bytes
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob(Alternative):
+    """A token of the answer, and the likeliest tokens at its place."""
+
+    top: tuple[Alternative, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One response of the server. `finish_reason` is set on the last: stop, length or
+    stop_sequence. `num_output_tokens` counts the tokens of this chunk alone."""
+
+    text: str = ""
+    finish_reason: str | None = None
+    num_input_tokens: int | None = None
+    num_output_tokens: int | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+    @property
+    def is_heartbeat(self) -> bool:
+        """Sent while a request waits, so that the server notices a client that has left."""
+        return not (self.text or self.num_output_tokens or self.finish_reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds from the first attempt. `ttft_s` is None when the answer came in one piece."""
+
+    ttft_s: float | None
+    e2e_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A whole answer; of a stream that was left early, what has arrived (finish_reason None)."""
+
+    text: str
+    finish_reason: str | None
+    num_input_tokens: int | None
+    num_output_tokens: int | None
+    logprobs: tuple[TokenLogprob, ...]
+    timing: Timing
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model of the server's repository. `state` is Triton's, e.g. READY or UNAVAILABLE.
+
+    `backend` is "ensemble" for an ensemble, whose models are `steps`; it, the sizes and the names
+    come from the model's config, which only a ready model has.
+    """
+
+    name: str
+    version: str
+    state: str
+    reason: str = ""
+    backend: str | None = None
+    max_batch_size: int | None = None
+    steps: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+
+    @property
+    def ready(self) -> bool:
+        return self.state == "READY"
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    live: bool
+    ready: bool
+    model: str
+    model_ready: bool
+    server_name: str
+    server_version: str
+    model_versions: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return self.live and self.ready and self.model_ready
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One line of Prometheus text."""
+
+    name: str
+    labels: Mapping[str, str]
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    samples: tuple[Sample, ...]
+
+    def select(self, name: str, **labels: str) -> tuple[Sample, ...]:
+        """The samples of that name that carry all these labels."""
+        wanted = labels.items()
+        return tuple(s for s in self.samples if s.name == name and wanted <= s.labels.items())
+
+    def total(self, name: str, **labels: str) -> float | None:
+        """The sum over `select`; None where there is no such sample."""
+        found = self.select(name, **labels)
+        return sum(sample.value for sample in found) if found else None

@@ -1,0 +1,59 @@
+"""Where a server is: `localhost:8001`, `grpc://…`, `grpcs://…`, `http://…` or `https://…`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from halimede.errors import InvalidArgument
+
+__all__ = ["DEFAULT_URL", "Target", "parse_target"]
+
+DEFAULT_URL = "localhost:8001"
+METRICS_PORT = 8002
+_PORTS = {"grpc": 8001, "grpcs": 443, "http": 8000, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    scheme: str
+    host: str
+    port: int
+    path: str = ""
+
+    @property
+    def is_grpc(self) -> bool:
+        return self.scheme in ("grpc", "grpcs")
+
+    @property
+    def is_secure(self) -> bool:
+        return self.scheme in ("grpcs", "https")
+
+    @property
+    def address(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    @property
+    def metrics_url(self) -> str:
+        """Triton serves its metrics on a port of their own, over plain HTTP, 8002 by default."""
+        return f"http://{Target('http', self.host, METRICS_PORT).address}/metrics"
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.address}{self.path}"
+
+
+def parse_target(url: str) -> Target:
+    """gRPC where no scheme is told; Triton's default port where no port is."""
+    try:
+        parts = urlsplit(url if "://" in url else f"grpc://{url}")
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise InvalidArgument.of("url", url, str(error)) from error
+    if parts.scheme not in _PORTS:
+        raise InvalidArgument.of("url", url, f"must start with one of {', '.join(_PORTS)}")
+    if not host:
+        raise InvalidArgument.of("url", url, "must name a host")
+    if parts.scheme.startswith("grpc") and parts.path.strip("/"):
+        raise InvalidArgument.of("url", url, "takes no path over gRPC")
+    return Target(parts.scheme, host, port or _PORTS[parts.scheme], parts.path.rstrip("/"))

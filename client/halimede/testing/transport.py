@@ -1,0 +1,96 @@
+"""A transport without a network."""
+
+# ruff: noqa: ARG002 - nothing here takes time
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Generator, Sequence
+
+from halimede.errors import HalimedeError
+from halimede.results import Chunk, Health, ModelInfo
+from halimede.testing.script import Step, Turns
+from halimede.wire.request import GenerateRequest
+
+__all__ = ["FakeTransport"]
+
+
+class FakeTransport:
+    """Answers the nth request with the nth turn; serves a Client and an AsyncClient alike.
+
+    A turn is a sequence of texts, Chunks and errors; `answer` makes a whole one. `requests` are
+    the requests that came, `cancelled` counts the streams that were left before their end.
+    `failure` is raised by models, health and metrics.
+    """
+
+    def __init__(
+        self,
+        *turns: Sequence[Step],
+        models: Sequence[ModelInfo] = (),
+        health: Health | None = None,
+        metrics: str = "",
+        failure: HalimedeError | None = None,
+    ) -> None:
+        self._turns = Turns(turns)
+        self._models = tuple(models)
+        self._health = health
+        self._metrics = metrics
+        self._failure = failure
+        self.requests: list[GenerateRequest] = []
+        self.cancelled = 0
+        self.closed = False
+
+    def generate(self, request: GenerateRequest) -> Generator[Chunk, None, None]:
+        self.requests.append(request)
+        steps = self._turns.take()
+        try:
+            for step in steps:
+                yield _chunk(step)
+        except GeneratorExit:
+            self.cancelled += 1
+            raise
+
+    async def agenerate(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
+        for chunk in (chunks := self.generate(request)):
+            try:
+                yield chunk
+            except GeneratorExit:
+                chunks.close()
+                raise
+
+    def models(self, timeout_s: float | None) -> tuple[ModelInfo, ...]:
+        self._fail()
+        return self._models
+
+    async def amodels(self, timeout_s: float | None) -> tuple[ModelInfo, ...]:
+        return self.models(timeout_s)
+
+    def health(self, model: str, timeout_s: float | None) -> Health:
+        self._fail()
+        return self._health or Health(True, True, model, True, "fake", "0", ("1",))
+
+    async def ahealth(self, model: str, timeout_s: float | None) -> Health:
+        return self.health(model, timeout_s)
+
+    def metrics(self, timeout_s: float | None) -> str:
+        self._fail()
+        return self._metrics
+
+    async def ametrics(self, timeout_s: float | None) -> str:
+        return self.metrics(timeout_s)
+
+    def close(self) -> None:
+        self.closed = True
+
+    async def aclose(self) -> None:
+        self.close()
+
+    def _fail(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+
+def _chunk(step: Step) -> Chunk:
+    if isinstance(step, HalimedeError):
+        raise step
+    assert isinstance(step, Chunk), f"{step!r} needs a fake server"
+    return step

@@ -1,0 +1,99 @@
+"""Triton's gRPC messages: one ModelInferRequest out, ModelStreamInferResponses back.
+
+Scalars are tensors of shape [1, 1], stop_words is [1, n]: the models have max_batch_size 1. The
+status code of an error arrives only if the call carries METADATA; without it the stream goes on
+and the text stands in `error_message`, which `decode` turns into the same error.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from tritonclient.grpc import service_pb2
+
+from halimede.errors import ProtocolError
+from halimede.results import Chunk
+from halimede.wire.answer import chunk_of
+from halimede.wire.faults import server_error
+from halimede.wire.inputs import INPUT_TYPES, InputValue
+from halimede.wire.request import GenerateRequest
+
+__all__ = ["METADATA", "STATUS_CODES", "decode", "encode"]
+
+METADATA = (("triton_grpc_error", "true"),)
+
+STATUS_CODES = {
+    "INVALID_ARGUMENT": "INVALID_ARG",
+    "OUT_OF_RANGE": "INVALID_ARG",
+    "NOT_FOUND": "NOT_FOUND",
+    "UNIMPLEMENTED": "UNSUPPORTED",
+    "UNAVAILABLE": "UNAVAILABLE",
+    "DEADLINE_EXCEEDED": "DEADLINE_EXCEEDED",
+    "CANCELLED": "CANCELLED",
+    "INTERNAL": "INTERNAL",
+}
+
+_CONTENTS = {
+    "BYTES": "bytes_contents",
+    "INT32": "int_contents",
+    "FP32": "fp32_contents",
+    "UINT64": "uint64_contents",
+    "BOOL": "bool_contents",
+}
+
+
+def encode(request: GenerateRequest) -> Any:
+    """A service_pb2.ModelInferRequest."""
+    message = service_pb2.ModelInferRequest(model_name=request.model, id=request.request_id)
+    for name, value in request.inputs().items():
+        _add_input(message, name, value)
+    if request.timeout_us is not None:
+        message.parameters["timeout"].int64_param = request.timeout_us
+    return message
+
+
+def _add_input(message: Any, name: str, value: InputValue) -> None:
+    datatype = INPUT_TYPES[name]
+    values = value if isinstance(value, tuple) else (value,)
+    tensor = message.inputs.add(name=name, datatype=datatype, shape=(1, len(values)))
+    contents = getattr(tensor.contents, _CONTENTS[datatype])
+    contents.extend(v.encode() if isinstance(v, str) else v for v in values)
+
+
+def decode(response: Any) -> Chunk:
+    """The chunk in a service_pb2.ModelStreamInferResponse, or the error in it."""
+    if response.error_message:
+        raise server_error(response.error_message)
+    infer = response.infer_response
+    names, contents = infer.outputs, infer.raw_output_contents
+    if len(names) != len(contents):
+        raise ProtocolError(f"{len(names)} outputs with {len(contents)} contents")
+    tensors = zip(names, contents, strict=True)
+    return chunk_of({tensor.name: _scalar(tensor, raw) for tensor, raw in tensors})
+
+
+def _scalar(tensor: Any, raw: bytes) -> object:
+    read = _READERS.get(tensor.datatype)
+    if read is None:
+        raise ProtocolError(f"{tensor.name}: unexpected datatype {tensor.datatype}")
+    try:
+        return read(raw)
+    except (struct.error, UnicodeDecodeError) as error:
+        raise ProtocolError(f"{tensor.name}: not one {tensor.datatype}: {raw[:40]!r}") from error
+
+
+def _read_text(raw: bytes) -> str:
+    """One element: its length as a little-endian u32, then its UTF-8."""
+    (length,) = struct.unpack_from("<I", raw)
+    (text,) = struct.unpack(f"{length}s", raw[4:])
+    return str(text, "utf-8")
+
+
+def _read_int(raw: bytes) -> int:
+    (value,) = struct.unpack("<i", raw)
+    return int(value)
+
+
+_READERS: dict[str, Callable[[bytes], object]] = {"BYTES": _read_text, "INT32": _read_int}

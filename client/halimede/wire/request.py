@@ -1,0 +1,103 @@
+"""One request, whatever the protocol."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from halimede.errors import InvalidArgument
+from halimede.sampling import CallOptions, Message, Sampling
+from halimede.wire.inputs import InputValue, checked
+
+__all__ = ["GenerateRequest", "request_of"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateRequest:
+    """Either a prompt or messages. Without `stream` the server answers in one chunk."""
+
+    model: str
+    prompt: str | None = None
+    messages: Sequence[Message] | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    stream: bool = True
+    timeout_s: float | None = None
+    request_id: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.prompt is None) == (self.messages is None):
+            given = "neither" if self.prompt is None else "both"
+            raise InvalidArgument.of("prompt", given, "give one of prompt and messages")
+
+    @property
+    def timeout_us(self) -> int | None:
+        """The timeout as Triton takes it; at least 1, since 0 would mean none."""
+        return None if self.timeout_s is None else max(1, math.floor(self.timeout_s * 1e6))
+
+    def inputs(self) -> dict[str, InputValue]:
+        """The ensemble's inputs that are sent: name to value, unset ones left out."""
+        values: dict[str, InputValue | None] = {
+            "text_input": self.prompt,
+            "messages": None if self.messages is None else _json("messages", list(self.messages)),
+            **_sampling_inputs(self.sampling),
+            "stream": self.stream,
+        }
+        return {n: checked(n, value) for n, value in values.items() if value is not None}
+
+
+def request_of(
+    prompt: str | None,
+    messages: Sequence[Message] | None,
+    options: CallOptions,
+    *,
+    model: str,
+    stream: bool,
+) -> GenerateRequest:
+    """The request of a client's call; its timeout is the client's business."""
+    fields: dict[str, Any] = {**options}
+    fields.pop("timeout", None)
+    return GenerateRequest(
+        model=fields.pop("model", model),
+        prompt=prompt,
+        messages=messages,
+        request_id=fields.pop("request_id", ""),
+        sampling=replace(fields.pop("sampling", Sampling()), **fields),
+        stream=stream,
+    )
+
+
+def _sampling_inputs(sampling: Sampling) -> dict[str, InputValue | None]:
+    bias = sampling.logit_bias
+    return {
+        "max_tokens": sampling.max_tokens,
+        "min_tokens": sampling.min_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "min_p": sampling.min_p,
+        "top_k": sampling.top_k,
+        "repetition_penalty": sampling.repetition_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
+        "presence_penalty": sampling.presence_penalty,
+        "seed": sampling.seed,
+        "stop_words": _stop_words(sampling.stop),
+        "logit_bias": None if bias is None else _json("logit_bias", dict(bias)),
+        "ignore_eos": sampling.ignore_eos,
+        "num_logprobs": sampling.num_logprobs,
+        "return_num_input_tokens": sampling.return_num_input_tokens,
+        "return_num_output_tokens": sampling.return_num_output_tokens,
+    }
+
+
+def _stop_words(stop: str | Sequence[str]) -> tuple[str, ...] | None:
+    words = (stop,) if isinstance(stop, str) else tuple(stop)
+    return words or None
+
+
+def _json(name: str, value: object) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument.of(name, type(value).__name__, f"is not JSON: {error}") from error
