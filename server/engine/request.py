@@ -8,7 +8,6 @@ the protocol between the tokenizer step and the engine step.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -39,9 +38,9 @@ class Limit:
     def check(self, field: str, value: object) -> None:
         if isinstance(value, bool) or not isinstance(value, int | self.kind):
             raise InvalidArgument(field, f"{shown(value)}, must be {self._noun}")
-        number = float(value)
-        above = number > self.low if self.open_low else number >= self.low
-        if math.isnan(number) or not (above and number <= self.high):
+        # Compared as it is: a float cannot tell the largest seeds apart, and no NaN compares.
+        above = value > self.low if self.open_low else value >= self.low
+        if not (above and value <= self.high):
             raise InvalidArgument(field, f"{shown(value)}, must be {self._noun} in {self}")
 
     @property
@@ -49,7 +48,7 @@ class Limit:
         return "a whole number" if self.kind is int else "a number"
 
     def __str__(self) -> str:
-        return f"{'(' if self.open_low else '['}{self.low:.20g}, {self.high:.20g}]"
+        return f"{'(' if self.open_low else '['}{self.low}, {self.high}]"
 
 
 LIMITS: Final[Mapping[str, Limit]] = {
@@ -59,7 +58,8 @@ LIMITS: Final[Mapping[str, Limit]] = {
     "top_p": Limit(float, 0, 1, open_low=True),
     "min_p": Limit(float, 0, 1),
     "top_k": Limit(int, 0, 2**31 - 1),
-    "repetition_penalty": Limit(float, 0, 10, open_low=True),
+    # Further down, a penalised logit would leave the range of float32.
+    "repetition_penalty": Limit(float, 0.01, 10),
     "frequency_penalty": Limit(float, -2, 2),
     "presence_penalty": Limit(float, -2, 2),
     "seed": Limit(int, 0, MAX_SEED),

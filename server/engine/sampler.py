@@ -133,10 +133,10 @@ def _draw(logits: Floats, choosers: Sequence[TokenChooser]) -> NDArray[np.int64]
 
 def _weights(logits: Floats, temperatures: Floats) -> Floats:
     """Unnormalised probabilities (rows, vocab), 1 at the peak of each row."""
-    # A tiny temperature must not overflow: the peak is taken off first.
+    # A tiny temperature must not overflow, nor become zero: the peak is taken off first.
     scaled: Floats = logits - logits.max(axis=1, keepdims=True)
     with np.errstate(over="ignore"):
-        scaled /= temperatures[:, None]
+        scaled /= np.maximum(temperatures, np.finfo(np.float32).tiny)[:, None]
     return np.exp(scaled, out=scaled)
 
 
@@ -180,7 +180,7 @@ def _normalised(row: Floats) -> NDArray[Any]:
 def _choice(token: int, logprobs: NDArray[Any] | None, chooser: TokenChooser) -> Choice:
     if logprobs is None:
         return Choice(token)
-    count = chooser.sampling.num_logprobs or 0
+    count = min(chooser.sampling.num_logprobs or 0, len(logprobs))
     best = np.argpartition(logprobs, -count)[-count:] if count else np.array([], np.int64)
     best = best[np.lexsort((best, -logprobs[best]))]
     top = tuple(Alternative(int(i), float(logprobs[i])) for i in best)

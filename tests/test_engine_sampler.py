@@ -1,0 +1,333 @@
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from engine.request import Sampling
+from engine.sampler import CANDIDATES, Floats, TokenChooser, choose
+
+VOCAB = 300  # more than the candidates that are looked at first
+EOS = frozenset({7, 9})
+
+
+def chooser(prompt: tuple[int, ...] = (), vocab: int = VOCAB, **sampling: Any) -> TokenChooser:
+    return TokenChooser(Sampling(**{"max_tokens": 9, **sampling}), prompt, EOS, vocab)
+
+
+def logits_of(seed: int, rows: int = 1, vocab: int = VOCAB, scale: float = 3) -> Floats:
+    drawn = np.random.default_rng(seed).standard_normal((rows, vocab))
+    return (scale * drawn).astype(np.float32)
+
+
+class Fixed:
+    """A random number generator whose next number is known."""
+
+    def __init__(self, number: float) -> None:
+        self.number = number
+
+    def random(self) -> float:
+        return self.number
+
+
+def tokens_at(logits: Floats, uniforms: Iterable[float], **sampling: Any) -> list[int]:
+    """The tokens that are drawn for these random numbers."""
+    choosers = []
+    for uniform in uniforms:
+        choosers.append(chooser(vocab=len(logits), seed=1, **sampling))
+        choosers[-1]._random = Fixed(uniform)  # type: ignore[assignment]
+    rows = np.repeat(logits[None], len(choosers), axis=0)
+    return [choice.token for choice in choose(rows, choosers)]
+
+
+seeds = st.integers(0, 2**32)
+
+
+@given(seeds, st.integers(1, 8))
+def test_greedy_is_the_arg_max(seed: int, rows: int) -> None:
+    logits = logits_of(seed, rows)
+    expected = logits.argmax(axis=1).tolist()
+    assert [c.token for c in choose(logits.copy(), [chooser() for _ in range(rows)])] == expected
+    same = [chooser(top_k=1, temperature=5.0, seed=3) for _ in range(rows)]
+    assert [c.token for c in choose(logits.copy(), same)] == expected
+
+
+def test_of_equal_logits_greedy_takes_the_first() -> None:
+    assert choose(np.zeros((1, VOCAB), np.float32), [chooser()])[0].token == 0
+
+
+FILTERS: list[dict[str, float]] = [
+    {"temperature": 0.7},
+    {"temperature": 1.0, "top_k": 5},
+    {"temperature": 1.0, "top_p": 0.3},
+    {"temperature": 1.5, "top_p": 0.9},
+    {"temperature": 1.0, "min_p": 0.2},
+    {"temperature": 0.8, "top_k": 20, "top_p": 0.8},
+    {"temperature": 1.2, "top_k": 50, "top_p": 0.95, "min_p": 0.02},
+    {"temperature": 50.0, "top_p": 0.99},  # nearly flat: more tokens stay than the first candidates
+    {"temperature": 1.0, "top_k": VOCAB + 1, "min_p": 0.001},
+]
+
+
+def transformers_probabilities(logits: Floats, sampling: dict[str, float]) -> NDArray[np.float64]:
+    """The distribution that transformers' logits processors leave."""
+    import torch  # noqa: PLC0415
+    from transformers.generation import logits_process as hf  # noqa: PLC0415
+
+    scores = torch.from_numpy(logits.reshape(1, -1).copy())
+    ids = torch.zeros((1, 0), dtype=torch.long)
+    steps: list[Any] = [hf.TemperatureLogitsWarper(sampling["temperature"])]
+    if k := sampling.get("top_k"):
+        steps.append(hf.TopKLogitsWarper(int(k)))
+    if p := sampling.get("top_p"):
+        steps.append(hf.TopPLogitsWarper(p))
+    if m := sampling.get("min_p"):
+        steps.append(hf.MinPLogitsWarper(m))
+    for step in steps:
+        scores = step(ids, scores)
+    found: NDArray[np.float64] = torch.softmax(scores.double(), dim=-1)[0].numpy()
+    return found
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("sampling", FILTERS, ids=str)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_distribution_equals_transformers(sampling: dict[str, float], seed: int) -> None:
+    """Over evenly spaced random numbers each token comes up as often as its probability says."""
+    logits = logits_of(seed)[0]
+    wanted = transformers_probabilities(logits, sampling)
+    found = Counter(tokens_at(logits, ((i + 0.5) / 1000 for i in range(1000)), **sampling))
+    for token in range(VOCAB):
+        assert abs(found[token] - 1000 * wanted[token]) <= 2
+    assert {token for token, count in found.items() if count} <= set(np.flatnonzero(wanted).tolist())
+
+
+def kept_tokens(logits: Floats, **sampling: Any) -> set[int]:
+    """The tokens that the filters leave, the rarest among them too."""
+    from engine.sampler import _filter, _weights  # noqa: PLC0415
+
+    one = Sampling(max_tokens=1, **sampling)
+    weights = _weights(logits.reshape(1, -1).copy(), np.array([one.temperature], np.float32))[0]
+    width = min(max(CANDIDATES, one.top_k), len(weights))
+    kept = _filter(weights, one, width)
+    if kept is None:
+        kept = _filter(weights, one, len(weights))
+    assert kept is not None
+    return set(kept.tolist())
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("sampling", FILTERS[1:], ids=str)
+@pytest.mark.parametrize("scale", [0.01, 1, 4])
+def test_kept_tokens_equal_transformers(sampling: dict[str, float], scale: float) -> None:
+    for seed in range(10):
+        logits = logits_of(seed, scale=scale)[0]
+        wanted = set(np.flatnonzero(transformers_probabilities(logits, sampling)).tolist())
+        assert kept_tokens(logits, **sampling) == wanted
+
+
+@pytest.mark.parity
+@given(seeds, st.floats(0.25, 4), st.lists(st.integers(0, VOCAB - 1), max_size=30))
+def test_repetition_penalty_equals_transformers(seed: int, penalty: float, prompt: list[int]) -> None:
+    import torch  # noqa: PLC0415
+    from transformers.generation.logits_process import (  # noqa: PLC0415
+        RepetitionPenaltyLogitsProcessor,
+    )
+
+    logits = logits_of(seed)
+    row = logits[0].copy()
+    chooser(prompt=tuple(prompt), repetition_penalty=penalty).edit(row)
+    processor = RepetitionPenaltyLogitsProcessor(penalty)
+    ids = torch.tensor([prompt], dtype=torch.long)
+    wanted = processor(ids, torch.from_numpy(logits.copy()))[0].numpy()
+    np.testing.assert_allclose(row, wanted, rtol=1e-6)
+
+
+def test_repetition_penalty_covers_prompt_and_answer() -> None:
+    one = chooser(prompt=(3,), repetition_penalty=2.0)
+    one.note(4)
+    row = np.array([1.0, 1, 1, 1, -1] + [0] * (VOCAB - 5), np.float32)
+    one.edit(row)
+    assert row[:5].tolist() == [1, 1, 1, 0.5, -2]
+
+
+def test_frequency_and_presence_penalties_count_the_answer_alone() -> None:
+    one = chooser(prompt=(3,), frequency_penalty=0.5, presence_penalty=1.0)
+    for token in (4, 4, 5):
+        one.note(token)
+    row = np.zeros(VOCAB, np.float32)
+    one.edit(row)
+    assert row[:6].tolist() == [0, 0, 0, 0, -2, -1.5]
+    assert row.dtype == np.float32
+
+
+def test_logit_bias_is_added_and_can_decide() -> None:
+    logits = logits_of(1)
+    one = chooser(logit_bias=((11, 100.0), (12, 1.5)))
+    row = logits[0].copy()
+    one.edit(row)
+    assert row[12] == logits[0, 12] + np.float32(1.5)
+    assert choose(logits, [one])[0].token == 11
+
+
+def test_no_eos_before_min_tokens() -> None:
+    logits = np.zeros((1, VOCAB), np.float32)
+    logits[0, [7, 9, 20]] = [9, 8, 5]
+    one = chooser(min_tokens=2)
+    assert [choose(logits.copy(), [one])[0].token for _ in range(3)] == [20, 20, 7]
+
+
+def test_no_eos_before_min_tokens_when_sampling() -> None:
+    logits = np.full((1, VOCAB), -9, np.float32)
+    logits[0, [7, 9]] = 9
+    one = chooser(min_tokens=20, max_tokens=30, temperature=1.0, seed=1)
+    assert not {choose(logits.copy(), [one])[0].token for _ in range(20)} & EOS
+    assert choose(logits.copy(), [one])[0].token in EOS
+
+
+def test_an_eos_past_the_vocabulary_is_no_trouble() -> None:
+    one = TokenChooser(Sampling(max_tokens=2, min_tokens=1), (), frozenset({99}), 10)
+    assert choose(np.zeros((1, 10), np.float32), [one])[0].token == 0
+
+
+def draws(count: int, seed: int | None, logits: Floats, **sampling: Any) -> list[int]:
+    one = chooser(seed=seed, **{"temperature": 1.0, **sampling})
+    return [choose(logits.copy(), [one])[0].token for _ in range(count)]
+
+
+def test_a_seed_repeats_and_another_does_not() -> None:
+    logits = logits_of(3)
+    assert draws(30, 5, logits) == draws(30, 5, logits)
+    assert draws(30, 5, logits) != draws(30, 6, logits)
+    assert draws(30, 2**64 - 1, logits) == draws(30, 2**64 - 1, logits)
+
+
+def test_without_a_seed_answers_differ() -> None:
+    logits = logits_of(3)
+    assert draws(30, None, logits) != draws(30, None, logits)
+
+
+mixes = st.sampled_from([
+    {},
+    {"temperature": 1.0},
+    {"temperature": 0.7, "top_p": 0.9},
+    {"temperature": 1.3, "top_k": 10},
+    {"temperature": 30.0, "top_p": 0.999},
+    {"repetition_penalty": 1.3},
+    {"temperature": 1.0, "frequency_penalty": 0.5, "num_logprobs": 3},
+])  # fmt: skip
+
+
+@given(st.lists(st.tuples(mixes, seeds), min_size=1, max_size=6), st.integers(0, 5), seeds)
+def test_an_answer_does_not_depend_on_its_batch(
+    requests: list[tuple[dict[str, Any], int]], which: int, seed: int
+) -> None:
+    """The same row alone and among others, for three steps, with log-probabilities and all."""
+    which %= len(requests)
+    together = [chooser(seed=s, **mix) for mix, s in requests]
+    alone = chooser(seed=requests[which][1], **requests[which][0])
+    for step in range(3):
+        logits = logits_of(seed + step, len(requests), vocab=VOCAB)
+        single = choose(logits[which : which + 1].copy(), [alone])
+        assert choose(logits, together)[which] == single[0]
+
+
+def test_drawn_tokens_follow_their_probabilities() -> None:
+    """Pearson's chi-square of 4000 draws with one seed, against its 99.9 % point for 9 degrees of freedom."""
+    logits = logits_of(11, vocab=10, scale=1)
+    wanted = np.exp(logits[0].astype(np.float64))
+    wanted *= 4000 / wanted.sum()
+    one = chooser(vocab=10, temperature=1.0, seed=2)
+    found = Counter(choose(logits.copy(), [one])[0].token for _ in range(4000))
+    chi_square = sum((found[token] - wanted[token]) ** 2 / wanted[token] for token in range(10))
+    assert chi_square < 27.9
+
+
+@given(seeds, st.integers(0, 20))
+def test_logprobs_are_the_models_own_whatever_is_sampled(seed: int, count: int) -> None:
+    logits = logits_of(seed)
+    row = logits[0].astype(np.float64)
+    wanted = row - row.max() - np.log(np.exp(row - row.max()).sum())
+    one = chooser(num_logprobs=count, temperature=2.0, seed=1, logit_bias=((5, 100.0),))
+    choice = choose(logits, [one])[0]
+    assert choice.token == 5
+    assert choice.logprob == pytest.approx(wanted[5])
+    best = np.argsort(-wanted, kind="stable")[:count].tolist()
+    assert [a.token for a in choice.top] == best
+    assert [a.logprob for a in choice.top] == pytest.approx(wanted[best])
+
+
+def test_more_alternatives_than_tokens_are_all_tokens() -> None:
+    choice = choose(np.zeros((1, 10), np.float32), [chooser(vocab=10, num_logprobs=20)])[0]
+    assert [a.token for a in choice.top] == list(range(10))
+    assert choice.logprob == pytest.approx(-math.log(10))
+
+
+def test_without_num_logprobs_nothing_is_reported() -> None:
+    assert choose(logits_of(1), [chooser(temperature=1.0)])[0].top == ()
+    assert choose(logits_of(1), [chooser()])[0].logprob is None
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 1.0}])
+def test_logits_that_are_not_finite_raise(value: float, sampling: dict[str, Any]) -> None:
+    logits = logits_of(1, 3)
+    logits[1, 100] = value
+    with pytest.raises(FloatingPointError):
+        choose(logits, [chooser(**sampling) for _ in range(3)])
+
+
+def test_a_token_that_cannot_occur_never_does() -> None:
+    logits = np.full((1, VOCAB), -np.inf, np.float32)
+    logits[0, 42] = 1
+    assert draws(5, 1, logits, top_p=0.9) == [42] * 5
+    assert draws(5, 1, logits) == [42] * 5
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-45, 1e-8, 1e-3, 100])
+def test_every_allowed_temperature_gives_a_token_of_the_row(temperature: float) -> None:
+    logits = logits_of(4)
+    peak = int(logits.argmax())
+    for filters in ({}, {"top_k": 5}, {"top_p": 0.5}, {"min_p": 0.5}):
+        token = tokens_at(logits[0], [0.999], temperature=temperature, **filters)
+        assert temperature > 1 or token == [peak]
+
+
+@given(
+    seeds,
+    st.floats(0, 100),
+    st.floats(0, 1, exclude_min=True),
+    st.floats(0, 1),
+    st.integers(0, 2**31 - 1),
+    st.floats(0.01, 10),
+)
+@example(1, 1.0, 0.5, 0.0, 0, 0.01)
+@example(1, 5e-324, 0.5, 0.0, 0, 1.0)
+@example(1, 1.0, 5e-324, 1.0, 0, 1.0)
+def test_every_allowed_parameter_gives_a_token(
+    seed: int, temperature: float, top_p: float, min_p: float, top_k: int, penalty: float
+) -> None:
+    """What the limits let through can never fail a step, which would hurt the others in it."""
+    one = chooser(
+        prompt=(1, 2, 3), temperature=temperature, top_p=top_p, min_p=min_p, top_k=top_k,
+        repetition_penalty=penalty, seed=seed, num_logprobs=2,
+    )  # fmt: skip
+    for _ in range(3):
+        assert 0 <= choose(logits_of(seed), [one])[0].token < VOCAB
+
+
+@pytest.mark.parametrize("uniform", [0.0, 0.5, 1 - 2**-53])
+@pytest.mark.parametrize("sampling", [{}, {"top_k": 3}, {"top_p": 0.9}])
+def test_the_ends_of_the_random_numbers_draw_possible_tokens(
+    uniform: float, sampling: dict[str, float]
+) -> None:
+    logits = np.full(VOCAB, -np.inf, np.float32)
+    logits[[10, 20, 30]] = 1
+    assert set(tokens_at(logits, [uniform], temperature=1.0, **sampling)) <= {10, 20, 30}

@@ -1,0 +1,426 @@
+from __future__ import annotations
+
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from engine.errors import InvalidArgument, Unavailable
+from engine.request import FinishReason, Request, Sampling
+from engine.scheduler import IDLE_ROW_POSITIONS, Batch, Prefill, Scheduler, Sequence
+from engine.slots import Copy, SlotTable, Swap
+from engine.stops import TextStream
+from tests.fakes import EOS, TOY_TABLE, ToyRunner
+
+few = st.integers(1, 3)  # few different tokens, so that prompts share prefixes
+
+
+def sequence_of(key: int, prompt: list[int], **sampling: Any) -> Sequence:
+    request = Request(tuple(prompt), Sampling(**{"max_tokens": 8, **sampling}))
+    words = tuple(word.encode() for word in request.sampling.stop_words)
+    return Sequence(key, request, TextStream(TOY_TABLE, words), list(prompt))
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """Any order of requests, steps, cancellations and faults, over a KV cache that does what it is told."""
+
+    @initialize(
+        slots=st.integers(1, 4),
+        capacity=st.integers(4, 14),
+        queue=st.integers(1, 4),
+        chunk=st.integers(1, 5),
+        idle=st.integers(0, 8),
+    )
+    def begin(self, slots: int, capacity: int, queue: int, chunk: int, idle: int) -> None:
+        self.patch = patch("engine.scheduler.IDLE_ROW_POSITIONS", idle)
+        self.patch.start()
+        self.runner = ToyRunner(slots, capacity)
+        self.table = SlotTable(slots, capacity, min_reuse=2)
+        self.scheduler = Scheduler(self.table, frozenset({EOS}), queue, chunk)
+        self.capacity, self.queue, self.chunk = capacity, queue, chunk
+        self.alive: list[Sequence] = []  # in the order of arrival
+        self.added = 0
+
+    @rule(data=st.data(), ignore_eos=st.booleans())
+    def add(self, data: st.DataObject, ignore_eos: bool) -> None:
+        prompt = data.draw(st.lists(few, min_size=1, max_size=self.capacity - 1))
+        wanted = data.draw(st.integers(1, self.capacity))
+        self.added += 1
+        sequence = sequence_of(self.added, prompt, max_tokens=wanted, ignore_eos=ignore_eos)
+        if len(self.scheduler.waiting) < self.queue:
+            self.scheduler.add(sequence)
+            self.alive.append(sequence)
+        else:
+            with pytest.raises(Unavailable, match=f"^UNAVAILABLE: queue: .*limit {self.queue}"):
+                self.scheduler.add(sequence)
+
+    @rule(data=st.data())
+    def step(self, data: st.DataObject) -> None:
+        batch = self.scheduler.schedule()
+        assert (batch is None) == (not self.alive)
+        if batch:
+            self.check(batch)
+            self.move(batch)
+            self.decode(batch, data)
+            self.prefill(batch.prefill, data)
+
+    @precondition(lambda self: self.alive)
+    @rule(data=st.data(), operation=st.sampled_from(["copy", "swap", "decode", "prefill"]))
+    def failing_step(self, data: st.DataObject, operation: str) -> None:
+        self.runner.faults = {operation: RuntimeError("out of memory")}
+        self.step(data)
+        self.runner.faults = {}
+
+    @precondition(lambda self: self.alive)
+    @rule(data=st.data())
+    def remove(self, data: st.DataObject) -> None:
+        sequence = data.draw(st.sampled_from(self.alive))
+        self.alive.remove(sequence)
+        self.scheduler.remove(sequence)
+
+    def check(self, batch: Batch) -> None:
+        """Rows 0..n-1, the last one running, and at most one chunk, of the oldest prompt."""
+        assert [bool(row.sequence) for row in batch.decode][-1:] in ([], [True])
+        for index, row in enumerate(batch.decode):
+            slot = self.table.slots[index]
+            assert row.position == len(slot.tokens) < self.capacity
+            if row.sequence:
+                assert row.sequence.slot is slot
+                assert row.sequence.tokens[row.position :] == [row.token]
+        assert set(batch.decoding) == set(self.scheduler.running.values())
+        if batch.prefill:
+            assert 1 <= len(batch.prefill.tokens) <= self.chunk
+            decoding = self.scheduler.running.values()
+            assert batch.prefill.sequence is next(s for s in self.alive if s not in decoding)
+
+    def move(self, batch: Batch) -> None:
+        try:
+            for move in batch.moves:
+                if isinstance(move, Copy):
+                    self.runner.copy(move.source, move.target, move.tokens)
+                else:
+                    self.runner.swap(move.a, move.b, move.tokens)
+        except RuntimeError:
+            self.fail(batch.sequences, batch)
+
+    def decode(self, batch: Batch, data: st.DataObject) -> None:
+        rows = batch.decode
+        if not rows or not set(batch.sequences) <= set(self.alive):
+            return
+        try:
+            self.runner.decode([row.token for row in rows], [row.position for row in rows])
+        except RuntimeError:
+            self.fail(batch.decoding)
+            return
+        self.scheduler.commit_decode(rows)
+        for sequence in batch.decoding:
+            self.append(sequence, data)
+
+    def prefill(self, prefill: Prefill | None, data: st.DataObject) -> None:
+        if prefill is None or prefill.sequence not in self.alive:
+            return
+        try:
+            self.runner.prefill(prefill.slot.index, prefill.start, prefill.tokens)
+        except RuntimeError:
+            self.fail([prefill.sequence])
+            return
+        self.scheduler.commit_prefill(prefill)
+        if prefill.last:
+            self.append(prefill.sequence, data)
+
+    def append(self, sequence: Sequence, data: st.DataObject) -> None:
+        token = data.draw(st.integers(0, 3))
+        finish = self.scheduler.append(sequence, token)
+        sampling = sequence.request.sampling
+        if token == EOS and not sampling.ignore_eos:
+            assert finish is FinishReason.STOP
+        else:
+            full = len(sequence.tokens) >= self.capacity or sequence.generated >= sampling.max_tokens
+            assert finish is (FinishReason.LENGTH if full else None)
+        if finish:
+            self.scheduler.remove(sequence)
+            self.alive.remove(sequence)
+
+    def fail(self, sequences: list[Sequence], batch: Batch | None = None) -> None:
+        slots = [sequence.slot for sequence in sequences]
+        self.scheduler.fail(sequences, batch.moves if batch else ())
+        assert all(slot is None or not slot.tokens for slot in slots)
+        self.alive = [sequence for sequence in self.alive if sequence not in sequences]
+
+    @invariant()
+    def each_sequence_is_in_exactly_one_place(self) -> None:
+        held = list(self.scheduler)
+        assert len(held) == len(self.alive)
+        assert set(held) == set(self.alive)
+        placed = [sequence for sequence in held if sequence.slot]
+        assert {s.slot.index for s in placed if s.slot} == {s.index for s in self.table.slots if s.busy}
+        for index, sequence in self.scheduler.running.items():
+            assert sequence.slot is self.table.slots[index]
+        assert all(sequence.slot is None for sequence in self.scheduler.waiting)
+
+    @invariant()
+    def the_queue_is_bounded_and_in_order(self) -> None:
+        waiting = list(self.scheduler.waiting)
+        assert len(waiting) <= self.queue
+        assert waiting == [s for s in self.alive if s in waiting]
+
+    @invariant()
+    def every_slot_holds_what_it_says(self) -> None:
+        for slot in self.table.slots:
+            assert self.runner.rows[slot.index, : len(slot.tokens)].tolist() == slot.tokens
+
+    @invariant()
+    def a_sequence_and_its_slot_agree(self) -> None:
+        for sequence in self.scheduler.running.values():
+            assert sequence.slot is not None
+            assert sequence.slot.tokens == sequence.tokens[:-1]
+        if prefilling := self.scheduler.prefilling:
+            assert prefilling.slot is not None
+            tokens = prefilling.slot.tokens
+            assert prefilling.reused <= len(tokens) < len(prefilling.tokens)
+            assert tokens == prefilling.tokens[: len(tokens)]
+
+    def teardown(self) -> None:
+        if hasattr(self, "patch"):
+            try:
+                self.come_to_rest()
+            finally:
+                self.patch.stop()
+
+    def come_to_rest(self) -> None:
+        """From every state, each request ends in no more steps than it has tokens and positions left."""
+        for _ in range(sum(len(s.tokens) + self.capacity for s in self.alive)):
+            if (batch := self.scheduler.schedule()) is None:
+                break
+            self.check(batch)
+            self.move(batch)
+            self.scheduler.commit_decode(batch.decode)
+            for sequence in batch.decoding:
+                self.finish_if_full(sequence)
+            if batch.prefill:
+                self.scheduler.commit_prefill(batch.prefill)
+                if batch.prefill.last:
+                    self.finish_if_full(batch.prefill.sequence)
+        assert not list(self.scheduler)
+        assert len(self.table.free) == len(self.table.slots)
+
+    def finish_if_full(self, sequence: Sequence) -> None:
+        if self.scheduler.append(sequence, 1):
+            self.scheduler.remove(sequence)
+            self.alive.remove(sequence)
+
+
+SchedulerMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+test_scheduler_keeps_its_invariants = SchedulerMachine.TestCase
+
+
+class Harness:
+    """A scheduler with a runner that never fails; every answer token is 1."""
+
+    def __init__(
+        self, slots: int = 3, capacity: int = 32, queue: int = 8, chunk: int = 4, min_reuse: int = 4
+    ) -> None:
+        self.runner = ToyRunner(slots, capacity)
+        self.table = SlotTable(slots, capacity, min_reuse)
+        self.scheduler = Scheduler(self.table, frozenset({EOS}), queue, chunk)
+        self.keys = 0
+
+    def add(self, prompt: list[int], **sampling: Any) -> Sequence:
+        self.keys += 1
+        sequence = sequence_of(self.keys, prompt, **sampling)
+        self.scheduler.add(sequence)
+        return sequence
+
+    def step(self) -> Batch | None:
+        batch = self.scheduler.schedule()
+        if batch is None:
+            return None
+        for move in batch.moves:
+            if isinstance(move, Copy):
+                self.runner.copy(move.source, move.target, move.tokens)
+            else:
+                self.runner.swap(move.a, move.b, move.tokens)
+        if batch.decode:
+            self.runner.decode([r.token for r in batch.decode], [r.position for r in batch.decode])
+        self.scheduler.commit_decode(batch.decode)
+        if prefill := batch.prefill:
+            self.runner.prefill(prefill.slot.index, prefill.start, prefill.tokens)
+            self.scheduler.commit_prefill(prefill)
+        last = [batch.prefill.sequence] if batch.prefill and batch.prefill.last else []
+        for sequence in [*batch.decoding, *last]:
+            if self.scheduler.append(sequence, 1):
+                self.scheduler.remove(sequence)
+        return batch
+
+
+def test_an_empty_prompt_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="prompt: 0 tokens, must have at least 1"):
+        Harness().add([])
+
+
+def test_a_prompt_longer_than_the_context_is_refused_with_both_numbers() -> None:
+    with pytest.raises(InvalidArgument, match=r"^INVALID_ARG: prompt: 32 tokens, must be at most 31 "):
+        Harness(capacity=32).add([1] * 32)
+
+
+def test_the_longest_prompt_gets_one_token() -> None:
+    harness = Harness(capacity=8, chunk=16)
+    sequence = harness.add([1] * 7)
+    harness.step()
+    assert sequence.generated == 1
+    assert not list(harness.scheduler)
+
+
+def test_more_tokens_than_the_context_are_refused() -> None:
+    with pytest.raises(InvalidArgument, match=r"^INVALID_ARG: max_tokens: 33, must be at most 32"):
+        Harness(capacity=32).add([1], max_tokens=33)
+
+
+def test_a_full_queue_refuses_at_once_and_keeps_what_it_has() -> None:
+    harness = Harness(queue=2)
+    harness.add([1])
+    harness.add([2])
+    with pytest.raises(Unavailable, match=r"^UNAVAILABLE: queue: 2 requests waiting, limit 2; retry later$"):
+        harness.add([3])
+    assert len(harness.scheduler.waiting) == 2
+    harness.step()
+    harness.add([3])
+
+
+def test_a_long_prompt_is_prefilled_in_chunks_while_streams_go_on() -> None:
+    harness = Harness(chunk=4)
+    stream = harness.add([1, 2], max_tokens=20)
+    harness.step()
+    long = harness.add([3] * 18)
+    lengths, generated = [], stream.generated
+    for step in range(5):
+        batch = harness.step()
+        assert batch
+        assert batch.prefill
+        assert batch.decoding == [stream]
+        assert stream.generated == generated + step + 1
+        lengths.append(len(batch.prefill.tokens))
+    assert lengths == [4, 4, 4, 4, 2]
+    assert long.generated == 1
+
+
+def test_prompts_are_prefilled_first_come_first_served() -> None:
+    harness = Harness(chunk=4)
+    first, second = harness.add([1] * 8), harness.add([2])
+    order = []
+    while batch := harness.step():
+        if batch.prefill:
+            order.append(batch.prefill.sequence)
+    assert order == [first, first, second]
+
+
+def test_a_prompt_behind_another_reuses_what_that_one_computed() -> None:
+    """The second is placed only when its prefill starts: by then the first one's prefix is there."""
+    harness = Harness(chunk=4)
+    harness.add([1] * 10 + [2])
+    second = harness.add([1] * 10 + [3])
+    while second.slot is None:
+        harness.step()
+    assert second.reused == 10
+
+
+def test_rows_between_running_ones_are_idle_and_harmless(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.scheduler.IDLE_ROW_POSITIONS", 0)  # no gap is ever closed
+    harness = Harness()
+    short = harness.add([1], max_tokens=2)
+    long = harness.add([2], max_tokens=8)
+    harness.step()
+    harness.step()
+    assert short.slot is None
+    batch = harness.step()
+    assert batch
+    assert [row.sequence for row in batch.decode] == [None, long]
+    assert harness.table.slots[0].tokens == [1, 1]
+    assert harness.runner.rows[0, :2].tolist() == [1, 1]
+
+
+def gap_below(harness: Harness, tokens: int) -> Sequence:
+    """A long sequence in slot 1, with a gap in slot 0 beneath it."""
+    first, last = harness.add([1], max_tokens=1), harness.add([2] * tokens, max_tokens=30)
+    harness.table.slots[0].busy = True  # slot 1 for the last, whatever becomes of the first
+    while not last.slot or harness.scheduler.prefilling:
+        harness.step()
+    assert first.slot is None
+    harness.table.slots[0].busy = False
+    return last
+
+
+def test_a_gap_is_closed_once_idle_rows_have_cost_what_a_move_costs() -> None:
+    harness = Harness(slots=3, capacity=4 * IDLE_ROW_POSITIONS, chunk=512)
+    last = gap_below(harness, 2 * IDLE_ROW_POSITIONS + 1)
+    assert last.slot is harness.table.slots[1]
+    moves = []
+    for _ in range(4):
+        batch = harness.step()
+        assert batch
+        moves.append(list(batch.moves))
+    assert [len(step) for step in moves] == [0, 0, 1, 0]
+    assert isinstance(moves[2][0], Swap)
+    assert last.slot is harness.table.slots[0]
+    assert harness.runner.rows[0, : len(last.slot.tokens)].tolist() == last.slot.tokens
+
+
+def test_no_gap_is_closed_while_a_prompt_waits_for_it() -> None:
+    harness = Harness(slots=3, capacity=64, chunk=64)
+    gap_below(harness, 10)
+    newcomer = harness.add([3] * 5, max_tokens=30)
+    batch = harness.step()
+    assert batch
+    assert not any(isinstance(move, Swap) for move in batch.moves)
+    assert newcomer.slot is harness.table.slots[0]
+
+
+def test_a_failed_decode_forgets_its_slots_alone() -> None:
+    harness = Harness(slots=3, chunk=8)
+    failing, prefilling = harness.add([1] * 5), harness.add([2] * 20)
+    harness.step()
+    harness.step()
+    harness.scheduler.fail([failing])
+    assert harness.table.slots[0].tokens == []
+    assert prefilling.slot is not None
+    assert prefilling.slot.tokens == [2] * 8
+    assert list(harness.scheduler) == [prefilling]
+
+
+def test_a_failed_move_forgets_what_it_may_have_spoilt() -> None:
+    harness = Harness(slots=2, min_reuse=2)
+    harness.add([1] * 6, max_tokens=1)
+    while harness.step():
+        pass
+    harness.add([1] * 3 + [2])
+    batch = harness.scheduler.schedule()
+    assert batch
+    assert batch.moves == (Copy(0, 1, 6),)
+    harness.scheduler.fail(batch.sequences, batch.moves)
+    assert [slot.tokens for slot in harness.table.slots] == [[], []]
+
+
+@pytest.mark.parametrize(("minimum", "finish"), [(0, FinishReason.STOP_SEQUENCE), (2, None)])
+def test_a_stop_sequence_ends_an_answer_from_min_tokens_on(minimum: int, finish: FinishReason | None) -> None:
+    harness = Harness()
+    sequence = sequence_of(1, [1], stop_words=("b",), min_tokens=minimum)
+    assert harness.scheduler.append(sequence, 2) is finish
+
+
+def test_eos_wins_over_length_and_can_be_ignored() -> None:
+    scheduler = Harness().scheduler
+    assert scheduler.append(sequence_of(1, [1], max_tokens=1), EOS) is FinishReason.STOP
+    ignoring = sequence_of(1, [1], max_tokens=1, ignore_eos=True)
+    assert scheduler.append(ignoring, EOS) is FinishReason.LENGTH
+
+
+def test_reprs_tell_where_things_are() -> None:
+    harness = Harness()
+    sequence = harness.add([1, 2])
+    assert repr(sequence) == "<Sequence 1 [2 + 0 tokens | waiting]>"
+    assert repr(harness.scheduler) == "<Scheduler [1 waiting | 0 prefilling | 0 running]>"
+    harness.step()
+    assert repr(sequence) == "<Sequence 1 [2 + 1 tokens | slot 0]>"
