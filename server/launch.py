@@ -7,7 +7,6 @@ are never logged: that would take --log-level verbose and a Triton that prints t
 from __future__ import annotations
 
 import argparse
-import http.client
 import os
 import sys
 import time
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher import machine, shared_memory
+from launcher.control import Control
 from launcher.interpreter import Interpreter, this_interpreter
 from launcher.ports import check_ports
 from launcher.process import Server
@@ -25,8 +25,8 @@ from launcher.triton import Triton, assemble_backends, find_triton
 
 SERVER = Path(__file__).resolve().parent
 LOG_LEVELS = ("error", "warning", "info", "verbose")
-# Triton looks once a second whether it is done, and needs a moment to unload.
-KILL_AFTER_SECONDS = 5.0
+# Drained before, Triton has nothing left to do but to look, once a second, whether it is done.
+KILL_AFTER_SECONDS = 3.0
 EXAMPLES = """\
 examples:
   launch.py                                     every model that is built, on 127.0.0.1
@@ -146,17 +146,6 @@ def environment(base: Mapping[str, str], python: Interpreter, triton: Triton) ->
     return {**base, "PATH": path} | ({"LD_LIBRARY_PATH": libraries} if libraries else {})
 
 
-def _is_ready(url: str) -> bool:
-    connection = http.client.HTTPConnection(url, timeout=2)
-    try:
-        connection.request("GET", "/v2/health/ready")
-        return connection.getresponse().status == http.client.OK
-    except (http.client.HTTPException, OSError):
-        return False
-    finally:
-        connection.close()
-
-
 def _announce(options: Options, models: Sequence[str], seconds: float) -> None:
     web, grpc, metrics = (options.url(service) for service in ("http", "grpc", "metrics"))
     print(
@@ -174,7 +163,7 @@ def _cache_roots() -> tuple[Path, ...]:
 
 
 def serve(options: Options) -> int:
-    """Runs tritonserver until it ends; returns its exit code."""
+    """Runs tritonserver until it ends; returns its exit code, 0 if it was stopped in order."""
     began = time.monotonic()
     machine.check_platform(machine.this_platform())
     machine.check_shared_memory(shared_memory.FOLDER)
@@ -185,15 +174,17 @@ def serve(options: Options) -> int:
     backends = assemble_backends(triton, SERVER, _cache_roots())
     if removed := shared_memory.remove_leftovers():
         print(f"removed {removed} shared-memory regions of a server that is gone", file=sys.stderr)
+    control = Control(options.url("http"))
     with shared_memory.claim() as claim:
         server = Server(
             command(options, triton, backends, models, claim.prefix),
             environment(os.environ, python, triton),
-            grace_seconds=options.exit_timeout + KILL_AFTER_SECONDS,
+            grace_seconds=KILL_AFTER_SECONDS,
+            drain=lambda: control.drain(models, options.exit_timeout),
             inherited=[claim.lock],
         )
         server.stop_on_signals()
-        if server.wait_ready(lambda: _is_ready(options.url("http"))):
+        if server.wait_ready(control.is_ready):
             _announce(options, models, time.monotonic() - began)
         return server.wait()
 

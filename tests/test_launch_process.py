@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +19,9 @@ SERVER = Path(__file__).parents[1] / "server"
 STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(60)"
 
 
-def _server(program: str, grace_seconds: float = 30.0) -> Server:
+def _server(program: str, grace_seconds: float = 30.0, drain: Callable[[], bool] = lambda: False) -> Server:
     command = [sys.executable, "-c", program]
-    return Server(command, dict(os.environ), grace_seconds=grace_seconds)
+    return Server(command, dict(os.environ), grace_seconds=grace_seconds, drain=drain)
 
 
 def _eventually(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
@@ -74,6 +75,27 @@ def test_grace_runs_out(capfd: pytest.CaptureFixture[str]) -> None:
     assert _eventually(lambda: bool(capfd.readouterr().out))
     server.stop()
     assert server.wait() == 128 + signal.SIGKILL
+
+
+def test_a_drained_server_was_stopped_in_order() -> None:
+    server = _server("import time; time.sleep(60)", drain=lambda: True)
+    server.stop()
+    assert server.wait() == 0
+
+
+def test_a_server_that_could_not_be_drained_is_stopped_all_the_same() -> None:
+    server = _server("import time; time.sleep(60)", drain=lambda: False)
+    server.stop()
+    assert server.wait() == 128 + signal.SIGTERM
+
+
+def test_a_second_stop_does_not_wait_for_the_drain() -> None:
+    held = threading.Event()
+    server = _server("import time; time.sleep(60)", drain=held.wait)
+    server.stop()
+    server.stop()
+    assert server.wait() == 128 + signal.SIGKILL
+    held.set()
 
 
 def test_a_killed_launcher_takes_the_server_with_it() -> None:

@@ -28,6 +28,11 @@ def is_free(host: str, port: int) -> bool:
     return _bind_error(host, port) is None
 
 
+def free_port(host: str) -> int:
+    with socket.create_server((host, 0)) as server:
+        return int(server.getsockname()[1])
+
+
 def _check_free(host: str, name: str, port: int) -> None:
     error = _bind_error(host, port)
     if isinstance(error, socket.gaierror):

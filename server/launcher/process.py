@@ -16,8 +16,16 @@ POLL_SECONDS = 0.1
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
+def _nothing_to_drain() -> bool:
+    return False
+
+
 class Server:
-    """A process group of its own, so that a Ctrl-C reaches Triton once, through us."""
+    """A process group of its own, so that a Ctrl-C reaches Triton once, through us.
+
+    It is stopped in three steps: `drain`, SIGTERM, and after `grace_seconds` SIGKILL for the group.
+    When `drain` says that nothing was left to do, the stop was in order whatever the exit code.
+    """
 
     def __init__(
         self,
@@ -25,14 +33,21 @@ class Server:
         environment: Mapping[str, str],
         *,
         grace_seconds: float,
+        drain: Callable[[], bool] = _nothing_to_drain,
         inherited: Sequence[int] = (),
+        output: int | None = None,
     ) -> None:
+        """`output` is the file descriptor that takes its stdout and stderr; None leaves them as ours are."""
         self._grace_seconds = grace_seconds
+        self._drain = drain
+        self._drained = False
         self._stopping = False
         self._child = subprocess.Popen(
             command,
             env=environment,
             pass_fds=inherited,
+            stdout=output,
+            stderr=output,
             start_new_session=True,
             preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509 (no thread runs yet)
         )
@@ -48,6 +63,8 @@ class Server:
     def wait(self) -> int:
         """Its exit code; as a shell has it, 128 + N for one that died of signal N."""
         code = self._child.wait()
+        if self._drained:
+            return 0
         return code if code >= 0 else 128 - code
 
     def stop_on_signals(self) -> None:
@@ -55,15 +72,18 @@ class Server:
             signal.signal(number, self._on_signal)
 
     def stop(self) -> None:
-        """Asks it to finish; the second time, or after the grace, kills it with its steps."""
+        """Begins to stop it; called again, kills it with its steps."""
         if self._stopping:
             self._kill()
             return
         self._stopping = True
+        threading.Thread(target=self._finish, daemon=True).start()
+
+    def _finish(self) -> None:
+        self._drained = self._drain()
         self._child.terminate()
-        timer = threading.Timer(self._grace_seconds, self._kill)
-        timer.daemon = True
-        timer.start()
+        time.sleep(self._grace_seconds)
+        self._kill()
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +26,16 @@ pytestmark = pytest.mark.e2e
 LAUNCH = Path(__file__).parents[2] / "server" / "launch.py"
 # The step imports the package that our steps share: the stub finds it without PYTHONPATH.
 MODEL = """
+import pathlib
+import time
 import engine
 import triton_python_backend_utils as pb
 
 class TritonPythonModel:
     def execute(self, requests):
+        if b"slow" in pb.get_input_tensor_by_name(requests[0], "IN").as_numpy():
+            pathlib.Path(__file__).with_name("started").touch()
+            time.sleep(1)
         return [pb.InferenceResponse([pb.Tensor("OUT", pb.get_input_tensor_by_name(r, "IN").as_numpy())])
                 for r in requests]
 """
@@ -147,6 +154,25 @@ def test_serves_until_it_is_told_to_stop(repository: Path) -> None:
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait(timeout=30) == 0
         assert not _regions(server.process.pid)
+
+
+def test_a_running_request_ends_before_the_server_does(repository: Path) -> None:
+    with _launched(repository) as server, ThreadPoolExecutor() as pool:
+        answer = pool.submit(server.generate, "slow")
+        assert _eventually((repository / "echo_step/1/started").exists)
+        server.process.send_signal(signal.SIGTERM)
+        assert answer.result() == "slow"
+        assert server.process.wait(timeout=30) == 0
+
+
+def test_an_idle_connection_does_not_hold_the_stop_up(repository: Path) -> None:
+    with _launched(repository) as server:
+        idle = http.client.HTTPConnection("127.0.0.1", server.ports["http"])
+        idle.request("GET", "/v2/health/ready")
+        assert idle.getresponse().read() == b""
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(timeout=20) == 0
+        idle.close()
 
 
 def test_a_killed_launcher_leaves_no_server(repository: Path) -> None:

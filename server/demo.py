@@ -1,0 +1,149 @@
+"""The main job, shown: start the server, stream an answer over gRPC and over HTTP, stop it.
+
+Run by `make demo`. The server lives no longer than this program, however that ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from launcher.control import Control
+from launcher.ports import free_port, is_free
+from launcher.process import Server
+
+ROOT = Path(__file__).resolve().parent.parent
+LOG = ROOT / ".cache" / "demo.log"
+HOST = "127.0.0.1"
+QUESTION = "What is the capital of France?"
+READY_SECONDS = 120
+EXIT_SECONDS = 5
+# The launcher's own time to stop, and some.
+STOP_SECONDS = EXIT_SECONDS + 10
+LOG_LINES = 25
+
+
+class DemoFailed(Exception):
+    """Says which step failed; the log says why."""
+
+
+def _ports(wanted: Mapping[str, int]) -> dict[str, int]:
+    """The wanted ports, each replaced by a free one if it is taken."""
+    ports = {name: port if is_free(HOST, port) else free_port(HOST) for name, port in wanted.items()}
+    for name, port in ports.items():
+        if port != wanted[name]:
+            print(f"port {wanted[name]} is in use: {name} takes {port} instead")
+    return ports
+
+
+def _start(model: str, ports: Mapping[str, int]) -> Server:
+    command = [sys.executable, str(ROOT / "server" / "launch.py"), "--model", model]
+    command += ["--exit-timeout", str(EXIT_SECONDS)]
+    for name, port in ports.items():
+        command += [f"--{name}-port", str(port)]
+    LOG.parent.mkdir(exist_ok=True)
+    with LOG.open("wb") as log:
+        return Server(command, os.environ, grace_seconds=STOP_SECONDS, output=log.fileno())
+
+
+def _wait_ready(server: Server, port: int) -> None:
+    control = Control(f"{HOST}:{port}")
+    began = time.monotonic()
+
+    def ready() -> bool:
+        seconds = time.monotonic() - began
+        if seconds > READY_SECONDS:
+            raise DemoFailed(f"the server is not ready after {READY_SECONDS} s")
+        if sys.stdout.isatty():
+            print(f"\rstarting the server: {seconds:.0f} s", end="", flush=True)
+        return control.is_ready()
+
+    if not sys.stdout.isatty():
+        print("starting the server", flush=True)
+    if not server.wait_ready(ready):
+        raise DemoFailed("the server ended before it was ready")
+    print(f"\rthe server is ready after {time.monotonic() - began:.1f} s", flush=True)
+
+
+def _show(title: str, command: Sequence[str]) -> None:
+    """Prints the command and runs it, its output unaltered. Raises DemoFailed when it fails."""
+    print(f"\n{title}\n$ {shlex.join([Path(command[0]).name, *command[1:]])}", flush=True)
+    code = subprocess.run(command, check=False).returncode
+    print(flush=True)
+    if code != 0:
+        raise DemoFailed(f"{Path(command[0]).name} ended with code {code}")
+
+
+def _ask_over_grpc(model: str, ports: Mapping[str, int]) -> None:
+    halimede = str(Path(sys.executable).parent / "halimede")
+    options = ["--url", f"{HOST}:{ports['grpc']}", "--model", model, "--temperature", "0"]
+    _show("the client, over gRPC:", [halimede, "generate", *options, "--chat", QUESTION])
+
+
+def _ask_over_http(model: str, ports: Mapping[str, int]) -> None:
+    curl = shutil.which("curl")
+    if curl is None:
+        print("curl is not installed: the same over HTTP is left out")
+        return
+    url = f"http://{HOST}:{ports['http']}/v2/models/{model}/generate_stream"
+    messages = json.dumps([{"role": "user", "content": QUESTION}])
+    body = json.dumps({"messages": messages, "stream": True, "temperature": 0})
+    _show("the same over HTTP:", [curl, "--silent", "--show-error", "--fail", "-N", url, "-d", body])
+
+
+def _next_steps(ports: Mapping[str, int]) -> str:
+    return (
+        "the server is stopped. Next:\n"
+        "  make serve    keep it running\n"
+        "  make chat     talk to it, from another terminal\n"
+        f"  http://{HOST}:{ports['metrics']}/metrics has its metrics while it runs\n"
+        "  make test     run every test"
+    )
+
+
+def demonstrate(model: str, wanted: Mapping[str, int]) -> None:
+    ports = _ports(wanted)
+    server = _start(model, ports)
+    try:
+        _wait_ready(server, ports["http"])
+        _ask_over_grpc(model, ports)
+        _ask_over_http(model, ports)
+    finally:
+        server.stop()
+        server.wait()
+    print(_next_steps(ports))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Start the server, stream an answer, stop it.")
+    parser.add_argument("--model", default="smollm2", metavar="NAME")
+    for service, port in {"http": 8000, "grpc": 8001, "metrics": 8002}.items():
+        parser.add_argument(f"--{service}-port", type=int, default=port, metavar="PORT")
+    return parser.parse_args()
+
+
+def main() -> None:
+    found = _options()
+    wanted = {"http": found.http_port, "grpc": found.grpc_port, "metrics": found.metrics_port}
+    # So that the server is stopped as on Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        demonstrate(found.model, wanted)
+    except KeyboardInterrupt:
+        sys.exit("\nstopped")
+    except DemoFailed as failure:
+        tail = "\n".join(LOG.read_text(errors="replace").splitlines()[-LOG_LINES:])
+        sys.exit(f"\n{failure}; the end of {LOG.relative_to(ROOT)}:\n{tail}")
+
+
+if __name__ == "__main__":
+    main()
