@@ -17,6 +17,7 @@ from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from engine.errors import InvalidArgument, shown
+from engine.request import is_unicode, parse_json
 
 ROLES: Final = ("system", "user", "assistant")
 MAX_MESSAGES: Final = 1024
@@ -30,10 +31,7 @@ class Message:
 
 def parse_messages(text: str) -> tuple[Message, ...]:
     """A JSON list of {"role", "content"}; raises InvalidArgument that names what is wrong, and where."""
-    try:
-        items = json.loads(text)
-    except ValueError as error:
-        raise InvalidArgument("messages", f"{shown(text)}, not JSON: {error}") from None
+    items = parse_json("messages", text)
     if not isinstance(items, list) or not 1 <= len(items) <= MAX_MESSAGES:
         problem = f"{shown(text)}, must be a JSON list of 1 to {MAX_MESSAGES} messages"
         raise InvalidArgument("messages", problem)
@@ -52,11 +50,6 @@ def _message(index: int, item: object) -> Message:
     if not is_unicode(content):
         raise InvalidArgument(f"{field}.content", "has a lone surrogate, must be Unicode text")
     return Message(role, content)
-
-
-def is_unicode(text: str) -> bool:
-    """JSON can spell half a surrogate pair, which no encoding can carry on."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 class ChatTemplate:

@@ -16,6 +16,7 @@ Every message reads `CODE: field: value, limit`; clients parse that form.
 
 from __future__ import annotations
 
+import reprlib
 from typing import ClassVar
 
 
@@ -72,6 +73,6 @@ class InternalError(ServerFault):
 
 def shown(value: object, limit: int = 40) -> str:
     """A value as an error message shows it: short, and printable whatever the client sent."""
-    text = value if isinstance(value, str) else repr(value)
+    text = value if isinstance(value, str) else reprlib.repr(value)
     text = text if len(text) <= limit else text[: limit - 1] + "…"
     return text if text.isprintable() and text else repr(text)

@@ -18,6 +18,7 @@ from engine.errors import InvalidArgument, shown
 MAX_SEED: Final = 2**64 - 1
 MAX_LOGPROBS: Final = 20
 MAX_BIASED_TOKENS: Final = 1024
+MAX_TOKEN_ID: Final = 2**31 - 1
 
 
 class FinishReason(StrEnum):
@@ -65,6 +66,9 @@ LIMITS: Final[Mapping[str, Limit]] = {
     "seed": Limit(int, 0, MAX_SEED),
     "num_logprobs": Limit(int, 0, MAX_LOGPROBS),
 }
+_OPTIONAL: Final = ("seed", "num_logprobs")
+_TOKEN: Final = Limit(int, 0, MAX_TOKEN_ID)
+_BIAS: Final = Limit(float, -100, 100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +93,15 @@ class Sampling:
     def __post_init__(self) -> None:
         for field, limit in LIMITS.items():
             value = getattr(self, field)
-            if value is not None:
+            if value is not None or field not in _OPTIONAL:
                 limit.check(field, value)
+        for token, bias in self.logit_bias:
+            _TOKEN.check("logit_bias", token)
+            _BIAS.check("logit_bias", bias)
+        for word in self.stop_words:
+            _check_stop_word(word)
+        if not isinstance(self.ignore_eos, bool):
+            raise InvalidArgument("ignore_eos", f"{shown(self.ignore_eos)}, must be true or false")
         if self.min_tokens > self.max_tokens:
             problem = f"{self.min_tokens}, must not exceed max_tokens {self.max_tokens}"
             raise InvalidArgument("min_tokens", problem)
@@ -100,12 +111,27 @@ class Sampling:
         return self.temperature == 0.0 or self.top_k == 1
 
 
+def _check_stop_word(word: object) -> None:
+    if not isinstance(word, str) or not word or not is_unicode(word):
+        raise InvalidArgument("stop_words", f"{shown(word)}, must be Unicode text of at least 1 character")
+
+
+def is_unicode(text: str) -> bool:
+    """JSON can spell half a surrogate pair, which no encoding can carry on."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def parse_json(field: str, text: str) -> Any:
+    """Raises InvalidArgument for text that is not JSON, or nested too deeply to be read."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument(field, f"{shown(text)}, not JSON: {error}") from None
+
+
 def parse_logit_bias(text: str, vocab_size: int) -> tuple[tuple[int, float], ...]:
     """`{"token id": bias}` as JSON to pairs; raises InvalidArgument for anything else."""
-    try:
-        table = json.loads(text)
-    except ValueError as error:
-        raise InvalidArgument("logit_bias", f"{shown(text)}, not JSON: {error}") from None
+    table = parse_json("logit_bias", text)
     if not isinstance(table, dict):
         raise InvalidArgument("logit_bias", f"{shown(text)}, must be a JSON object of token id to bias")
     if len(table) > MAX_BIASED_TOKENS:
@@ -115,10 +141,11 @@ def parse_logit_bias(text: str, vocab_size: int) -> tuple[tuple[int, float], ...
 
 
 def _bias(token: str, bias: object, vocab_size: int) -> tuple[int, float]:
-    if not (token.isascii() and token.isdigit() and int(token) < vocab_size):
+    plain = token.isascii() and token.isdigit() and len(token) <= len(str(vocab_size))
+    if not (plain and str(int(token)) == token and int(token) < vocab_size):
         problem = f"token {shown(token)}, must be a token id in [0, {vocab_size - 1}]"
         raise InvalidArgument("logit_bias", problem)
-    Limit(float, -100, 100).check("logit_bias", bias)
+    _BIAS.check("logit_bias", bias)
     assert isinstance(bias, int | float)
     return int(token), float(bias)
 
@@ -148,18 +175,34 @@ class Request:
     @classmethod
     def from_json(cls, text: str, prompt: tuple[int, ...]) -> Request:
         """Raises InvalidArgument when the text is not what `to_json` writes, or out of its limits."""
+        fields = parse_json("request", text)
         try:
-            fields = json.loads(text)
             sampling = fields.pop("sampling")
             sampling["stop_words"] = tuple(sampling.get("stop_words", ()))
             sampling["logit_bias"] = tuple((i, b) for i, b in sampling.get("logit_bias", ()))
             fields["returns"] = tuple(fields.get("returns", ()))
+            _check_envelope(fields)
             return cls(prompt=prompt, sampling=Sampling(**sampling), **fields)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InvalidArgument("request", f"{shown(text)}, not a request: {error}") from None
 
 
-_ENVELOPE: Final = ("stream", "arrival_ns", "deadline_ns", "timeout_us", "returns", "ensemble")
+_ENVELOPE: Final[Mapping[str, Any]] = {
+    "stream": bool,
+    "arrival_ns": int,
+    "deadline_ns": int | None,
+    "timeout_us": int | None,
+    "returns": tuple,
+    "ensemble": bool,
+}
+
+
+def _check_envelope(fields: Mapping[str, Any]) -> None:
+    for name, kind in _ENVELOPE.items():
+        if name in fields and not isinstance(fields[name], kind):
+            raise InvalidArgument(name, f"{shown(fields[name])}, must be of type {kind}")
+    if not all(isinstance(name, str) for name in fields["returns"]):
+        raise InvalidArgument("returns", f"{shown(fields['returns'])}, must be names of outputs")
 
 
 def sampling_from(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> Sampling:
