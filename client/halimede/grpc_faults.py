@@ -67,7 +67,13 @@ def _transport_error(details: str, target: Target) -> HalimedeError | None:
     if any(phrase in text for phrase in _NEVER_CONNECTED):
         if "socket closed" in text or "http1.x" in text:
             details = f"it does not speak gRPC; if that is the HTTP port, say http://{target.address}"
-        return ConnectionFailed(f"no server at {target.address}: {details}")
+            return ConnectionFailed(f"no server at {target.address}: {details}")
+        return ConnectionFailed(f"no server at {target.address}: {_reason(details)}")
     if any(phrase in text for phrase in _BROKEN):
         return ConnectionLost(f"connection to {target.address} lost: {details}")
     return None
+
+
+def _reason(details: str) -> str:
+    """The last of the causes that gRPC strings together."""
+    return details.rsplit(": ", 1)[-1].rstrip("]")

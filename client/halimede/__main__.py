@@ -1,0 +1,3 @@
+from halimede.cli import app
+
+app(prog_name="halimede")

@@ -1,0 +1,5 @@
+"""The command `halimede`."""
+
+from halimede.cli.app import app
+
+__all__ = ["app"]

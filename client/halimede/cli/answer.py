@@ -1,0 +1,76 @@
+"""halimede generate: one answer."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from halimede.cli.output import print_json, show_figures, write
+from halimede.cli.session import Session
+from halimede.results import Chunk
+from halimede.sampling import Message, Sampling
+
+__all__ = ["generate"]
+
+
+def generate(
+    session: Session,
+    sampling: Sampling,
+    prompt: Annotated[str, typer.Argument(help="The prompt; - reads it from stdin.")],
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Send it as a user's message, not as bare text.")
+    ] = False,
+    system: Annotated[str | None, typer.Option(help="A system message before it; implies --chat.")] = None,
+    stream: Annotated[
+        bool | None,
+        typer.Option("--stream/--no-stream", help="Default: stream where the output is a terminal."),
+    ] = None,
+) -> None:
+    """Answer one prompt. Ctrl-C ends it on the server too.
+
+    [dim]halimede generate "Once upon a time" --max-tokens 40 --temperature 0.8 --seed 7[/]
+
+    [dim]halimede generate --chat "What is the capital of France?" --json[/]
+    """
+    text = sys.stdin.read() if prompt == "-" else prompt
+    messages = _messages(text, system) if chat or system is not None else None
+    bare = text if messages is None else None
+    if stream is None:
+        stream = sys.stdout.isatty() and not session.json
+    (_stream if stream else _whole)(session, bare, messages, sampling)
+
+
+def _messages(text: str, system: str | None) -> list[Message]:
+    question = Message(role="user", content=text)
+    return [question] if system is None else [Message(role="system", content=system), question]
+
+
+def _whole(session: Session, prompt: str | None, messages: list[Message] | None, sampling: Sampling) -> None:
+    with session.client() as client:
+        answer = client.generate(prompt, messages=messages, sampling=sampling)
+    if session.json:
+        print_json(answer)
+        return
+    write(answer.text + "\n")
+
+
+def _stream(session: Session, prompt: str | None, messages: list[Message] | None, sampling: Sampling) -> None:
+    show = print_json if session.json else _write_text
+    with (
+        session.client() as client,
+        client.stream(prompt, messages=messages, sampling=sampling) as chunks,
+    ):
+        try:
+            for chunk in chunks:
+                show(chunk)
+        finally:
+            if chunks.generation.text and not session.json:
+                write("\n")
+    if not session.json:
+        show_figures(chunks.generation)
+
+
+def _write_text(chunk: Chunk) -> None:
+    write(chunk.text)

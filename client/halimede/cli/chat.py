@@ -1,0 +1,135 @@
+"""halimede chat: a conversation."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from halimede.cli.conversation import Conversation
+from halimede.cli.output import show_error, show_figures, write
+from halimede.cli.session import Session
+from halimede.errors import HalimedeError, Unavailable
+from halimede.results import Generation
+from halimede.sampling import Sampling
+
+if TYPE_CHECKING:
+    from halimede._sync.client import Client
+
+__all__ = ["chat"]
+
+HELP = """\
+/system TEXT  set the system message; alone, show it
+/reset        forget the conversation
+/exit         leave, as Ctrl-D does
+Ctrl-C ends an answer, on the server too."""
+
+
+def chat(
+    session: Session,
+    sampling: Sampling,
+    system: Annotated[str | None, typer.Option(help="The system message.")] = None,
+) -> None:
+    """Talk to a model. Ctrl-C ends an answer, Ctrl-D leaves, /help tells more.
+
+    [dim]halimede chat --system "You are terse." --temperature 0.7[/]
+    """
+    with session.client() as client:
+        health = client.health()
+        if not health.ok:
+            raise Unavailable.of("model", session.model, "is not ready")
+        Chat(session, client, sampling, Conversation(system)).run()
+
+
+class Chat:
+    """The loop: read a line, answer it. Off a terminal the first error ends it."""
+
+    def __init__(
+        self, session: Session, client: Client, sampling: Sampling, conversation: Conversation
+    ) -> None:
+        self._session = session
+        self._client = client
+        self._sampling = sampling
+        self._conversation = conversation
+        self._interactive = session.tools.is_interactive()
+        self._console = Console(stderr=True, highlight=False)
+
+    def run(self) -> None:
+        if self._interactive:
+            _edit_lines()
+            self._say(f"{self._session.model} at {self._session.url}; /help tells the commands")
+        while (line := self._read()) is not None:
+            word, _, rest = line.partition(" ")
+            if word == "/exit":
+                return
+            if word.startswith("/"):
+                self._obey(word, rest.strip())
+            elif line:
+                self._answer(line)
+
+    def _read(self) -> str | None:
+        """The next line; None at the end."""
+        try:
+            return self._session.tools.read_line("> " if self._interactive else "").strip()
+        except EOFError:
+            if self._interactive:
+                write("\n")
+            return None
+        except KeyboardInterrupt:
+            if not self._interactive:
+                raise
+            self._say("\nCtrl-D or /exit leaves")
+            return ""
+
+    def _obey(self, word: str, rest: str) -> None:
+        match word:
+            case "/reset":
+                self._conversation.reset()
+                self._say("forgotten")
+            case "/system":
+                if rest:
+                    self._conversation.system = rest
+                self._say(f"system: {self._conversation.system or 'none'}")
+            case "/help":
+                self._say(HELP)
+            case _:
+                self._say(f"no command {word}; /help tells them")
+
+    def _answer(self, question: str) -> None:
+        messages = self._conversation.asking(question)
+        stream = self._client.chat_stream(messages, sampling=self._sampling)
+        try:
+            with stream:
+                for chunk in stream:
+                    write(chunk.text)
+        except KeyboardInterrupt:
+            if not self._interactive:
+                raise
+        except HalimedeError as error:
+            if not self._interactive:
+                raise
+            if stream.generation.text:
+                write("\n")
+            show_error(error)
+            return
+        self._keep(question, stream.generation)
+
+    def _keep(self, question: str, answer: Generation) -> None:
+        """A cancelled answer is kept as far as the user has read it."""
+        write("\n")
+        if self._interactive:
+            show_figures(answer)
+        self._conversation.add(question, answer.text)
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, style="dim", markup=False)
+
+
+def _edit_lines() -> None:
+    """Loading readline gives `input` its line editing and history, where Python has it."""
+    try:
+        importlib.import_module("readline")
+    except ImportError:
+        return

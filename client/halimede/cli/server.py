@@ -1,0 +1,69 @@
+"""halimede models, health and metrics: what a server says of itself."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from halimede.cli.exits import Exit
+from halimede.cli.output import print_json
+from halimede.cli.session import Session
+from halimede.results import ModelInfo, Sample
+
+__all__ = ["health", "metrics", "models"]
+
+
+def models(session: Session) -> None:
+    """List the models of the server."""
+    with session.client() as client:
+        found = client.models()
+    if session.json:
+        print_json(found)
+        return
+    table = Table("model", "version", "state", "backend", "steps", box=None, pad_edge=False)
+    for model in found:
+        table.add_row(*_row(model))
+    Console(highlight=False).print(table)
+
+
+def _row(model: ModelInfo) -> tuple[str, ...]:
+    state = f"{model.state}: {model.reason}" if model.reason else model.state
+    return model.name, model.version, state, model.backend or "", " > ".join(model.steps)
+
+
+def health(session: Session) -> None:
+    """Tell whether the server and the model are ready; exit code 3 if not."""
+    with session.client() as client:
+        found = client.health()
+    if session.json:
+        print_json(found)
+    else:
+        versions = ", ".join(found.model_versions)
+        print(f"server  {'ready' if found.ready else 'live' if found.live else 'not live'}", end="")
+        print(f"  {found.server_name} {found.server_version} at {session.url}")
+        print(f"model   {'ready' if found.model_ready else 'not ready'}  {found.model} {versions}")
+    if not found.ok:
+        raise typer.Exit(Exit.UNAVAILABLE)
+
+
+def metrics(
+    session: Session,
+    prefix: Annotated[str, typer.Argument(help="Show the metrics whose names begin so.")] = "halimede_",
+) -> None:
+    """Show the server's metrics (buckets of histograms with --json only)."""
+    with session.client() as client:
+        samples = [s for s in client.metrics().samples if s.name.startswith(prefix)]
+    if session.json:
+        print_json(samples)
+        return
+    for sample in samples:
+        if not sample.name.endswith("_bucket"):
+            print(_line(sample))
+
+
+def _line(sample: Sample) -> str:
+    labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
+    return f"{sample.name}{{{labels}}} {sample.value:g}"
