@@ -37,7 +37,7 @@ class InputLimits:
         """From the parameters of config.pbtxt; raises SettingsError for what is no positive whole number."""
         fields = {name: parameters[name] for name in cls.__slots__ if name in parameters}
         for name, text in fields.items():
-            if not text.isdecimal() or int(text) < 1:
+            if not text.isdecimal() or len(text) > 20 or int(text) < 1:
                 raise SettingsError(name, f"{shown(text)}, must be a whole number of at least 1")
         return cls(**{name: int(text) for name, text in fields.items()})
 

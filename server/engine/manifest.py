@@ -57,7 +57,7 @@ def read_manifest(folder: Path) -> Manifest:
     except OSError as error:
         problem = f"cannot read {path.name} ({error.strerror}); build the model first: make engines"
         raise ArtifactError("manifest", problem) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtifactError("manifest", f"not JSON ({error}); build the model again") from None
     version = data.get("manifest_version") if isinstance(data, dict) else None
     if version != MANIFEST_VERSION:
@@ -67,7 +67,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise ArtifactError("manifest", problem)
     try:
         return _manifest(folder, data)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError("manifest", f"incomplete: {error!r}; build the model again") from None
 
 
@@ -75,9 +75,10 @@ def _manifest(folder: Path, data: dict[str, Any]) -> Manifest:
     generation = dict(data["generation"])
     eos = frozenset(generation.pop("eos_token_ids"))
     shape = ModelShape(**{field: data["model"][field] for field in ModelShape.__slots__})
+    files = {name: {key: file[key] for key in ("sha256", "bytes")} for name, file in data["files"].items()}
     return Manifest(
         folder, data["name"], data["task"], data["precision"], shape, generation, eos,
-        dict(data["tokenizer"]), data["files"],
+        dict(data["tokenizer"]), files,
     )  # fmt: skip
 
 

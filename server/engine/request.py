@@ -60,7 +60,7 @@ LIMITS: Final[Mapping[str, Limit]] = {
     "min_p": Limit(float, 0, 1),
     "top_k": Limit(int, 0, 2**31 - 1),
     # Further down, a penalised logit would leave the range of float32.
-    "repetition_penalty": Limit(float, 0.01, 10),
+    "repetition_penalty": Limit(float, 0.001, 10),
     "frequency_penalty": Limit(float, -2, 2),
     "presence_penalty": Limit(float, -2, 2),
     "seed": Limit(int, 0, MAX_SEED),

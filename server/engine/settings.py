@@ -24,6 +24,7 @@ _RANGES: Final = {
     "prefill_chunk": (1, 2**20),
     "heartbeat_ms": (10, 60_000),
 }
+_MAX_DIGITS: Final = 20
 # What the weights' working memory, the tokenizer and the rest of the server need beside the KV cache.
 _MEMORY_SHARE: Final = 0.8
 
@@ -56,7 +57,7 @@ def read_settings(parameters: Mapping[str, str]) -> Settings:
 
 def _number(name: str, text: str) -> int:
     low, high = _RANGES[name]
-    if not text.strip().isdecimal() or not low <= int(text) <= high:
+    if not text.strip().isdecimal() or len(text) > _MAX_DIGITS or not low <= int(text) <= high:
         raise SettingsError(name, f"{shown(text)}, must be a whole number in [{low}, {high}]")
     return int(text)
 

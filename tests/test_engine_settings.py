@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from engine.errors import SettingsError
+from engine.manifest import ModelShape
+from engine.settings import _RANGES, Settings, check_fit, free_memory, read_settings
+
+SHAPE = ModelShape(layers=2, kv_heads=3, head_dim=4, vocab_size=10, max_positions=100)
+SLOT = 2 * 4 * 2 * 3 * 4  # bytes of one position: keys and values of 4 bytes, 2 layers, 3 heads of 4
+
+
+def test_without_parameters_there_are_defaults() -> None:
+    assert read_settings({}) == Settings(16, 2048, 0, 64, 0, 128, 500)
+
+
+def test_parameters_are_read_and_others_left_alone() -> None:
+    assert read_settings({"slots": " 4 ", "max_queue": "2", "other": "x"}) == Settings(slots=4, max_queue=2)
+
+
+@pytest.mark.parametrize("name", _RANGES)
+def test_the_ends_of_every_range(name: str) -> None:
+    low, high = _RANGES[name]
+    for value in (low, high):
+        assert getattr(read_settings({name: str(value)}), name) == value
+    for value in (low - 1, high + 1):
+        with pytest.raises(SettingsError) as caught:
+            read_settings({name: str(value)})
+        assert str(caught.value) == f"INVALID_ARG: {name}: {value}, must be a whole number in [{low}, {high}]"
+
+
+@pytest.mark.parametrize("text", ["", "many", "1.5", "1e3", "-1", "0x10", "²", "9" * 5000])
+def test_what_is_no_number_is_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match=r"^INVALID_ARG: slots: .*must be a whole number in \[1, 1024\]$"):
+        read_settings({"slots": text})
+
+
+def test_zero_threads_are_all_cores() -> None:
+    assert Settings().thread_count == len(os.sched_getaffinity(0))
+    assert Settings(threads=3).thread_count == 3
+
+
+def test_a_context_longer_than_the_models_is_refused() -> None:
+    check_fit(Settings(slots=1, max_context=100), SHAPE, 2**30)
+    with pytest.raises(SettingsError, match=r"^INVALID_ARG: max_context: 101, must be at most 100 "):
+        check_fit(Settings(slots=1, max_context=101), SHAPE, 2**30)
+
+
+def test_the_cache_of_all_slots_must_fit_the_budget() -> None:
+    settings = Settings(slots=10, max_context=100, kv_budget_bytes=1000 * SLOT)
+    check_fit(settings, SHAPE, 2**30)
+    tight = Settings(slots=10, max_context=100, kv_budget_bytes=1000 * SLOT - 1)
+    with pytest.raises(SettingsError) as caught:
+        check_fit(tight, SHAPE, 2**30)
+    assert str(caught.value) == (
+        "INVALID_ARG: kv_budget_bytes: 10 slots of 100 positions need 192,000 bytes, "
+        "the limit is 191,999; 9 slots fit"
+    )
+
+
+def test_without_a_budget_four_fifths_of_free_memory_may_be_used() -> None:
+    settings = Settings(slots=8, max_context=100)
+    check_fit(settings, SHAPE, 1000 * SLOT)
+    with pytest.raises(SettingsError, match="the limit is 153,599"):
+        check_fit(settings, SHAPE, 1000 * SLOT - 1)
+
+
+def test_a_budget_beyond_free_memory_is_refused() -> None:
+    settings = Settings(slots=2, max_context=100, kv_budget_bytes=2**40)
+    check_fit(settings, SHAPE, 200 * SLOT)
+    with pytest.raises(SettingsError, match="1 slots fit"):
+        check_fit(settings, SHAPE, 200 * SLOT - 1)
+
+
+def machine(folder: Path, available_kb: int, limit: str | None, used: int = 0) -> tuple[Path, Path]:
+    meminfo = folder / "meminfo"
+    meminfo.write_text(f"MemTotal: 99999999 kB\nMemFree: 1 kB\nMemAvailable: {available_kb} kB\n")
+    cgroup = folder / "cgroup"
+    cgroup.mkdir()
+    if limit is not None:
+        (cgroup / "memory.max").write_text(limit + "\n")
+        (cgroup / "memory.current").write_text(f"{used}\n")
+    return meminfo, cgroup
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "free"),
+    [
+        (None, 0, 8_192_000),
+        ("max", 5, 8_192_000),
+        ("1000000", 400_000, 600_000),
+        ("900000000000", 0, 8_192_000),
+        ("1000", 5000, 0),
+    ],
+)
+def test_free_memory_is_what_machine_and_control_group_leave(
+    tmp_path: Path, limit: str | None, used: int, free: int
+) -> None:
+    assert free_memory(*machine(tmp_path, 8000, limit, used)) == free
+
+
+def test_this_machine_has_memory() -> None:
+    assert free_memory() > 0
