@@ -25,6 +25,11 @@ class Projection:
     columns: int
     biases: tuple[str, ...] = ()
 
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        weights = zip(self.parts, self.rows, strict=True)
+        biases = zip(self.biases, self.rows, strict=bool(self.biases))
+        return {name: (rows, self.columns) for name, rows in weights} | {b: (rows,) for b, rows in biases}
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -39,6 +44,12 @@ class Layer:
     gate_up: Projection
     down: Projection
     window: int | None
+
+    def tensors(self, hidden_size: int, head_dim: int) -> dict[str, tuple[int, ...]]:
+        norms = {self.input_norm: (hidden_size,), self.post_norm: (hidden_size,)}
+        norms |= {norm: (head_dim,) for norm in (self.q_norm, self.k_norm) if norm is not None}
+        products = (self.qkv, self.output, self.gate_up, self.down)
+        return norms | {name: shape for p in products for name, shape in p.tensors().items()}
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,17 @@ class Architecture:
     head: Projection
     layers: tuple[Layer, ...]
 
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every tensor the model is made of."""
+        shapes: dict[str, tuple[int, ...]] = {
+            self.embedding: (self.vocab_size, self.hidden_size),
+            self.final_norm: (self.hidden_size,),
+            **self.head.tensors(),
+        }
+        for layer in self.layers:
+            shapes |= layer.tensors(self.hidden_size, self.head_dim)
+        return shapes
+
 
 def describe(config: Mapping[str, Any]) -> Architecture:
     """The architecture of a config.json; Unsupported names what cannot be built."""
@@ -68,7 +90,10 @@ def describe(config: Mapping[str, Any]) -> Architecture:
         raise Unsupported(f"model family {family!r} is not supported: {', '.join(FAMILIES)} are")
     if config.get("hidden_act", "silu") != "silu":
         raise Unsupported(f"activation {config['hidden_act']!r} is not supported: silu is")
-    return _Reader(family, config).architecture()
+    try:
+        return _Reader(family, config).architecture()
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        raise BadInput(f"config.json: is damaged: {type(error).__name__}: {error}") from error
 
 
 class _Reader:
@@ -132,9 +157,7 @@ class _Reader:
                 self._hidden,
                 self._flag("mlp_bias"),
             ),
-            down=_projection(
-                [f"{at}.mlp.down_proj"], (self._hidden,), ffn, self._flag("mlp_bias")
-            ),
+            down=_projection([f"{at}.mlp.down_proj"], (self._hidden,), ffn, self._flag("mlp_bias")),
             window=self._window(index),
         )
 
@@ -145,11 +168,11 @@ class _Reader:
         if self._family != "mistral" and not self._flag("use_sliding_window"):
             return None
         types = self._config.get("layer_types")
-        if types is not None:
-            slides = types[index] == "sliding_attention"
-        else:
+        if types is None:
             slides = index >= self._config.get("max_window_layers", 0)
-        return int(window) if slides else None
+        else:
+            slides = types[index] == "sliding_attention"
+        return self._count("sliding_window") if slides else None
 
     def _count(self, key: str, default: int | None = None) -> int:
         value = self._config.get(key)
@@ -168,9 +191,7 @@ class _Reader:
         return bool(self._config.get(key, False))
 
 
-def _projection(
-    stems: list[str], rows: tuple[int, ...], columns: int, biased: bool
-) -> Projection:
+def _projection(stems: list[str], rows: tuple[int, ...], columns: int, biased: bool) -> Projection:
     weights = tuple(f"{stem}.weight" for stem in stems)
     return Projection(weights, rows, columns, tuple(f"{s}.bias" for s in stems) if biased else ())
 

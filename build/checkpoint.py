@@ -12,8 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from build.errors import BadInput
+from build.errors import BadInput, Unsupported
 from build.quantise import Blocks, Floats
+
+# Tensors that follow from others: old checkpoints saved the rotary frequencies, and tied heads.
+_DERIVED = ("rotary_emb.inv_freq", "lm_head.weight")
 
 
 @dataclass(frozen=True)
@@ -64,3 +67,15 @@ class Checkpoint:
         if found.shape != shape:
             raise BadInput(f"checkpoint: {name} has shape {found.shape}, config.json says {shape}")
         return found
+
+    def require_exactly(self, tensors: Mapping[str, tuple[int, ...]]) -> None:
+        """BadInput unless the weights are these: one left over is a part nobody would compute."""
+        for name, shape in tensors.items():
+            self.weight(name, shape)
+        unknown = sorted(set(self.weights) - set(tensors))
+        unknown = [name for name in unknown if not name.endswith(_DERIVED)]
+        if unknown:
+            raise Unsupported(
+                f"checkpoint: {unknown[0]} and {len(unknown) - 1} more tensors have no place in a"
+                f" {self.config.get('model_type')} model"
+            )

@@ -43,6 +43,9 @@ def main(arguments: Sequence[str]) -> int:
     except BuildError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted: nothing was published", file=sys.stderr)
+        return 130
     print(_summary(result, time.monotonic() - started))
     return 0
 
@@ -114,6 +117,7 @@ def _build(options: argparse.Namespace) -> Result:
         TimeElapsedColumn(),
         console=Console(stderr=True),
         transient=True,
+        disable=not sys.stderr.isatty(),
     ) as bars:
         return build_engine(
             recipe,

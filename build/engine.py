@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import onnx_ir as ir
 from build import verify
 from build.architecture import Architecture, describe
 from build.checkpoint import Checkpoint
+from build.dialects.encoding import require_blocks
 from build.dialects.onnxruntime.graph import Positions, build_graph
 from build.dialects.onnxruntime.store import Store
 from build.dialects.onnxruntime.weight_file import WeightFile
@@ -54,13 +54,16 @@ def build_engine(
     with _space_errors(repository), staged(target, force) as slot:
         checkpoint = open_source(recipe.source)
         architecture = describe(checkpoint.config)
-        _require_template(recipe, checkpoint)
+        _require_buildable(recipe, checkpoint, architecture)
         content = _fill(slot.staging, recipe, checkpoint, architecture, progress, verify_tokens)
         _publish(slot, recipe.name, repository)
     return Result(target, content)
 
 
-def _require_template(recipe: Recipe, checkpoint: Checkpoint) -> None:
+def _require_buildable(recipe: Recipe, checkpoint: Checkpoint, architecture: Architecture) -> None:
+    """All that can be refused before the long work."""
+    checkpoint.require_exactly(architecture.tensors())
+    require_blocks(checkpoint, recipe.precision)
     if recipe.task is Task.CHAT and checkpoint.tokenizer.chat_template is None:
         raise BadInput('the checkpoint has no chat template: set task = "complete", or add one')
 
@@ -79,6 +82,7 @@ def _fill(
     advance = progress.stage("verify", len(architecture.layers) + len(ids))
     every = folder / _ALL_POSITIONS
     quality = verify.measure(checkpoint, architecture, every, ids, advance)
+    verify.require_same_graph(every, folder / _GRAPH, architecture, ids[0])
     every.unlink()
     verify.require(quality, recipe.limit())
     content = manifest(recipe, checkpoint, architecture, quality, folder)
@@ -88,10 +92,7 @@ def _fill(
 
 def _write_tokenizer(folder: Path, checkpoint: Checkpoint, architecture: Architecture) -> None:
     files = checkpoint.tokenizer
-    try:
-        table = token_bytes(files.json, architecture.vocab_size)
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError) as error:
-        raise BadInput(f"tokenizer.json: is damaged: {error}") from error
+    table = token_bytes(files.json, architecture.vocab_size)
     (folder / "tokenizer.json").write_bytes(files.json)
     (folder / "tokens.bin").write_bytes(encode_table(table))
     if files.chat_template is not None:

@@ -41,10 +41,10 @@ def manifest(
         "task": recipe.task.value,
         "dialect": "onnxruntime",
         "precision": recipe.precision.value,
-        "source": {**origin, "licence": origin["licence"] or recipe.licence},
+        "source": {**origin, "licence": recipe.licence or origin["licence"]},
         "recipe": recipe.resolved(),
         "tools": {"python": platform.python_version()} | {t: metadata.version(t) for t in _TOOLS},
-        "model": _model(architecture, checkpoint),
+        "model": _model(architecture),
         "generation": generation(checkpoint),
         "tokenizer": {
             "bos_token": checkpoint.tokenizer.bos_token,
@@ -64,7 +64,7 @@ def _file(path: Path) -> Json:
     return {"sha256": sha256(path), "bytes": path.stat().st_size}
 
 
-def _model(architecture: Architecture, checkpoint: Checkpoint) -> Json:
+def _model(architecture: Architecture) -> Json:
     return {
         "family": architecture.family,
         "layers": len(architecture.layers),
@@ -75,7 +75,7 @@ def _model(architecture: Architecture, checkpoint: Checkpoint) -> Json:
         "vocab_size": architecture.vocab_size,
         "max_positions": architecture.max_positions,
         "kv_dtype": "float32",
-        "parameters": sum(math.prod(weight.shape) for weight in checkpoint.weights.values()),
+        "parameters": sum(map(math.prod, architecture.tensors().values())),
     }
 
 

@@ -30,30 +30,29 @@ class Slot:
         self._previous = target.with_name(f"{target.name}.previous")
 
     def occupied(self) -> bool:
-        return self.target.is_dir() and any(
-            path.name != _PLACEHOLDER for path in self.target.iterdir()
-        )
+        return self.target.is_dir() and any(path.name != _PLACEHOLDER for path in self.target.iterdir())
 
     def recover(self) -> None:
         """Puts right what a killed build left: call with the lock held."""
         if self._previous.is_dir() and not self.occupied():
-            os.replace(self._previous, self.target)
+            self._previous.replace(self.target)
         for stale in (self.staging, self._previous):
-            shutil.rmtree(stale, ignore_errors=False) if stale.exists() else None
+            if stale.exists():
+                shutil.rmtree(stale)
 
     def publish(self) -> None:
         """The staged folder becomes the target."""
         _flush(self.staging)
         occupied = self.occupied()
         if occupied:
-            os.replace(self.target, self._previous)
+            self.target.replace(self._previous)
         elif self.target.is_dir():
             shutil.rmtree(self.target)
         try:
-            os.replace(self.staging, self.target)
+            self.staging.replace(self.target)
         except OSError:
             if occupied:
-                os.replace(self._previous, self.target)
+                self._previous.replace(self.target)
             raise
         _flush_entry(self.target.parent)
         if occupied:
@@ -101,7 +100,7 @@ def write_new(path: Path, content: bytes) -> None:
     try:
         part.write_bytes(content)
         _flush_entry(part)
-        os.replace(part, path)
+        part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 

@@ -85,7 +85,8 @@ def quantise(matrix: Floats, bits: int, block_size: int) -> Blocks:
 
 
 def _int8_scales(blocks: Floats) -> Floats:
-    return np.abs(blocks).max(axis=2) / np.float32(127)
+    largest: Floats = np.abs(blocks).max(axis=2)
+    return largest / np.float32(127)
 
 
 def _int4_scales(blocks: Floats) -> Floats:
@@ -97,8 +98,8 @@ def _int4_scales(blocks: Floats) -> Floats:
 def _levels(blocks: Floats, scales: Floats, bits: int) -> Bytes:
     zero = 1 << (bits - 1)
     inverse = np.divide(np.float32(1), scales, out=np.zeros_like(scales), where=scales != 0)
-    levels = np.rint(blocks * inverse[:, :, None]) + np.float32(zero)
-    return np.clip(levels, 0, 2 * zero - 1).astype(np.uint8)
+    levels: Floats = np.rint(blocks * inverse[:, :, None]) + np.float32(zero)
+    return levels.clip(0, 2 * zero - 1).astype(np.uint8)
 
 
 def stack(parts: Sequence[Blocks]) -> Blocks:

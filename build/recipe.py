@@ -42,7 +42,7 @@ class Limits:
 _LIMITS = {
     "fp32": Limits(logit_error=0.01, perplexity=1.0005, agreement=0.995),
     "int8": Limits(perplexity=1.02, agreement=0.90),
-    "int4": Limits(perplexity=1.60, agreement=0.60),
+    "int4": Limits(perplexity=1.25, agreement=0.70),
     "gguf": Limits(perplexity=1.02, agreement=0.90),
 }
 

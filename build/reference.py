@@ -53,7 +53,8 @@ class _Reference:
         """Root mean square over the last axis."""
         weight = self._checkpoint.weight(name, (values.shape[-1],)).read()
         mean_square = np.mean(values * values, axis=-1, keepdims=True, dtype=np.float32)
-        return values / np.sqrt(mean_square + np.float32(self._arch.norm_epsilon)) * weight
+        normed: Floats = values / np.sqrt(mean_square + np.float32(self._arch.norm_epsilon)) * weight
+        return normed
 
     def _attention(self, layer: Layer, hidden: Floats) -> Floats:
         query, key, value = (self._heads(part) for part in self._project(layer.qkv, hidden))
@@ -113,5 +114,6 @@ def _mask(positions: int, window: int | None) -> Floats:
 
 
 def _softmax(scores: Floats) -> Floats:
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return weights / weights.sum(axis=-1, keepdims=True)
+    weights: Floats = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    return weights

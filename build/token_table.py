@@ -14,7 +14,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from build.errors import BuildError, Unsupported
+from build.errors import BadInput, BuildError, Unsupported
 
 _MAGIC = b"HLTK"
 _VERSION = 1
@@ -28,17 +28,28 @@ _SAMPLES = (
 
 
 def token_bytes(tokenizer_json: bytes, count: int) -> list[bytes]:
-    """Bytes per id for at least `count` ids; Unsupported names a decoder that cannot be tabulated."""
-    tokenizer = Tokenizer.from_str(tokenizer_json.decode())
-    to_bytes = _converter(json.loads(tokenizer_json)["decoder"])
+    """Bytes per id, for `count` ids; Unsupported names a decoder that cannot be tabulated."""
+    tokenizer = load_tokenizer(tokenizer_json)
+    to_bytes = _converter(json.loads(tokenizer_json).get("decoder"))
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
-    table = [b""] * max(count, max(vocabulary.values()) + 1)
+    highest = max(vocabulary.values())
+    if highest >= count:
+        raise BadInput(f"tokenizer.json: has an id {highest}, config.json a vocab_size of {count}")
+    table = [b""] * count
     for token, index in vocabulary.items():
         table[index] = to_bytes(token)
     for index, added in tokenizer.get_added_tokens_decoder().items():
         table[index] = b"" if added.special else added.content.encode()
     _check(tokenizer, table)
     return table
+
+
+def load_tokenizer(tokenizer_json: bytes) -> Tokenizer:
+    """BadInput when the file is damaged."""
+    try:
+        return Tokenizer.from_str(tokenizer_json.decode())
+    except Exception as error:  # the library raises nothing narrower
+        raise BadInput(f"tokenizer.json: is damaged: {error}") from error
 
 
 def encode_table(table: Sequence[bytes]) -> bytes:
@@ -56,9 +67,9 @@ def _converter(decoder: Any) -> Callable[[str], bytes]:
     if kinds == ["ByteLevel"]:
         return _byte_level
     replaces = {"type": "Replace", "pattern": {"String": _METASPACE}, "content": " "}
-    if kinds[0] == "Metaspace" or steps[0] == replaces:
-        if set(kinds[1:]) <= {"ByteFallback", "Fuse", "Strip"}:
-            return _metaspace
+    spaces = kinds[0] == "Metaspace" or steps[0] == replaces
+    if spaces and set(kinds[1:]) <= {"ByteFallback", "Fuse", "Strip"}:
+        return _metaspace
     raise Unsupported(
         f"tokenizer.json: decoder {' + '.join(kinds)} is not supported: ByteLevel, Metaspace and"
         " Replace with ByteFallback are"

@@ -178,6 +178,6 @@ def _mapping(kind: str, key: str, value: str) -> str:
 
 def _parameters(parameters: Mapping[str, tuple[str, str]]) -> str:
     return "\n".join(
-        f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}  # {about}'
+        f'# {about}\nparameters {{ key: "{key}" value {{ string_value: "{value}" }} }}'
         for key, (value, about) in parameters.items()
     )

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from build import reference
 from build.architecture import Architecture
@@ -18,9 +17,12 @@ from build.dialects.onnxruntime.session import Session
 from build.errors import BuildError
 from build.quantise import Floats, Ids
 from build.recipe import Limits
+from build.token_table import load_tokenizer
 
 DEFAULT_TOKENS = 6 * 512
 _WINDOW = 512
+# Products of one row and of many round differently, by far less than a wrong cache would show.
+_SAME_GRAPH = 0.05
 
 
 @dataclass(frozen=True)
@@ -40,16 +42,17 @@ class Quality:
 
 
 def windows(tokenizer_json: bytes, max_positions: int, tokens: int) -> Ids:
-    """Ids [windows, positions] of Python's own documentation: about `tokens` of them."""
-    tokenizer = Tokenizer.from_str(tokenizer_json.decode())
+    """Ids [windows, positions], spread evenly over Python's own documentation: about `tokens` of them."""
+    tokenizer = load_tokenizer(tokenizer_json)
     topics = pydoc_data.topics.topics
     text = "\n\n".join(topics[name] for name in sorted(topics))
     length = min(_WINDOW, max_positions, tokens)
-    ids = tokenizer.encode(text[: 16 * tokens], add_special_tokens=False).ids
+    ids = np.array(tokenizer.encode(text, add_special_tokens=False).ids, np.int64)
     count = min(max(1, tokens // length), len(ids) // length)
     if length < 2 or count < 1:
         raise BuildError(f"verify: {len(ids)} tokens of text for windows of {length}: too few")
-    return np.array(ids[: count * length], np.int64).reshape(count, length)
+    starts = np.arange(count) * (len(ids) // count)
+    return ids[starts[:, None] + np.arange(length)]
 
 
 def measure(
@@ -91,6 +94,20 @@ def require(quality: Quality, limits: Limits) -> None:
     faults = [fault for fault in over if fault]
     if faults:
         raise BuildError(f"quality: {'; '.join(faults)}: nothing was published")
+
+
+def require_same_graph(every: Path, serving: Path, architecture: Architecture, ids: Ids) -> None:
+    """The graph that is served, prefilled in two chunks and one decode step, scores as the verified one."""
+    expected = Session(every, architecture, len(ids)).prefill(0, ids)[-1]
+    session = Session(serving, architecture, len(ids))
+    half = len(ids) // 2
+    for chunk in (ids[:half], ids[half:-1]):
+        if len(chunk):
+            session.prefill(0, chunk)
+    actual = session.decode(ids[-1:])[0]
+    error = float(np.abs(actual - expected).max())
+    if not error <= _SAME_GRAPH * float(np.abs(expected).max()):
+        raise BuildError(f"verify: {serving.name} strays by {error:.3g} when it decodes over a past")
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,35 @@
-"""How a projection's weights are stored at a precision: dense fp32, or blocks."""
+"""How a projection's weights are stored at a precision: dense fp32, or blocks.
+
+Rounding every weight to 4 bits raised the perplexity of SmolLM2-135M by 35 %. Three products do the
+most harm and stay in 8 bits at int4: the head, the product that makes v, and the one back from the
+feed-forward, whose inputs have the largest outliers. That leaves 10 %.
+"""
 
 from __future__ import annotations
+
+from enum import Enum
 
 import numpy as np
 
 from build.architecture import Projection
 from build.checkpoint import Checkpoint, Weight
+from build.errors import BadInput
 from build.quantise import Blocks, Floats, Precision, quantise, stack
 
+# The finest blocks MatMulNBits runs fast; activations are quantised by the same blocks.
 BLOCK_SIZE = 32
 
 
-def encode(checkpoint: Checkpoint, projection: Projection, precision: Precision) -> Floats | Blocks:
+class Role(Enum):
+    """What rounding a product costs: at int4, SENSITIVE ones keep 8 bits."""
+
+    SENSITIVE = "sensitive"
+    ROBUST = "robust"
+
+
+def encode(
+    checkpoint: Checkpoint, projection: Projection, precision: Precision, role: Role
+) -> Floats | Blocks:
     """The stacked rows of the projection's parts."""
     weights = [
         checkpoint.weight(name, (rows, projection.columns))
@@ -19,16 +37,26 @@ def encode(checkpoint: Checkpoint, projection: Projection, precision: Precision)
     ]
     if precision is Precision.FP32:
         return np.concatenate([weight.read() for weight in weights])
-    return stack([_blocks(weight, precision) for weight in weights])
+    bits = 4 if precision is Precision.INT4 and role is Role.ROBUST else 8
+    return stack([_blocks(weight, precision, bits) for weight in weights])
 
 
-def _blocks(weight: Weight, precision: Precision) -> Blocks:
+def _blocks(weight: Weight, precision: Precision, bits: int) -> Blocks:
     if precision is Precision.GGUF and weight.read_blocks is not None:
         return weight.read_blocks()
-    return quantise(weight.read(), 4 if precision is Precision.INT4 else 8, BLOCK_SIZE)
+    return quantise(weight.read(), bits, BLOCK_SIZE)
+
+
+def require_blocks(checkpoint: Checkpoint, precision: Precision) -> None:
+    """BadInput when there is nothing that `gguf` could carry over."""
+    if precision is not Precision.GGUF:
+        return
+    if not any(weight.read_blocks for weight in checkpoint.weights.values()):
+        raise BadInput("precision gguf: the source holds no Q4_0 or Q8_0 blocks: take int8")
 
 
 def bias(checkpoint: Checkpoint, projection: Projection) -> Floats | None:
+    """The stacked biases of the projection's parts."""
     if not projection.biases:
         return None
     pairs = zip(projection.biases, projection.rows, strict=True)

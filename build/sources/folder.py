@@ -74,17 +74,14 @@ def _shards(folder: Path) -> list[Path]:
 def _weights(path: Path) -> dict[str, Weight]:
     try:
         with safe_open(path, framework="np") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no dict: it does not iterate)
             found = {name: (tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()}
     except (SafetensorError, OSError) as error:
         raise BadInput(f"{path}: is cut short or damaged ({error}): fetch it again") from error
     for name, (_, dtype) in found.items():
         if dtype not in _DTYPES:
             raise Unsupported(f"{path}: {name} is {dtype}: {', '.join(_DTYPES)} are supported")
-    return {
-        name: Weight(shape=shape, read=partial(_read, path, name))
-        for name, (shape, _) in found.items()
-    }
+    return {name: Weight(shape=shape, read=partial(_read, path, name)) for name, (shape, _) in found.items()}
 
 
 def _read(path: Path, name: str) -> Floats:

@@ -17,9 +17,9 @@ from gguf.quants import dequantize
 from numpy.typing import NDArray
 
 from build.checkpoint import Checkpoint, Origin, Weight
+from build.digest import sha256
 from build.errors import BadInput, Unsupported
 from build.quantise import Blocks, Floats
-from build.digest import sha256
 from build.sources.gguf_tokenizer import tokenizer_files
 
 _FAMILY = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
@@ -105,9 +105,7 @@ def _required(metadata: Metadata, key: str) -> Any:
     return metadata[key]
 
 
-def _rope_scaling(
-    arch: str, metadata: Metadata, tensors: list[ReaderTensor]
-) -> dict[str, Any] | None:
+def _rope_scaling(arch: str, metadata: Metadata, tensors: list[ReaderTensor]) -> dict[str, Any] | None:
     factors = [tensor for tensor in tensors if tensor.name == _ROPE_FACTORS]
     if factors:
         return {"rope_type": "factors", "factors": _values(factors[0]).tolist()}
@@ -156,9 +154,7 @@ def _weight(tensor: ReaderTensor, order: NDArray[np.intp] | None) -> Weight:
     return Weight(
         shape=tuple(int(n) for n in reversed(tensor.shape)),
         read=partial(_ordered_values, tensor, order),
-        read_blocks=(
-            partial(_blocks, tensor, order) if tensor.tensor_type in block_types else None
-        ),
+        read_blocks=(partial(_blocks, tensor, order) if tensor.tensor_type in block_types else None),
     )
 
 

@@ -16,9 +16,7 @@ def open_package(name: str, version: str | None) -> Checkpoint:
         distribution = metadata.distribution(name)
     except metadata.PackageNotFoundError as error:
         wanted = f"{name}=={version}" if version else name
-        raise BadInput(
-            f"package {name} is not installed: run `pip install --no-deps {wanted}`"
-        ) from error
+        raise BadInput(f"package {name} is not installed: run `pip install --no-deps {wanted}`") from error
     if version is not None and distribution.version != version:
         raise BadInput(
             f"package {name} is {distribution.version}, the recipe needs {version}:"

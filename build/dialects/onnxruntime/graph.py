@@ -40,9 +40,7 @@ def build_graph(architecture: Architecture, model: StoredModel, positions: Posit
 
 
 class _GraphBuilder:
-    def __init__(
-        self, architecture: Architecture, model: StoredModel, positions: Positions
-    ) -> None:
+    def __init__(self, architecture: Architecture, model: StoredModel, positions: Positions) -> None:
         self._arch = architecture
         self._model = model
         self._positions = positions
@@ -162,9 +160,7 @@ class _GraphBuilder:
         active = self._op("QuickGelu", [gate], f"{name}_silu", {"alpha": 1.0}, _CONTRIB)
         return self._project(self._op("Mul", [active, up], f"{name}_gated"), layer.down)
 
-    def _project(
-        self, hidden: ir.Value, stored: StoredProjection, name: str | None = None
-    ) -> ir.Value:
+    def _project(self, hidden: ir.Value, stored: StoredProjection, name: str | None = None) -> ir.Value:
         name = name or f"{stored.name}_product"
         if stored.scales is None:
             return self._dense(hidden, stored, name)

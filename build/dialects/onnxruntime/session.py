@@ -17,9 +17,7 @@ _CPU = ("cpu", 0)
 class Session:
     """`rows` sequences of up to `capacity` positions; `lengths` holds how many each has."""
 
-    def __init__(
-        self, graph: Path, architecture: Architecture, capacity: int, rows: int = 1
-    ) -> None:
+    def __init__(self, graph: Path, architecture: Architecture, capacity: int, rows: int = 1) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 3
         self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
@@ -34,11 +32,13 @@ class Session:
 
     def prefill(self, row: int, ids: NDArray[np.int64]) -> Floats:
         """Logits [1 or seq, vocab] after appending the ids to one row."""
-        return self._run(slice(row, row + 1), ids[None, :])[0]
+        logits: Floats = self._run(slice(row, row + 1), ids[None, :])[0]
+        return logits
 
     def decode(self, ids: NDArray[np.int64]) -> Floats:
         """Logits [n, vocab] after appending one id to each of the first n rows."""
-        return self._run(slice(0, len(ids)), ids[:, None])[:, -1]
+        logits: Floats = self._run(slice(0, len(ids)), ids[:, None])[:, -1]
+        return logits
 
     def reset(self) -> None:
         self.lengths[:] = 0

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from build.architecture import Architecture, Layer, Projection
 from build.checkpoint import Checkpoint
-from build.dialects.encoding import bias, encode
+from build.dialects.encoding import Role, bias, encode
 from build.dialects.onnxruntime.weight_file import WeightFile
 from build.quantise import Blocks, Floats, Precision
 
@@ -86,17 +86,17 @@ class Store:
         head = self.architecture.head
         if self.architecture.tied_head and self.precision is Precision.FP32:
             return _dense("head", embedding, None, head)
-        return self._projection("head", head)
+        return self._projection("head", head, Role.SENSITIVE)
 
     def _layer(self, name: str, layer: Layer) -> StoredLayer:
         return StoredLayer(
             input_norm=self._norm(layer.input_norm, self.architecture.hidden_size),
-            qkv=self._projection(f"{name}_qkv", layer.qkv),
+            qkv=self._projection(f"{name}_qkv", layer.qkv, Role.SENSITIVE),
             qk_norms=self._qk_norms(layer),
-            output=self._projection(f"{name}_output", layer.output),
+            output=self._projection(f"{name}_output", layer.output, Role.ROBUST),
             post_norm=self._norm(layer.post_norm, self.architecture.hidden_size),
-            gate_up=self._projection(f"{name}_gate_up", layer.gate_up),
-            down=self._projection(f"{name}_down", layer.down),
+            gate_up=self._projection(f"{name}_gate_up", layer.gate_up, Role.ROBUST),
+            down=self._projection(f"{name}_down", layer.down, Role.SENSITIVE),
             window=layer.window,
         )
 
@@ -109,10 +109,10 @@ class Store:
     def _norm(self, name: str, size: int) -> ir.Value:
         return self.file.add(name, self.checkpoint.weight(name, (size,)).read())
 
-    def _projection(self, name: str, projection: Projection) -> StoredProjection:
+    def _projection(self, name: str, projection: Projection, role: Role) -> StoredProjection:
         offsets = bias(self.checkpoint, projection)
         stored_bias = None if offsets is None else self.file.add(f"{name}_bias", offsets)
-        encoded = encode(self.checkpoint, projection, self.precision)
+        encoded = encode(self.checkpoint, projection, self.precision, role)
         if isinstance(encoded, Blocks):
             return self._blocks(name, encoded, stored_bias)
         return _dense(name, self.file.add(f"{name}_weight", encoded), stored_bias, projection)
