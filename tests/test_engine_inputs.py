@@ -102,7 +102,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "messages too long": ({"messages": b"[" * 101}, "messages: 101 bytes, must be at most 100"),
     "messages not JSON": ({"messages": b"[{"}, "messages: [{, not JSON: "),
     "messages empty": ({"messages": b""}, "messages: '', not JSON: "),
-    "messages not a list": ({"messages": b'{"a": 1}'}, 'messages: {"a": 1}, must be a JSON list of 1 to 1024'),
+    "messages not a list": ({"messages": b'{"a": 1}'}, 'messages: {"a": 1}, must be a JSON list of 1 to '),
     "no messages": ({"messages": b"[]"}, "messages: [], must be a JSON list of 1 to 1024 messages"),
     "messages not UTF-8": ({"messages": b"\xff"}, "messages: not UTF-8 at byte 0"),
     "max_tokens 0": ({"max_tokens": 0}, "max_tokens: 0, must be a whole number in [1, 2147483647]"),

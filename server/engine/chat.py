@@ -1,7 +1,7 @@
 """Chat messages to a prompt, through the model's own template, in a sandbox.
 
 A template comes with a checkpoint: it may compute text and nothing else, so it runs in jinja2's immutable
-sandbox. The names that transformers gives to templates are there: raise_exception, strftime_now, tojson.
+sandbox. It has what transformers gives it: raise_exception, strftime_now, tojson, the generation block.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from datetime import datetime
 from typing import Any, Final, NoReturn
 
 import jinja2
-from jinja2.ext import loopcontrols
+from jinja2.ext import Extension, loopcontrols
+from jinja2.nodes import Node
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from engine.errors import InvalidArgument, shown
@@ -52,12 +54,22 @@ def _message(index: int, item: object) -> Message:
     return Message(role, content)
 
 
+class _Generation(Extension):
+    """The block `generation` marks the assistant's tokens for training; here it is what it holds."""
+
+    tags = {"generation"}  # noqa: RUF012 (declared so by jinja2)
+
+    def parse(self, parser: Parser) -> list[Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
 class ChatTemplate:
     """Raises jinja2.TemplateError when the source is no template."""
 
     def __init__(self, source: str, special: Mapping[str, str | None]) -> None:
         environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
         )
         environment.globals.update(raise_exception=_refuse, strftime_now=_now)
         environment.filters["tojson"] = _to_json
@@ -68,10 +80,12 @@ class ChatTemplate:
         """The prompt that ends where the assistant's answer begins; raises InvalidArgument when refused."""
         turns = [{"role": message.role, "content": message.content} for message in messages]
         try:
-            return self._template.render(messages=turns, add_generation_prompt=True, **self._special)
-        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
+            return self._template.render(
+                messages=turns, tools=None, documents=None, add_generation_prompt=True, **self._special
+            )
+        except Exception as error:  # a template computes what it likes, so it can fail in any way
             problem = f"the model's chat template refuses them: {shown(str(error), 200)}"
-            raise InvalidArgument("messages", problem) from None
+            raise InvalidArgument("messages", problem) from error
 
 
 def _refuse(message: str) -> NoReturn:
@@ -82,5 +96,5 @@ def _now(form: str) -> str:
     return datetime.now().astimezone().strftime(form)
 
 
-def _to_json(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+def _to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, **options)
