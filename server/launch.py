@@ -165,11 +165,10 @@ def _cache_roots() -> tuple[Path, ...]:
 def serve(options: Options) -> int:
     """Runs tritonserver until it ends; returns its exit code, 0 if it was stopped in order."""
     began = time.monotonic()
-    machine.check_platform(machine.this_platform())
     machine.check_shared_memory(shared_memory.FOLDER)
     models = models_to_serve(options.model_repository, options.models)
     python = this_interpreter()
-    triton = find_triton(os.environ, python)
+    triton = find_triton(os.environ, python, machine.this_platform())
     check_ports(options.host, options.ports)
     backends = assemble_backends(triton, SERVER, _cache_roots())
     if removed := shared_memory.remove_leftovers():

@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 
 from launcher.interpreter import Interpreter, library_folder, this_interpreter
+from launcher.machine import Platform
 from launcher.refusal import Refusal
 from launcher.triton import STUB, Triton, assemble_backends, find_triton
+
+HERE = Platform("Linux", "x86_64", "glibc", "2.36")
+ELSEWHERE = Platform("Linux", "aarch64", "glibc", "2.39")
 
 
 def _write(path: Path, text: str = "") -> Path:
@@ -57,7 +61,7 @@ def test_missing_libpython_names_the_package(python: Interpreter) -> None:
 
 
 def test_the_wheel_is_used_when_nothing_is_installed(python: Interpreter, no_server: dict[str, str]) -> None:
-    found = find_triton(no_server, python)
+    found = find_triton(no_server, python, HERE)
     assert found.server.parts[-2:] == ("bin", "tritonserver")
     assert found.stub is not None
     assert found.stub.parent.name == "3.11"
@@ -68,38 +72,43 @@ def test_an_installed_server_wins(python: Interpreter, tmp_path: Path) -> None:
     server = _write(tmp_path / "opt/bin/tritonserver")
     server.chmod(0o755)
     _write(tmp_path / "opt/backends/python" / STUB)
-    found = find_triton({"PATH": str(server.parent)}, python)
+    found = find_triton({"PATH": str(server.parent)}, python, ELSEWHERE)
     assert found == Triton(server, tmp_path / "opt/backends", None, ())
-    assert find_triton({"PATH": "", "TRITON_SERVER": str(server)}, python) == found
+    assert find_triton({"PATH": "", "TRITON_SERVER": str(server)}, python, ELSEWHERE) == found
 
 
 def test_an_installed_server_without_python_backend(python: Interpreter, tmp_path: Path) -> None:
     server = _write(tmp_path / "opt/bin/tritonserver")
     server.chmod(0o755)
     with pytest.raises(Refusal, match="no Python backend"):
-        find_triton({"TRITON_SERVER": str(server)}, python)
+        find_triton({"TRITON_SERVER": str(server)}, python, HERE)
 
 
 def test_no_server_anywhere(python: Interpreter, no_server: dict[str, str]) -> None:
     with pytest.raises(Refusal, match="make setup"):
-        find_triton(no_server, dataclasses.replace(python, packages=()))
+        find_triton(no_server, dataclasses.replace(python, packages=()), HERE)
 
 
 def test_a_python_without_stub(python: Interpreter, no_server: dict[str, str]) -> None:
     with pytest.raises(Refusal, match=r"no stub for Python 3\.14, only for 3\.9, 3\.11, 3\.12"):
-        find_triton(no_server, dataclasses.replace(python, version="3.14"))
+        find_triton(no_server, dataclasses.replace(python, version="3.14"), HERE)
+
+
+def test_the_wheel_is_for_one_platform(python: Interpreter, no_server: dict[str, str]) -> None:
+    with pytest.raises(Refusal, match="this is Linux aarch64"):
+        find_triton(no_server, python, ELSEWHERE)
 
 
 def test_numpy_2_is_refused(python: Interpreter, no_server: dict[str, str]) -> None:
     with pytest.raises(Refusal, match=r"numpy 2\.3\.1 is installed"):
-        find_triton(no_server, dataclasses.replace(python, numpy_version="2.3.1"))
+        find_triton(no_server, dataclasses.replace(python, numpy_version="2.3.1"), HERE)
 
 
 def test_backends_are_assembled_once(python: Interpreter, no_server: dict[str, str], tmp_path: Path) -> None:
     ours = tmp_path / "server"
     _write(ours / "backends/llm_engine/model.py")
     _write(ours / "engine/__init__.py")
-    triton = find_triton(no_server, python)
+    triton = find_triton(no_server, python, HERE)
     roots = (Path("/proc/not-writable"), tmp_path / "cache")
     folder = assemble_backends(triton, ours, roots)
     assert not (folder / "python" / "libtriton_python.so").is_symlink()

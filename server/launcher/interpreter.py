@@ -19,7 +19,7 @@ class Interpreter:
     packages: tuple[Path, ...]  # its site-packages
     library: str  # "libpython3.11.so.1.0"
     library_folders: tuple[Path, ...]  # where that may be
-    numpy_version: str
+    numpy_version: str | None
 
 
 def this_interpreter() -> Interpreter:
@@ -32,8 +32,15 @@ def this_interpreter() -> Interpreter:
         packages=tuple(dict.fromkeys(Path(sysconfig.get_path(name)) for name in ("purelib", "platlib"))),
         library=f"libpython{version}.so.1.0",
         library_folders=(folder, folder / multiarch, Path(sys.base_prefix, "lib")),
-        numpy_version=importlib.metadata.version("numpy"),
+        numpy_version=_installed_version("numpy"),
     )
+
+
+def _installed_version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def library_folder(python: Interpreter) -> Path:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.interpreter import Interpreter, library_folder
+from launcher.machine import Platform, check_platform
 from launcher.refusal import Refusal
 
 NGC_SERVER = Path("/opt/tritonserver/bin/tritonserver")
@@ -37,10 +38,13 @@ class Triton:
     libraries: tuple[Path, ...]  # for LD_LIBRARY_PATH
 
 
-def find_triton(environ: Mapping[str, str], python: Interpreter) -> Triton:
-    """Raises Refusal when there is none, or when it cannot run this Python's models."""
+def find_triton(environ: Mapping[str, str], python: Interpreter, platform: Platform) -> Triton:
+    """Raises Refusal when there is none, or when it cannot run here or not with this Python."""
     server = _installed_server(environ)
-    return _in_wheel(python) if server is None else _installed(server)
+    if server is not None:
+        return _installed(server)
+    check_platform(platform)
+    return _in_wheel(python)
 
 
 def assemble_backends(triton: Triton, server: Path, roots: tuple[Path, ...]) -> Path:
@@ -96,7 +100,9 @@ def _in_wheel(python: Interpreter) -> Triton:
     if not stub.is_file():
         known = ", ".join(sorted((path.name for path in stubs.iterdir()), key=_by_number))
         raise Refusal(f"this tritonserver has no stub for Python {python.version}, only for {known}")
-    if int(python.numpy_version.split(".")[0]) > 1:
+    if python.numpy_version is None:
+        raise Refusal("numpy is not installed: make setup")
+    if _by_number(python.numpy_version)[0] > 1:
         raise Refusal(NUMPY_2.format(version=python.numpy_version))
     wheel_libraries = home.parent.parent / "nvidia_pytriton.libs"
     return Triton(
@@ -108,7 +114,7 @@ def _in_wheel(python: Interpreter) -> Triton:
 
 
 def _by_number(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split("."))
+    return tuple(int(part) for part in version.split(".") if part.isdecimal())
 
 
 def _sources(triton: Triton, server: Path) -> list[tuple[str, int, int]]:
