@@ -21,7 +21,7 @@ __all__ = ["CHANNEL_OPTIONS", "raises_our_errors"]
 CHANNEL_OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),
-    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.initial_reconnect_backoff_ms", 20),
     ("grpc.max_reconnect_backoff_ms", 2000),
     ("grpc.min_reconnect_backoff_ms", int(CONNECT_S * 1000)),  # the time a connect may take
     ("grpc.max_receive_message_length", -1),
@@ -29,6 +29,7 @@ CHANNEL_OPTIONS = (
 )
 
 _NEVER_CONNECTED = ("failed to connect", "errors resolving", "dns resolution")
+_NOT_GRPC = ("socket closed", "http1.x", "failed parsing http/2")
 _BROKEN = (
     "socket closed",
     "connection reset",
@@ -65,7 +66,7 @@ def _our_error(error: Any, target: Target) -> HalimedeError:
 def _transport_error(details: str, target: Target) -> HalimedeError | None:
     text = details.lower()
     if any(phrase in text for phrase in _NEVER_CONNECTED):
-        if "socket closed" in text or "http1.x" in text:
+        if any(phrase in text for phrase in _NOT_GRPC):
             details = f"it does not speak gRPC; if that is the HTTP port, say http://{target.address}"
             return ConnectionFailed(f"no server at {target.address}: {details}")
         return ConnectionFailed(f"no server at {target.address}: {_reason(details)}")

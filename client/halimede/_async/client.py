@@ -160,8 +160,8 @@ class AsyncClient:
         replies = self._ready_transport().agenerate(replace(request, timeout_s=timeout_s))
         async with aclosing(replies) as chunks:
             async for chunk in chunks:
-                finished = chunk.finish_reason is not None
+                finished = chunk.finish_reason is not None or (finished and chunk.is_heartbeat)
                 if not chunk.is_heartbeat:
                     yield chunk
         if not finished:
-            raise ProtocolError("the answer ended without a last chunk")
+            raise ProtocolError("the answer did not end with a last chunk")

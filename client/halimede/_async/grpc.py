@@ -11,7 +11,6 @@ from google.protobuf.json_format import MessageToDict
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
-from halimede._async.metrics import fetch_metrics
 from halimede.errors import ServerError
 from halimede.grpc_faults import CHANNEL_OPTIONS, raises_our_errors
 from halimede.results import Chunk, Health, ModelInfo
@@ -98,6 +97,8 @@ class AsyncGrpcTransport:
             return None
 
     async def ametrics(self, timeout_s: float | None) -> str:
+        from halimede._async.metrics import fetch_metrics  # noqa: PLC0415 - it imports httpx
+
         return await fetch_metrics(self._metrics_url, timeout_s)
 
     async def _ask(self, method: str, message: Any, timeout_s: float | None) -> Any:

@@ -158,8 +158,8 @@ class Client:
         replies = self._ready_transport().generate(replace(request, timeout_s=timeout_s))
         with closing(replies) as chunks:
             for chunk in chunks:
-                finished = chunk.finish_reason is not None
+                finished = chunk.finish_reason is not None or (finished and chunk.is_heartbeat)
                 if not chunk.is_heartbeat:
                     yield chunk
         if not finished:
-            raise ProtocolError("the answer ended without a last chunk")
+            raise ProtocolError("the answer did not end with a last chunk")

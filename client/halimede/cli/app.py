@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
@@ -48,6 +47,8 @@ for function in (chat, generate, models, health, metrics):
 def _show_version(asked: bool) -> None:
     if not asked:
         return
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - it is slow
+
     try:
         print(f"halimede {version('halimede')}")
     except PackageNotFoundError:  # run from a source tree

@@ -65,22 +65,27 @@ class FakeGrpcServer(GRPCInferenceServiceServicer):  # type: ignore[misc]
     def ModelStreamInfer(self, requests: Any, context: Any) -> Iterator[Any]:
         self.requests += requests
         self.metadata.append(dict(context.invocation_metadata()))
-        left = threading.Event()
-        context.add_callback(left.set)
-        for step in self._turns.take():
-            if isinstance(step, ServerError):
-                context.abort(_status(step), f"in ensemble '{MODEL}', {step}")
-            elif step is Event.HANG:
-                left.wait()
+        over, answered = threading.Event(), threading.Event()
+
+        def end() -> None:
+            if not answered.is_set():
                 self.cancelled.set()
-                return
-            elif step is Event.DROP:
-                threading.Thread(target=self.stop).start()
-                left.wait()
-                return
+            over.set()
+
+        context.add_callback(end)
+        for step in self._turns.take():
+            if isinstance(step, Event):
+                if step is Event.DROP:
+                    answered.set()
+                    threading.Thread(target=self.stop).start()
+                over.wait()
+            elif isinstance(step, ServerError):
+                answered.set()
+                context.abort(_status(step), f"in ensemble '{MODEL}', {step}")
             else:
                 assert isinstance(step, Chunk), step
                 yield _response(step)
+        answered.set()
 
     def ServerLive(self, request: Any, context: Any) -> Any:
         return pb.ServerLiveResponse(live=True)

@@ -99,7 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         fake = self.server.fake
         fake.requests.append(json.loads(body))
-        fake.headers.append(dict(self.headers.items()))
+        fake.headers.append({name.lower(): value for name, value in self.headers.items()})
         steps = fake.turns.take()
         if self.path.endswith("/generate_stream"):
             self._stream(steps)
