@@ -73,6 +73,7 @@ class ChatTemplate:
         )
         environment.globals.update(raise_exception=_refuse, strftime_now=_now)
         environment.filters["tojson"] = _to_json
+        self.source = source
         self._template = environment.from_string(source)
         self._special = {name: token or "" for name, token in special.items()}
 

@@ -8,10 +8,12 @@ are whole, and the marker is taken out of what lies between them, which is encod
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -27,12 +29,16 @@ class PromptEncoder:
         self._template = template
         added = tokenizer.get_added_tokens_decoder()
         # A one-character token could not be broken up; no tokenizer we know has one.
-        self._special = {t.content: number for number, t in added.items() if t.special and len(t.content) > 1}
+        self._special = {
+            t.content: (number, t) for number, t in added.items() if t.special and len(t.content) > 1
+        }
         # Longest first: a special token that begins like another must not hide it.
         names = sorted(map(re.escape, self._special), key=len, reverse=True)
         self._pattern = re.compile("|".join(names)) if names else None
-        self._plain = Tokenizer.from_str(tokenizer.to_str())
-        self._plain.encode_special_tokens = True
+        self._first = Tokenizer.from_str(tokenizer.to_str())
+        # What follows a control token is not the beginning of the text, where some add a space.
+        self._later = Tokenizer.from_str(_without_first_prefix(tokenizer.to_str()))
+        self._first.encode_special_tokens = self._later.encode_special_tokens = True
 
     def encode_text(self, text: str) -> list[int]:
         """A raw prompt, as transformers encodes it: special tokens count, and the model's BOS is added."""
@@ -42,7 +48,7 @@ class PromptEncoder:
         """Raises InvalidArgument when the model has no chat template or its template refuses the messages."""
         if self._template is None:
             raise InvalidArgument("messages", "this model has no chat template, use text_input")
-        marker = _unused_character(messages)
+        marker = _unused_character(self._template.source, messages)
         quoted = tuple(Message(m.role, self._quote(m.content, marker)) for m in messages)
         return list(self._encode_rendered(self._template.render(quoted), marker))
 
@@ -55,16 +61,20 @@ class PromptEncoder:
         return content
 
     def _encode_rendered(self, text: str, marker: str) -> Iterator[int]:
-        position = 0
+        position, strip = 0, False
         for found in self._pattern.finditer(text) if self._pattern else ():
-            yield from self._encode_plain(text[position : found.start()], marker)
-            yield self._special[found[0]]
-            position = found.end()
-        yield from self._encode_plain(text[position:], marker)
+            token_id, token = self._special[found[0]]
+            before = text[position : found.start()].replace(marker, "")
+            before = before.lstrip() if strip else before
+            yield from self._encode_plain(before.rstrip() if token.lstrip else before, position)
+            yield token_id
+            position, strip = found.end(), token.rstrip
+        rest = text[position:].replace(marker, "")
+        yield from self._encode_plain(rest.lstrip() if strip else rest, position)
 
-    def _encode_plain(self, text: str, marker: str) -> list[int]:
-        text = text.replace(marker, "")
-        return list(self._plain.encode(text, add_special_tokens=False).ids) if text else []
+    def _encode_plain(self, text: str, position: int) -> list[int]:
+        tokenizer = self._later if position else self._first
+        return list(tokenizer.encode(text, add_special_tokens=False).ids) if text else []
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -74,8 +84,17 @@ def load_tokenizer(path: Path) -> Tokenizer:
         raise ArtifactError(path.name, f"not a tokenizer: {error}") from error
 
 
-def _unused_character(messages: tuple[Message, ...]) -> str:
-    used = {character for message in messages for character in message.content}
+def _without_first_prefix(tokenizer: str) -> str:
+    """The tokenizer (JSON) without a space that its pre-tokenizer puts before the text's first piece."""
+
+    def changed(step: dict[str, Any]) -> dict[str, Any]:
+        return step | {"prepend_scheme": "never"} if step.get("prepend_scheme") == "first" else step
+
+    return json.dumps(json.loads(tokenizer, object_hook=changed))
+
+
+def _unused_character(template: str, messages: tuple[Message, ...]) -> str:
+    used = {character for message in messages for character in message.content}.union(template)
     private = chain(range(0xE000, 0xF900), range(0xF0000, 0xFFFFE))
     free = next((c for c in map(chr, private) if c not in used), None)
     if free is None:
