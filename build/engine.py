@@ -15,12 +15,14 @@ from build import verify
 from build.architecture import Architecture, describe
 from build.checkpoint import Checkpoint
 from build.dialects.encoding import require_blocks
-from build.dialects.onnxruntime.graph import Positions, build_graph
+from build.dialects.onnxruntime.graph import Positions, build_graph, require_runnable
 from build.dialects.onnxruntime.store import Store
 from build.dialects.onnxruntime.weight_file import WeightFile
 from build.errors import BadInput, BuildError
 from build.manifest import MANIFEST_FILE, Json, encode_manifest, manifest
+from build.passes.smooth import smooth
 from build.publish import Slot, staged, write_new
+from build.quantise import Precision
 from build.recipe import Recipe, Task
 from build.token_table import encode_table, token_bytes
 from build.triton_config import configs
@@ -63,6 +65,7 @@ def build_engine(
 def _require_buildable(recipe: Recipe, checkpoint: Checkpoint, architecture: Architecture) -> None:
     """All that can be refused before the long work."""
     checkpoint.require_exactly(architecture.tensors())
+    require_runnable(architecture)
     require_blocks(checkpoint, recipe.precision)
     if recipe.task is Task.CHAT and checkpoint.tokenizer.chat_template is None:
         raise BadInput('the checkpoint has no chat template: set task = "complete", or add one')
@@ -77,7 +80,9 @@ def _fill(
     verify_tokens: int,
 ) -> Json:
     _write_tokenizer(folder, checkpoint, architecture)
-    _write_graphs(folder, recipe, checkpoint, architecture, progress)
+    _write_graphs(
+        folder, recipe, _prepared(recipe, checkpoint, architecture, progress), architecture, progress
+    )
     ids = verify.windows(checkpoint.tokenizer.json, architecture.max_positions, verify_tokens)
     advance = progress.stage("verify", len(architecture.layers) + len(ids))
     every = folder / _ALL_POSITIONS
@@ -88,6 +93,15 @@ def _fill(
     content = manifest(recipe, checkpoint, architecture, quality, folder)
     (folder / MANIFEST_FILE).write_bytes(encode_manifest(content))
     return content
+
+
+def _prepared(
+    recipe: Recipe, checkpoint: Checkpoint, architecture: Architecture, progress: Progress
+) -> Checkpoint:
+    """What is written: the same model, its ranges made easier where it will be rounded."""
+    if recipe.precision not in (Precision.INT8, Precision.INT4):
+        return checkpoint
+    return smooth(checkpoint, architecture, progress.stage("smooth", len(architecture.layers)))
 
 
 def _write_tokenizer(folder: Path, checkpoint: Checkpoint, architecture: Architecture) -> None:

@@ -14,14 +14,21 @@ from build.checkpoint import Checkpoint
 from build.quantise import Floats, Ids
 
 
+Observe = Callable[[str, Floats], None]
+
+
 def final_hidden(
-    checkpoint: Checkpoint, architecture: Architecture, windows: Ids, advance: Callable[[], None]
+    checkpoint: Checkpoint,
+    architecture: Architecture,
+    windows: Ids,
+    advance: Callable[[], None],
+    observe: Observe = lambda _norm, _values: None,
 ) -> Floats:
     """What the head is applied to, [windows, positions, hidden], for ids [windows, positions].
 
-    `advance` is called after each layer.
+    `advance` is called after each layer, `observe` with the name and the output of each norm.
     """
-    model = _Reference(checkpoint, architecture)
+    model = _Reference(checkpoint, architecture, observe)
     hidden = model.embed(windows)
     for layer in architecture.layers:
         hidden = model.layer(layer, hidden)
@@ -36,9 +43,10 @@ def head_weight(checkpoint: Checkpoint, architecture: Architecture) -> Floats:
 
 
 class _Reference:
-    def __init__(self, checkpoint: Checkpoint, architecture: Architecture) -> None:
+    def __init__(self, checkpoint: Checkpoint, architecture: Architecture, observe: Observe) -> None:
         self._checkpoint = checkpoint
         self._arch = architecture
+        self._observe = observe
 
     def embed(self, windows: Ids) -> Floats:
         shape = (self._arch.vocab_size, self._arch.hidden_size)
@@ -54,6 +62,7 @@ class _Reference:
         weight = self._checkpoint.weight(name, (values.shape[-1],)).read()
         mean_square = np.mean(values * values, axis=-1, keepdims=True, dtype=np.float32)
         normed: Floats = values / np.sqrt(mean_square + np.float32(self._arch.norm_epsilon)) * weight
+        self._observe(name, normed)
         return normed
 
     def _attention(self, layer: Layer, hidden: Floats) -> Floats:

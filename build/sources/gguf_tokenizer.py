@@ -1,13 +1,14 @@
 """tokenizer.json and chat template from the metadata of a GGUF file.
 
-A GGUF names the pre-tokeniser its vocabulary was trained with and leaves the rest to the reader;
-`_PRE` holds those that can be rebuilt exactly.
+`gpt2` vocabularies are byte-level BPE with merges; the file only names the pre-tokeniser, and `_PRE`
+holds those that can be rebuilt exactly. `llama` vocabularies are SentencePiece BPE: scores rank the
+pieces and the merges follow from them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from typing import Any
 
@@ -15,11 +16,16 @@ from build.checkpoint import TokenizerFiles
 from build.errors import BadInput, Unsupported
 
 Json = dict[str, Any]
+_SPACE = "\u2581"
 
 
 class _TokenType(IntEnum):
+    UNKNOWN = 2
     CONTROL = 3
     USER_DEFINED = 4
+
+
+_SPECIAL = (_TokenType.UNKNOWN, _TokenType.CONTROL)
 
 
 def _byte_level(use_regex: bool) -> Json:
@@ -66,19 +72,27 @@ _PRE: dict[str, Json] = {
 def tokenizer_files(metadata: Mapping[str, Any]) -> TokenizerFiles:
     """The tokenizer of a GGUF file in the form of the `tokenizers` library."""
     model = metadata.get("tokenizer.ggml.model")
-    if model != "gpt2":
-        raise Unsupported(f"GGUF tokenizer {model!r} is not supported: gpt2 is")
+    builders = {"gpt2": _byte_level_bpe, "llama": _sentencepiece_bpe}
+    if model not in builders:
+        raise Unsupported(f"GGUF tokenizer {model!r} is not supported: {', '.join(builders)} are")
+    content = builders[model](metadata)
     return TokenizerFiles(
-        json=json.dumps(_byte_level_bpe(metadata), ensure_ascii=False, indent=1).encode(),
+        json=json.dumps(content, ensure_ascii=False, indent=1).encode(),
         chat_template=metadata.get("tokenizer.chat_template"),
         bos_token=_named(metadata, "bos"),
         eos_token=_named(metadata, "eos"),
     )
 
 
+def _required(metadata: Mapping[str, Any], key: str) -> Any:
+    if f"tokenizer.ggml.{key}" not in metadata:
+        raise BadInput(f"GGUF metadata: tokenizer.ggml.{key} is missing")
+    return metadata[f"tokenizer.ggml.{key}"]
+
+
 def _named(metadata: Mapping[str, Any], role: str) -> str | None:
     index = metadata.get(f"tokenizer.ggml.{role}_token_id")
-    return None if index is None else str(metadata["tokenizer.ggml.tokens"][index])
+    return None if index is None else str(_required(metadata, "tokens")[index])
 
 
 def _byte_level_bpe(metadata: Mapping[str, Any]) -> Json:
@@ -86,34 +100,84 @@ def _byte_level_bpe(metadata: Mapping[str, Any]) -> Json:
     if pre not in _PRE:
         supported = ", ".join(_PRE)
         raise Unsupported(f"GGUF pre-tokeniser {pre!r} is not supported: {supported} are")
-    tokens = metadata["tokenizer.ggml.tokens"]
-    if "tokenizer.ggml.merges" not in metadata:
-        raise BadInput("GGUF metadata: tokenizer.ggml.merges is missing")
+    merges = [merge.split(" ") for merge in _required(metadata, "merges")]
+    tokens = _required(metadata, "tokens")
+    return {
+        **_frame(metadata, adds_bos=pre == "llama-bpe"),
+        "normalizer": {"type": "NFC"} if pre == "qwen2" else None,
+        "pre_tokenizer": _PRE[pre],
+        "decoder": _byte_level(use_regex=True),
+        "model": _bpe(tokens, merges, ignore_merges=pre == "llama-bpe"),
+    }
+
+
+def _sentencepiece_bpe(metadata: Mapping[str, Any]) -> Json:
+    """As transformers converts Llama 2: spaces become U+2581, unknown characters their bytes."""
+    tokens = _required(metadata, "tokens")
+    prefixed = metadata.get("tokenizer.ggml.add_space_prefix", True)
+    spaces = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
+    prefix = {"type": "Prepend", "prepend": _SPACE}
+    strip = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+    unspaced = {"type": "Replace", "pattern": {"String": _SPACE}, "content": " "}
+    decoders = [unspaced, {"type": "ByteFallback"}, {"type": "Fuse"}]
+    unknown = tokens[metadata.get("tokenizer.ggml.unknown_token_id", 0)]
+    return {
+        **_frame(metadata, adds_bos=True),
+        "normalizer": {"type": "Sequence", "normalizers": [prefix, spaces] if prefixed else [spaces]},
+        "pre_tokenizer": None,
+        "decoder": {"type": "Sequence", "decoders": [*decoders, strip] if prefixed else decoders},
+        "model": _bpe(
+            tokens,
+            derived_merges(tokens, _required(metadata, "scores")),
+            unk_token=unknown,
+            fuse_unk=True,
+            byte_fallback=True,
+        ),
+    }
+
+
+def derived_merges(tokens: Sequence[str], scores: Sequence[float]) -> list[tuple[str, str]]:
+    """Every split of a piece into two pieces, best score of the whole first; longer left parts first."""
+    ids = {token: index for index, token in enumerate(tokens)}
+    ranked = []
+    for token, score in zip(tokens, scores, strict=True):
+        for cut in range(1, len(token)):
+            left, right = token[:cut], token[cut:]
+            if left in ids and right in ids:
+                ranked.append((score, len(left), -ids[left], left, right))
+    ranked.sort(key=lambda entry: entry[:3], reverse=True)
+    return [(left, right) for *_, left, right in ranked]
+
+
+def _bpe(tokens: Sequence[str], merges: Sequence[Sequence[str]], **changes: Any) -> Json:
+    return {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": False,
+        "ignore_merges": False,
+        "vocab": {token: index for index, token in enumerate(tokens)},
+        "merges": [list(merge) for merge in merges],
+        **changes,
+    }
+
+
+def _frame(metadata: Mapping[str, Any], adds_bos: bool) -> Json:
+    """What both kinds share; `adds_bos` holds where the file does not say."""
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": _added(tokens, metadata.get("tokenizer.ggml.token_type", [])),
-        "normalizer": {"type": "NFC"} if pre == "qwen2" else None,
-        "pre_tokenizer": _PRE[pre],
-        "post_processor": _post_processor(metadata, default=pre == "llama-bpe"),
-        "decoder": {**_byte_level(use_regex=True), "add_prefix_space": True},
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": pre == "llama-bpe",
-            "vocab": {token: index for index, token in enumerate(tokens)},
-            "merges": [merge.split(" ") for merge in metadata["tokenizer.ggml.merges"]],
-        },
+        "added_tokens": _added_tokens(metadata),
+        "post_processor": _post_processor(metadata, adds_bos),
     }
 
 
-def _added(tokens: list[str], types: list[int]) -> list[Json]:
+def _added_tokens(metadata: Mapping[str, Any]) -> list[Json]:
+    types = _required(metadata, "token_type")
     return [
         {
             "id": index,
@@ -122,31 +186,23 @@ def _added(tokens: list[str], types: list[int]) -> list[Json]:
             "lstrip": False,
             "rstrip": False,
             "normalized": False,
-            "special": kind == _TokenType.CONTROL,
+            "special": kind in _SPECIAL,
         }
-        for index, (token, kind) in enumerate(zip(tokens, types, strict=False))
-        if kind in (_TokenType.CONTROL, _TokenType.USER_DEFINED)
+        for index, (token, kind) in enumerate(zip(_required(metadata, "tokens"), types, strict=True))
+        if kind in (*_SPECIAL, _TokenType.USER_DEFINED)
     ]
 
 
-def _post_processor(metadata: Mapping[str, Any], default: bool) -> Json | None:
+def _post_processor(metadata: Mapping[str, Any], adds_bos: bool) -> Json | None:
     bos = _named(metadata, "bos")
-    if bos is None or not metadata.get("tokenizer.ggml.add_bos_token", default):
+    if bos is None or not metadata.get("tokenizer.ggml.add_bos_token", adds_bos):
         return None
-    special = {"SpecialToken": {"id": bos, "type_id": 0}}
+    first = {"SpecialToken": {"id": bos, "type_id": 0}}
+    texts = [{"Sequence": {"id": name, "type_id": index}} for index, name in enumerate("AB")]
+    index = metadata["tokenizer.ggml.bos_token_id"]
     return {
         "type": "TemplateProcessing",
-        "single": [special, {"Sequence": {"id": "A", "type_id": 0}}],
-        "pair": [
-            special,
-            {"Sequence": {"id": "A", "type_id": 0}},
-            {"Sequence": {"id": "B", "type_id": 1}},
-        ],
-        "special_tokens": {
-            bos: {
-                "id": bos,
-                "ids": [metadata["tokenizer.ggml.bos_token_id"]],
-                "tokens": [bos],
-            }
-        },
+        "single": [first, texts[0]],
+        "pair": [first, *texts],
+        "special_tokens": {bos: {"id": bos, "ids": [index], "tokens": [bos]}},
     }

@@ -19,6 +19,7 @@ import onnx_ir as ir
 
 from build.architecture import Architecture
 from build.dialects.onnxruntime.store import StoredLayer, StoredModel, StoredProjection
+from build.errors import Unsupported
 
 _OPSET = 21
 _IR_VERSION = 10
@@ -32,6 +33,15 @@ class Positions(Enum):
 
     LAST = "last"
     ALL = "all"
+
+
+def require_runnable(architecture: Architecture) -> None:
+    """Unsupported where the operators of this dialect cannot run the model."""
+    if architecture.head_dim % 16:
+        raise Unsupported(
+            f"head_dim {architecture.head_dim} is not supported: ONNX Runtime's GroupQueryAttention"
+            " needs a multiple of 16 for rotary embeddings"
+        )
 
 
 def build_graph(architecture: Architecture, model: StoredModel, positions: Positions) -> ir.Model:

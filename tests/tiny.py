@@ -1,0 +1,217 @@
+"""Tiny random checkpoints of every family, as folders and as GGUF files. No torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+from gguf import GGMLQuantizationType
+from gguf.quants import quantize
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+from tokenizers import pre_tokenizers
+
+from build.architecture import describe
+
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
+VOCAB = [*SPECIALS, *ALPHABET, "Ġt", "he", "in", "Ġthe"]
+MERGES = [("Ġ", "t"), ("h", "e"), ("i", "n"), ("Ġt", "he")]
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+Tensors = dict[str, NDArray[np.float32]]
+
+
+def config(family: str, **changes: Any) -> dict[str, Any]:
+    """A config.json that transformers reads too."""
+    classes = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
+    return {
+        "model_type": family,
+        "architectures": [f"{classes[family]}ForCausalLM"],
+        "vocab_size": len(VOCAB),
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 256,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": False,
+        "sliding_window": None,
+        "hidden_act": "silu",
+        "eos_token_id": 2,
+        "bos_token_id": 1,
+        **changes,
+    }
+
+
+def tensors(settings: Mapping[str, Any], seed: int = 0) -> Tensors:
+    """Random weights under the names transformers uses; norms near 1, products that keep their scale."""
+    random = np.random.default_rng(seed)
+    made: Tensors = {}
+    for name, shape in describe(settings).tensors().items():
+        values = random.standard_normal(shape).astype(np.float32)
+        if len(shape) == 2:
+            made[name] = values * np.float32(1.5 / np.sqrt(shape[1]))
+        else:
+            made[name] = values * np.float32(0.1) + np.float32("norm" in name)
+    return made
+
+
+def tokenizer_json() -> dict[str, Any]:
+    byte_level = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": True,
+    }
+    added = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    return {
+        "version": "1.0",
+        "added_tokens": [
+            {"id": index, "content": token, "special": True, **added}
+            for index, token in enumerate(SPECIALS)
+        ],
+        "pre_tokenizer": byte_level,
+        "decoder": byte_level,
+        "model": {
+            "type": "BPE",
+            "vocab": {token: index for index, token in enumerate(VOCAB)},
+            "merges": [list(merge) for merge in MERGES],
+        },
+    }
+
+
+def write_folder(folder: Path, family: str = "llama", seed: int = 0, **changes: Any) -> Path:
+    """A checkpoint as save_pretrained leaves it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = config(family, **changes)
+    _write_json(folder / "config.json", settings)
+    _write_json(folder / "generation_config.json", {"eos_token_id": [2, 0]})
+    _write_json(folder / "tokenizer.json", tokenizer_json())
+    _write_json(
+        folder / "tokenizer_config.json",
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": SPECIALS[1],
+            "eos_token": {"content": SPECIALS[2]},
+            "chat_template": CHAT_TEMPLATE,
+        },
+    )
+    save_file(tensors(settings, seed), folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def shard(folder: Path) -> None:
+    """Splits the folder's weights over two files with an index."""
+    from safetensors.numpy import load_file
+
+    whole = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = sorted(whole)
+    files = {}
+    for index, part in enumerate((names[::2], names[1::2])):
+        file = f"model-{index + 1:05}-of-00002.safetensors"
+        save_file({name: whole[name] for name in part}, folder / file, metadata={"format": "pt"})
+        files |= dict.fromkeys(part, file)
+    _write_json(folder / "model.safetensors.index.json", {"weight_map": files})
+
+
+_GGUF_NAMES = {
+    "model.embed_tokens": "token_embd",
+    "model.norm": "output_norm",
+    "lm_head": "output",
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+
+
+def write_gguf(
+    path: Path,
+    family: str = "llama",
+    kind: GGMLQuantizationType = GGMLQuantizationType.F32,
+    seed: int = 0,
+    pre: str = "gpt-2",
+    **changes: Any,
+) -> Path:
+    """What llama.cpp's converter makes of `config` and `tensors`: matrices are stored as `kind`."""
+    settings = config(family, **changes)
+    writer = gguf.GGUFWriter(path, family)
+    _write_settings(writer, settings)
+    _write_vocabulary(writer, pre)
+    for name, values in tensors(settings, seed).items():
+        stored = values
+        if family == "llama" and ".q_proj" in name:
+            stored = _permuted(values, settings["num_attention_heads"])
+        elif family == "llama" and ".k_proj" in name:
+            stored = _permuted(values, settings["num_key_value_heads"])
+        if values.ndim == 2 and kind is not GGMLQuantizationType.F32:
+            writer.add_tensor(_gguf_name(name), quantize(stored, kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(_gguf_name(name), stored)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _write_settings(writer: gguf.GGUFWriter, settings: Mapping[str, Any]) -> None:
+    writer.add_block_count(settings["num_hidden_layers"])
+    writer.add_context_length(settings["max_position_embeddings"])
+    writer.add_embedding_length(settings["hidden_size"])
+    writer.add_feed_forward_length(settings["intermediate_size"])
+    writer.add_head_count(settings["num_attention_heads"])
+    writer.add_head_count_kv(settings["num_key_value_heads"])
+    writer.add_key_length(settings["head_dim"])
+    writer.add_layer_norm_rms_eps(settings["rms_norm_eps"])
+    writer.add_rope_freq_base(settings["rope_theta"])
+
+
+def _write_vocabulary(writer: gguf.GGUFWriter, pre: str) -> None:
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(pre)
+    writer.add_token_list(VOCAB)
+    writer.add_token_types([3] * len(SPECIALS) + [1] * (len(VOCAB) - len(SPECIALS)))
+    writer.add_token_merges([" ".join(merge) for merge in MERGES])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_eot_token_id(0)
+    writer.add_add_bos_token(False)
+    writer.add_chat_template(CHAT_TEMPLATE)
+
+
+def _permuted(values: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
+    """Halves of a head to neighbouring pairs, as llama.cpp rotates them."""
+    rows = values.shape[0] // heads // 2
+    return values.reshape(heads, 2, rows, -1).swapaxes(1, 2).reshape(values.shape)
+
+
+def _gguf_name(name: str) -> str:
+    stem, _, leaf = name.rpartition(".")
+    if stem in _GGUF_NAMES:
+        return f"{_GGUF_NAMES[stem]}.{leaf}"
+    _, _, index, part = stem.split(".", 3)
+    return f"blk.{index}.{_GGUF_NAMES[part]}.{leaf}"
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content), encoding="utf-8")
