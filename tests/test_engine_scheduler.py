@@ -307,6 +307,17 @@ def test_a_long_prompt_is_prefilled_in_chunks_while_streams_go_on() -> None:
     assert long.generated == 1
 
 
+@pytest.mark.parametrize(("prompt", "chunks"), [(8, [4, 4]), (9, [4, 3, 2]), (10, [4, 4, 2]), (1, [1])])
+def test_no_chunk_of_one_token_ends_a_prompt(prompt: int, chunks: list[int]) -> None:
+    """Whatever was cached, the logits of a prompt are those of several rows (SHORTEST_PREFILL)."""
+    harness = Harness(chunk=4)
+    harness.add(list(range(1, prompt + 1)))
+    lengths = []
+    while (batch := harness.step()) and batch.prefill:
+        lengths.append(len(batch.prefill.tokens))
+    assert lengths == chunks
+
+
 def test_prompts_are_prefilled_first_come_first_served() -> None:
     harness = Harness(chunk=4)
     first, second = harness.add([1] * 8), harness.add([2])
@@ -320,8 +331,8 @@ def test_prompts_are_prefilled_first_come_first_served() -> None:
 def test_a_prompt_behind_another_reuses_what_that_one_computed() -> None:
     """The second is placed only when its prefill starts: by then the first one's prefix is there."""
     harness = Harness(chunk=4)
-    harness.add([1] * 10 + [2])
-    second = harness.add([1] * 10 + [3])
+    harness.add([1] * 11 + [2])
+    second = harness.add([1] * 11 + [3])
     while second.slot is None:
         harness.step()
     assert second.reused == 10

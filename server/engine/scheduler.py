@@ -18,7 +18,7 @@ from typing import Final
 
 from engine.errors import InvalidArgument, Unavailable
 from engine.request import FinishReason, Request
-from engine.slots import Copy, Move, Slot, SlotTable
+from engine.slots import SHORTEST_PREFILL, Copy, Move, Slot, SlotTable
 from engine.stops import TextStream
 
 # An idle row of a decode step costs about as much time as copying this many positions of a slot
@@ -207,6 +207,9 @@ class Scheduler:
         assert slot is not None
         start, prompt = len(slot.tokens), sequence.request.prompt
         end = min(start + self._chunk, len(prompt))
+        left = len(prompt) - end
+        if 0 < left < SHORTEST_PREFILL < self._chunk:
+            end -= SHORTEST_PREFILL - left
         return Prefill(sequence, slot, start, prompt[start:end], last=end == len(prompt))
 
     def _rows(self) -> Iterator[Row]:
