@@ -13,7 +13,6 @@ from build.architecture import Architecture, Layer, Projection
 from build.checkpoint import Checkpoint
 from build.quantise import Floats, Ids
 
-
 Observe = Callable[[str, Floats], None]
 
 

@@ -1,10 +1,10 @@
 """SmoothQuant (Xiao et al. 2022, arXiv:2211.10438), so that 8-bit products lose less.
 
-The fast products round their inputs as well as their weights, a block of neighbouring channels at a time, and a
-channel with large values takes the precision of its neighbours. Such channels come out of the norms. Each is divided
-by a factor there, in the norm's weight, and the product's column is multiplied by it: the model computes the same,
-at no cost, and the range is shared between inputs and weights. SmolLM2-135M in int8 then loses 0.1 % of perplexity
-instead of 0.65 %.
+The fast products round their inputs as well as their weights, a block of neighbouring channels at a time, and
+a channel with large values takes the precision of its neighbours. Such channels come out of the norms. Each
+is divided by a factor there, in the norm's weight, and the product's column is multiplied by it: the model
+computes the same, at no cost, and the range is shared between inputs and weights. SmolLM2-135M in int8 then
+loses 0.1 % of perplexity instead of 0.65 %.
 """
 
 from __future__ import annotations
