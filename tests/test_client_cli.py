@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from halimede import Client, RetryPolicy, Sampling
-from halimede.cli import app
+from halimede.cli import app, output
 from halimede.cli.exits import Exit, exit_code, hint
 from halimede.cli.options import SAMPLING
 from halimede.cli.session import Session, Tools
@@ -27,7 +27,7 @@ from halimede.errors import (
     Unavailable,
     Unsupported,
 )
-from halimede.results import Chunk, Health, ModelInfo, TokenLogprob
+from halimede.results import Chunk, Generation, Health, ModelInfo, Timing, TokenLogprob
 from halimede.sampling import Message
 from halimede.testing import FakeTransport, answer
 
@@ -352,3 +352,15 @@ class TestChat:
         assert "model: smollm2, is not ready" in result.stderr
         gone = FakeTransport(failure=ConnectionFailed("no server at x"))
         assert Cli(gone, Terminal("a")).run("chat").exit_code == Exit.UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    ("timing", "tokens", "figures"),
+    [
+        (Timing(0.5, 1.5), 11, ["11 tokens", "first after 0.50 s", "then 10.0 tokens/s", "stop"]),
+        (Timing(0.5, 0.5), 1, ["1 tokens", "first after 0.50 s", "stop"]),
+        (Timing(None, 1.5), None, ["stop"]),
+    ],
+)
+def test_figures(timing: Timing, tokens: int | None, figures: list[str]) -> None:
+    assert output.figures(Generation("a", "stop", 1, tokens, (), timing)) == figures

@@ -146,11 +146,11 @@ class TestErrors:
     def test_nobody_answers(self, serve: Callable[..., Server]) -> None:
         with serve() as server:
             pass
-        client = _client(server)
-        asks: list[Ask] = [lambda: client.generate("?"), client.health, client.models]
-        for ask in asks:
-            with pytest.raises(ConnectionFailed, match=r"no server at 127.0.0.1:\d+: .*refused"):
-                ask()
+        with _client(server) as client:
+            asks: list[Ask] = [lambda: client.generate("?"), client.health, client.models]
+            for ask in asks:
+                with pytest.raises(ConnectionFailed, match=r"no server at 127.0.0.1:\d+: .*refused"):
+                    ask()
 
     def test_the_connection_breaks_between_chunks(self, serve: Callable[..., Server]) -> None:
         with serve(["a", Event.DROP]) as server, _client(server) as client:
@@ -272,8 +272,9 @@ class TestHttpAlone:
                 next(stream)
 
     def test_malformed_replies(self) -> None:
-        with FakeHttpServer([b"<html>"]) as server, pytest.raises(ProtocolError):
-            _client(server).generate("?")
+        fake = FakeHttpServer([b"<html>"])
+        with fake as server, _client(server) as client, pytest.raises(ProtocolError):
+            client.generate("?")
 
     def test_a_connection_that_breaks_before_its_answer_is_tried_again(self) -> None:
         with FakeHttpServer([Event.DROP], answer("a")) as server, _client(server, AT_ONCE) as client:
@@ -283,13 +284,18 @@ class TestHttpAlone:
 class TestWrongPort:
     def test_grpc_to_an_http_server_tells_which_scheme_to_use(self) -> None:
         with FakeHttpServer() as server, pytest.raises(ConnectionFailed, match="say http://"):
-            Client(server.url.removeprefix("http://"), retry=ONCE).generate("?")
+            _ask(server.url.removeprefix("http://"))
 
     def test_http_to_a_grpc_server_tells_which_scheme_to_use(self) -> None:
         with FakeGrpcServer() as server, pytest.raises(ConnectionFailed, match="say grpc://"):
-            Client(f"http://{server.url}", retry=ONCE).generate("?")
+            _ask(f"http://{server.url}")
 
     def test_an_unknown_host(self, serve: Callable[..., Server]) -> None:
         scheme = "http://" if serve is FakeHttpServer else ""
         with pytest.raises(ConnectionFailed, match=r"no server at nowhere\.invalid"):
-            Client(f"{scheme}nowhere.invalid", retry=ONCE).generate("?")
+            _ask(f"{scheme}nowhere.invalid")
+
+
+def _ask(url: str) -> None:
+    with Client(url, retry=ONCE) as client:
+        client.generate("?")

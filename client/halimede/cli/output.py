@@ -13,7 +13,7 @@ from halimede.cli.exits import as_json, hint
 from halimede.errors import HalimedeError
 from halimede.results import Generation
 
-__all__ = ["print_json", "show_error", "show_figures", "write"]
+__all__ = ["figures", "print_json", "show_error", "show_figures", "write"]
 
 # A model may answer with escape sequences; on a terminal they would be obeyed.
 _CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
@@ -49,15 +49,15 @@ def show_figures(answer: Generation) -> None:
     """What the answer took, where somebody looks."""
     console = Console(stderr=True, highlight=False)
     if console.is_terminal:
-        console.print(f"[dim]{', '.join(_figures(answer))}[/]")
+        console.print(f"[dim]{', '.join(figures(answer))}[/]")
 
 
-def _figures(answer: Generation) -> list[str]:
+def figures(answer: Generation) -> list[str]:
     tokens, timing = answer.num_output_tokens, answer.timing
-    figures = [] if tokens is None else [f"{tokens} tokens"]
+    found = [] if tokens is None else [f"{tokens} tokens"]
     if timing.ttft_s is not None:
-        figures.append(f"first after {timing.ttft_s:.2f} s")
+        found.append(f"first after {timing.ttft_s:.2f} s")
         drawing_s = timing.e2e_s - timing.ttft_s
         if tokens is not None and tokens > 1 and drawing_s > 0:
-            figures.append(f"then {(tokens - 1) / drawing_s:.1f} tokens/s")
-    return [*figures, answer.finish_reason or "cancelled"]
+            found.append(f"then {(tokens - 1) / drawing_s:.1f} tokens/s")
+    return [*found, answer.finish_reason or "cancelled"]
