@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,11 @@ TOY_TABLE: Final = TokenTable([
     b"\xf0", b"\x9f\x98", b"\xff", b"\xed\xa0", b" \xe2\x82\xac", b"end", b"nd.", b".", b"!",
 ])  # fmt: skip
 VOCAB: Final = len(TOY_TABLE)
+
+
+def unexpected(error: BaseException) -> NoReturn:
+    """What reports go to when nothing may go wrong."""
+    raise error
 
 
 class ToyModel:

@@ -55,10 +55,10 @@ class SignalSender:
         self._socket.setblocking(False)
 
     def send(self, handle: str, signal: Signal) -> bool:
-        """False when the engine cannot be told: it has gone, or its socket is full."""
+        """False when the engine cannot be told: it has gone, its socket is full, or the handle is broken."""
         name, _, key = handle.partition("/")
         try:
             self._socket.sendto(f"{signal} {key}".encode("ascii"), f"\0{name}")
-        except OSError:
+        except (OSError, UnicodeError):
             return False
         return True

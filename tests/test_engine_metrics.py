@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from engine.metrics import COUNTERS, FLUSH_SECONDS, GAUGES, HISTOGRAMS, PREFIX, MetricsFlusher
+from engine.recorder import E2E, ITL, QUEUE, TTFT, Recorder
+from tests.fakes import unexpected
+
+ARGS = {"model_name": "toy_engine", "model_version": "1"}
+LABELS = {"model": "toy_engine", "version": "1"}
+
+
+class FakeMetric:
+    def __init__(self, labels: dict[str, str], buckets: list[float] | None) -> None:
+        self.labels = labels
+        self.buckets = buckets
+        self.calls: list[tuple[str, float]] = []
+
+    def set(self, value: float) -> None:
+        self.calls.append(("set", value))
+
+    def increment(self, value: float) -> None:
+        assert value >= 0
+        self.calls.append(("increment", value))
+
+    def observe(self, value: float) -> None:
+        assert self.buckets
+        self.calls.append(("observe", value))
+
+    @property
+    def total(self) -> float:
+        return sum(value for _, value in self.calls)
+
+
+class FakeFamily:
+    COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
+    made: dict[str, FakeFamily]
+
+    def __init__(self, name: str, description: str, kind: str) -> None:
+        assert description
+        assert name not in self.made, "Triton refuses a second family of one name and another kind"
+        self.kind = kind
+        self.metrics: list[FakeMetric] = []
+        self.made[name] = self
+
+    def Metric(self, labels: dict[str, str], buckets: list[float] | None = None) -> FakeMetric:
+        assert (buckets is not None) == (self.kind == self.HISTOGRAM)
+        assert labels not in [metric.labels for metric in self.metrics]
+        self.metrics.append(FakeMetric(labels, buckets))
+        return self.metrics[-1]
+
+
+class FakeTriton:
+    """The metric API of Triton's Python backend."""
+
+    def __init__(self) -> None:
+        self.families: dict[str, FakeFamily] = {}
+        self.MetricFamily = type("MetricFamily", (FakeFamily,), {"made": self.families})
+
+    def __getitem__(self, name: str) -> FakeFamily:
+        return self.families[PREFIX + name]
+
+    def metric(self, name: str, **labels: str) -> FakeMetric:
+        return next(m for m in self[name].metrics if m.labels == LABELS | labels)
+
+
+@pytest.fixture
+def triton() -> FakeTriton:
+    return FakeTriton()
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder(unexpected)
+
+
+def test_every_metric_of_the_design_is_there_from_the_start(triton: FakeTriton, recorder: Recorder) -> None:
+    MetricsFlusher(triton, recorder, ARGS)
+    assert {name.removeprefix("halimede_") for name in triton.families} == {
+        "time_to_first_token_seconds", "inter_token_latency_seconds", "e2e_request_latency_seconds",
+        "request_queue_time_seconds", "num_requests_waiting", "num_requests_running", "kv_cache_usage_perc",
+        "prompt_tokens_total", "generation_tokens_total", "prefix_cache_hits_total",
+        "prefix_cache_queries_total", "request_success_total", "requests_rejected_total",
+    }  # fmt: skip
+    kinds = {name: family.kind for name, family in triton.families.items()}
+    assert kinds == {
+        PREFIX + name: kind
+        for names, kind in ((GAUGES, "gauge"), (COUNTERS, "counter"), (HISTOGRAMS, "histogram"))
+        for name in names
+    }
+    assert all(family.metrics for family in triton.families.values())
+
+
+def test_latencies_and_reasons_have_their_labels(triton: FakeTriton, recorder: Recorder) -> None:
+    MetricsFlusher(triton, recorder, ARGS)
+    for name in (TTFT, ITL, E2E):
+        assert [m.labels for m in triton[name].metrics] == [
+            LABELS | {"streamed": s} for s in ("false", "true")
+        ]
+    assert [m.labels for m in triton[QUEUE].metrics] == [LABELS]
+    reasons = {m.labels["finished_reason"] for m in triton["request_success_total"].metrics}
+    assert reasons == {"stop", "length", "stop_sequence"}
+    reasons = {m.labels["reason"] for m in triton["requests_rejected_total"].metrics}
+    assert reasons == {"invalid_arg", "unavailable", "deadline_exceeded", "cancelled", "internal"}
+
+
+def test_what_is_recorded_is_handed_over_once(triton: FakeTriton, recorder: Recorder) -> None:
+    flusher = MetricsFlusher(triton, recorder, ARGS)
+    recorder.started(2_000_000_000)
+    recorder.prompt(10, 4)
+    recorder.prompt(5, 0)
+    recorder.tokens(3)
+    recorder.first_token(500_000_000, streamed=True)
+    recorder.next_token(20_000_000, streamed=True)
+    recorder.next_token(40_000_000, streamed=False)
+    recorder.finished("stop", 3_000_000_000, streamed=True)
+    recorder.rejected("unavailable")
+    recorder.gauges(2, 3, 0.25)
+    for now in (1.0, 2.0, 3.0):
+        flusher.flush(now)
+    assert triton.metric(QUEUE).calls == [("observe", 2.0)]
+    assert triton.metric("prompt_tokens_total").total == 15
+    assert triton.metric("prefix_cache_queries_total").total == 15
+    assert triton.metric("prefix_cache_hits_total").total == 4
+    assert triton.metric("generation_tokens_total").calls == [("increment", 3)]
+    assert triton.metric(TTFT, streamed="true").calls == [("observe", 0.5)]
+    assert triton.metric(TTFT, streamed="false").calls == []
+    assert triton.metric(ITL, streamed="true").calls == [("observe", 0.02)]
+    assert triton.metric(ITL, streamed="false").calls == [("observe", 0.04)]
+    assert triton.metric(E2E, streamed="true").calls == [("observe", 3.0)]
+    assert triton.metric("request_success_total", finished_reason="stop").total == 1
+    assert triton.metric("requests_rejected_total", reason="unavailable").total == 1
+    assert triton.metric("num_requests_waiting").calls == [("set", 2)]
+    assert triton.metric("num_requests_running").calls == [("set", 3)]
+    assert triton.metric("kv_cache_usage_perc").calls == [("set", 0.25)]
+
+
+def test_a_flush_too_soon_waits_for_the_next(triton: FakeTriton, recorder: Recorder) -> None:
+    flusher = MetricsFlusher(triton, recorder, ARGS)
+    flusher.flush(10.0)
+    recorder.tokens(1)
+    flusher.flush(10.0 + FLUSH_SECONDS / 2)
+    assert triton.metric("generation_tokens_total").calls == []
+    flusher.flush(10.0 + FLUSH_SECONDS)
+    assert triton.metric("generation_tokens_total").total == 1
+
+
+def test_a_gauge_is_set_when_it_changes(triton: FakeTriton, recorder: Recorder) -> None:
+    flusher = MetricsFlusher(triton, recorder, ARGS)
+    for now, waiting in enumerate([1, 1, 0, 0, 1]):
+        recorder.gauges(waiting, 0, 0.0)
+        flusher.flush(float(now))
+    assert triton.metric("num_requests_waiting").calls == [("set", 1), ("set", 0), ("set", 1)]
+
+
+def test_buckets_are_seconds_in_order() -> None:
+    for _, buckets in HISTOGRAMS.values():
+        assert buckets == sorted(set(buckets))
+
+
+def test_nothing_is_lost_between_threads(recorder: Recorder) -> None:
+    """Several threads count while another drains."""
+    seen: Counter[Any] = Counter()
+    done = threading.Event()
+
+    def count() -> None:
+        for _ in range(2000):
+            recorder.tokens(1)
+            recorder.next_token(1, streamed=True)
+
+    def drain() -> None:
+        while True:
+            last = done.is_set()
+            tally = recorder.drain()
+            seen.update(tally.counters)
+            seen["observed"] += sum(map(len, tally.observations.values()))
+            if last:
+                return
+
+    drainer = threading.Thread(target=drain)
+    drainer.start()
+    counters = [threading.Thread(target=count) for _ in range(3)]
+    for thread in counters:
+        thread.start()
+    for thread in counters:
+        thread.join(60)
+    done.set()
+    drainer.join(60)
+    assert seen == {("generation_tokens_total", ()): 6000, "observed": 6000}
+
+
+def test_a_fault_is_reported() -> None:
+    faults: list[BaseException] = []
+    error = RuntimeError("x")
+    Recorder(faults.append).fault(error)
+    assert faults == [error]
