@@ -12,20 +12,22 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from build.errors import BadInput, BuildError
 
 _PLACEHOLDER = ".gitkeep"
+Rename = Callable[[Path, Path], object]
 
 
 class Slot:
     """The place of one engine: NAME_engine/1, its workshop and, while it is replaced, its predecessor."""
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path, rename: Rename) -> None:
         self.target = target
+        self._rename = rename
         self.staging = target.with_name(f"{target.name}.building")
         self._previous = target.with_name(f"{target.name}.previous")
 
@@ -35,7 +37,7 @@ class Slot:
     def recover(self) -> None:
         """Puts right what a killed build left: call with the lock held."""
         if self._previous.is_dir() and not self.occupied():
-            self._previous.replace(self.target)
+            self._rename(self._previous, self.target)
         for stale in (self.staging, self._previous):
             if stale.exists():
                 shutil.rmtree(stale)
@@ -45,14 +47,14 @@ class Slot:
         _flush(self.staging)
         occupied = self.occupied()
         if occupied:
-            self.target.replace(self._previous)
+            self._rename(self.target, self._previous)
         elif self.target.is_dir():
             shutil.rmtree(self.target)
         try:
-            self.staging.replace(self.target)
+            self._rename(self.staging, self.target)
         except OSError:
             if occupied:
-                self._previous.replace(self.target)
+                self._rename(self._previous, self.target)
             raise
         _flush_entry(self.target.parent)
         if occupied:
@@ -60,12 +62,12 @@ class Slot:
 
 
 @contextmanager
-def staged(target: Path, force: bool) -> Iterator[Slot]:
+def staged(target: Path, force: bool, rename: Rename = Path.replace) -> Iterator[Slot]:
     """A slot whose `staging` folder is empty and ours; what is not published is removed.
 
     BadInput when the target exists and `force` is not given, BuildError when another build runs.
     """
-    slot = Slot(target)
+    slot = Slot(target, rename)
     if slot.occupied() and not force:
         raise BadInput(f"{target} exists: add --force to replace it")
     target.parent.mkdir(parents=True, exist_ok=True)

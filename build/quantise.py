@@ -81,6 +81,7 @@ def quantise(matrix: Floats, bits: int, block_size: int) -> Blocks:
     padded = np.zeros((rows, -(-columns // block_size), block_size), np.float32)
     padded.reshape(rows, -1)[:, :columns] = matrix
     scales = _int8_scales(padded) if bits == 8 else _int4_scales(padded)
+    scales[np.abs(scales) < np.finfo(np.float32).tiny] = 0  # its inverse would overflow
     return Blocks(bits, columns, _levels(padded, scales, bits), scales)
 
 

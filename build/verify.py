@@ -21,6 +21,7 @@ from build.token_table import load_tokenizer
 
 DEFAULT_TOKENS = 6 * 512
 _WINDOW = 512
+_CHARACTERS = 16  # a token, at the very most: English takes four
 # Products of one row and of many round differently, by far less than a wrong cache would show.
 _SAME_GRAPH = 0.05
 
@@ -42,17 +43,24 @@ class Quality:
 
 
 def windows(tokenizer_json: bytes, max_positions: int, tokens: int) -> Ids:
-    """Ids [windows, positions], spread evenly over Python's own documentation: about `tokens` of them."""
+    """Ids [windows, positions] spread evenly over Python's own documentation: about `tokens` of them."""
     tokenizer = load_tokenizer(tokenizer_json)
+    length = min(_WINDOW, max_positions, tokens)
+    passages = _passages(max(1, tokens // length), _CHARACTERS * length)
+    encoded = [tokenizer.encode(passage, add_special_tokens=False).ids for passage in passages]
+    if min(map(len, encoded)) < length:
+        raise BuildError(f"verify: {_CHARACTERS} characters a token do not fill {length} tokens")
+    return np.array([ids[:length] for ids in encoded], np.int64)
+
+
+def _passages(count: int, characters: int) -> list[str]:
+    """So many pieces of English prose, each from the start of a line."""
     topics = pydoc_data.topics.topics
     text = "\n\n".join(topics[name] for name in sorted(topics))
-    length = min(_WINDOW, max_positions, tokens)
-    ids = np.array(tokenizer.encode(text, add_special_tokens=False).ids, np.int64)
-    count = min(max(1, tokens // length), len(ids) // length)
-    if length < 2 or count < 1:
-        raise BuildError(f"verify: {len(ids)} tokens of text for windows of {length}: too few")
-    starts = np.arange(count) * (len(ids) // count)
-    return ids[starts[:, None] + np.arange(length)]
+    most = max(1, len(text) // characters)
+    count = min(count, most)
+    starts = [text.find("\n", index * (len(text) // count)) + 1 for index in range(count)]
+    return [text[start : start + characters] for start in starts]
 
 
 def measure(

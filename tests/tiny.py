@@ -12,7 +12,7 @@ import numpy as np
 from gguf import GGMLQuantizationType
 from gguf.quants import quantize
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from tokenizers import pre_tokenizers
 
 from build.architecture import describe
@@ -78,8 +78,7 @@ def tokenizer_json() -> dict[str, Any]:
     return {
         "version": "1.0",
         "added_tokens": [
-            {"id": index, "content": token, "special": True, **added}
-            for index, token in enumerate(SPECIALS)
+            {"id": index, "content": token, "special": True, **added} for index, token in enumerate(SPECIALS)
         ],
         "pre_tokenizer": byte_level,
         "decoder": byte_level,
@@ -113,12 +112,10 @@ def write_folder(folder: Path, family: str = "llama", seed: int = 0, **changes: 
 
 def shard(folder: Path) -> None:
     """Splits the folder's weights over two files with an index."""
-    from safetensors.numpy import load_file
-
     whole = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     names = sorted(whole)
-    files = {}
+    files: dict[str, str] = {}
     for index, part in enumerate((names[::2], names[1::2])):
         file = f"model-{index + 1:05}-of-00002.safetensors"
         save_file({name: whole[name] for name in part}, folder / file, metadata={"format": "pt"})

