@@ -20,6 +20,14 @@ CLIENT = Path(__file__).parent.parent / "client"
 PATIENCE_S = 30.0
 CTRL_C, CTRL_D = "\x03", "\x04"
 
+# The leader of a new session gets the terminal that it opens, and with it Ctrl-C as a signal. Done by
+# the child itself: code between fork and exec would run beside gRPC's threads.
+TAKE_TERMINAL_AND_RUN = """
+import os, runpy
+os.close(os.open(os.ttyname(0), os.O_RDWR))
+runpy.run_module("halimede", run_name="__main__", alter_sys=True)
+"""
+
 
 class Terminal:
     """A process on a pseudo terminal of its own."""
@@ -36,10 +44,18 @@ class Terminal:
         """Reads on until the text is shown; what stands before it is behind us then."""
         until = time.monotonic() + PATIENCE_S
         while text.encode() not in self._shown:
-            ready, _, _ = select.select([self._master], [], [], until - time.monotonic())
-            assert ready, f"{text!r} is not in {self._shown!r}"
-            self._shown += os.read(self._master, 4096)
+            read = self._read(until)
+            assert read, f"{text!r} is not in {self._shown!r}"
+            self._shown += read
         _, _, self._shown = self._shown.partition(text.encode())
+
+    def _read(self, until: float) -> bytes:
+        """Empty when nothing came in time or the process has ended."""
+        ready, _, _ = select.select([self._master], [], [], max(0, until - time.monotonic()))
+        try:
+            return os.read(self._master, 4096) if ready else b""
+        except OSError:  # Linux says so when nobody has the other side open
+            return b""
 
     def exit_code(self) -> int:
         return self.process.wait(PATIENCE_S)
@@ -49,14 +65,13 @@ class Terminal:
 def _on_terminal(*arguments: str) -> Iterator[Terminal]:
     master, slave = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "halimede", *arguments],
+        [sys.executable, "-c", TAKE_TERMINAL_AND_RUN, *arguments],
         stdin=slave,
         stdout=slave,
         stderr=slave,
         cwd=CLIENT,
         env=os.environ | {"TERM": "xterm", "NO_COLOR": "1", "COLUMNS": "200"},
         start_new_session=True,
-        preexec_fn=_take_terminal,  # noqa: PLW1509 - so that Ctrl-C is a signal
     )
     os.close(slave)
     try:
@@ -66,10 +81,6 @@ def _on_terminal(*arguments: str) -> Iterator[Terminal]:
             process.kill()
             process.wait()
         os.close(master)
-
-
-def _take_terminal() -> None:
-    os.close(os.open(os.ttyname(0), os.O_RDWR))
 
 
 def _run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:

@@ -87,9 +87,10 @@ class TestDeadline:
         deadline = Deadline(5.0, time.clock)
         time.sleep(2.0)
         assert deadline.remaining_s() == 3.0
-        time.sleep(3.0)
+        time.sleep(4.0)
+        assert deadline.remaining_s() == 0
         with pytest.raises(DeadlineExceeded, match=r"timeout: 5.0 s, has passed"):
-            deadline.remaining_s()
+            deadline.allowance_s()
 
     def test_infinity_is_none(self) -> None:
         assert Deadline(math.inf, Time().clock).remaining_s() is None
@@ -139,6 +140,13 @@ class TestClient:
         with pytest.raises(Unavailable):
             _client(fake, time, timeout=0.25).generate("?")
         assert time.slept_s == pytest.approx([0.1])
+
+    def test_an_error_that_comes_after_the_deadline_is_told_as_it_is(self) -> None:
+        late = DeadlineExceeded.of("timeout", "5000000 us", "3 tokens drawn")
+        clock = iter([0.0, 0.0, 0.0, 5.1]).__next__
+        client = Client(transport=FakeTransport([late]), clock=clock, timeout=5.0)
+        with pytest.raises(DeadlineExceeded, match="3 tokens drawn"):
+            client.generate("?")
 
     def test_a_call_may_have_its_own_timeout(self) -> None:
         fake = FakeTransport(answer("a"), answer("b"))

@@ -21,10 +21,12 @@ class Deadline:
         self._ends_s = clock() + timeout_s
 
     def remaining_s(self) -> float | None:
-        """Seconds left; None without a deadline. Raises DeadlineExceeded at its end."""
-        if math.isinf(self._timeout_s):
-            return None
-        remaining_s = self._ends_s - self._clock()
-        if remaining_s <= 0:
+        """Seconds left, never below 0; None without a deadline."""
+        return None if math.isinf(self._timeout_s) else max(0.0, self._ends_s - self._clock())
+
+    def allowance_s(self) -> float | None:
+        """The seconds left for an attempt; raises DeadlineExceeded where there are none."""
+        remaining_s = self.remaining_s()
+        if remaining_s == 0:
             raise DeadlineExceeded.of("timeout", f"{self._timeout_s} s", "has passed")
         return remaining_s

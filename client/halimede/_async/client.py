@@ -140,9 +140,9 @@ class AsyncClient:
         chunk: Chunk | None = None
         failures = 0
         while True:
-            remaining_s = deadline.remaining_s()
+            allowance_s = deadline.allowance_s()
             try:
-                async with aclosing(self._attempt(request, remaining_s)) as chunks:
+                async with aclosing(self._attempt(request, allowance_s)) as chunks:
                     async for chunk in chunks:
                         yield chunk
                 return

@@ -140,9 +140,9 @@ class Client:
         chunk: Chunk | None = None
         failures = 0
         while True:
-            remaining_s = deadline.remaining_s()
+            allowance_s = deadline.allowance_s()
             try:
-                with closing(self._attempt(request, remaining_s)) as chunks:
+                with closing(self._attempt(request, allowance_s)) as chunks:
                     for chunk in chunks:
                         yield chunk
                 return

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from functools import cached_property
+from threading import Lock
 from typing import Any
 
 import grpc
@@ -31,22 +31,27 @@ class GrpcTransport:
         self._target = target
         self._metadata = tuple((name.lower(), value) for name, value in headers.items())
         self._metrics_url = metrics_url
+        self._opening = Lock()
+        self._channel: Any = None
+        self._stub: Any = None
 
-    @cached_property
-    def _channel(self) -> Any:
+    def _service(self) -> Any:
         """Opened on the first call: an asyncio channel belongs to the running loop."""
+        with self._opening:
+            if self._channel is None:
+                self._channel = self._open()
+                self._stub = GRPCInferenceServiceStub(self._channel)
+            return self._stub
+
+    def _open(self) -> Any:
         address = self._target.address
         if self._target.is_secure:
             credentials = grpc.ssl_channel_credentials()
             return grpc.secure_channel(address, credentials, options=CHANNEL_OPTIONS)
         return grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
 
-    @cached_property
-    def _stub(self) -> Any:
-        return GRPCInferenceServiceStub(self._channel)
-
     def generate(self, request: GenerateRequest) -> Generator[Chunk, None]:
-        call = self._stub.ModelStreamInfer(
+        call = self._service().ModelStreamInfer(
             iter((proto.encode(request),)),
             metadata=(*self._metadata, *proto.METADATA),
             timeout=with_grace(request.timeout_s),
@@ -103,10 +108,10 @@ class GrpcTransport:
         return fetch_metrics(self._metrics_url, timeout_s)
 
     def _ask(self, method: str, message: Any, timeout_s: float | None) -> Any:
-        call = getattr(self._stub, method)
+        call = getattr(self._service(), method)
         with raises_our_errors(self._target):
             return call(message, metadata=self._metadata or None, timeout=timeout_s)
 
     def close(self) -> None:
-        if "_channel" in self.__dict__:
+        if self._channel is not None:
             self._channel.close()
