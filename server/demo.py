@@ -108,7 +108,7 @@ def _next_steps(ports: Mapping[str, int]) -> str:
         "\nthe server is stopped. Next:\n"
         "  make serve    keep it running\n"
         "  make chat     talk to it, from another terminal\n"
-        f"  http://{HOST}:{ports['metrics']}/metrics has its metrics while it runs\n"
+        f"  http://{HOST}:{ports['metrics']}/metrics has its metrics, while it runs\n"
         "  make test     run every test"
     )
 
@@ -123,7 +123,7 @@ def demonstrate(model: str, wanted: Mapping[str, int]) -> None:
     finally:
         server.stop()
         server.wait()
-    print(_next_steps(ports))
+    print(_next_steps(wanted))
 
 
 def _options() -> argparse.Namespace:
