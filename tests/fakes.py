@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NoReturn
@@ -53,6 +54,30 @@ class ToyModel:
         for _ in range(count):
             tokens.append(int(self.logits(np.array(tokens, np.int32)).argmax()))
         return tokens[len(prompt) :]
+
+
+def answer_alone(
+    prompt: Sequence[int], sampling: Sampling, capacity: int, eos: frozenset[int] = frozenset()
+) -> tuple[str, int, FinishReason]:
+    """The greedy answer to one prompt by the plainest means: text, number of tokens, finish reason."""
+    model, tokens, data, matched = ToyModel(), list(prompt), b"", b""
+    for count in itertools.count(1):
+        logits = model.logits(np.array(tokens, np.int32)).copy()
+        logits[sorted(eos) if count <= sampling.min_tokens else []] = -np.inf
+        token = int(logits.argmax())
+        tokens.append(token)
+        if token in eos and not sampling.ignore_eos:
+            return data.decode("utf-8", "replace"), count, FinishReason.STOP
+        for byte in TOY_TABLE[token]:
+            data += bytes([byte])
+            matched += bytes([byte]) if count >= sampling.min_tokens else b""
+            found = [len(w.encode()) for w in sampling.stop_words if matched.endswith(w.encode())]
+            if found:
+                text = data[: -max(found)].decode("utf-8", "replace")
+                return text, count, FinishReason.STOP_SEQUENCE
+        if count == sampling.max_tokens or len(tokens) == capacity:
+            return data.decode("utf-8", "replace"), count, FinishReason.LENGTH
+    raise AssertionError
 
 
 class ToyRunner:

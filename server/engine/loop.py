@@ -17,7 +17,7 @@ from engine.outbox import Chunk, Logprobs, Outbox, Responder
 from engine.recorder import Recorder
 from engine.request import FinishReason, Request
 from engine.runner import Floats, Runner
-from engine.sampler import Choice, TokenChooser, choose
+from engine.sampler import Choice, TokenChooser, choose, describe
 from engine.scheduler import Batch, Prefill, Row, Scheduler, Sequence
 from engine.slots import Copy, Move
 from engine.stops import TextStream
@@ -103,8 +103,12 @@ class Loop:
 
     def run(self) -> None:
         """Step until `stop`, then end what is left."""
-        while self._wait():
-            self.step()
+        try:
+            while self._wait():
+                self.step()
+        except Exception as error:  # noqa: BLE001 (our bug, but nobody may wait for ever)
+            self._recorder.fault(error)
+            self.stop()
         with self._work:
             left = list(self._streams.values())
         for stream in left:
@@ -282,22 +286,3 @@ class Loop:
 def _overdue(sequence: Sequence) -> DeadlineExceeded:
     limit = sequence.request.timeout_us
     return DeadlineExceeded("timeout", f"{limit} us passed after {sequence.generated} tokens")
-
-
-def describe(choice: Choice, table: TokenTable) -> dict[str, object]:
-    """The log-probability entry of one token, as clients read it."""
-    assert choice.logprob is not None
-    top = [_entry(a.token, a.logprob, table) for a in choice.top]
-    return _entry(choice.token, choice.logprob, table) | {"top": top}
-
-
-def _entry(token: int, logprob: float, table: TokenTable) -> dict[str, object]:
-    data = table[token]
-    # JSON has no infinity: a token that cannot occur gets the smallest float32.
-    logprob = max(logprob, -3.4e38)
-    return {
-        "id": token,
-        "token": data.decode("utf-8", "replace"),
-        "bytes": list(data),
-        "logprob": logprob,
-    }

@@ -8,14 +8,16 @@ depend on the batch it runs in. Log-probabilities are the model's own, before an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.errors import InvalidArgument
 from engine.request import Sampling
+from engine.tokens import TokenTable
 
 Floats = NDArray[np.float32]
 CANDIDATES = 256  # nearly always enough for top-p; a row that needs more is sorted whole
@@ -37,11 +39,15 @@ class Choice:
 
 
 class TokenChooser:
-    """The sampling state of one sequence. `choose` reads and edits the rows of logits in place."""
+    """The sampling state of one sequence. `choose` reads and edits the rows of logits in place.
+
+    Raises InvalidArgument for a token id, of the prompt or of a bias, that the model does not have.
+    """
 
     def __init__(self, sampling: Sampling, prompt: Sequence[int], eos: frozenset[int], vocab: int) -> None:
+        _check_ids("input_ids", prompt, vocab)
+        _check_ids("logit_bias", (token for token, _ in sampling.logit_bias), vocab)
         self.sampling = sampling
-        self._vocab = vocab
         self._random = None if sampling.greedy else np.random.default_rng(sampling.seed)
         self._eos = np.array(sorted(token for token in eos if token < vocab), np.int64)
         self._bias_ids = np.array([token for token, _ in sampling.logit_bias], np.int64)
@@ -91,6 +97,13 @@ class TokenChooser:
             row[self._bias_ids] += self._bias
         if self._generated < s.min_tokens:
             row[self._eos] = -np.inf
+
+
+def _check_ids(field: str, ids: Iterable[int], vocab: int) -> None:
+    # An id that the model does not have would fail a step, and the others in it.
+    wrong = next((token for token in ids if not 0 <= token < vocab), None)
+    if wrong is not None:
+        raise InvalidArgument(field, f"{wrong}, must be a token id in [0, {vocab - 1}]")
 
 
 def choose(logits: Floats, choosers: Sequence[TokenChooser]) -> list[Choice]:
@@ -185,3 +198,22 @@ def _choice(token: int, logprobs: NDArray[Any] | None, chooser: TokenChooser) ->
     best = best[np.lexsort((best, -logprobs[best]))]
     top = tuple(Alternative(int(i), float(logprobs[i])) for i in best)
     return Choice(token, float(logprobs[token]), top)
+
+
+def describe(choice: Choice, table: TokenTable) -> dict[str, object]:
+    """The log-probability entry of one token, as clients read it."""
+    assert choice.logprob is not None
+    top = [_entry(a.token, a.logprob, table) for a in choice.top]
+    return _entry(choice.token, choice.logprob, table) | {"top": top}
+
+
+def _entry(token: int, logprob: float, table: TokenTable) -> dict[str, object]:
+    data = table[token]
+    # JSON has no infinity: a token that cannot occur gets the smallest float32.
+    logprob = max(logprob, -3.4e38)
+    return {
+        "id": token,
+        "token": data.decode("utf-8", "replace"),
+        "bytes": list(data),
+        "logprob": logprob,
+    }
