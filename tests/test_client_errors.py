@@ -23,7 +23,7 @@ from halimede.errors import (
 )
 from halimede.wire.faults import ERRORS, server_error
 
-field = st.from_regex(r"[a-z][a-z_0-9]*", fullmatch=True)
+field = st.from_regex(r"[a-z_]+(\[[0-9]\]\.[a-z]+)?", fullmatch=True)
 value = st.text(st.characters(exclude_characters=",", codec="utf-8"))
 limit = st.text(min_size=1)
 

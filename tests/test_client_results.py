@@ -67,8 +67,17 @@ class TestTarget:
         assert str(parse_target(url)) == whole
         assert parse_target(whole) == parse_target(url)
 
-    def test_metrics_are_on_a_port_of_their_own(self) -> None:
-        assert parse_target("https://[::1]:443").metrics_url == "http://[::1]:8002/metrics"
+    @pytest.mark.parametrize(
+        ("url", "metrics"),
+        [
+            ("localhost", "localhost:8002"),
+            ("localhost:9001", "localhost:9002"),
+            ("http://localhost:9000", "localhost:9002"),
+            ("https://[::1]", "[::1]:8002"),
+        ],
+    )
+    def test_metrics_are_on_the_port_next_to_the_others(self, url: str, metrics: str) -> None:
+        assert parse_target(url).metrics_url == f"http://{metrics}/metrics"
 
     @pytest.mark.parametrize(
         "url", ["", "ftp://x", "localhost:no", "localhost:99999", "grpc://host/path", "http://"]

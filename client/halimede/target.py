@@ -36,8 +36,13 @@ class Target:
 
     @property
     def metrics_url(self) -> str:
-        """Triton serves its metrics on a port of their own, over plain HTTP, 8002 by default."""
-        return f"http://{Target('http', self.host, METRICS_PORT).address}/metrics"
+        """Triton serves its metrics in plain HTTP on a port of their own, by default next to the others.
+
+        Behind TLS the port says nothing of Triton's, so that its default is taken.
+        """
+        offset = METRICS_PORT - _PORTS[self.scheme]
+        port = METRICS_PORT if self.is_secure else self.port + offset
+        return f"http://{Target('http', self.host, port).address}/metrics"
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.address}{self.path}"

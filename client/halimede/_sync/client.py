@@ -31,7 +31,7 @@ class Client:
     url: `localhost:8001` or `grpc://…` for gRPC, `http://localhost:8000` for HTTP; `grpcs://` and
     `https://` with TLS. timeout: seconds for a whole request, retries included, after which the
     server ends it; `math.inf` for none. headers: sent with every request, over gRPC as metadata.
-    metrics_url: where the server's metrics are; by default port 8002 of the same host.
+    metrics_url: where the server's metrics are; by default the port after those of HTTP and gRPC.
     transport, clock and sleep stand in for the network and time in tests.
     """
 

@@ -73,7 +73,7 @@ def main(
         typer.Option(
             envvar="HALIMEDE_METRICS_URL",
             help="Where the metrics are.",
-            show_default="port 8002 of the server",
+            show_default="the next port, as 8002 to 8001",
         ),
     ] = None,
     _version: Annotated[

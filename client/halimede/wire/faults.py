@@ -32,7 +32,7 @@ ERRORS: dict[str, type[ServerError]] = {
 
 _PREFIX = re.compile(r"(?:in ensemble '[^']*', )+")
 _FORM = re.compile(
-    rf"(?P<code>{'|'.join(ERRORS)}): (?:(?P<field>\w+): (?P<value>.*?)(?:, (?P<limit>.*))?$)?",
+    rf"(?P<code>{'|'.join(ERRORS)}): (?:(?P<field>[\w.\[\]]+): (?P<value>.*?)(?:, (?P<limit>.*))?$)?",
     re.DOTALL,
 )
 
