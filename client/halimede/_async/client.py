@@ -48,11 +48,11 @@ class AsyncClient:
         clock: Clock = time.monotonic,
         sleep: AsyncSleep = asyncio.sleep,
     ) -> None:
-        self._url = str(parse_target(url))
+        self._target = parse_target(url)
         self._model = model
         self._timeout = timeout
         self._retry = retry or RetryPolicy()
-        self._transport = transport or connect(parse_target(url), headers or {}, metrics_url)
+        self._transport = transport or connect(self._target, headers or {}, metrics_url)
         self._clock = clock
         self._sleep = sleep
         self._closed = False
@@ -115,7 +115,7 @@ class AsyncClient:
         await self.aclose()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._url} {self._model}>"
+        return f"<{type(self).__name__} {self._target} {self._model}>"
 
     def _ready_transport(self) -> AsyncTransport:
         if self._closed:
