@@ -27,7 +27,7 @@ class Engine:
         self.receiver.close()
         self.thread.join(30)
         assert not self.thread.is_alive()
-        self.receiver._socket.close()
+        assert self.receiver._socket.fileno() == -1
 
     def next(self) -> tuple[int, Signal]:
         return self.delivered.get(timeout=30)

@@ -36,13 +36,14 @@ class SignalReceiver:
         return f"{self.name}/{key}"
 
     def run(self) -> None:
-        while message := self._socket.recv(MAX_MESSAGE):
-            signal, _, key = message.decode("ascii", "replace").partition(" ")
-            if key.isdecimal() and signal in list(Signal):
-                self._deliver(int(key), Signal(signal))
+        with self._socket:
+            while message := self._socket.recv(MAX_MESSAGE):
+                signal, _, key = message.decode("ascii", "replace").partition(" ")
+                if key.isdecimal() and signal in list(Signal):
+                    self._deliver(int(key), Signal(signal))
 
     def close(self) -> None:
-        """An empty datagram ends `run`; the socket closes with the process."""
+        """An empty datagram ends `run`, which closes the socket."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.sendto(b"", f"\0{self.name}")
 
