@@ -79,6 +79,8 @@ def staged(target: Path, force: bool, rename: Rename = Path.replace) -> Iterator
         finally:
             if slot.staging.exists():
                 shutil.rmtree(slot.staging)
+            if not any(target.parent.iterdir()):  # Triton takes every folder for a model
+                target.parent.rmdir()
 
 
 @contextmanager

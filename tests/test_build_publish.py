@@ -66,6 +66,12 @@ def test_a_failed_build_leaves_the_old_engine_and_nothing_else(target: Path, fau
     assert names(target) == ["1"]
 
 
+def test_a_failed_first_build_leaves_no_trace(target: Path) -> None:
+    with pytest.raises(OSError, match="no space"):
+        fail(target, OSError(errno.ENOSPC, "no space"))
+    assert not target.parent.exists()
+
+
 def test_when_the_rename_fails_the_old_engine_is_back(target: Path) -> None:
     publish(target, "old")
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import gguf
 import numpy as np
-from gguf import GGMLQuantizationType
+from gguf import GGMLQuantizationType as Kind
 from gguf.quants import quantize
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
@@ -42,7 +42,7 @@ def config(family: str, **changes: Any) -> dict[str, Any]:
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "head_dim": 16,
-        "rms_norm_eps": 1e-5,
+        "rms_norm_eps": 2.0**-17,  # exact in the fp32 of a GGUF
         "max_position_embeddings": 256,
         "rope_theta": 10000.0,
         "tie_word_embeddings": False,
@@ -144,9 +144,10 @@ _GGUF_NAMES = {
 def write_gguf(
     path: Path,
     family: str = "llama",
-    kind: GGMLQuantizationType = GGMLQuantizationType.F32,
+    kind: Kind = Kind.F32,
     seed: int = 0,
     pre: str = "gpt-2",
+    rope_factors: Sequence[float] = (),
     **changes: Any,
 ) -> Path:
     """What llama.cpp's converter makes of `config` and `tensors`: matrices are stored as `kind`."""
@@ -154,13 +155,15 @@ def write_gguf(
     writer = gguf.GGUFWriter(path, family)
     _write_settings(writer, settings)
     _write_vocabulary(writer, pre)
+    if rope_factors:
+        writer.add_tensor("rope_freqs.weight", np.array(rope_factors, np.float32))
     for name, values in tensors(settings, seed).items():
         stored = values
         if family == "llama" and ".q_proj" in name:
             stored = _permuted(values, settings["num_attention_heads"])
         elif family == "llama" and ".k_proj" in name:
             stored = _permuted(values, settings["num_key_value_heads"])
-        if values.ndim == 2 and kind is not GGMLQuantizationType.F32:
+        if values.ndim == 2 and kind is not Kind.F32:
             writer.add_tensor(_gguf_name(name), quantize(stored, kind), raw_dtype=kind)
         else:
             writer.add_tensor(_gguf_name(name), stored)

@@ -23,7 +23,7 @@ def open_source(source: str) -> Checkpoint:
     path = Path(source).expanduser()
     if path.suffix == ".gguf":
         return open_gguf(path)
-    if path.is_dir():
+    if source and path.is_dir():
         return open_folder(path)
     if _HUB_ID.fullmatch(source) and not source.startswith("."):
         name, _, revision = source.partition("@")

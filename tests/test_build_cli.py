@@ -1,0 +1,99 @@
+"""The command as it is typed: what it prints where, and what it exits with."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from build.cli import main
+from tests import tiny
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tiny.write_folder(tmp_path / "checkpoint")
+
+
+def command(folder: Path, tmp_path: Path, *more: str) -> list[str]:
+    source = ["--name", "mini", "--source", str(folder), "--precision", "fp32"]
+    return [*source, "--repository", str(tmp_path / "repository"), "--verify-tokens", "64", *more]
+
+
+def test_a_build_prints_one_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command(folder, tmp_path)) == 0
+    out, err = capsys.readouterr()
+    assert out.count("\n") == 1
+    assert out.startswith(f"mini fp32: {tmp_path}/repository/mini_engine/1, ")
+    assert "perplexity" in out
+    assert err == ""
+
+
+def test_a_second_build_needs_force(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command(folder, tmp_path)) == 0
+    assert main(command(folder, tmp_path)) == 2
+    assert "exists: add --force to replace it" in capsys.readouterr().err
+    assert main(command(folder, tmp_path, "--force")) == 0
+
+
+def test_a_recipe_may_be_a_file(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(f'name = "mine"\nsource = "{folder}"\nprecision = "fp32"\n')
+    repository = str(tmp_path / "repository")
+    assert main([str(recipe), "--repository", repository, "--verify-tokens", "64"]) == 0
+    assert capsys.readouterr().out.startswith("mine fp32: ")
+
+
+def test_the_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    assert "smollm2" in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give a recipe (`python -m build list`), or --name and --source"),
+        (["--name", "mini"], "or --name and --source"),
+        (["smollm3"], "recipe 'smollm3': unknown; there are"),
+        (["--name", "Mini", "--source", "x"], "name: 'Mini', must be lower-case"),
+        (["--name", "mini", "--source", "hub"], "names no hub id"),
+        (["smollm2", "--source", "./absent"], "no such folder; expected"),
+    ],
+)
+def test_a_faulty_command_is_one_line_on_stderr_and_exit_code_2(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, "--repository", str(tmp_path / "repository")]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert message in err
+
+
+def test_a_failed_build_is_exit_code_1(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "strict.toml"
+    recipe.write_text(f'name = "mine"\nsource = "{folder}"\n[limits.int8]\nagreement = 2\n')
+    repository = tmp_path / "repository"
+    assert main([str(recipe), "--repository", str(repository), "--verify-tokens", "64"]) == 1
+    assert "nothing was published" in capsys.readouterr().err
+    assert list(repository.iterdir()) == []
+
+
+@pytest.mark.parametrize("tokens", ["0", "1", "-5", "many"])
+def test_too_few_tokens_to_verify_on_are_refused(tokens: str) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["smollm2", "--verify-tokens", tokens])
+
+
+def test_the_folder_runs_as_a_program_from_the_root() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "build", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "python -m build smollm2 --precision fp32 --force" in shown.stdout

