@@ -105,7 +105,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "messages not a list": ({"messages": b'{"a": 1}'}, 'messages: {"a": 1}, must be a JSON list of 1 to '),
     "no messages": ({"messages": b"[]"}, "messages: [], must be a JSON list of 1 to 1024 messages"),
     "messages not UTF-8": ({"messages": b"\xff"}, "messages: not UTF-8 at byte 0"),
-    "max_tokens 0": ({"max_tokens": 0}, "max_tokens: 0, must be a whole number in [1, 2147483647]"),
+    "max_tokens 0": ({"max_tokens": 0}, "max_tokens: 0, must be a whole number of at least 1"),
     "max_tokens negative": ({"max_tokens": -5}, "max_tokens: -5, must be a whole number in [1, "),
     "temperature NaN": ({"temperature": math.nan}, "temperature: nan, must be a number in [0, 100]"),
     "temperature negative": ({"temperature": -0.5}, "temperature: -0.5, must be a number in [0, 100]"),

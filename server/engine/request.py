@@ -18,7 +18,7 @@ from engine.errors import InvalidArgument, shown
 MAX_SEED: Final = 2**64 - 1
 MAX_LOGPROBS: Final = 20
 MAX_BIASED_TOKENS: Final = 1024
-MAX_TOKEN_ID: Final = 2**31 - 1
+MAX_INT32: Final = 2**31 - 1
 
 
 class FinishReason(StrEnum):
@@ -42,23 +42,25 @@ class Limit:
         # Compared as it is: a float cannot tell the largest seeds apart, and no NaN compares.
         above = value > self.low if self.open_low else value >= self.low
         if not (above and value <= self.high):
-            raise InvalidArgument(field, f"{shown(value)}, must be {self._noun} in {self}")
+            raise InvalidArgument(field, f"{shown(value)}, must be {self._noun} {self}")
 
     @property
     def _noun(self) -> str:
         return "a whole number" if self.kind is int else "a number"
 
     def __str__(self) -> str:
-        return f"{'(' if self.open_low else '['}{self.low}, {self.high}]"
+        if self.high == MAX_INT32:
+            return f"of at least {self.low}"
+        return f"in {'(' if self.open_low else '['}{self.low}, {self.high}]"
 
 
 LIMITS: Final[Mapping[str, Limit]] = {
-    "max_tokens": Limit(int, 1, 2**31 - 1),
-    "min_tokens": Limit(int, 0, 2**31 - 1),
+    "max_tokens": Limit(int, 1, MAX_INT32),
+    "min_tokens": Limit(int, 0, MAX_INT32),
     "temperature": Limit(float, 0, 100),
     "top_p": Limit(float, 0, 1, open_low=True),
     "min_p": Limit(float, 0, 1),
-    "top_k": Limit(int, 0, 2**31 - 1),
+    "top_k": Limit(int, 0, MAX_INT32),
     # Further down, a penalised logit would leave the range of float32.
     "repetition_penalty": Limit(float, 0.001, 10),
     "frequency_penalty": Limit(float, -2, 2),
@@ -67,7 +69,7 @@ LIMITS: Final[Mapping[str, Limit]] = {
     "num_logprobs": Limit(int, 0, MAX_LOGPROBS),
 }
 _OPTIONAL: Final = ("seed", "num_logprobs")
-_TOKEN: Final = Limit(int, 0, MAX_TOKEN_ID)
+_TOKEN: Final = Limit(int, 0, MAX_INT32)
 _BIAS: Final = Limit(float, -100, 100)
 
 
