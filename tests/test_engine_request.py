@@ -187,7 +187,7 @@ def test_the_ends_of_every_limit(field: str, value: float, good: bool) -> None:
         Sampling(**fields)
     assert caught.value.field == field
     assert str(caught.value).startswith(f"INVALID_ARG: {field}: {value}, must be a")
-    assert str(caught.value).endswith(f" in {LIMITS[field]}")
+    assert str(caught.value).endswith(f" {LIMITS[field]}")
 
 
 @pytest.mark.parametrize("field", LIMITS)
@@ -204,8 +204,9 @@ def test_a_whole_number_is_no_float(field: str) -> None:
 
 
 def test_limits_read_as_intervals() -> None:
-    assert str(LIMITS["top_p"]) == "(0, 1]"
-    assert str(LIMITS["seed"]) == "[0, 18446744073709551615]"
+    assert str(LIMITS["top_p"]) == "in (0, 1]"
+    assert str(LIMITS["seed"]) == "in [0, 18446744073709551615]"
+    assert str(LIMITS["max_tokens"]) == "of at least 1"
 
 
 def test_numbers_beyond_every_float_are_refused() -> None:
