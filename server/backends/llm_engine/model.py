@@ -85,10 +85,10 @@ class TritonPythonModel:
             self._metrics.flush(time.monotonic())
 
     def _cancel_direct(self) -> None:
-        if not self._direct:
-            return
-        alive = set(self._service.loop.keys())
-        for key, responder in list(self._direct.items()):
+        # In this order: one that is submitted in between must not pass for one that has ended.
+        watched = list(self._direct.items())
+        alive = set(self._service.loop.keys()) if watched else set()
+        for key, responder in watched:
             if key not in alive:
                 del self._direct[key]
             elif responder.is_cancelled():

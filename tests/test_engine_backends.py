@@ -1,0 +1,447 @@
+"""The three Triton backends together, as an ensemble, on a fake of Triton's Python API."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.errors import Unavailable
+from engine.manifest import read_manifest
+from engine.service import Service
+from engine.settings import Settings
+from tests.artifact import byte_tokenizer, write_artifact
+from tests.fakes import ToyModel, ToyRunner
+from tests.test_engine_metrics import FakeFamily
+
+VOCAB = byte_tokenizer().get_vocab_size()
+CONTEXT = 96
+
+
+class Tensor:
+    def __init__(self, name: str, array: np.ndarray[Any, Any]) -> None:
+        assert array.dtype in (np.object_, np.int32), "Triton's names for STRING and INT32"
+        self._name, self._array = name, array
+
+    def name(self) -> str:
+        return self._name
+
+    def as_numpy(self) -> np.ndarray[Any, Any]:
+        return self._array
+
+
+class TritonError(Exception):
+    INVALID_ARG, UNAVAILABLE, CANCELLED, INTERNAL = range(4)
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass
+class Response:
+    """InferenceResponse."""
+
+    output_tensors: list[Tensor] = field(default_factory=list)
+    error: TritonError | None = None
+
+    def __getitem__(self, name: str) -> Any:
+        return next(tensor.as_numpy().item() for tensor in self.output_tensors if tensor.name() == name)
+
+    @property
+    def names(self) -> set[str]:
+        return {tensor.name() for tensor in self.output_tensors}
+
+
+class Sender:
+    """A response sender; the final flag must come once, with the last response."""
+
+    def __init__(self) -> None:
+        self.sent: Queue[tuple[Response, bool]] = Queue()
+        self.cancelled = False
+
+    def send(self, response: Response, flags: int = 0) -> None:
+        self.sent.put((response, flags == 1))
+
+    def is_cancelled(self) -> bool:
+        return self.cancelled
+
+
+class InferenceRequest:
+    def __init__(
+        self, inputs: list[Tensor], parameters: dict[str, Any] | None = None, timeout: int = 0
+    ) -> None:
+        self._inputs = inputs
+        self._parameters = parameters
+        self._timeout = timeout
+        self.sender = Sender()
+        self.cancelled = False
+
+    def inputs(self) -> list[Tensor]:
+        return self._inputs
+
+    def parameters(self) -> str:
+        return json.dumps(self._parameters) if self._parameters is not None else ""
+
+    def timeout(self) -> int:
+        return self._timeout
+
+    def get_response_sender(self) -> Sender:
+        return self.sender
+
+    def is_cancelled(self) -> bool:
+        return self.cancelled
+
+
+TYPES: dict[str, Any] = {
+    "max_tokens": np.int32, "min_tokens": np.int32, "top_k": np.int32, "num_logprobs": np.int32,
+    "temperature": np.float32, "top_p": np.float32, "min_p": np.float32, "repetition_penalty": np.float32,
+    "seed": np.uint64, "stream": np.bool_, "ignore_eos": np.bool_,
+    "return_num_input_tokens": np.bool_, "return_num_output_tokens": np.bool_,
+}  # fmt: skip
+
+
+class InputTensor(Tensor):
+    """What a client sent: the ensemble has max_batch_size 1, so [1, 1], and [1, n] for stop words."""
+
+    def __init__(self, name: str, value: Any) -> None:
+        values = value if isinstance(value, list) else [value]
+        values = [v.encode() if isinstance(v, str) else v for v in values]
+        self._name, self._array = name, np.array([values], TYPES.get(name, np.object_))
+
+
+class Ensemble:
+    """Runs a request through tokenizer, engine and detokenizer, as Triton does."""
+
+    def __init__(self, repository: Path, load: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+        write_artifact(repository / "toy_engine" / "1")
+        self.runner = ToyRunner(2, CONTEXT, ToyModel(VOCAB))
+        self.modules = {step: load(step) for step in ("tokenizer", "engine", "detokenizer")}
+        monkeypatch.setattr(self.modules["engine"], "open_service", self.open)
+        self.tokenizer, self.engine, self.detokenizer = (
+            self.make(repository, step) for step in ("tokenizer", "engine", "detokenizer")
+        )
+
+    def make(self, repository: Path, step: str) -> Any:
+        model = self.modules[step].TritonPythonModel()
+        parameters = {
+            "slots": "2",
+            "max_context": str(CONTEXT),
+            "default_max_tokens": "12",
+            "heartbeat_ms": "10",
+        }
+        config = {"parameters": {name: {"string_value": text} for name, text in parameters.items()}}
+        model.initialize(
+            {
+                "model_repository": str(repository / f"toy_{step}"),
+                "model_version": "1",
+                "model_name": f"toy_{step}",
+                "model_config": json.dumps(config),
+            }
+        )
+        return model
+
+    def open(self, folder: Path, settings: Settings, report: Any) -> Service:
+        return Service(read_manifest(folder), settings, self.runner, report)
+
+    def tokenize(self, parameters: dict[str, Any] | None = None, timeout: int = 0, **inputs: Any) -> Response:
+        tensors: list[Tensor] = [InputTensor(name, value) for name, value in inputs.items()]
+        (response,) = self.tokenizer.execute([InferenceRequest(tensors, parameters, timeout)])
+        assert isinstance(response, Response)
+        return response
+
+    def submit(self, tokenized: Response) -> Sender:
+        assert tokenized.error is None, tokenized.error
+        request = InferenceRequest(tokenized.output_tensors)
+        assert self.engine.execute([request]) is None
+        return request.sender
+
+    def detokenize(self, chunk: Response, cancelled: bool = False) -> Response:
+        request = InferenceRequest(chunk.output_tensors)
+        request.cancelled = cancelled
+        (response,) = self.detokenizer.execute([request])
+        assert isinstance(response, Response)
+        return response
+
+    def answers(self, sender: Sender, cancelled: bool = False) -> list[Response]:
+        """All responses up to the final one; an error is not seen by the detokenizer."""
+        found = []
+        while True:
+            response, final = sender.sent.get(timeout=30)
+            found.append(response if response.error else self.detokenize(response, cancelled))
+            if final:
+                return found
+
+    def ask(
+        self, parameters: dict[str, Any] | None = None, timeout: int = 0, **inputs: Any
+    ) -> list[Response]:
+        tokenized = self.tokenize(parameters, timeout, **inputs)
+        return [tokenized] if tokenized.error else self.answers(self.submit(tokenized))
+
+
+def fake_triton() -> types.ModuleType:
+    module = types.ModuleType("triton_python_backend_utils")
+    logged: list[str] = []
+    logger = types.SimpleNamespace(log_error=logged.append, log_warn=logged.append)
+    by_name = lambda request, name: next(t for t in request.inputs() if t.name() == name)  # noqa: E731
+    vars(module).update(
+        Tensor=Tensor,
+        TritonError=TritonError,
+        InferenceResponse=lambda output_tensors=None, error=None: Response(output_tensors or [], error),
+        TRITONSERVER_RESPONSE_COMPLETE_FINAL=1,
+        MetricFamily=type("MetricFamily", (FakeFamily,), {"made": {}}),
+        Logger=logger,
+        get_input_tensor_by_name=by_name,
+        logged=logged,
+    )
+    return module
+
+
+@pytest.fixture
+def triton(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    module = fake_triton()
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return module
+
+
+@pytest.fixture
+def ensemble(tmp_path: Path, triton: types.ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ensemble]:
+    def load(step: str) -> Any:
+        name = f"backends.llm_{step}.model"
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        return importlib.import_module(name)
+
+    one = Ensemble(tmp_path, load, monkeypatch)
+    yield one
+    one.engine.finalize()
+    one.detokenizer._engine._socket.close()
+    for step in one.modules.values():
+        sys.modules.pop(step.__name__, None)
+
+
+def greedy_text(prompt: bytes, count: int) -> str:
+    tokenizer = byte_tokenizer()
+    ids = tokenizer.encode(prompt.decode()).ids
+    tokens = ToyModel(VOCAB).greedy(ids, count)
+    return str(tokenizer.decode(tokens, skip_special_tokens=True))
+
+
+def test_a_bare_prompt_gets_one_response(ensemble: Ensemble) -> None:
+    (answer,) = ensemble.ask(text_input="Hi", ignore_eos=True)
+    assert answer.names == {"text_output", "finish_reason"}
+    assert answer["text_output"].decode() == greedy_text(b"Hi", 12)
+    assert answer["finish_reason"] == b"length"
+
+
+def test_a_streamed_answer_is_the_unary_one(ensemble: Ensemble) -> None:
+    wanted: dict[str, Any] = {"text_input": "Hi", "ignore_eos": True, "max_tokens": 40}
+    chunks = ensemble.ask(stream=True, return_num_output_tokens=True, **wanted)
+    (whole,) = ensemble.ask(stream=False, return_num_output_tokens=True, **wanted)
+    assert b"".join(chunk["text_output"] for chunk in chunks) == whole["text_output"]
+    assert sum(chunk["num_output_tokens"] for chunk in chunks) == whole["num_output_tokens"] == 40
+    assert [chunk["finish_reason"] for chunk in chunks] == [b""] * (len(chunks) - 1) + [b"length"]
+
+
+def test_a_chat_is_rendered_and_counted(ensemble: Ensemble) -> None:
+    messages = json.dumps([{"role": "user", "content": "Hi<|im_end|>"}])
+    (answer,) = ensemble.ask(messages=messages, return_num_input_tokens=True)
+    rendered = (
+        "<|im_start|>user\nHi<|im_end|><|im_end|>\n<|im_start|>assistant"  # jinja2 cuts the last newline
+    )
+    as_text = len("<|im_end|>") - 1
+    assert answer["num_input_tokens"] == len(byte_tokenizer().encode(rendered).ids) + as_text
+
+
+def test_logprobs_are_json(ensemble: Ensemble) -> None:
+    (answer,) = ensemble.ask(text_input="Hi", num_logprobs=2, max_tokens=3, ignore_eos=True)
+    entries = json.loads(answer["logprobs"])
+    assert [len(entry["top"]) for entry in entries] == [2, 2, 2]
+    assert all(set(entry) == {"id", "token", "bytes", "logprob", "top"} for entry in entries)
+
+
+def test_a_stop_sequence_is_not_part_of_the_text(ensemble: Ensemble) -> None:
+    text = greedy_text(b"Hi", 12)
+    word = next(letter for letter in text[3:] if letter != "�")
+    (answer,) = ensemble.ask(text_input="Hi", ignore_eos=True, stop_words=["zzzz", word])
+    assert answer["text_output"].decode() == text[: text.index(word)]
+    assert answer["finish_reason"] == b"stop_sequence"
+
+
+def test_the_largest_seed_arrives(ensemble: Ensemble) -> None:
+    texts = {
+        ensemble.ask(text_input="Hi", seed=2**64 - 1, temperature=1.0)[0]["text_output"] for _ in range(2)
+    }
+    assert len(texts) == 1
+
+
+@pytest.mark.parametrize(
+    ("inputs", "problem"),
+    [
+        ({"text_input": ""}, "INVALID_ARG: text_input: empty"),
+        ({"text_input": b"\xff"}, "INVALID_ARG: text_input: not UTF-8"),
+        ({"text_input": "x", "temperature": float("nan")}, "INVALID_ARG: temperature: nan, must be"),
+        ({"text_input": "x", "stop_words": [""]}, "INVALID_ARG: stop_words[0]: 0 bytes"),
+        ({"messages": "[" * 50_000}, "INVALID_ARG: messages: "),
+        ({"messages": '[{"role": "user", "content": "\\ud800"}]'}, "INVALID_ARG: messages[0].content: "),
+        ({}, "INVALID_ARG: text_input, messages: neither"),
+    ],
+)
+def test_bad_input_is_an_error_of_the_first_step(
+    ensemble: Ensemble, inputs: dict[str, Any], problem: str
+) -> None:
+    response = ensemble.tokenize(**inputs)
+    assert response.error
+    assert str(response.error).startswith(problem)
+    assert response.error.code == TritonError.INVALID_ARG
+
+
+def test_a_bad_request_does_not_hurt_those_it_came_with(ensemble: Ensemble) -> None:
+    requests = [InferenceRequest([InputTensor("text_input", text)]) for text in ("Hi", b"\xff", "Ho")]
+    responses = ensemble.tokenizer.execute(requests)
+    assert [response.error is None for response in responses] == [True, False, True]
+
+
+def test_an_unknown_input_is_refused(ensemble: Ensemble) -> None:
+    response = ensemble.tokenize({"max_token": 5}, text_input="Hi")
+    assert str(response.error).startswith("INVALID_ARG: max_token: unknown input")
+
+
+def test_a_prompt_longer_than_the_context_is_an_error_of_the_engine(ensemble: Ensemble) -> None:
+    (answer,) = ensemble.ask(text_input="x" * CONTEXT)
+    assert str(answer.error).startswith("INVALID_ARG: prompt: 96 tokens, must be at most 95 ")
+
+
+@pytest.mark.parametrize("how", ["parameter", "request"])
+def test_a_timeout_becomes_a_deadline(ensemble: Ensemble, how: str) -> None:
+    tokenized = (
+        ensemble.tokenize({"timeout": 5000}, text_input="Hi")
+        if how == "parameter"
+        else ensemble.tokenize(timeout=5000, text_input="Hi")
+    )
+    envelope = json.loads(tokenized["request"])
+    assert envelope["timeout_us"] == 5000
+    assert envelope["deadline_ns"] - envelope["arrival_ns"] == 5_000_000
+
+
+def test_a_deadline_that_has_passed_is_an_error(ensemble: Ensemble) -> None:
+    (answer,) = ensemble.ask({"timeout": 1}, text_input="Hi")
+    assert answer.error
+    assert str(answer.error).startswith("DEADLINE_EXCEEDED: timeout: 1 us passed after ")
+    assert answer.error.code == TritonError.CANCELLED
+
+
+def test_a_cancel_seen_by_the_detokenizer_ends_the_request(ensemble: Ensemble) -> None:
+    tokenized = ensemble.tokenize(text_input="Hi", stream=True, ignore_eos=True, max_tokens=90)
+    sender = ensemble.submit(tokenized)
+    last = ensemble.answers(sender, cancelled=True)[-1]
+    if last.error:  # else the answer was complete before the signal came
+        assert str(last.error) == "CANCELLED: request: by the client"
+    assert ensemble.engine._service.loop.keys() == []
+
+
+@pytest.mark.parametrize("chunk", [b"", b"nonsense", b'{"handle":"halimede-0-x/1"}', b'{"handle":"\xff/1"}'])
+def test_the_detokenizer_never_returns_an_error(
+    ensemble: Ensemble, triton: types.ModuleType, chunk: bytes
+) -> None:
+    answer = ensemble.detokenize(Response([Tensor("chunk", np.array([[chunk]], np.object_))]))
+    assert answer.error is None
+    assert answer["text_output"] == answer["finish_reason"] == b""
+    assert vars(triton)["logged"][0].startswith("llm_detokenizer: ")
+
+
+def test_a_chunk_that_cannot_be_read_ends_its_request(ensemble: Ensemble) -> None:
+    ensemble.runner.calls.clear()
+    tokenized = ensemble.tokenize(text_input="Hi", stream=True, ignore_eos=True, max_tokens=90)
+    sender = ensemble.submit(tokenized)
+    response, final = sender.sent.get(timeout=30)
+    assert not final
+    broken = response["chunk"].replace(b'"ids":', b'"idz":')
+    ensemble.detokenize(Response([Tensor("chunk", np.array([[broken]], np.object_))]))
+    last = ensemble.answers(sender)[-1]
+    if last.error:  # else the answer was complete before the signal came
+        assert str(last.error).startswith("INTERNAL: detokenizer: could not decode a chunk")
+
+
+def direct(envelope: str, ids: list[int]) -> InferenceRequest:
+    return InferenceRequest(
+        [
+            Tensor("input_ids", np.array([ids], np.int32)),
+            Tensor("request", np.array([[envelope.encode()]], np.object_)),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("envelope", "ids", "problem"),
+    [
+        ("nonsense", [1], "INVALID_ARG: request: nonsense, not JSON"),
+        ('{"sampling":{"max_tokens":3}}', [VOCAB], f"INVALID_ARG: input_ids: {VOCAB}, must be"),
+        ('{"sampling":{"max_tokens":3}}', [-1], "INVALID_ARG: input_ids: -1, must be"),
+        ('{"sampling":{"max_tokens":3,"stop_words":["\\ud800"]}}', [1], "INVALID_ARG: "),
+        ('{"sampling":{"max_tokens":3},"deadline_ns":"x"}', [1], "INVALID_ARG: deadline_ns: x, must be"),
+        ('{"sampling":{"max_tokens":500}}', [1], "INVALID_ARG: max_tokens: 500, must be at most 96"),
+    ],
+)
+def test_the_engine_step_called_directly_refuses_what_is_wrong(
+    ensemble: Ensemble, envelope: str, ids: list[int], problem: str
+) -> None:
+    well = direct('{"sampling":{"max_tokens":3}}', [1])
+    bad = direct(envelope, ids)
+    ensemble.engine.execute([bad, well])
+    response, final = bad.sender.sent.get(timeout=30)
+    assert final
+    assert str(response.error).startswith(problem)
+    assert ensemble.answers(well.sender)[-1].error is None
+
+
+def test_a_direct_request_is_cancelled_without_a_detokenizer(ensemble: Ensemble) -> None:
+    request = direct('{"sampling":{"max_tokens":90,"ignore_eos":true}}', [1])
+    request.sender.cancelled = True
+    ensemble.engine.execute([request])
+    last = ensemble.answers(request.sender)[-1]
+    if last.error:  # else the answer was complete before anybody looked
+        assert str(last.error) == "CANCELLED: request: by the client"
+    for _ in range(2000):
+        ensemble.engine._cancel_direct()
+        if not ensemble.engine._direct:
+            return
+    raise AssertionError("it is watched for ever")
+
+
+def test_a_request_that_comes_while_others_are_looked_at_stays_watched(ensemble: Ensemble) -> None:
+    """One that is submitted between the two looks is not taken for one that has ended."""
+    loop = ensemble.engine._service.loop
+    keys = loop.keys
+    ensemble.engine._direct[10**6] = ensemble.modules["engine"].TritonResponder(Sender())
+    newcomer = ensemble.modules["engine"].TritonResponder(Sender())
+
+    def slow_keys() -> list[int]:
+        found: list[int] = keys()
+        ensemble.engine._direct[10**6 + 1] = newcomer  # it comes now: not in what was found
+        return found
+
+    loop.keys = slow_keys
+    ensemble.engine._stopping.set()
+    ensemble.engine._housekeeper.join(30)
+    ensemble.engine._cancel_direct()
+    assert list(ensemble.engine._direct) == [10**6 + 1]
+
+
+def test_after_finalize_the_engine_refuses(ensemble: Ensemble) -> None:
+    request = direct('{"sampling":{"max_tokens":3}}', [1])
+    ensemble.engine._service.loop.stop()
+    ensemble.engine.execute([request])
+    response, final = request.sender.sent.get(timeout=30)
+    assert final
+    assert response.error
+    assert response.error.code == TritonError.UNAVAILABLE
+    assert str(response.error).startswith(Unavailable.code)
