@@ -1,0 +1,71 @@
+"""Prompts of an exact length, in English, of which no two begin alike: no prefix cache can help."""
+
+from __future__ import annotations
+
+import pydoc_data.topics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from loadtest.errors import BenchError
+
+# The engine reuses nothing below 16 tokens; the serial number differs within the first 7.
+_SERIAL = "{:06d}: "
+_CHARACTERS_PER_TOKEN = 8
+_STRIDE = 977
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    text: str
+    ids: tuple[int, ...]
+
+
+class Prompts:
+    """The same prompts, in the same order, in every run: Python's own documentation, a number before each."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        topics = pydoc_data.topics.topics
+        self._corpus = "\n\n".join(topics[name] for name in sorted(topics))
+        self._serials = count()
+        self._places = count()
+
+    @classmethod
+    def load(cls, engine: Path) -> Prompts:
+        return cls(Tokenizer.from_file(str(engine / "tokenizer.json")))
+
+    def take(self, number: int, tokens: int) -> list[Prompt]:
+        """`number` fresh prompts of exactly so many tokens."""
+        return [self._prompt(_SERIAL.format(next(self._serials)), tokens) for _ in range(number)]
+
+    def continued(self, prompt: Prompt, tokens: int) -> Prompt:
+        """The prompt with about so many fresh tokens after it."""
+        tail = self.take(1, tokens)[0]
+        return self._encoded(f"{prompt.text}\n\n{tail.text}")
+
+    def _prompt(self, start: str, tokens: int) -> Prompt:
+        for body in self._bodies(tokens):
+            cut = self._cut(start + body, tokens)
+            if cut and len(cut.ids) == tokens:
+                return cut
+        raise BenchError(f"no prompt of {tokens} tokens in a text of {len(self._corpus):,} characters")
+
+    def _bodies(self, tokens: int) -> Iterator[str]:
+        """Pieces of the corpus that are long enough, each from another place."""
+        length = tokens * _CHARACTERS_PER_TOKEN
+        places = max(len(self._corpus) - length, 0)
+        for _ in range(100 if places else 0):
+            begin = next(self._places) * _STRIDE % places
+            yield self._corpus[begin : begin + length]
+
+    def _cut(self, text: str, tokens: int) -> Prompt | None:
+        """The text up to that token; cut there, it may come to another number of tokens."""
+        offsets = self._tokenizer.encode(text).offsets
+        return self._encoded(text[: offsets[tokens - 1][1]]) if len(offsets) >= tokens else None
+
+    def _encoded(self, text: str) -> Prompt:
+        return Prompt(text, tuple(self._tokenizer.encode(text).ids))

@@ -1,0 +1,198 @@
+"""The engine without Triton, driven by JSON: for benchmarks and profiles.
+
+One command a line on stdin, one answer a line on stdout, until stdin ends. Times are seconds. Prompts are
+lists of token ids, all submitted at once; answers are greedy, of exactly `max_tokens` tokens.
+
+  {"do": "generate", "prompts": [[…]…], "max_tokens": 64}
+    streams   one list a prompt of [time since the command, tokens] for each chunk
+    steps     the decode steps that all prompts shared: `positions` of the rows in the first one, `step_s`
+              from one model call to the next, `model_s` of the model call alone
+  {"do": "profile", "prompts": [[…]…], "max_tokens": 64, "lines": 25}
+    profile   the functions of the engine's loop that took the most time themselves, as text
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import io
+import json
+import pstats
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from engine.errors import EngineError
+from engine.manifest import read_manifest
+from engine.outbox import Chunk
+from engine.request import Request, Sampling
+from engine.runner import Floats, Runner
+from engine.runner_onnx import OnnxRunner, open_session
+from engine.service import Service
+from engine.settings import Settings, check_fit, free_memory, read_settings
+
+# Prompts too short to be reused later, which make the bindings of a batch that wide.
+_WARM_UP = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call of the model; `positions` of its rows in a decode step, empty in a prefill."""
+
+    positions: tuple[int, ...]
+    began: float
+    ended: float
+
+
+class TimedRunner:
+    """A runner that notes its model calls: what lies between them is the engine's own time."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self.calls: list[Call] = []
+
+    def decode(self, tokens: Sequence[int], positions: Sequence[int]) -> Floats:
+        began = time.monotonic()
+        logits = self._runner.decode(tokens, positions)
+        self.calls.append(Call(tuple(positions), began, time.monotonic()))
+        return logits
+
+    def prefill(self, slot: int, start: int, tokens: Sequence[int]) -> Floats:
+        began = time.monotonic()
+        logits = self._runner.prefill(slot, start, tokens)
+        self.calls.append(Call((), began, time.monotonic()))
+        return logits
+
+    def copy(self, source: int, target: int, tokens: int) -> None:
+        self._runner.copy(source, target, tokens)
+
+    def swap(self, a: int, b: int, tokens: int) -> None:
+        self._runner.swap(a, b, tokens)
+
+
+@dataclass(eq=False)
+class Collector:
+    """A responder that keeps when each chunk came, and how many tokens it had."""
+
+    arrivals: list[tuple[float, int]] = field(default_factory=list)
+    error: EngineError | None = None
+    done: threading.Event = field(default_factory=threading.Event)
+
+    def send(self, chunk: Chunk, final: bool) -> None:
+        if chunk.tokens:
+            self.arrivals.append((time.monotonic(), chunk.tokens))
+        if final:
+            self.done.set()
+
+    def fail(self, error: EngineError) -> None:
+        self.error = error
+        self.done.set()
+
+
+class InProcess:
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        manifest = read_manifest(folder)
+        check_fit(settings, manifest.shape, free_memory())
+        session = open_session(manifest.path("model.onnx"), settings.thread_count)
+        runner = OnnxRunner(
+            session, manifest.shape, settings.slots, settings.max_context, settings.prefill_chunk
+        )
+        self._runner = TimedRunner(runner)
+        self._service = Service(manifest, settings, self._runner, _report)
+        self._started = False
+
+    def answer(self, command: dict[str, Any]) -> dict[str, Any]:
+        prompts, max_tokens = command["prompts"], command["max_tokens"]
+        if command["do"] == "profile":
+            return {"profile": self._profile(prompts, max_tokens, command["lines"])}
+        assert command["do"] == "generate"
+        return self._generate(prompts, max_tokens)
+
+    def _generate(self, prompts: list[list[int]], max_tokens: int) -> dict[str, Any]:
+        if not self._started:
+            self._service.start()
+            self._started = True
+        self._runner.calls.clear()
+        began = time.monotonic()
+        collectors = self._submit(prompts, max_tokens)
+        for collector in collectors:
+            collector.done.wait()
+            if collector.error:
+                raise collector.error
+        first_end = min(collector.arrivals[-1][0] for collector in collectors)
+        streams = [[(at - began, tokens) for at, tokens in c.arrivals] for c in collectors]
+        return {"streams": streams, "steps": shared_steps(self._runner.calls, len(prompts), first_end)}
+
+    def _submit(self, prompts: list[list[int]], max_tokens: int) -> list[Collector]:
+        collectors = [Collector() for _ in prompts]
+        sampling = Sampling(max_tokens=max_tokens, ignore_eos=True)
+        for prompt, collector in zip(prompts, collectors, strict=True):
+            now = time.monotonic_ns()
+            self._service.submit(Request(tuple(prompt), sampling, stream=True, arrival_ns=now), collector)
+        return collectors
+
+    def _profile(self, prompts: list[list[int]], max_tokens: int, lines: int) -> str:
+        """Steps the loop in this thread, since a profile sees one thread; chunks are made, but not sent."""
+        assert not self._started
+        self._submit([prompt[:_WARM_UP] for prompt in prompts], _WARM_UP)
+        self._step_all()
+        self._submit(prompts, max_tokens)
+        with cProfile.Profile() as profile:
+            self._step_all()
+        text = io.StringIO()
+        pstats.Stats(profile, stream=text).strip_dirs().sort_stats("tottime").print_stats(lines)
+        return text.getvalue()
+
+    def _step_all(self) -> None:
+        while self._service.loop.keys():
+            self._service.loop.step()
+
+
+def shared_steps(calls: Sequence[Call], rows: int, first_end: float) -> dict[str, Any]:
+    """Of the calls after the last prefill, those of `rows` rows that began before the first stream ended."""
+    prefills = [index for index, call in enumerate(calls) if not call.positions]
+    after = calls[max(prefills, default=-1) + 1 :]
+    shared = [call for call in after if len(call.positions) == rows and call.began <= first_end]
+    pairs = list(pairwise(shared))
+    return {
+        "positions": shared[0].positions if shared else [],
+        "step_s": [later.began - call.began for call, later in pairs],
+        "model_s": [call.ended - call.began for call, _ in pairs],
+    }
+
+
+def _report(error: BaseException) -> None:
+    print(f"inprocess.py: {error!r}", file=sys.stderr)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Run the engine without Triton; JSON in, JSON out.")
+    parser.add_argument("engine", type=Path, help="the folder of its manifest.json")
+    parser.add_argument(
+        "--parameters",
+        type=json.loads,
+        default={},
+        metavar="JSON",
+        help='as in config.pbtxt, e.g. {"slots": "32"}',
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = _options()
+    try:
+        engine = InProcess(options.engine, read_settings(options.parameters))
+        print(json.dumps({"ready": True}), flush=True)
+        for line in sys.stdin:
+            print(json.dumps(engine.answer(json.loads(line))), flush=True)
+    except EngineError as error:
+        sys.exit(f"inprocess.py: {error}")
+
+
+if __name__ == "__main__":
+    main()
