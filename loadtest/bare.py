@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,20 +77,21 @@ def _session(graph: Path, threads: int) -> ort.InferenceSession:
     return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
+def decode(session: ort.InferenceSession, model: Answer, command: Answer) -> Answer:
+    batch = Batch(session, model, np.array(command["positions"], np.int32), command["capacity"])
+    times = [time.monotonic()]
+    for _ in range(command["steps"]):
+        batch.step()
+        times.append(time.monotonic())
+    return {"step_s": np.diff(times).tolist()}
+
+
 def main(engine: Path, threads: int) -> None:
-    model = json.loads((engine / "manifest.json").read_text("utf-8"))["model"]
-    session = _session(engine / "model.onnx", threads)
+    def load() -> Callable[[Answer], Answer]:
+        model = json.loads((engine / "manifest.json").read_text("utf-8"))["model"]
+        return partial(decode, _session(engine / "model.onnx", threads), model)
 
-    def answer(command: Answer) -> Answer:
-        positions = np.array(command["positions"], np.int32)
-        batch = Batch(session, model, positions, command["capacity"])
-        times = [time.monotonic()]
-        for _ in range(command["steps"]):
-            batch.step()
-            times.append(time.monotonic())
-        return {"step_s": np.diff(times).tolist()}
-
-    serve(answer)
+    serve(load)
 
 
 if __name__ == "__main__":

@@ -85,10 +85,11 @@ class Program:
         return BenchError(f"{self._name} ended with code {code}; the end of {self._log}:\n  {tail}")
 
 
-def serve(answer: Callable[[Answer], Answer]) -> None:
-    """The child's side of the protocol, once it has loaded. Libraries may print: that goes to the log."""
+def serve(load: Callable[[], Callable[[Answer], Answer]]) -> None:
+    """The child's side of the protocol. `load` returns what answers; libraries may print, into the log."""
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)
+        answer = load()
         print(json.dumps({"ready": True}), file=answers, flush=True)
         for line in sys.stdin:
             print(json.dumps(answer(json.loads(line))), file=answers, flush=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -76,8 +77,7 @@ def _gguf() -> Path:
 
 def main(threads: int) -> None:
     torch.set_num_threads(threads)
-    model = load(_gguf())
-    serve(lambda command: generate(model, command))
+    serve(lambda: partial(generate, load(_gguf())))
 
 
 if __name__ == "__main__":
