@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress, TaskID, TimeElapsedColumn
@@ -92,14 +93,14 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         recipe = Recipe(name=options.name, source=options.source)
     else:
         raise BadInput("give a recipe (`python -m build list`), or --name and --source")
-    changes: dict[str, object] = {}
+    changes: dict[str, Any] = {}
     if options.name:
         changes["name"] = options.name
     if options.source:
         changes["source"] = _source(recipe, options.source)
     if options.precision:
         changes["precision"] = Precision(options.precision)
-    return replace(recipe, **changes)  # type: ignore[arg-type]
+    return replace(recipe, **changes)
 
 
 def _source(recipe: Recipe, source: str) -> str:

@@ -19,7 +19,7 @@ from build.dialects.onnxruntime.graph import Positions, build_graph, require_run
 from build.dialects.onnxruntime.store import Store
 from build.dialects.onnxruntime.weight_file import WeightFile
 from build.errors import BadInput, BuildError
-from build.manifest import MANIFEST_FILE, Json, encode_manifest, manifest
+from build.manifest import MANIFEST_FILE, Json, encode_manifest, generation, manifest
 from build.passes.smooth import smooth
 from build.publish import Slot, staged, write_new
 from build.quantise import Precision
@@ -54,7 +54,9 @@ def build_engine(
     """Publishes REPOSITORY/NAME_engine/1 and the configs that are absent; BuildError leaves all as it was."""
     target = repository / f"{recipe.name}_engine" / "1"
     with _space_errors(repository), staged(target, force) as slot:
+        opened = progress.stage("source", 1)
         checkpoint = open_source(recipe.source)
+        opened()
         architecture = describe(checkpoint.config)
         _require_buildable(recipe, checkpoint, architecture)
         content = _fill(slot.staging, recipe, checkpoint, architecture, progress, verify_tokens)
@@ -69,6 +71,8 @@ def _require_buildable(recipe: Recipe, checkpoint: Checkpoint, architecture: Arc
     require_blocks(checkpoint, recipe.precision)
     if recipe.task is Task.CHAT and checkpoint.tokenizer.chat_template is None:
         raise BadInput('the checkpoint has no chat template: set task = "complete", or add one')
+    if not generation(checkpoint)["eos_token_ids"]:
+        raise BadInput("the checkpoint names no end of sequence: add eos_token_id to config.json")
 
 
 def _fill(

@@ -218,6 +218,13 @@ def test_a_chat_model_needs_a_template(folder: Path, repository: Path) -> None:
     assert not (result.target / "chat_template.jinja").exists()
 
 
+def test_an_end_of_sequence_is_needed(tmp_path: Path, repository: Path) -> None:
+    folder = tiny.write_folder(tmp_path / "endless", eos_token_id=None)
+    (folder / "generation_config.json").unlink()
+    with pytest.raises(BadInput, match="names no end of sequence"):
+        build(recipe(folder), repository)
+
+
 def test_gguf_precision_needs_blocks(folder: Path, repository: Path) -> None:
     with pytest.raises(BadInput, match="holds no Q4_0 or Q8_0 blocks: take int8"):
         build(recipe(folder, Precision.GGUF), repository)

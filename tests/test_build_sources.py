@@ -74,6 +74,12 @@ def test_a_chat_template_may_be_a_file_or_a_named_one(folder: Path) -> None:
     assert open_folder(folder).tokenizer.chat_template == "F"
 
 
+def test_a_chat_template_that_is_no_text_is_refused(folder: Path) -> None:
+    edit(folder / "tokenizer_config.json", chat_template={"default": "D"})
+    with pytest.raises(BadInput, match="chat_template: must be a string"):
+        open_folder(folder)
+
+
 def test_the_licence_is_that_of_the_model_card(folder: Path) -> None:
     assert open_folder(folder).origin.licence is None
     (folder / "README.md").write_text("---\nlanguage: en\nlicense: mit\n---\nlicense: other\n")
@@ -94,6 +100,11 @@ FAULTS: list[tuple[str, Fault, str]] = [
     ("config is a list", lambda f: (f / "config.json").write_text("[]"), "must hold a JSON object"),
     ("no tokenizer", lambda f: (f / "tokenizer.json").unlink(), r"tokenizer\.json: no such file"),
     ("no weights", lambda f: (f / "model.safetensors").unlink(), "has neither model.safetensors"),
+    (
+        "index without shards",
+        lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": []}'),
+        r"index\.json: names no shards",
+    ),
     (
         "truncated weights",
         lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-100]),

@@ -61,7 +61,8 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _shards(folder: Path) -> list[Path]:
     if (folder / _INDEX).is_file():
-        names = sorted(set(_json(folder / _INDEX).get("weight_map", {}).values()))
+        listed = _json(folder / _INDEX).get("weight_map")
+        names = sorted(set(listed.values())) if isinstance(listed, dict) else []
         missing = [name for name in names if not (folder / name).is_file()]
         if missing or not names:
             raise BadInput(f"{folder / _INDEX}: names {', '.join(missing) or 'no shards'}: missing")
@@ -112,8 +113,10 @@ def _chat_template(folder: Path, settings: dict[str, Any]) -> str | None:
         return path.read_text(encoding="utf-8")
     template = settings.get("chat_template")
     if isinstance(template, list):
-        named = {entry["name"]: entry["template"] for entry in template}
-        template = named.get("default")
+        named = {entry.get("name"): entry for entry in template if isinstance(entry, dict)}
+        template = named.get("default", {}).get("template")
+    if template is not None and not isinstance(template, str):
+        raise BadInput(f"{folder / 'tokenizer_config.json'}: chat_template: must be a string")
     return template
 
 

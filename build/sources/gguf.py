@@ -80,16 +80,15 @@ def _config(metadata: Metadata, tensors: list[ReaderTensor]) -> dict[str, Any]:
         raise Unsupported(f"GGUF architecture {arch!r} is not supported: {supported} are")
     names = {tensor.name for tensor in tensors}
     heads = _required(metadata, f"{arch}.attention.head_count")
-    hidden = _required(metadata, f"{arch}.embedding_length")
     return {
         "model_type": _FAMILY[arch],
         "vocab_size": len(_required(metadata, "tokenizer.ggml.tokens")),
-        "hidden_size": hidden,
+        "hidden_size": _required(metadata, f"{arch}.embedding_length"),
         "intermediate_size": _required(metadata, f"{arch}.feed_forward_length"),
         "num_hidden_layers": _required(metadata, f"{arch}.block_count"),
         "num_attention_heads": heads,
         "num_key_value_heads": metadata.get(f"{arch}.attention.head_count_kv", heads),
-        "head_dim": metadata.get(f"{arch}.attention.key_length", hidden // heads),
+        "head_dim": metadata.get(f"{arch}.attention.key_length"),
         "rms_norm_eps": _required(metadata, f"{arch}.attention.layer_norm_rms_epsilon"),
         "max_position_embeddings": _required(metadata, f"{arch}.context_length"),
         "tie_word_embeddings": "output.weight" not in names,
@@ -126,11 +125,11 @@ def _weights(tensors: list[ReaderTensor], config: Mapping[str, Any]) -> dict[str
     for tensor in tensors:
         if tensor.name == _ROPE_FACTORS:
             continue
-        part = tensor.name.split(".")[-2]
+        name, part = _hub_name(tensor.name), tensor.name.split(".")[-2]
         order = None
         if config["model_type"] == "llama" and part in heads:
             order = _unpermuted(int(tensor.shape[-1]), heads[part])
-        weights[_hub_name(tensor.name)] = _weight(tensor, order)
+        weights[name] = _weight(tensor, order)
     return weights
 
 
@@ -143,8 +142,10 @@ def _hub_name(name: str) -> str:
     raise Unsupported(f"GGUF tensor {name} has no place in a Llama-like model")
 
 
-def _unpermuted(rows: int, heads: int) -> NDArray[np.intp]:
+def _unpermuted(rows: int, heads: Any) -> NDArray[np.intp]:
     """Where each Hugging Face row stands in the file."""
+    if not isinstance(heads, int) or heads < 1 or rows % (2 * heads):
+        raise BadInput(f"GGUF metadata: {heads!r} attention heads do not divide {rows} rows")
     half = rows // heads // 2
     return np.arange(rows).reshape(heads, half, 2).swapaxes(1, 2).reshape(rows)
 

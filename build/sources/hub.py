@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ def open_hub(name: str, revision: str | None) -> Checkpoint:
 
 def _download(name: str, revision: str | None) -> Path:
     at = f"{name}@{revision}" if revision else name
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it would report every retry
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=_PATTERNS))
     except GatedRepoError as error:
