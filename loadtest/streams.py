@@ -13,7 +13,7 @@ from halimede.target import parse_target
 from loadtest.errors import BenchError
 from loadtest.prompts import Prompt
 
-TIMEOUT_S = 300.0
+TIMEOUT_S = 900.0
 
 
 def require_loopback(url: str) -> str:
