@@ -293,6 +293,21 @@ def test_a_failed_move_ends_the_requests_of_its_step() -> None:
     assert waiting.text == text_of(ToyModel().greedy([*[1] * 8, 3], 8))
 
 
+def test_what_a_failed_move_wrote_is_never_reused() -> None:
+    """What slot 0 held was to be saved in slot 1, which holds garbage now."""
+    engine = ToyEngine(slots=2, chunk=64, min_reuse=2)
+    prompt = [1, 2, 3, 4, 5, 6]
+    engine.ask(prompt, max_tokens=1)
+    engine.run()
+    engine.runner.faults["copy"] = RuntimeError("bad copy")
+    failed = engine.ask([1, 2, 3, 9, 9])
+    engine.run()
+    assert failed.error.startswith("INTERNAL: engine: ")
+    again = engine.ask([*prompt, 7, 7])
+    engine.run()
+    assert again.text == text_of(ToyModel().greedy([*prompt, 7, 7], 8))
+
+
 def test_logits_that_are_not_finite_end_the_step() -> None:
     engine = ToyEngine()
     client = engine.ask([1], max_tokens=20)
@@ -334,6 +349,15 @@ def test_latencies_are_measured_from_arrival() -> None:
         assert seen[TTFT, LABELS[stream]] == [0.1, 0.4]
         assert seen[ITL, LABELS[stream]] == [0.1, 0.1]
         assert seen[E2E, LABELS[stream]] == [pytest.approx(0.3), 0.4]
+
+
+def test_the_queue_time_of_a_prompt_with_a_cached_prefix_is_recorded_once() -> None:
+    engine = ToyEngine(chunk=4, min_reuse=4)
+    for last in (1, 2):
+        engine.ask([*[7] * 20, last, last], max_tokens=2)
+        engine.clock.advance(100)
+        engine.run()
+    assert engine.recorder.drain().observations[QUEUE, ()] == [0.1, 0.1]
 
 
 def test_counters_add_up() -> None:

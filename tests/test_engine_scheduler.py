@@ -389,6 +389,33 @@ def test_no_gap_is_closed_while_a_prompt_waits_for_it() -> None:
     assert newcomer.slot is harness.table.slots[0]
 
 
+def test_no_gap_is_closed_while_another_prompt_waits_behind_a_long_one() -> None:
+    harness = Harness(slots=4, capacity=64, chunk=4)
+    ends = [harness.add([n], max_tokens=n) for n in (1, 5, 60)]
+    for slot in harness.table.slots[:2]:
+        slot.busy = True  # slots 2 and 3 for the first and the last
+    while ends[2].slot is None or harness.scheduler.prefilling:
+        harness.step()
+    for slot in harness.table.slots[:2]:
+        slot.busy = False
+    harness.add([3] * 20)
+    harness.add([4])
+    for _ in range(5):
+        batch = harness.step()
+        assert batch
+        assert not any(isinstance(move, Swap) for move in batch.moves)
+
+
+def test_the_slot_of_the_sequence_that_ended_last_is_the_most_recent() -> None:
+    harness = Harness()
+    long, short = harness.add([1], max_tokens=9), harness.add([2], max_tokens=2)
+    while list(harness.scheduler):
+        harness.step()
+    assert (long.slot, short.slot) == (None, None)
+    ages = {slot.tokens[0]: slot.last_used for slot in harness.table.slots if slot.tokens}
+    assert ages[1] > ages[2]
+
+
 def test_a_failed_decode_forgets_its_slots_alone() -> None:
     harness = Harness(slots=3, chunk=8)
     failing, prefilling = harness.add([1] * 5), harness.add([2] * 20)
@@ -414,7 +441,9 @@ def test_a_failed_move_forgets_what_it_may_have_spoilt() -> None:
     assert [slot.tokens for slot in harness.table.slots] == [[], []]
 
 
-@pytest.mark.parametrize(("minimum", "finish"), [(0, FinishReason.STOP_SEQUENCE), (2, None)])
+@pytest.mark.parametrize(
+    ("minimum", "finish"), [(0, FinishReason.STOP_SEQUENCE), (1, FinishReason.STOP_SEQUENCE), (2, None)]
+)
 def test_a_stop_sequence_ends_an_answer_from_min_tokens_on(minimum: int, finish: FinishReason | None) -> None:
     harness = Harness()
     sequence = sequence_of(1, [1], stop_words=("b",), min_tokens=minimum)

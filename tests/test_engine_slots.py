@@ -186,6 +186,26 @@ def test_content_that_moved_whole_is_the_first_to_be_lost() -> None:
     assert place(table, "dddd").moves == (Copy(0, 2, 6),)  # slot 2 held "cccc", of which there are two
 
 
+def test_the_source_of_a_prefix_is_not_overwritten_before_it_is_copied() -> None:
+    table = SlotTable(2, 10, min_reuse=2)
+    filled(table, "aaaa", "bbbb")
+    table.slots[0].last_used = 99  # slot 1 is the least recently used one, and the source
+    placement = place(table, "bbbbXY")
+    assert placement.moves == (Copy(1, 0, 4),)
+    assert bytes(table.slots[1].tokens) == b"bbbb"
+
+
+def test_content_that_moved_keeps_its_age() -> None:
+    table = SlotTable(3, 10, min_reuse=2)
+    filled(table, "aaaa", "bbbb", "cccc")
+    for text in ("aaaaXY", "dddd"):  # what slot 0 held last goes to slot 1
+        slot = place(table, text).slot
+        slot.tokens = list(text.encode())
+        table.release(slot)
+    assert [bytes(slot.tokens) for slot in table.slots] == [b"dddd", b"aaaaXY", b"cccc"]
+    assert place(table, "eeee").moves == (Copy(0, 2, 4),)
+
+
 def test_two_tokens_of_a_prompt_are_always_computed() -> None:
     table = SlotTable(1, 10, min_reuse=1)
     filled(table, "abcd")
@@ -214,8 +234,10 @@ def test_a_swap_moves_the_longer_of_the_two() -> None:
     table = SlotTable(2, 10)
     placement = place(table, "ab")
     placement.slot.tokens = list(b"ab")
+    age = placement.slot.last_used
     assert table.swap(table.slots[1], table.slots[0]) == Swap(1, 0, 2)
     assert [slot.busy for slot in table.slots] == [False, True]
+    assert [slot.last_used for slot in table.slots] == [0, age]
 
 
 @given(st.lists(few), st.lists(few), st.lists(few))

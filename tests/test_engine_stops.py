@@ -31,6 +31,7 @@ def held_back(words: tuple[bytes, ...], text: bytes) -> int:
 @example(words=(b"aab",), pieces=[b"aaab"])
 @example(words=(b"abab", b"bb"), pieces=[b"aba", b"abb"])
 @example(words=(b"b", b"abc"), pieces=[b"ab"])
+@example(words=(b"aabaaac",), pieces=[b"aabaaabaaac"])
 def test_matcher_equals_naive_search(words: tuple[bytes, ...], pieces: list[bytes]) -> None:
     matcher, seen = StopMatcher(words), b""
     for piece in pieces:
