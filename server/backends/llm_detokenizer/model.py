@@ -15,12 +15,14 @@ import triton_python_backend_utils as pb_utils
 from engine.answer import FALLBACK, Answer, decode_chunk, read_handle
 from engine.channel import Signal, SignalSender
 from engine.manifest import read_manifest, verify_files
+from engine.orphan import exit_with_parent
 from engine.tokens import load_table
 from engine.triton import artifact_folder
 
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
+        exit_with_parent()
         manifest = read_manifest(artifact_folder(args, "_detokenizer"))
         verify_files(manifest, ("tokens.bin",))
         self._table = load_table(manifest.path("tokens.bin"))

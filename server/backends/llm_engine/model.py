@@ -17,6 +17,7 @@ import triton_python_backend_utils as pb_utils
 
 from engine.errors import Cancelled, EngineError
 from engine.metrics import MetricsFlusher
+from engine.orphan import exit_with_parent
 from engine.outbox import Chunk
 from engine.request import Request
 from engine.service import open_service
@@ -46,6 +47,7 @@ class TritonResponder:
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
+        exit_with_parent()
         parameters = parameters_of(json.loads(args["model_config"]))
         settings = read_settings(parameters)
         self._service = open_service(artifact_folder(args, "_engine"), settings, _log)

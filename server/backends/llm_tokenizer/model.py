@@ -17,6 +17,7 @@ from engine.chat import ChatTemplate
 from engine.errors import EngineError
 from engine.inputs import FIELDS, InputLimits, Inputs, parse_inputs, read_parameters
 from engine.manifest import Manifest, read_manifest, verify_files
+from engine.orphan import exit_with_parent
 from engine.prompt import PromptEncoder, load_tokenizer
 from engine.request import Request
 from engine.triton import artifact_folder, parameters_of, to_triton_error
@@ -26,6 +27,7 @@ RETURNS = ("num_input_tokens", "num_output_tokens")
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
+        exit_with_parent()
         config = json.loads(args["model_config"])
         manifest = read_manifest(artifact_folder(args, "_tokenizer"))
         self._limits = InputLimits.read(parameters_of(config))
