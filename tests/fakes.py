@@ -18,7 +18,9 @@ from engine.recorder import Recorder
 from engine.request import FinishReason, Request, Sampling
 from engine.runner import Floats
 from engine.scheduler import Scheduler
+from engine.scheduler import Sequence as SequenceInEngine
 from engine.slots import SlotTable
+from engine.stops import TextStream
 from engine.tokens import TokenTable
 
 EOS: Final = 0
@@ -35,6 +37,10 @@ VOCAB: Final = len(TOY_TABLE)
 def unexpected(error: BaseException) -> NoReturn:
     """What reports go to when nothing may go wrong."""
     raise error
+
+
+def text_of(tokens: Sequence[int]) -> str:
+    return TOY_TABLE.join(tokens).decode("utf-8", "replace")
 
 
 class ToyModel:
@@ -134,6 +140,13 @@ class ToyRunner:
             for row, part in written:
                 self.rows[row, part] = GARBAGE
             raise fault
+
+
+def sequence_of(key: int, prompt: list[int], **sampling: Any) -> SequenceInEngine:
+    """A sequence as the loop hands it to the scheduler."""
+    request = Request(tuple(prompt), Sampling(**{"max_tokens": 8, **sampling}))
+    words = tuple(word.encode() for word in request.sampling.stop_words)
+    return SequenceInEngine(key, request, TextStream(TOY_TABLE, words), list(prompt))
 
 
 class FakeClock:

@@ -6,204 +6,26 @@ import importlib
 import json
 import sys
 import types
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from queue import Queue
 from typing import Any
 
 import numpy as np
 import pytest
 
 from engine.errors import Unavailable
-from engine.manifest import read_manifest
-from engine.service import Service
-from engine.settings import Settings
-from tests.artifact import byte_tokenizer, write_artifact
-from tests.fakes import ToyModel, ToyRunner
-from tests.test_engine_metrics import FakeFamily
-
-VOCAB = byte_tokenizer().get_vocab_size()
-CONTEXT = 96
-
-
-class Tensor:
-    def __init__(self, name: str, array: np.ndarray[Any, Any]) -> None:
-        assert array.dtype in (np.object_, np.int32), "Triton's names for STRING and INT32"
-        self._name, self._array = name, array
-
-    def name(self) -> str:
-        return self._name
-
-    def as_numpy(self) -> np.ndarray[Any, Any]:
-        return self._array
-
-
-class TritonError(Exception):
-    INVALID_ARG, UNAVAILABLE, CANCELLED, INTERNAL = range(4)
-
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-@dataclass
-class Response:
-    """InferenceResponse."""
-
-    output_tensors: list[Tensor] = field(default_factory=list)
-    error: TritonError | None = None
-
-    def __getitem__(self, name: str) -> Any:
-        return next(tensor.as_numpy().item() for tensor in self.output_tensors if tensor.name() == name)
-
-    @property
-    def names(self) -> set[str]:
-        return {tensor.name() for tensor in self.output_tensors}
-
-
-class Sender:
-    """A response sender; the final flag must come once, with the last response."""
-
-    def __init__(self) -> None:
-        self.sent: Queue[tuple[Response, bool]] = Queue()
-        self.cancelled = False
-
-    def send(self, response: Response, flags: int = 0) -> None:
-        self.sent.put((response, flags == 1))
-
-    def is_cancelled(self) -> bool:
-        return self.cancelled
-
-
-class InferenceRequest:
-    def __init__(
-        self, inputs: list[Tensor], parameters: dict[str, Any] | None = None, timeout: int = 0
-    ) -> None:
-        self._inputs = inputs
-        self._parameters = parameters
-        self._timeout = timeout
-        self.sender = Sender()
-        self.cancelled = False
-
-    def inputs(self) -> list[Tensor]:
-        return self._inputs
-
-    def parameters(self) -> str:
-        return json.dumps(self._parameters) if self._parameters is not None else ""
-
-    def timeout(self) -> int:
-        return self._timeout
-
-    def get_response_sender(self) -> Sender:
-        return self.sender
-
-    def is_cancelled(self) -> bool:
-        return self.cancelled
-
-
-TYPES: dict[str, Any] = {
-    "max_tokens": np.int32, "min_tokens": np.int32, "top_k": np.int32, "num_logprobs": np.int32,
-    "temperature": np.float32, "top_p": np.float32, "min_p": np.float32, "repetition_penalty": np.float32,
-    "seed": np.uint64, "stream": np.bool_, "ignore_eos": np.bool_,
-    "return_num_input_tokens": np.bool_, "return_num_output_tokens": np.bool_,
-}  # fmt: skip
-
-
-class InputTensor(Tensor):
-    """What a client sent: the ensemble has max_batch_size 1, so [1, 1], and [1, n] for stop words."""
-
-    def __init__(self, name: str, value: Any) -> None:
-        values = value if isinstance(value, list) else [value]
-        values = [v.encode() if isinstance(v, str) else v for v in values]
-        self._name, self._array = name, np.array([values], TYPES.get(name, np.object_))
-
-
-class Ensemble:
-    """Runs a request through tokenizer, engine and detokenizer, as Triton does."""
-
-    def __init__(self, repository: Path, load: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
-        write_artifact(repository / "toy_engine" / "1")
-        self.runner = ToyRunner(2, CONTEXT, ToyModel(VOCAB))
-        self.modules = {step: load(step) for step in ("tokenizer", "engine", "detokenizer")}
-        monkeypatch.setattr(self.modules["engine"], "open_service", self.open)
-        self.tokenizer, self.engine, self.detokenizer = (
-            self.make(repository, step) for step in ("tokenizer", "engine", "detokenizer")
-        )
-
-    def make(self, repository: Path, step: str) -> Any:
-        model = self.modules[step].TritonPythonModel()
-        parameters = {
-            "slots": "2",
-            "max_context": str(CONTEXT),
-            "default_max_tokens": "12",
-            "heartbeat_ms": "10",
-        }
-        config = {"parameters": {name: {"string_value": text} for name, text in parameters.items()}}
-        model.initialize(
-            {
-                "model_repository": str(repository / f"toy_{step}"),
-                "model_version": "1",
-                "model_name": f"toy_{step}",
-                "model_config": json.dumps(config),
-            }
-        )
-        return model
-
-    def open(self, folder: Path, settings: Settings, report: Any) -> Service:
-        return Service(read_manifest(folder), settings, self.runner, report)
-
-    def tokenize(self, parameters: dict[str, Any] | None = None, timeout: int = 0, **inputs: Any) -> Response:
-        tensors: list[Tensor] = [InputTensor(name, value) for name, value in inputs.items()]
-        (response,) = self.tokenizer.execute([InferenceRequest(tensors, parameters, timeout)])
-        assert isinstance(response, Response)
-        return response
-
-    def submit(self, tokenized: Response) -> Sender:
-        assert tokenized.error is None, tokenized.error
-        request = InferenceRequest(tokenized.output_tensors)
-        assert self.engine.execute([request]) is None
-        return request.sender
-
-    def detokenize(self, chunk: Response, cancelled: bool = False) -> Response:
-        request = InferenceRequest(chunk.output_tensors)
-        request.cancelled = cancelled
-        (response,) = self.detokenizer.execute([request])
-        assert isinstance(response, Response)
-        return response
-
-    def answers(self, sender: Sender, cancelled: bool = False) -> list[Response]:
-        """All responses up to the final one; an error is not seen by the detokenizer."""
-        found = []
-        while True:
-            response, final = sender.sent.get(timeout=30)
-            found.append(response if response.error else self.detokenize(response, cancelled))
-            if final:
-                return found
-
-    def ask(
-        self, parameters: dict[str, Any] | None = None, timeout: int = 0, **inputs: Any
-    ) -> list[Response]:
-        tokenized = self.tokenize(parameters, timeout, **inputs)
-        return [tokenized] if tokenized.error else self.answers(self.submit(tokenized))
-
-
-def fake_triton() -> types.ModuleType:
-    module = types.ModuleType("triton_python_backend_utils")
-    logged: list[str] = []
-    logger = types.SimpleNamespace(log_error=logged.append, log_warn=logged.append)
-    by_name = lambda request, name: next(t for t in request.inputs() if t.name() == name)  # noqa: E731
-    vars(module).update(
-        Tensor=Tensor,
-        TritonError=TritonError,
-        InferenceResponse=lambda output_tensors=None, error=None: Response(output_tensors or [], error),
-        TRITONSERVER_RESPONSE_COMPLETE_FINAL=1,
-        MetricFamily=type("MetricFamily", (FakeFamily,), {"made": {}}),
-        Logger=logger,
-        get_input_tensor_by_name=by_name,
-        logged=logged,
-    )
-    return module
+from tests.artifact import byte_tokenizer
+from tests.ensemble import CONTEXT, VOCAB, Ensemble
+from tests.fake_triton import (
+    InferenceRequest,
+    InputTensor,
+    Response,
+    Sender,
+    Tensor,
+    TritonError,
+    fake_triton,
+)
+from tests.fakes import ToyModel
 
 
 @pytest.fixture

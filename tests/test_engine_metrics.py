@@ -8,50 +8,11 @@ import pytest
 
 from engine.metrics import COUNTERS, FLUSH_SECONDS, GAUGES, HISTOGRAMS, PREFIX, MetricsFlusher
 from engine.recorder import E2E, ITL, QUEUE, TTFT, Recorder
+from tests.fake_triton import FakeFamily, FakeMetric
 from tests.fakes import unexpected
 
 ARGS = {"model_name": "toy_engine", "model_version": "1"}
 LABELS = {"model": "toy_engine", "version": "1"}
-
-
-class FakeMetric:
-    def __init__(self, labels: dict[str, str], buckets: list[float] | None) -> None:
-        self.labels = labels
-        self.buckets = buckets
-        self.calls: list[tuple[str, float]] = []
-
-    def set(self, value: float) -> None:
-        self.calls.append(("set", value))
-
-    def increment(self, value: float) -> None:
-        assert value >= 0
-        self.calls.append(("increment", value))
-
-    def observe(self, value: float) -> None:
-        assert self.buckets
-        self.calls.append(("observe", value))
-
-    @property
-    def total(self) -> float:
-        return sum(value for _, value in self.calls)
-
-
-class FakeFamily:
-    COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
-    made: dict[str, FakeFamily]
-
-    def __init__(self, name: str, description: str, kind: str) -> None:
-        assert description
-        assert name not in self.made, "Triton refuses a second family of one name and another kind"
-        self.kind = kind
-        self.metrics: list[FakeMetric] = []
-        self.made[name] = self
-
-    def Metric(self, labels: dict[str, str], buckets: list[float] | None = None) -> FakeMetric:
-        assert (buckets is not None) == (self.kind == self.HISTOGRAM)
-        assert labels not in [metric.labels for metric in self.metrics]
-        self.metrics.append(FakeMetric(labels, buckets))
-        return self.metrics[-1]
 
 
 class FakeTriton:

@@ -9,17 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import (
-    ArtifactError,
-    Cancelled,
-    ClientFault,
-    DeadlineExceeded,
-    EngineError,
-    InternalError,
     InvalidArgument,
-    ServerFault,
-    SettingsError,
-    Unavailable,
-    shown,
 )
 from engine.request import LIMITS, MAX_SEED, Request, Sampling, parse_logit_bias, sampling_from
 
@@ -266,44 +256,3 @@ def test_logit_bias_parses_to_sorted_pairs() -> None:
 def test_a_wrong_logit_bias_is_refused(text: str, problem: str) -> None:
     with pytest.raises(InvalidArgument, match=f"^INVALID_ARG: logit_bias: .*{problem}"):
         parse_logit_bias(text, 100)
-
-
-@pytest.mark.parametrize(
-    ("kind", "code", "parent"),
-    [
-        (InvalidArgument, "INVALID_ARG", ClientFault),
-        (DeadlineExceeded, "DEADLINE_EXCEEDED", ClientFault),
-        (Cancelled, "CANCELLED", ClientFault),
-        (Unavailable, "UNAVAILABLE", ServerFault),
-        (SettingsError, "INVALID_ARG", ServerFault),
-        (ArtifactError, "INTERNAL", ServerFault),
-        (InternalError, "INTERNAL", ServerFault),
-    ],
-)
-def test_errors_read_code_field_problem(
-    kind: type[EngineError], code: str, parent: type[EngineError]
-) -> None:
-    error = kind("queue", "64 waiting, limit 64")
-    assert str(error) == f"{code}: queue: 64 waiting, limit 64"
-    assert isinstance(error, parent)
-    assert error.status in {"INVALID_ARG", "UNAVAILABLE", "CANCELLED", "INTERNAL"}
-
-
-def nested(depth: int) -> list[Any]:
-    inner: list[Any] = []
-    for _ in range(depth):
-        inner = [inner]
-    return inner
-
-
-@pytest.mark.parametrize("value", ["", "a\nb", "x" * 1000, "\x00", "\u202e", 1.5, None, nested(900)])
-def test_a_shown_value_is_short_and_printable(value: object) -> None:
-    text = shown(value)
-    assert 0 < len(text) <= 200
-    assert text.isprintable()
-
-
-def test_an_ordinary_value_is_shown_as_it_is() -> None:
-    assert shown("abc") == "abc"
-    assert shown(-0.5) == "-0.5"
-    assert shown("y" * 50, 10) == "yyyyyyyyy…"

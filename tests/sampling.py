@@ -1,0 +1,47 @@
+"""What the tests of the sampler share: logits, choosers, and draws for known random numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from engine.request import Sampling
+from engine.sampler import Floats, TokenChooser, choose
+
+VOCAB = 300  # more than the candidates that are looked at first
+EOS = frozenset({7, 9})
+
+
+def chooser(prompt: tuple[int, ...] = (), vocab: int = VOCAB, **sampling: Any) -> TokenChooser:
+    return TokenChooser(Sampling(**{"max_tokens": 9, **sampling}), prompt, EOS, vocab)
+
+
+def logits_of(seed: int, rows: int = 1, vocab: int = VOCAB, scale: float = 3) -> Floats:
+    drawn = np.random.default_rng(seed).standard_normal((rows, vocab))
+    return (scale * drawn).astype(np.float32)
+
+
+class Fixed:
+    """A random number generator whose next number is known."""
+
+    def __init__(self, number: float) -> None:
+        self.number = number
+
+    def random(self) -> float:
+        return self.number
+
+
+def tokens_at(logits: Floats, uniforms: Iterable[float], **sampling: Any) -> list[int]:
+    """The tokens that are drawn for these random numbers."""
+    choosers = []
+    for uniform in uniforms:
+        choosers.append(chooser(vocab=len(logits), seed=1, **sampling))
+        choosers[-1]._random = Fixed(uniform)  # type: ignore[assignment]
+    rows = np.repeat(logits[None], len(choosers), axis=0)
+    return [choice.token for choice in choose(rows, choosers)]
+
+
+seeds = st.integers(0, 2**32)
