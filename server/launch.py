@@ -173,7 +173,7 @@ def serve(options: Options) -> int:
     backends = assemble_backends(triton, SERVER, _cache_roots())
     if removed := shared_memory.remove_leftovers():
         print(f"removed {removed} shared-memory regions of a server that is gone", file=sys.stderr)
-    control = Control(options.url("http"))
+    control = Control(options.url("http"), options.url("metrics"))
     with shared_memory.claim() as claim:
         server = Server(
             command(options, triton, backends, models, claim.prefix),

@@ -4,56 +4,85 @@ Triton 2.51 cannot be stopped by a signal alone: a client that went away just be
 request in flight for good, and an idle keep-alive connection alone holds the exit up, both until the
 exit timeout. While it serves, neither happens. So it is drained first: the models that clients call
 are unloaded, which refuses new requests and lets running ones end, then the steps that they used.
+
+Even so it may hold on to a model that has nothing left to do: the last requests to end in an error in the
+midst of a stream, or over gRPC, stay referenced until later ones take their place. So a model whose engine
+has been idle for a while counts as drained.
 """
 
 from __future__ import annotations
 
 import http.client
 import json
+import re
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
 
 ALIVE = ("LOADING", "READY", "UNLOADING")
 POLL_SECONDS = 0.05
+# Engines tell their metrics twice a second; a response is on its way for less than that.
+IDLE_SECONDS = 1.0
+# For steps that nothing uses any more.
+STEPS_SECONDS = 2.0
+IN_FLIGHT = re.compile(r"^halimede_num_requests_(?:running|waiting)\{.*\} (\S+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
     address: str  # host:port of its HTTP service; no proxy is ever asked
+    metrics: str | None = None  # the same of its metrics, where engines tell what they are at
 
     def is_ready(self) -> bool:
         try:
-            return self._ask("GET", "/v2/health/ready")[0] == http.client.OK
+            return _ask(self.address, "GET", "/v2/health/ready")[0] == http.client.OK
         except (http.client.HTTPException, OSError):
             return False
 
     def drain(self, models: Collection[str], seconds: float) -> bool:
-        """Unloads `models`, then all others; whether nothing was left in time."""
-        deadline = time.monotonic() + seconds
+        """Unloads `models`, then all others; whether nothing was left to do in time."""
         try:
-            return self._unload(models, deadline) and self._unload(self._alive(), deadline)
+            if not self._unload(models, seconds, or_idle=True):
+                return False
+            self._unload(self._alive() - set(models), STEPS_SECONDS)
         except (http.client.HTTPException, OSError, ValueError):
             return False
+        return True
 
-    def _unload(self, models: Collection[str], deadline: float) -> bool:
+    def _unload(self, models: Collection[str], seconds: float, *, or_idle: bool = False) -> bool:
+        """Whether they were gone in time, or with `or_idle` had nothing left to do."""
         for model in models:
-            self._ask("POST", f"/v2/repository/models/{model}/unload")
+            _ask(self.address, "POST", f"/v2/repository/models/{model}/unload")
+        now = time.monotonic()
+        deadline, busy = now + seconds, now
         while self._alive() & set(models):
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if not (or_idle and self._is_idle()):
+                busy = now
+            if now - busy > IDLE_SECONDS:
+                return True
+            if now > deadline:
                 return False
             time.sleep(POLL_SECONDS)
         return True
 
     def _alive(self) -> set[str]:
-        entries = json.loads(self._ask("POST", "/v2/repository/index")[1])
+        entries = json.loads(_ask(self.address, "POST", "/v2/repository/index")[1])
         return {entry["name"] for entry in entries if entry.get("state") in ALIVE}
 
-    def _ask(self, method: str, path: str) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection(self.address, timeout=5)
-        try:
-            connection.request(method, path)
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-        finally:
-            connection.close()
+    def _is_idle(self) -> bool:
+        """Whether the engines say that nothing runs or waits; not where there is no engine to ask."""
+        if self.metrics is None:
+            return False
+        counts = IN_FLIGHT.findall(_ask(self.metrics, "GET", "/metrics")[1].decode())
+        return bool(counts) and not any(map(float, counts))
+
+
+def _ask(address: str, method: str, path: str) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection(address, timeout=5)
+    try:
+        connection.request(method, path)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
