@@ -52,7 +52,7 @@ class AsyncGrpcTransport:
     async def agenerate(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
         call = self._service().ModelStreamInfer(
             iter((proto.encode(request),)),
-            metadata=(*self._metadata, *proto.METADATA),
+            metadata=self._metadata or None,
             timeout=with_grace(request.timeout_s),
         )
         try:

@@ -53,7 +53,7 @@ class GrpcTransport:
     def generate(self, request: GenerateRequest) -> Generator[Chunk, None]:
         call = self._service().ModelStreamInfer(
             iter((proto.encode(request),)),
-            metadata=(*self._metadata, *proto.METADATA),
+            metadata=self._metadata or None,
             timeout=with_grace(request.timeout_s),
         )
         try:

@@ -21,12 +21,10 @@ from tritonclient.grpc.service_pb2_grpc import (
 from halimede.errors import ServerError
 from halimede.results import Chunk
 from halimede.testing.script import Event, Step, Turns
-from halimede.wire.proto import STATUS_CODES
 
 __all__ = ["FakeGrpcServer"]
 
 MODEL = "smollm2"
-_STATUS = {code: name for name, code in STATUS_CODES.items() if name != "OUT_OF_RANGE"}
 
 
 class FakeGrpcServer(GRPCInferenceServiceServicer):  # type: ignore[misc]
@@ -81,7 +79,8 @@ class FakeGrpcServer(GRPCInferenceServiceServicer):  # type: ignore[misc]
                 over.wait()
             elif isinstance(step, ServerError):
                 answered.set()
-                context.abort(_status(step), f"in ensemble '{MODEL}', {step}")
+                yield pb.ModelStreamInferResponse(error_message=f"in ensemble '{MODEL}', {step}")
+                return
             else:
                 assert isinstance(step, Chunk), step
                 yield _response(step)
@@ -116,10 +115,6 @@ class FakeGrpcServer(GRPCInferenceServiceServicer):  # type: ignore[misc]
         config.output.add(name="text_output", dims=[1])
         config.ensemble_scheduling.step.add(model_name=f"{MODEL}_engine", model_version=-1)
         return response
-
-
-def _status(error: ServerError) -> grpc.StatusCode:
-    return grpc.StatusCode[_STATUS.get(error.code, "UNKNOWN")]
 
 
 def _response(chunk: Chunk) -> Any:
