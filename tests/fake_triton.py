@@ -39,10 +39,11 @@ class FakeFamily:
 
     def __init__(self, name: str, description: str, kind: str) -> None:
         assert description
-        assert name not in self.made, "Triton refuses a second family of one name and another kind"
+        earlier = self.made.setdefault(name, self)
+        assert earlier is self or earlier.kind == kind, "Triton refuses a second family of another kind"
         self.kind = kind
-        self.metrics: list[FakeMetric] = []
-        self.made[name] = self
+        # Two families of one name are one to Triton, as those of two models are.
+        self.metrics: list[FakeMetric] = [] if earlier is self else earlier.metrics
 
     def Metric(self, labels: dict[str, str], buckets: list[float] | None = None) -> FakeMetric:
         assert (buckets is not None) == (self.kind == self.HISTOGRAM)

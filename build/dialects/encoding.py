@@ -16,8 +16,11 @@ from build.checkpoint import Checkpoint, Weight
 from build.errors import BadInput
 from build.quantise import Blocks, Floats, Precision, quantise, stack
 
-# The finest blocks MatMulNBits runs fast; activations are quantised by the same blocks.
-BLOCK_SIZE = 32
+# MatMulNBits rounds a product's inputs by the same blocks. 8-bit blocks of 64 cost SmolLM2-135M no
+# perplexity that shows, and a decode step takes a tenth to a fifth less time than with 32; 128 are faster
+# still by 5 %, but lose 0.4 %. GGUF files have blocks of 32, and the parts of a product must agree.
+BLOCK_SIZES = {4: 32, 8: 64}
+GGUF_BLOCK_SIZE = 32
 
 
 class Role(Enum):
@@ -42,9 +45,11 @@ def encode(
 
 
 def _blocks(weight: Weight, precision: Precision, bits: int) -> Blocks:
-    if precision is Precision.GGUF and weight.read_blocks is not None:
+    if precision is not Precision.GGUF:
+        return quantise(weight.read(), bits, BLOCK_SIZES[bits])
+    if weight.read_blocks is not None:
         return weight.read_blocks()
-    return quantise(weight.read(), bits, BLOCK_SIZE)
+    return quantise(weight.read(), bits, GGUF_BLOCK_SIZE)
 
 
 def require_blocks(checkpoint: Checkpoint, precision: Precision) -> None:

@@ -81,6 +81,16 @@ _INITIAL: Final = {
 }
 
 
+def rejection_counter(pb_utils: Any, args: Mapping[str, str]) -> tuple[Any, Any]:
+    """`requests_rejected_total` of a step that refuses requests before they reach the engine."""
+    name, reason = "requests_rejected_total", "invalid_arg"
+    family = pb_utils.MetricFamily
+    counters = family(name=PREFIX + name, description=COUNTERS[name], kind=family.COUNTER)
+    labels = {"model": args["model_name"], "version": args["model_version"], "reason": reason}
+    # A metric lives only as long as its family.
+    return counters, counters.Metric(labels=labels)
+
+
 class MetricsFlusher:
     def __init__(self, pb_utils: Any, recorder: Recorder, args: Mapping[str, str]) -> None:
         self._pb_utils = pb_utils

@@ -215,9 +215,9 @@ class Scheduler:
     def _rows(self) -> Iterator[Row]:
         for index in range(max(self.running, default=-1) + 1):
             slot, sequence = self.slots.slots[index], self.running.get(index)
-            if sequence is None and len(slot.tokens) == self.slots.capacity:
-                slot.tokens.pop()  # an idle row writes one position behind its tokens, so there must be one
             position = len(slot.tokens)
+            # An idle row writes one position behind its tokens; a sequence ends before it fills the last.
+            assert position < self.slots.capacity
             yield Row(sequence.tokens[position] if sequence else 0, position, sequence)
 
     def _close_gap(self) -> list[Move]:

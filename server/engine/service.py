@@ -75,7 +75,7 @@ def open_service(folder: Path, settings: Settings, report: Report) -> Service:
     """Load the artifact, check that it fits, and prove that it runs; raises EngineError."""
     manifest = read_manifest(folder)
     check_fit(settings, manifest.shape, free_memory())
-    verify_files(manifest)
+    verify_files(manifest, tuple({*manifest.files, "model.onnx", "tokens.bin"}))
     session = open_session(manifest.path("model.onnx"), settings.thread_count)
     runner = OnnxRunner(session, manifest.shape, settings.slots, settings.max_context, settings.prefill_chunk)
     self_test(runner, manifest, settings)

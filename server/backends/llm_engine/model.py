@@ -83,8 +83,11 @@ class TritonPythonModel:
     def _keep_house(self) -> None:
         """Metrics, and the cancellations of requests that came without an ensemble."""
         while not self._stopping.wait(HOUSEKEEPING_SECONDS):
-            self._cancel_direct()
-            self._metrics.flush(time.monotonic())
+            try:
+                self._cancel_direct()
+                self._metrics.flush(time.monotonic())
+            except Exception as error:  # noqa: BLE001 (one bad call must not end the metrics for good)
+                _log(error)
 
     def _cancel_direct(self) -> None:
         # In this order: one that is submitted in between must not pass for one that has ended.

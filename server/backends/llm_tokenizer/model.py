@@ -17,6 +17,7 @@ from engine.chat import ChatTemplate
 from engine.errors import EngineError
 from engine.inputs import FIELDS, InputLimits, Inputs, parse_inputs, read_parameters
 from engine.manifest import Manifest, read_manifest, verify_files
+from engine.metrics import rejection_counter
 from engine.orphan import exit_with_parent
 from engine.prompt import PromptEncoder, load_tokenizer
 from engine.request import Request
@@ -30,6 +31,7 @@ class TritonPythonModel:
         exit_with_parent()
         config = json.loads(args["model_config"])
         manifest = read_manifest(artifact_folder(args, "_tokenizer"))
+        self._rejected = rejection_counter(pb_utils, args)
         self._limits = InputLimits.read(parameters_of(config))
         self._encoder = _encoder(manifest)
         self._defaults = manifest.generation
@@ -42,6 +44,7 @@ class TritonPythonModel:
         try:
             return self._tokenize(request)
         except EngineError as error:
+            self._rejected[1].increment(1)
             return pb_utils.InferenceResponse(error=to_triton_error(pb_utils, error))
 
     def _tokenize(self, request: Any) -> Any:
