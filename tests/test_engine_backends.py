@@ -132,6 +132,14 @@ def test_a_bad_request_does_not_hurt_those_it_came_with(ensemble: Ensemble) -> N
     assert [response.error is None for response in responses] == [True, False, True]
 
 
+def test_what_the_first_step_refuses_is_counted(ensemble: Ensemble, triton: types.ModuleType) -> None:
+    for _ in range(2):
+        ensemble.tokenize(text_input="")
+    metrics = triton.MetricFamily.made["halimede_requests_rejected_total"].metrics
+    (mine,) = [metric for metric in metrics if metric.labels["model"] == "toy_tokenizer"]
+    assert (mine.labels["reason"], mine.total) == ("invalid_arg", 2)
+
+
 def test_an_unknown_input_is_refused(ensemble: Ensemble) -> None:
     response = ensemble.tokenize({"max_token": 5}, text_input="Hi")
     assert str(response.error).startswith("INVALID_ARG: max_token: unknown input")
