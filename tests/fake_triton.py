@@ -36,6 +36,7 @@ class FakeMetric:
 class FakeFamily:
     COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
     made: dict[str, FakeFamily]
+    kind: str
 
     def __init__(self, name: str, description: str, kind: str) -> None:
         assert description
