@@ -1,0 +1,116 @@
+"""SmolLM2 in fp32 through the whole ensemble, token for token what transformers.generate gives."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer
+
+from build.checkpoint import Checkpoint
+from build.recipe import load_recipe
+from build.sources.resolve import open_source
+from tests.e2e.serving import Server
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+pytestmark = [pytest.mark.e2e, pytest.mark.parity, pytest.mark.slow, pytest.mark.timeout(900)]
+
+TOKENS, OTHERS = 64, 16
+PROMPTS = [
+    "The capital of France is",
+    "Once upon a time, in a village by the sea,",
+    "def fibonacci(n):\n    ",
+    "The three primary colours are",
+    "Dear Sir or Madam,\n\nI am writing to",
+    "Water boils at",
+    "import numpy as np\n\n# the mean of each column\n",
+    "In 1969, Neil Armstrong",
+    "Ingredients:\n- 200 g flour\n- 2 eggs\n",
+    "Q: What is a prime number?\nA:",
+    "Neptune is the eighth planet. Its largest moon is",
+    "SELECT name FROM users WHERE",
+    "Il était une fois",
+    "The quick brown fox",
+    '{"name": "Ada", "age": 36, "city": "',
+    "To be, or not to be,",
+    "1, 2, 4, 8, 16,",
+    "¿Dónde está la biblioteca? 🙂",
+    "How to make tea: first,",
+    "Machine learning is",
+]
+
+
+@pytest.fixture(scope="module")
+def expected() -> list[list[int]]:
+    """What transformers generates greedily, end-of-sequence token included."""
+    checkpoint = open_source(load_recipe("smollm2").source)
+    tokenizer = Tokenizer.from_str(checkpoint.tokenizer.json.decode())
+    model = oracle(checkpoint)
+    return [generate(model, tokenizer.encode(prompt).ids) for prompt in PROMPTS]
+
+
+def oracle(checkpoint: Checkpoint) -> Any:
+    settings = {key: value for key, value in checkpoint.config.items() if value is not None}
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**settings))
+    state = {name: torch.tensor(weight.read()) for name, weight in checkpoint.weights.items()}
+    model.load_state_dict(state, strict=False)
+    model.tie_weights()
+    return model.eval()
+
+
+def generate(model: Any, ids: list[int]) -> list[int]:
+    inputs = torch.tensor([ids])
+    with torch.no_grad():
+        answer = model.generate(
+            inputs,
+            attention_mask=torch.ones_like(inputs),
+            max_new_tokens=TOKENS,
+            do_sample=False,
+            eos_token_id=2,
+            pad_token_id=2,
+        )
+    return [int(token) for token in answer[0, len(ids) :]]
+
+
+def ask(server: Server, **inputs: Any) -> dict[str, Any]:
+    url = f"http://{server.address.http}/v2/models/smollm2/generate"
+    request = urllib.request.Request(url, json.dumps(inputs).encode())
+    with urllib.request.urlopen(request, timeout=600) as response:
+        answer: dict[str, Any] = json.load(response)
+    return answer
+
+
+def tokens(server: Server, prompt: str) -> list[int]:
+    answer = ask(server, text_input=prompt, max_tokens=TOKENS, num_logprobs=0)
+    return [entry["id"] for entry in json.loads(answer["logprobs"])]
+
+
+def other(server: Server, number: int) -> None:
+    """Sampled, of another length each: rows come and go while the greedy ones run."""
+    ask(
+        server,
+        text_input=f"Story number {number}: " + "the road went on and on " * number,
+        max_tokens=40 + 10 * number,
+        temperature=1.0,
+        seed=number,
+        ignore_eos=True,
+    )
+
+
+def test_alone(fp32: Server, expected: list[list[int]]) -> None:
+    assert [tokens(fp32, prompt) for prompt in PROMPTS] == expected
+
+
+def test_among_others(fp32: Server, expected: list[list[int]]) -> None:
+    fresh: Callable[[str], list[int]] = lambda prompt: tokens(fp32, prompt)  # noqa: E731
+    with ThreadPoolExecutor(OTHERS + len(PROMPTS)) as pool:
+        noise = [pool.submit(other, fp32, number) for number in range(OTHERS)]
+        answers = list(pool.map(fresh, PROMPTS))
+        for one in noise:
+            one.result()
+    assert answers == expected
