@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytestmark = [pytest.mark.e2e, pytest.mark.parity, pytest.mark.slow, pytest.mark.timeout(900)]
 
-TOKENS, OTHERS = 64, 16
+TOKENS, OTHERS, EOS = 64, 16, 2
 PROMPTS = [
     "The capital of France is",
     "Once upon a time, in a village by the sea,",
@@ -51,7 +51,7 @@ def expected() -> list[list[int]]:
     checkpoint = open_source(load_recipe("smollm2").source)
     tokenizer = Tokenizer.from_str(checkpoint.tokenizer.json.decode())
     model = oracle(checkpoint)
-    return [generate(model, tokenizer.encode(prompt).ids) for prompt in PROMPTS]
+    return generate(model, [tokenizer.encode(prompt).ids for prompt in PROMPTS])
 
 
 def oracle(checkpoint: Checkpoint) -> Any:
@@ -63,18 +63,25 @@ def oracle(checkpoint: Checkpoint) -> Any:
     return model.eval()
 
 
-def generate(model: Any, ids: list[int]) -> list[int]:
-    inputs = torch.tensor([ids])
+def generate(model: Any, prompts: list[list[int]]) -> list[list[int]]:
+    """As one batch, padded on the left, each answer up to its end-of-sequence token."""
+    width = max(map(len, prompts))
+    padded = torch.tensor([[EOS] * (width - len(ids)) + ids for ids in prompts])
+    mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts])
     with torch.no_grad():
-        answer = model.generate(
-            inputs,
-            attention_mask=torch.ones_like(inputs),
+        answers = model.generate(
+            padded,
+            attention_mask=mask,
             max_new_tokens=TOKENS,
             do_sample=False,
-            eos_token_id=2,
-            pad_token_id=2,
+            eos_token_id=EOS,
+            pad_token_id=EOS,
         )
-    return [int(token) for token in answer[0, len(ids) :]]
+    return [until_eos(answer.tolist()) for answer in answers[:, width:]]
+
+
+def until_eos(tokens: list[int]) -> list[int]:
+    return tokens[: tokens.index(EOS) + 1] if EOS in tokens else tokens
 
 
 def ask(server: Server, **inputs: Any) -> dict[str, Any]:
