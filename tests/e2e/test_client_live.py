@@ -1,0 +1,361 @@
+"""The client and its command against the real server: both protocols, with and without asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self, Unpack
+
+import pytest
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from halimede import (
+    AsyncClient,
+    AsyncStream,
+    Chunk,
+    Client,
+    DeadlineExceeded,
+    Generation,
+    Health,
+    InvalidArgument,
+    Message,
+    Metrics,
+    ModelInfo,
+    NotFound,
+    RetryPolicy,
+    Unavailable,
+)
+from halimede.cli.exits import Exit
+from halimede.sampling import CallOptions
+from tests.e2e.artifacts import MODEL
+from tests.e2e.conftest import CONTEXT, QUEUE, SLOTS
+from tests.e2e.serving import Server, eventually
+from tests.e2e.wire import WAIT_SECONDS
+from tests.e2e.wire_grpc import GrpcWire
+from tests.test_client_process import Terminal
+
+pytestmark = pytest.mark.e2e
+
+PROMPT = "The capital of France is"
+QUESTION = [Message(role="user", content="What is the capital of France?")]
+STEPS = tuple(f"{MODEL}_{step}" for step in ("tokenizer", "engine", "detokenizer"))
+COMMAND = Path(sys.executable).with_name("halimede")
+ONCE = RetryPolicy(attempts=1)
+# Far longer than a test waits for: it ends because somebody leaves, or by its deadline.
+LONG: CallOptions = {"max_tokens": CONTEXT - 32, "ignore_eos": True}
+
+
+class Streaming(Protocol):
+    """What a test uses of a Stream; the block that it is left with cancels it."""
+
+    @property
+    def generation(self) -> Generation: ...
+    def __iter__(self) -> Iterator[Chunk]: ...
+    def __next__(self) -> Chunk: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Asking(Protocol):
+    """What a test uses of a Client."""
+
+    def generate(self, prompt: str, **options: Unpack[CallOptions]) -> Generation: ...
+    def stream(self, prompt: str, **options: Unpack[CallOptions]) -> Streaming: ...
+    def chat(self, messages: Sequence[Message], **options: Unpack[CallOptions]) -> Generation: ...
+    def chat_stream(self, messages: Sequence[Message], **options: Unpack[CallOptions]) -> Streaming: ...
+    def models(self) -> tuple[ModelInfo, ...]: ...
+    def health(self, model: str | None = None) -> Health: ...
+    def metrics(self) -> Metrics: ...
+
+
+Connect = Callable[..., Asking]
+
+
+class AwaitedStream:
+    """An AsyncStream, read from outside its event loop."""
+
+    def __init__(self, portal: BlockingPortal, stream: AsyncStream) -> None:
+        self._portal = portal
+        self._stream = stream
+
+    @property
+    def generation(self) -> Generation:
+        return self._stream.generation
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Chunk:
+        try:
+            return self._portal.call(self._stream.__anext__)
+        except StopAsyncIteration:
+            raise StopIteration from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._portal.call(self._stream.aclose)
+
+
+class AwaitedClient:
+    """An AsyncClient with the methods of a Client, its event loop in another thread."""
+
+    def __init__(self, portal: BlockingPortal, client: AsyncClient) -> None:
+        self._portal = portal
+        self._client = client
+
+    def generate(self, prompt: str, **options: Unpack[CallOptions]) -> Generation:
+        return self._portal.call(partial(self._client.generate, prompt, **options))
+
+    def stream(self, prompt: str, **options: Unpack[CallOptions]) -> AwaitedStream:
+        return AwaitedStream(self._portal, self._client.stream(prompt, **options))
+
+    def chat(self, messages: Sequence[Message], **options: Unpack[CallOptions]) -> Generation:
+        return self._portal.call(partial(self._client.chat, messages, **options))
+
+    def chat_stream(self, messages: Sequence[Message], **options: Unpack[CallOptions]) -> AwaitedStream:
+        return AwaitedStream(self._portal, self._client.chat_stream(messages, **options))
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        return self._portal.call(self._client.models)
+
+    def health(self, model: str | None = None) -> Health:
+        return self._portal.call(self._client.health, model)
+
+    def metrics(self) -> Metrics:
+        return self._portal.call(self._client.metrics)
+
+
+@pytest.fixture(params=["grpc", "http"])
+def url(request: pytest.FixtureRequest, small: Server) -> str:
+    return f"http://{small.address.http}" if request.param == "http" else small.address.grpc
+
+
+@pytest.fixture(params=["sync", "async"])
+def connect(request: pytest.FixtureRequest, small: Server, url: str) -> Iterator[Connect]:
+    """Makes a client that retries so and sleeps so in between."""
+    with ExitStack() as stack:
+        portal = stack.enter_context(start_blocking_portal()) if request.param == "async" else None
+
+        def make(retry: RetryPolicy = ONCE, sleep: Callable[[float], None] = time.sleep) -> Asking:
+            options: dict[str, Any] = {"retry": retry, "metrics_url": small.address.metrics}
+            if portal is None:
+                return stack.enter_context(Client(url, sleep=sleep, **options))
+            client = AsyncClient(url, sleep=lambda seconds: asyncio.to_thread(sleep, seconds), **options)
+            stack.callback(portal.call, client.aclose)
+            return AwaitedClient(portal, client)
+
+        yield make
+
+
+@pytest.fixture
+def client(connect: Connect) -> Asking:
+    return connect()
+
+
+def _read(stream: Streaming) -> Generation:
+    with stream:
+        assert len(list(stream)) > 1
+    return stream.generation
+
+
+def _facts(answer: Generation) -> tuple[object, ...]:
+    """All but the times."""
+    counts = answer.num_input_tokens, answer.num_output_tokens
+    return answer.text, answer.finish_reason, counts, answer.logprobs
+
+
+def test_a_stream_is_the_whole_answer_in_pieces(client: Asking) -> None:
+    whole = client.generate(PROMPT, max_tokens=12, num_logprobs=2, ignore_eos=True)
+    assert _facts(_read(client.stream(PROMPT, max_tokens=12, num_logprobs=2, ignore_eos=True))) == _facts(
+        whole
+    )
+    assert (whole.finish_reason, whole.num_input_tokens, whole.num_output_tokens) == ("length", 5, 12)
+    assert len(whole.logprobs) == 12
+    assert b"".join(token.bytes for token in whole.logprobs).decode() == whole.text
+    assert all(len(token.top) == 2 and token.top[0].id == token.id for token in whole.logprobs)
+
+
+def test_a_conversation_goes_through_the_chat_template(client: Asking) -> None:
+    whole = client.chat(QUESTION, max_tokens=40)
+    assert _facts(_read(client.chat_stream(QUESTION, max_tokens=40))) == _facts(whole)
+    bare = client.generate(QUESTION[0]["content"], max_tokens=1)
+    assert (whole.num_input_tokens or 0) > (bare.num_input_tokens or 0) > 0
+
+
+def test_what_a_server_says_of_itself(client: Asking) -> None:
+    models = {model.name: model for model in client.models()}
+    assert set(models) == {MODEL, *STEPS}
+    assert all(model.ready for model in models.values())
+    assert (models[MODEL].backend, models[MODEL].steps) == ("ensemble", STEPS)
+    assert {"text_input", "messages", "seed"} <= set(models[MODEL].inputs)
+    health, other = client.health(), client.health("nobody")
+    assert (health.ok, health.server_name, health.model_versions) == (True, "triton", ("1",))
+    assert (other.ready, other.model_ready, other.model_versions) == (True, False, ())
+    (sample,) = client.metrics().select("halimede_num_requests_running")
+    assert sample.labels == {"model": f"{MODEL}_engine", "version": "1"}
+
+
+def test_a_refusal_names_field_value_and_limit(client: Asking) -> None:
+    for ask in (client.generate, lambda *a, **o: _read(client.stream(*a, **o))):
+        with pytest.raises(InvalidArgument) as caught:
+            ask(PROMPT, top_p=1.5)
+        error = caught.value
+        assert (error.code, error.field, error.value) == ("INVALID_ARG", "top_p", "1.5")
+        assert error.limit == "must be a number in (0, 1]"
+        with pytest.raises(InvalidArgument, match=r"prompt: .* tokens, must be at most"):
+            ask("word " * 2 * CONTEXT)
+        with pytest.raises(NotFound):
+            ask(PROMPT, model="nobody")
+    assert client.generate(PROMPT, max_tokens=2).num_output_tokens == 2
+
+
+def test_the_server_ends_a_request_at_its_deadline(client: Asking, small: Server) -> None:
+    overdue: CallOptions = {**LONG, "timeout": 0.3}
+    for ask in (client.generate, lambda *a, **o: _read(client.stream(*a, **o))):
+        before = small.metrics.total("requests_rejected_total", reason="deadline_exceeded")
+        with pytest.raises(DeadlineExceeded, match=r"timeout: \d+ us passed after \d+ tokens"):
+            ask(PROMPT, **overdue)
+        after = small.wait_idle()
+        assert after.total("requests_rejected_total", reason="deadline_exceeded") == before + 1
+
+
+def test_leaving_a_stream_frees_its_slot(client: Asking, small: Server) -> None:
+    before = small.metrics.total("requests_rejected_total", reason="cancelled")
+    with client.stream(PROMPT, **LONG) as stream:
+        assert next(stream).text
+        assert eventually(lambda: small.metrics.total("num_requests_running") == 1)
+    assert stream.generation.finish_reason is None
+    assert small.wait_idle().total("requests_rejected_total", reason="cancelled") == before + 1
+
+
+def test_a_full_server_is_asked_again(connect: Connect, small: Server) -> None:
+    sleeps: list[float] = []
+    with _filled(small) as leave:
+
+        def make_room(seconds: float) -> None:
+            sleeps.append(seconds)
+            leave()
+            small.wait_idle()
+
+        with pytest.raises(Unavailable) as caught:
+            connect().generate(PROMPT)
+        assert (caught.value.field, caught.value.value) == ("queue", f"{QUEUE} requests waiting")
+        answer = connect(RetryPolicy(attempts=2), make_room).generate(PROMPT, max_tokens=2)
+    assert answer.num_output_tokens == 2
+    assert len(sleeps) == 1
+
+
+@contextmanager
+def _filled(server: Server) -> Iterator[Callable[[], None]]:
+    """Every slot and every place in the queue is taken, until what this gives is called."""
+    server.wait_idle()
+    with GrpcWire(server.address) as wire, ExitStack() as streams:
+        for _ in range(SLOTS + QUEUE):
+            stream = streams.enter_context(closing(wire.open(text_input=PROMPT, stream=True, **LONG)))
+            next(stream)  # a token, or the heartbeat of one that waits
+        yield streams.close
+    server.wait_idle()
+
+
+def _run(url: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [COMMAND, "--url", url, *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+        timeout=WAIT_SECONDS,
+        check=False,
+    )
+
+
+def test_the_command_answers(small: Server, url: str, connect: Connect) -> None:
+    expected = connect().generate(PROMPT, max_tokens=8)
+    plain = _run(url, "generate", PROMPT, "--max-tokens", "8")
+    assert (plain.returncode, plain.stdout, plain.stderr) == (Exit.OK, expected.text + "\n", "")
+    answer = json.loads(_run(url, "generate", PROMPT, "--max-tokens", "8", "--json").stdout)
+    assert (answer["text"], answer["num_output_tokens"]) == (expected.text, 8)
+
+
+def test_the_command_tells_of_models_health_and_metrics(small: Server) -> None:
+    url = small.address.grpc
+    assert {model["name"] for model in json.loads(_run(url, "models", "--json").stdout)} == {MODEL, *STEPS}
+    table = _run(url, "models").stdout
+    assert " > ".join(STEPS) in " ".join(table.split())
+    health = _run(url, "health")
+    assert health.returncode == Exit.OK
+    assert (
+        f"triton {json.loads(_run(url, 'health', '--json').stdout)['server_version']} at {url}"
+        in health.stdout
+    )
+    metrics = _run(url, "metrics", HALIMEDE_METRICS_URL=str(small.address.metrics))
+    assert f"halimede_num_requests_running{{model={MODEL}_engine,version=1}} 0" in metrics.stdout
+
+
+EXITS = {
+    "bad input": (
+        ["generate", "?", "--temperature", "-1"],
+        Exit.USAGE,
+        "INVALID_ARG: temperature: -1.0, must",
+    ),
+    "unknown model": (["generate", "?", "--model", "nobody"], Exit.USAGE, "halimede models"),
+    "not ready": (["chat", "--model", "nobody"], Exit.UNAVAILABLE, "model: nobody, is not ready"),
+    "deadline": (
+        ["generate", "?", "--timeout", "0.3", "--ignore-eos", "--max-tokens", f"{CONTEXT - 32}"],
+        Exit.DEADLINE,
+        "DEADLINE_EXCEEDED: timeout: ",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", EXITS)
+def test_the_exit_code_tells_what_went_wrong(small: Server, case: str) -> None:
+    arguments, code, message = EXITS[case]
+    done = _run(small.address.grpc, *arguments)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert message in done.stderr
+
+
+def test_ctrl_c_ends_the_request_on_the_server(small: Server, url: str) -> None:
+    before = small.wait_idle().total("requests_rejected_total", reason="cancelled")
+    arguments = ["generate", PROMPT, "--stream", "--ignore-eos", "--max-tokens", f"{CONTEXT - 32}"]
+    with subprocess.Popen([COMMAND, "--url", url, *arguments], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(WAIT_SECONDS) == Exit.INTERRUPTED
+    assert small.wait_idle().total("requests_rejected_total", reason="cancelled") == before + 1
+
+
+def test_a_chat_on_a_terminal(small: Server) -> None:
+    master, slave = pty.openpty()
+    arguments = ["chat", "--url", small.address.grpc, "--ignore-eos", "--max-tokens", "12"]
+    environment = os.environ | {"TERM": "dumb", "NO_COLOR": "1", "COLUMNS": "200"}
+    chat = subprocess.Popen([COMMAND, *arguments], stdin=slave, stdout=slave, stderr=slave, env=environment)
+    try:
+        os.close(slave)
+        terminal = Terminal(chat, master)
+        terminal.wait_for("> ")
+        terminal.type(f"{QUESTION[0]['content']}\n")
+        terminal.wait_for("tokens/s, length")
+        terminal.wait_for("> ")
+        terminal.type("/exit\n")
+        assert terminal.exit_code() == Exit.OK
+    finally:
+        chat.kill()
+        chat.wait()
+        os.close(master)
