@@ -112,6 +112,9 @@ class Wire(Protocol):
     def open(self, **inputs: Any) -> Generator[Reply, None, None]:
         """The replies to one request; closing the generator early drops the connection."""
 
+    def abandon(self, seconds: float, **inputs: Any) -> None:
+        """Sends the request and drops the connection so much later, without a look at the answer."""
+
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *error: object) -> None: ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Generator, Iterable
 from typing import Any, Self
 
@@ -72,6 +73,11 @@ class GrpcWire:
             raise WireError(error.code().name, error.details() or "") from None
         finally:
             stream.cancel()
+
+    def abandon(self, seconds: float, **inputs: Any) -> None:
+        stream = self.stub.ModelStreamInfer(iter([self.request(**inputs)]), timeout=WAIT_SECONDS)
+        time.sleep(seconds)
+        stream.cancel()
 
     def request(self, timeout: int | None = None, **inputs: Any) -> Any:
         """A ModelInferRequest."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import time
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
@@ -35,6 +36,12 @@ class HttpWire:
         else:
             response = self.post("generate", body)
             yield _reply(response.status, response.body)
+
+    def abandon(self, seconds: float, **inputs: Any) -> None:
+        with closing(self._connect()) as connection:
+            path = f"/v2/models/{self._address.model}/generate_stream"
+            connection.request("POST", path, json.dumps(inputs).encode())
+            time.sleep(seconds)
 
     def post(self, method: str, body: bytes) -> Response:
         """The raw answer of an endpoint of the model."""

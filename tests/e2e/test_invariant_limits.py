@@ -1,0 +1,200 @@
+"""Invariants 3, 5 and 7: requests that end early free what they held, and a full queue refuses."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import CONTEXT, QUEUE, SLOTS
+from tests.e2e.crowd import ENDLESS, WIRES, a_few_at_once, at_once, leave_after, running
+from tests.e2e.serving import Server, eventually
+from tests.e2e.wire import WireError, ask, refused
+from tests.e2e.wire_grpc import GrpcWire
+from tests.e2e.wire_http import HttpWire
+
+pytestmark = pytest.mark.e2e
+
+PROMPT = "Once upon a time"
+LONG: dict[str, Any] = {"text_input": PROMPT, "max_tokens": 2000}
+EXIT_SECONDS = 8  # the invariant itself
+
+
+@pytest.mark.slow
+def test_invariant_3_a_hundred_disconnects_leave_nothing_behind(int8: Server) -> None:
+    before = int8.wait_idle()
+    a_few_at_once(
+        partial(leave_after, int8.address, ("http", "grpc")[number % 2], number % 3 + 1, **LONG)
+        for number in range(100)
+    )
+    after = int8.wait_idle()
+    ended = eventually(lambda: _count(int8, "requests_rejected_total", reason="cancelled") >= 100)
+    assert ended, after.text
+    # Few of the 200,000 tokens that were asked for: those of the chunks that were read, and of a step or two.
+    assert after.total("generation_tokens_total") - before.total("generation_tokens_total") < 100 * 20
+    with GrpcWire(int8.address) as wire:
+        assert ask(wire, PROMPT, max_tokens=4).tokens == 4
+    _ends_in_time(int8)
+
+
+@pytest.mark.slow
+def test_invariant_3_disconnects_at_any_moment_leave_nothing_behind(int8: Server) -> None:
+    """Before the tokenizer, between the steps, in the queue, in the prefill, before the first chunk."""
+    choose = random.Random(3)
+
+    def leave(kind: str, seconds: float) -> None:
+        with WIRES[kind](int8.address) as wire:
+            wire.abandon(seconds, **ENDLESS, **LONG)
+
+    a_few_at_once(partial(leave, kind, choose.random() * 0.1) for _ in range(50) for kind in WIRES)
+    int8.wait_idle()
+    _ends_in_time(int8)
+
+
+def _ends_in_time(server: Server) -> None:
+    server.process.terminate()
+    assert server.wait_ended(EXIT_SECONDS) == 0
+
+
+def _in_flight(server: Server) -> tuple[float, float]:
+    """How many run and how many wait."""
+    metrics = server.metrics
+    return metrics.total("num_requests_running"), metrics.total("num_requests_waiting")
+
+
+def _count(server: Server, name: str, **labels: str) -> float:
+    return server.metrics.total(name, **labels)
+
+
+@pytest.mark.parametrize("kind", WIRES)
+def test_invariant_3_leaving_one_stream_stops_its_generation(int8: Server, kind: str) -> None:
+    int8.wait_idle()
+    leave_after(int8.address, kind, 2, **LONG)
+    stopped = int8.wait_idle().total("generation_tokens_total")
+    with GrpcWire(int8.address) as wire:
+        assert ask(wire, PROMPT, max_tokens=2).tokens == 2
+    assert eventually(lambda: _count(int8, "generation_tokens_total") == stopped + 2)
+
+
+@pytest.mark.parametrize("kind", WIRES)
+@pytest.mark.parametrize("stream", [False, True])
+def test_invariant_3_a_deadline_ends_a_request(int8: Server, kind: str, stream: bool) -> None:
+    with WIRES[kind](int8.address) as wire:
+        error = refused(wire, **{**LONG, "ignore_eos": True, "stream": stream, "timeout": 300_000})
+    assert (error.refusal.code, error.refusal.field) == ("DEADLINE_EXCEEDED", "timeout")
+    assert error.refusal.problem.startswith("300000 us")
+    # Over SSE the first chunk has brought the status 200 already.
+    assert error.status == {"http": 200 if stream else 400, "grpc": None}[kind]
+    int8.wait_idle()
+
+
+def test_invariant_3_a_deadline_that_has_passed_already(int8: Server) -> None:
+    with HttpWire(int8.address) as wire:
+        assert refused(wire, **LONG, timeout=1).refusal.code == "DEADLINE_EXCEEDED"
+        assert ask(wire, PROMPT, max_tokens=2, timeout=60_000_000).tokens == 2
+
+
+@pytest.mark.parametrize("kind", WIRES)
+def test_invariant_3_leaving_the_queue_makes_room_in_it(small: Server, kind: str) -> None:
+    """A request that waits has no chunks: heartbeats are what it is seen to leave by."""
+    small.wait_idle()
+    with running(small.address, SLOTS, max_tokens=CONTEXT - 10):
+        leave_after(small.address, kind, 2, text_input="I wait", max_tokens=100)
+        assert eventually(lambda: _in_flight(small) == (SLOTS, 0))
+    small.wait_idle()
+
+
+def test_invariant_3_a_waiting_stream_gets_empty_heartbeats(small: Server) -> None:
+    with running(small.address, SLOTS, max_tokens=CONTEXT - 10), GrpcWire(small.address) as wire:
+        waiting = wire.open(text_input="I wait", stream=True, return_num_output_tokens=True)
+        for reply in (next(waiting), next(waiting)):
+            assert (reply.text, reply.finish, reply.output_tokens) == ("", "", 0)
+        waiting.close()
+    small.wait_idle()
+
+
+def test_invariant_3_a_deadline_ends_a_request_that_waits(small: Server) -> None:
+    with running(small.address, SLOTS, max_tokens=CONTEXT - 10), GrpcWire(small.address) as wire:
+        error = refused(wire, text_input="I wait", timeout=300_000)
+        assert "DEADLINE_EXCEEDED: timeout: 300000 us" in error.text
+        assert eventually(lambda: _in_flight(small) == (SLOTS, 0))
+    small.wait_idle()
+
+
+def test_invariant_5_a_full_queue_refuses_at_once(small: Server) -> None:
+    small.wait_idle()
+    with running(small.address, SLOTS, max_tokens=CONTEXT - 10) as streams, GrpcWire(small.address) as wire:
+        queued = [wire.open(text_input="I wait", stream=True) for _ in range(QUEUE)]
+        for replies in queued:
+            assert next(replies).text == ""  # a heartbeat: it is in the queue
+        for kind in WIRES:
+            with WIRES[kind](small.address) as another:
+                error = refused(another, text_input="no room", stream=True)
+            assert (error.refusal.code, error.refusal.field) == ("UNAVAILABLE", "queue")
+            assert f"{QUEUE} requests waiting, limit {QUEUE}" in error.refusal.problem
+        # At once: those before it still generate, and those in the queue still wait.
+        assert all(next(stream).finish == "" for stream in streams)
+        queued.pop().close()
+        assert eventually(partial(_is_admitted, wire))
+        for replies in queued:
+            replies.close()
+    small.wait_idle()
+
+
+def _is_admitted(wire: GrpcWire) -> bool:
+    """Whether the queue has room; the request that tries leaves again."""
+    replies = wire.open(text_input="is there room?", stream=True)
+    try:
+        return next(replies).finish == ""
+    except WireError:
+        return False
+    finally:
+        replies.close()
+
+
+def test_invariant_5_a_prompt_past_the_context_is_refused_with_both_numbers(small: Server) -> None:
+    for kind in WIRES:
+        with WIRES[kind](small.address) as wire:
+            error = refused(wire, text_input="word " * 600)
+            assert error.refusal.field == "prompt"
+            assert f"601 tokens, must be at most {CONTEXT - 1}" in error.refusal.problem
+            error = refused(wire, text_input=PROMPT, max_tokens=CONTEXT + 1)
+            assert f"{CONTEXT + 1}, must be at most {CONTEXT}" in error.refusal.problem
+
+
+def test_invariant_5_an_answer_ends_where_the_context_does(small: Server) -> None:
+    with GrpcWire(small.address) as wire:
+        prompt = "word " * (CONTEXT - 20)
+        answer = ask(wire, prompt, max_tokens=CONTEXT, ignore_eos=True, return_num_input_tokens=True)
+    assert answer.finish == "length"
+    assert answer.tokens + (answer.replies[0].input_tokens or 0) == CONTEXT
+
+
+def test_invariant_7_bad_requests_hurt_no_other(int8: Server) -> None:
+    """Good streams beside refusals, disconnects and deadlines give what they give alone."""
+
+    def good(number: int) -> str:
+        with WIRES[("http", "grpc")[number % 2]](int8.address) as wire:
+            return ask(wire, f"{number} bottles of beer on the wall,", max_tokens=32, stream=True).text
+
+    alone = [good(number) for number in range(8)]
+    outcomes = at_once([partial(good, n) for n in range(8)] + [partial(_bad, int8, n) for n in range(24)])
+    assert outcomes[:8] == alone
+    int8.wait_idle()
+
+
+def _bad(server: Server, number: int) -> str:
+    kind = ("http", "grpc")[number % 2]
+    faults: tuple[Callable[[], object], ...] = (
+        lambda: refused(WIRES[kind](server.address), text_input="", stream=True),
+        lambda: refused(WIRES[kind](server.address), text_input="x " * 5000),
+        lambda: leave_after(server.address, kind, 1, **LONG),
+        lambda: refused(WIRES[kind](server.address), **LONG, ignore_eos=True, timeout=100_000),
+        lambda: refused(WIRES[kind](server.address), messages="[[["),
+        lambda: HttpWire(server.address).post("generate", b"\xff{"),
+    )
+    faults[number % len(faults)]()
+    return ""
