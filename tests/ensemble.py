@@ -41,12 +41,11 @@ class Ensemble:
     def make(self, repository: Path, step: str) -> Any:
         model = self.modules[step].TritonPythonModel()
         parameters = {
-            "slots": "2",
-            "max_context": str(CONTEXT),
-            "default_max_tokens": "12",
-            "heartbeat_ms": "10",
+            "engine": {"slots": "2", "max_context": str(CONTEXT), "heartbeat_ms": "10"},
+            "tokenizer": {"default_max_tokens": "12"},
         }
-        config = {"parameters": {name: {"string_value": text} for name, text in parameters.items()}}
+        ours = parameters.get(step, {})
+        config = {"parameters": {name: {"string_value": text} for name, text in ours.items()}}
         model.initialize(
             {
                 "model_repository": str(repository / f"toy_{step}"),

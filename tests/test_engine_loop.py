@@ -186,11 +186,11 @@ def test_an_unknown_request_is_one_that_has_ended() -> None:
 
 def test_a_full_queue_refuses_and_hurts_nobody() -> None:
     engine = ToyEngine(slots=1, max_queue=2)
-    accepted = [engine.ask([1]), engine.ask([2])]
+    accepted = [engine.ask([number]) for number in range(3)]
     with pytest.raises(Unavailable, match=r"^UNAVAILABLE: queue: 2 requests waiting, limit 2; retry later$"):
         engine.ask([3])
     engine.run()
-    assert [client.tokens for client in accepted] == [8, 8]
+    assert [client.tokens for client in accepted] == [8, 8, 8]
     assert engine.loop.keys() == []
 
 

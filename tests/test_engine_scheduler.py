@@ -74,10 +74,10 @@ def test_more_tokens_than_the_context_are_refused() -> None:
 
 
 def test_a_full_queue_refuses_at_once_and_keeps_what_it_has() -> None:
-    harness = Harness(queue=2)
-    harness.add([1])
+    harness = Harness(slots=1, queue=1)
+    harness.add([1], max_tokens=1)  # for the slot
     harness.add([2])
-    with pytest.raises(Unavailable, match=r"^UNAVAILABLE: queue: 2 requests waiting, limit 2; retry later$"):
+    with pytest.raises(Unavailable, match=r"^UNAVAILABLE: queue: 1 requests waiting, limit 1; retry later$"):
         harness.add([3])
     assert len(harness.scheduler.waiting) == 2
     harness.step()

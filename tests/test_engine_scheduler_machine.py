@@ -42,7 +42,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         wanted = data.draw(st.integers(1, self.capacity))
         self.added += 1
         sequence = sequence_of(self.added, prompt, max_tokens=wanted, ignore_eos=ignore_eos)
-        if len(self.scheduler.waiting) < self.queue:
+        if len(self.scheduler.waiting) < self.queue + len(self.scheduler.slots.free):
             self.scheduler.add(sequence)
             self.alive.append(sequence)
         else:
@@ -156,7 +156,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @invariant()
     def the_queue_is_bounded_and_in_order(self) -> None:
         waiting = list(self.scheduler.waiting)
-        assert len(waiting) <= self.queue
+        assert len(waiting) <= self.queue + len(self.scheduler.slots.free)
         assert waiting == [s for s in self.alive if s in waiting]
 
     @invariant()

@@ -8,6 +8,7 @@ import pytest
 from engine.errors import SettingsError
 from engine.manifest import ModelShape
 from engine.settings import _RANGES, Settings, check_fit, free_memory, read_settings
+from engine.triton import parameters_of
 
 SHAPE = ModelShape(layers=2, kv_heads=3, head_dim=4, vocab_size=10, max_positions=100)
 SLOT = 2 * 4 * 2 * 3 * 4  # bytes of one position: keys and values of 4 bytes, 2 layers, 3 heads of 4
@@ -19,6 +20,13 @@ def test_without_parameters_there_are_defaults() -> None:
 
 def test_parameters_are_read_and_others_left_alone() -> None:
     assert read_settings({"slots": " 4 ", "max_queue": "2", "other": "x"}) == Settings(slots=4, max_queue=2)
+
+
+def test_a_misspelt_parameter_of_a_config_is_refused() -> None:
+    config = {"parameters": {"slot": {"string_value": "4"}, "EXECUTION_ENV_PATH": {"string_value": "x"}}}
+    with pytest.raises(SettingsError, match=r"^INVALID_ARG: slot: unknown parameter, must be one of slots, "):
+        parameters_of(config, Settings.__slots__)
+    assert parameters_of(config, ["slot"]) == {"slot": "4", "EXECUTION_ENV_PATH": "x"}
 
 
 @pytest.mark.parametrize("name", _RANGES)

@@ -126,11 +126,11 @@ class Scheduler:
         if sequence.request.sampling.max_tokens > capacity:
             asked = sequence.request.sampling.max_tokens
             raise InvalidArgument("max_tokens", f"{asked}, must be at most {capacity} (the context)")
-        if len(self.waiting) >= self._max_queue:
-            raise Unavailable(
-                "queue",
-                f"{len(self.waiting)} requests waiting, limit {self._max_queue}; retry later",
-            )
+        # Those that a free slot awaits do not count: a burst fills the slots and then the queue.
+        queued = len(self.waiting) - len(self.slots.free)
+        if queued >= self._max_queue:
+            problem = f"{queued} requests waiting, limit {self._max_queue}; retry later"
+            raise Unavailable("queue", problem)
         self.waiting.append(sequence)
 
     def remove(self, sequence: Sequence) -> None:

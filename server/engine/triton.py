@@ -4,11 +4,11 @@ in.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from engine.errors import EngineError
+from engine.errors import EngineError, SettingsError
 
 
 def artifact_folder(args: Mapping[str, str], suffix: str) -> Path:
@@ -17,9 +17,16 @@ def artifact_folder(args: Mapping[str, str], suffix: str) -> Path:
     return folder.with_name(folder.name.removesuffix(suffix) + "_engine") / args["model_version"]
 
 
-def parameters_of(config: Mapping[str, Any]) -> dict[str, str]:
-    """The parameters of a config.pbtxt, by name."""
-    return {name: value["string_value"] for name, value in config.get("parameters", {}).items()}
+def parameters_of(config: Mapping[str, Any], known: Collection[str]) -> dict[str, str]:
+    """The parameters of a config.pbtxt, by name; raises SettingsError for one that nothing would read.
+
+    Triton's own are in capitals, and left alone.
+    """
+    parameters = {name: value["string_value"] for name, value in config.get("parameters", {}).items()}
+    for name in parameters:
+        if name not in known and not name.isupper():
+            raise SettingsError(name, f"unknown parameter, must be one of {', '.join(known)}")
+    return parameters
 
 
 def to_triton_error(pb_utils: Any, error: EngineError) -> Any:

@@ -21,7 +21,7 @@ from engine.orphan import exit_with_parent
 from engine.outbox import Chunk
 from engine.request import Request
 from engine.service import open_service
-from engine.settings import read_settings
+from engine.settings import Settings, read_settings
 from engine.triton import artifact_folder, parameters_of, to_triton_error
 
 HOUSEKEEPING_SECONDS = 0.02
@@ -48,7 +48,7 @@ class TritonResponder:
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         exit_with_parent()
-        parameters = parameters_of(json.loads(args["model_config"]))
+        parameters = parameters_of(json.loads(args["model_config"]), Settings.__slots__)
         settings = read_settings(parameters)
         self._service = open_service(artifact_folder(args, "_engine"), settings, _log)
         self._metrics = MetricsFlusher(pb_utils, self._service.recorder, args)

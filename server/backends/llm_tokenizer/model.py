@@ -32,7 +32,7 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         manifest = read_manifest(artifact_folder(args, "_tokenizer"))
         self._rejected = rejection_counter(pb_utils, args)
-        self._limits = InputLimits.read(parameters_of(config))
+        self._limits = InputLimits.read(parameters_of(config, InputLimits.__slots__))
         self._encoder = _encoder(manifest)
         self._defaults = manifest.generation
         self._vocab = manifest.shape.vocab_size
