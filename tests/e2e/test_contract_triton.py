@@ -71,6 +71,16 @@ def test_a_number_past_32_bits_arrives_wrapped_and_is_refused(http_wire: HttpWir
     assert "INVALID_ARG: max_tokens: -1294967296, must be" in response.body
 
 
+def test_over_grpc_triton_reads_a_timeout_as_unsigned_and_refuses_one_that_is_no_number(
+    grpc_wire: GrpcWire,
+) -> None:
+    request = grpc_wire.request(text_input=PROMPT)
+    request.parameters["timeout"].string_param = "soon"
+    with pytest.raises(WireError, match="invalid value type for 'timeout' parameter"):
+        list(grpc_wire.call([request]))
+    assert ask(grpc_wire, PROMPT, max_tokens=2, timeout=-1).tokens == 2  # 2**64 - 1
+
+
 def test_model_infer_is_unimplemented(grpc_wire: GrpcWire) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         grpc_wire.stub.ModelInfer(grpc_wire.request(text_input=PROMPT), timeout=60)

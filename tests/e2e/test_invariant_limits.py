@@ -54,6 +54,18 @@ def test_invariant_3_disconnects_at_any_moment_leave_nothing_behind(int8: Server
     _ends_in_time(int8)
 
 
+@pytest.mark.slow
+def test_invariant_3_requests_that_ended_in_errors_do_not_hold_the_stop_up(int8: Server) -> None:
+    """Triton keeps the last ones referenced, and with them the model: it would not be unloaded."""
+    for kind in WIRES:
+        with WIRES[kind](int8.address) as wire:
+            for stream in (False, True):
+                refused(wire, text_input="", stream=stream)
+                refused(wire, text_input="word " * 5000, stream=stream)
+                refused(wire, **{**LONG, "ignore_eos": True, "stream": stream, "timeout": 100_000})
+    _ends_in_time(int8)
+
+
 def _ends_in_time(server: Server) -> None:
     server.process.terminate()
     assert server.wait_ended(EXIT_SECONDS) == 0
