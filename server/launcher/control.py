@@ -24,7 +24,7 @@ POLL_SECONDS = 0.05
 # Engines tell their metrics twice a second; a response is on its way for less than that.
 IDLE_SECONDS = 1.0
 # For steps that nothing uses any more.
-STEPS_SECONDS = 2.0
+STEPS_SECONDS = 1.0
 IN_FLIGHT = re.compile(r"^halimede_num_requests_(?:running|waiting)\{.*\} (\S+)$", re.MULTILINE)
 
 

@@ -19,7 +19,7 @@ from tests.e2e.wire import WAIT_SECONDS, Address
 
 LAUNCH = ROOT / "server" / "launch.py"
 LOG_TAIL = 4000
-QUIET_SECONDS = 1.2  # the engine tells its metrics twice a second, so a look can be half a second late
+QUIET_SECONDS = 1.0  # the engine tells its metrics twice a second, so a look can be half a second late
 
 
 class Server:
