@@ -18,6 +18,7 @@ from build.quantise import Ids, Precision
 from build.recipe import load_recipe
 from build.sources.resolve import open_source
 from tests.engines import Engine, write_engine
+from tests.oracle import llama_oracle
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -49,15 +50,7 @@ def engine(
 
 @pytest.fixture(scope="module")
 def oracle(checkpoint: Checkpoint) -> Any:
-    """LlamaForCausalLM with the tensors as they left the GGUF, under the names we gave them."""
-    settings = {key: value for key, value in checkpoint.config.items() if value is not None}
-    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**settings))
-    state = {name: torch.tensor(weight.read()) for name, weight in checkpoint.weights.items()}
-    missing, unexpected = model.load_state_dict(state, strict=False)
-    assert set(missing) <= {"lm_head.weight"}
-    assert not unexpected
-    model.tie_weights()
-    return model.eval()
+    return llama_oracle(checkpoint)
 
 
 def prompts(checkpoint: Checkpoint) -> Iterator[Ids]:

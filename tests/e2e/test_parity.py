@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
-from build.checkpoint import Checkpoint
 from build.recipe import load_recipe
 from build.sources.resolve import open_source
 from tests.e2e.serving import Server
+from tests.oracle import llama_oracle
 
 torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
 pytestmark = [pytest.mark.e2e, pytest.mark.parity, pytest.mark.slow, pytest.mark.timeout(900)]
 
 TOKENS, OTHERS, EOS = 64, 16, 2
@@ -50,17 +49,8 @@ def expected() -> list[list[int]]:
     """What transformers generates greedily, end-of-sequence token included."""
     checkpoint = open_source(load_recipe("smollm2").source)
     tokenizer = Tokenizer.from_str(checkpoint.tokenizer.json.decode())
-    model = oracle(checkpoint)
+    model = llama_oracle(checkpoint)
     return generate(model, [tokenizer.encode(prompt).ids for prompt in PROMPTS])
-
-
-def oracle(checkpoint: Checkpoint) -> Any:
-    settings = {key: value for key, value in checkpoint.config.items() if value is not None}
-    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**settings))
-    state = {name: torch.tensor(weight.read()) for name, weight in checkpoint.weights.items()}
-    model.load_state_dict(state, strict=False)
-    model.tie_weights()
-    return model.eval()
 
 
 def generate(model: Any, prompts: list[list[int]]) -> list[list[int]]:
