@@ -27,6 +27,7 @@ SERVER = Path(__file__).resolve().parent
 LOG_LEVELS = ("error", "warning", "info", "verbose")
 # Drained before, Triton has nothing left to do but to look, once a second, whether it is done.
 KILL_AFTER_SECONDS = 3.0
+SIGNALLED = 128  # a shell adds the signal's number
 EXAMPLES = """\
 examples:
   launch.py                                     every model that is built, on 127.0.0.1
@@ -185,7 +186,17 @@ def serve(options: Options) -> int:
         server.stop_on_signals()
         if server.wait_ready(control.is_ready):
             _announce(options, models, time.monotonic() - began)
-        return server.wait()
+            return server.wait()
+        return never_ready(server)
+
+
+def never_ready(server: Server) -> int:
+    """Its exit code. Triton may crash on its way out after a model failed to load: it failed all the same."""
+    code = server.wait()
+    if server.stopping or code <= SIGNALLED:
+        return code
+    print(f"tritonserver died of signal {code - SIGNALLED} before it was ready; see above", file=sys.stderr)
+    return 1
 
 
 def main() -> None:

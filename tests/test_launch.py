@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 import launch
 from launcher.interpreter import Interpreter
+from launcher.process import Server
 from launcher.triton import Triton
 
 TRITON = Triton(Path("/t/bin/tritonserver"), Path("/t/backends"), None, (Path("/t/libs"),))
@@ -88,3 +90,12 @@ def test_an_empty_environment_still_finds_bash() -> None:
 )
 def test_the_address_shown_can_be_reached(host: str, url: str) -> None:
     assert launch.parse(["--host", host]).url("grpc") == url
+
+
+@pytest.mark.parametrize(
+    ("program", "code"), [("import os; os.kill(os.getpid(), 11)", 1), ("raise SystemExit(3)", 3)]
+)
+def test_a_crash_before_it_is_ready_is_a_failed_start(program: str, code: int) -> None:
+    """Seen: after a model failed to load, Triton can end in a segmentation fault of its own."""
+    server = Server([sys.executable, "-c", program], dict(os.environ), grace_seconds=1)
+    assert launch.never_ready(server) == code

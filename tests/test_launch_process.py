@@ -98,6 +98,21 @@ def test_a_second_stop_does_not_wait_for_the_drain() -> None:
     held.set()
 
 
+def test_what_a_server_leaves_behind_is_ended() -> None:
+    """Seen: a step that waited for an answer of a killed server held Python's lock, and stayed for ever."""
+    read, write = os.pipe()
+    program = (
+        "import os, subprocess, sys; step = [sys.executable, '-c', 'import time; time.sleep(600)']; "
+        "subprocess.Popen(step, pass_fds=[int(sys.argv[1])]); os.kill(os.getpid(), 9)"
+    )
+    command = [sys.executable, "-c", program, str(write)]
+    server = Server(command, dict(os.environ), grace_seconds=30, inherited=[write])
+    os.close(write)
+    assert server.wait() == 128 + signal.SIGKILL
+    with os.fdopen(read) as step:
+        assert step.read() == ""  # its other end is the step's: closed when the step has ended
+
+
 def test_a_killed_launcher_takes_the_server_with_it() -> None:
     program = (
         "import os, sys; from launcher.process import Server; "

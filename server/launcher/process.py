@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from types import FrameType
 
 PR_SET_PDEATHSIG = 1
@@ -52,6 +53,10 @@ class Server:
             preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509 (no thread runs yet)
         )
 
+    @property
+    def stopping(self) -> bool:
+        return self._stopping
+
     def wait_ready(self, ready: Callable[[], bool]) -> bool:
         """False when it ended, or was told to stop, before it was ready."""
         while self._child.poll() is None and not self._stopping:
@@ -61,8 +66,12 @@ class Server:
         return False
 
     def wait(self) -> int:
-        """Its exit code; as a shell has it, 128 + N for one that died of signal N."""
+        """Its exit code; as a shell has it, 128 + N for one that died of signal N. No step outlives it."""
         code = self._child.wait()
+        # A step that waits for an answer of a server that was killed holds Python's lock, so it cannot even
+        # end itself. The number stays the group's as long as it has members.
+        with suppress(ProcessLookupError):
+            os.killpg(self._child.pid, signal.SIGKILL)
         if self._drained:
             return 0
         return code if code >= 0 else 128 - code
