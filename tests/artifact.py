@@ -67,16 +67,22 @@ def write_artifact(folder: Path, **changes: Any) -> Path:
         name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in files.items()
     }
     manifest = {
-        "manifest_version": 1,
+        "manifest_version": 2,
         "name": "toy",
         "task": "chat",
+        "prefix": "",
+        "dialect": "onnxruntime",
         "precision": "fp32",
+        "source": {"licence": "Apache-2.0"},
         "model": {
-            "layers": 1, "kv_heads": 1, "head_dim": 8, "vocab_size": len(entries), "max_positions": 128,
+            "architecture": "decoder", "layers": 1, "kv_heads": 1, "head_dim": 8, "vocab_size": len(entries),
+            "max_positions": 128, "max_source_positions": 0, "encoder_layers": 0, "kv_dtype": "float32",
         },
         "generation": {"eos_token_ids": [tokenizer.token_to_id("<|im_end|>")], "temperature": 0.0},
         "tokenizer": {"bos_token": None, "eos_token": "<|im_end|>"},
+        "quality": {},
         "files": listed,
+        "size_bytes": sum(map(len, files.values())),
     }  # fmt: skip
     (folder / "manifest.json").write_text(json.dumps(manifest | changes))
     return folder

@@ -99,7 +99,7 @@ def test_the_manifest_describes_every_file(folder: Path, repository: Path) -> No
     text = (result.target / "manifest.json").read_text()
     manifest = json.loads(text)
     assert manifest == result.manifest
-    assert manifest["manifest_version"] == 1
+    assert manifest["manifest_version"] == 2
     digests = hashes(result.target)
     del digests["manifest.json"]
     assert {name: entry["sha256"] for name, entry in manifest["files"].items()} == digests

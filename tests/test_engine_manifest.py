@@ -8,21 +8,23 @@ from typing import Any
 import pytest
 
 from engine.errors import ArtifactError
-from engine.manifest import ModelShape, read_manifest, verify_files
+from engine.manifest import Architecture, KvDtype, ModelShape, read_manifest, verify_files
 
 FILES = {"model.onnx": b"graph", "model.onnx.data": b"weights" * 1000, "tokens.bin": b""}
 
 
 def manifest_of(files: dict[str, bytes]) -> dict[str, Any]:
     return {
-        "manifest_version": 1,
+        "manifest_version": 2,
         "name": "toy",
         "task": "chat",
+        "prefix": "",
         "dialect": "onnxruntime",
         "precision": "int8",
-        "source": {"kind": "folder"},
+        "source": {"kind": "folder", "licence": "MIT"},
         "model": {
             "family": "llama",
+            "architecture": "decoder",
             "layers": 2,
             "hidden_size": 8,
             "heads": 4,
@@ -30,10 +32,13 @@ def manifest_of(files: dict[str, bytes]) -> dict[str, Any]:
             "head_dim": 2,
             "vocab_size": 32,
             "max_positions": 64,
+            "max_source_positions": 0,
+            "encoder_layers": 0,
             "kv_dtype": "float32",
             "parameters": 1,
         },
-        "generation": {"eos_token_ids": [2, 0], "temperature": 0.6, "top_p": 0.9},
+        "generation": {"eos_token_ids": [2, 0], "temperature": 0.6, "top_p": 0.9, "max_tokens": None},
+        "quality": {"perplexity": 12.5},
         "tokenizer": {"bos_token": "<s>", "eos_token": None},
         "files": {
             name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
@@ -61,14 +66,31 @@ def test_a_whole_artifact_is_accepted(artifact: Path) -> None:
     manifest = read_manifest(artifact)
     verify_files(manifest)
     assert manifest.shape == ModelShape(2, 2, 2, 32, 64)
+    assert not manifest.shape.has_encoder
     assert manifest.eos == {0, 2}
-    assert manifest.generation == {"temperature": 0.6, "top_p": 0.9}
+    assert manifest.generation == {"temperature": 0.6, "top_p": 0.9}  # a null is nobody's default
+    assert (manifest.dialect, manifest.licence, manifest.prefix) == ("onnxruntime", "MIT", "")
+    assert manifest.quality == {"perplexity": 12.5}
     assert manifest.special == {"bos_token": "<s>", "eos_token": None}
     assert manifest.path("tokens.bin") == artifact / "tokens.bin"
 
 
 def test_the_kv_cache_of_a_shape() -> None:
     assert ModelShape(30, 3, 64, 49152, 8192).kv_bytes(16, 2048) == 2 * 30 * 3 * 64 * 4 * 16 * 2048
+
+
+def test_the_cross_cache_counts_and_half_precision_takes_half() -> None:
+    shape = ModelShape(6, 8, 64, 100, 512, Architecture.ENCODER_DECODER, 512, KvDtype.FLOAT16)
+    assert shape.kv_bytes(4, 200, 300) == 2 * 6 * 8 * 64 * 2 * 4 * (200 + 300)
+    assert shape.has_encoder
+
+
+@pytest.mark.parametrize("change", [{"architecture": "encoder"}, {"kv_dtype": "int8"}])
+def test_a_model_of_an_unknown_kind_is_refused(artifact: Path, change: dict[str, str]) -> None:
+    data = manifest_of(FILES)
+    data["model"] |= change
+    (artifact / "manifest.json").write_text(json.dumps(data))
+    assert "is not a valid" in refused(artifact)
 
 
 def test_a_missing_manifest_says_how_to_build(tmp_path: Path) -> None:
@@ -89,11 +111,11 @@ def test_a_manifest_that_is_not_text_is_refused(artifact: Path) -> None:
     assert refused(artifact).startswith("INTERNAL: manifest: not JSON (")
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None, [1]])
+@pytest.mark.parametrize("version", [0, 1, 3, "2", None, [2]])
 def test_a_manifest_of_another_version_is_refused(artifact: Path, version: object) -> None:
     text = json.dumps(manifest_of(FILES) | {"manifest_version": version})
     (artifact / "manifest.json").write_text(text)
-    assert "this server reads version 1; build the model again" in refused(artifact)
+    assert "this server reads version 2; build the model again" in refused(artifact)
 
 
 @pytest.mark.parametrize("text", ["[]", "3", "null", '"text"', "{}"])

@@ -1,7 +1,8 @@
 """The artifact on disk: its manifest, checked before anything is loaded.
 
-`build` writes the folder NAME_engine/VERSION: model.onnx and its weights, tokenizer.json, tokens.bin, perhaps
-chat_template.jinja, and manifest.json, which names the sha256 of every other file.
+`build` writes the folder NAME_engine/VERSION: model.onnx, encoder.onnx where there is an encoder, their
+weights, tokenizer.json, tokens.bin, perhaps chat_template.jinja, and manifest.json, which names the sha256 of
+every other file.
 """
 
 from __future__ import annotations
@@ -10,40 +11,80 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
 from engine.errors import ArtifactError, shown
 
-MANIFEST_VERSION: Final = 1
+MANIFEST_VERSION: Final = 2
+
+
+class Architecture(StrEnum):
+    """An encoder-decoder reads a source once, and its decoder attends to that beside its own tokens."""
+
+    DECODER = "decoder"
+    ENCODER_DECODER = "encoder_decoder"
+
+
+class KvDtype(StrEnum):
+    """The type of the keys and values that the graph reads and writes."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+
+    @property
+    def size(self) -> int:
+        return 4 if self is KvDtype.FLOAT32 else 2
 
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """What the KV cache and the sampler need to know of the graph."""
+    """What the KV cache and the sampler need to know of the graph.
+
+    `max_source_positions` is 0 for a decoder. The cross cache has as many layers and heads as the decoder's
+    own.
+    """
 
     layers: int
     kv_heads: int
     head_dim: int
     vocab_size: int
     max_positions: int
+    architecture: Architecture = Architecture.DECODER
+    max_source_positions: int = 0
+    kv_dtype: KvDtype = KvDtype.FLOAT32
 
-    def kv_bytes(self, slots: int, positions: int) -> int:
-        """Size of the float32 keys and values of all layers."""
-        return 2 * 4 * self.layers * self.kv_heads * self.head_dim * slots * positions
+    @property
+    def has_encoder(self) -> bool:
+        return self.architecture is Architecture.ENCODER_DECODER
+
+    def kv_bytes(self, slots: int, positions: int, source: int = 0) -> int:
+        """Size of the keys and values of all layers; `source` counts the positions of the cross cache."""
+        each = 2 * self.kv_dtype.size * self.layers * self.kv_heads * self.head_dim
+        return each * slots * (positions + source)
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
+    """`prefix` is put before `text_input`. `generation` has what the model sets of the sampling fields."""
+
     folder: Path
     name: str
     task: str
+    prefix: str
+    dialect: str
     precision: str
+    licence: str | None
+    size_bytes: int
     shape: ModelShape
     generation: Mapping[str, Any]
     eos: frozenset[int]
     special: Mapping[str, str | None]
     files: Mapping[str, Mapping[str, Any]]
+    model: Mapping[str, Any]
+    quality: Mapping[str, Any]
 
     def path(self, file: str) -> Path:
         return self.folder / file
@@ -72,14 +113,29 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def _manifest(folder: Path, data: dict[str, Any]) -> Manifest:
-    generation = dict(data["generation"])
+    generation = {name: value for name, value in data["generation"].items() if value is not None}
     eos = frozenset(generation.pop("eos_token_ids"))
-    shape = ModelShape(**{field: data["model"][field] for field in ModelShape.__slots__})
-    files = {name: {key: file[key] for key in ("sha256", "bytes")} for name, file in data["files"].items()}
     return Manifest(
-        folder, data["name"], data["task"], data["precision"], shape, generation, eos,
-        dict(data["tokenizer"]), files,
-    )  # fmt: skip
+        folder=folder,
+        shape=_shape(data["model"]),
+        generation=generation,
+        eos=eos,
+        licence=data["source"]["licence"],
+        special=dict(data["tokenizer"]),
+        files={name: {key: file[key] for key in ("sha256", "bytes")} for name, file in data["files"].items()},
+        model=dict(data["model"]),
+        quality=dict(data["quality"]),
+        **{name: data[name] for name in ("name", "task", "prefix", "dialect", "precision", "size_bytes")},
+    )
+
+
+def _shape(model: Mapping[str, Any]) -> ModelShape:
+    numbers = ("layers", "kv_heads", "head_dim", "vocab_size", "max_positions", "max_source_positions")
+    return ModelShape(
+        architecture=Architecture(model["architecture"]),
+        kv_dtype=KvDtype(model["kv_dtype"]),
+        **{name: model[name] for name in numbers},
+    )
 
 
 def verify_files(manifest: Manifest, names: tuple[str, ...] | None = None) -> None:

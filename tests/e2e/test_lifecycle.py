@@ -50,7 +50,7 @@ def _lose_tokens(engine: Path, _tokenizer: Path) -> None:
 
 def _age(engine: Path, _tokenizer: Path) -> None:
     manifest = engine / "1/manifest.json"
-    replace(manifest, json.dumps(json.loads(manifest.read_text()) | {"manifest_version": 2}).encode())
+    replace(manifest, json.dumps(json.loads(manifest.read_text()) | {"manifest_version": 1}).encode())
 
 
 def _engine(**parameters: str) -> Change:
@@ -71,7 +71,7 @@ BROKEN: dict[str, tuple[Change, str]] = {
     "truncated weights": (_cut, r"model\.onnx\.data: 5 bytes, the manifest says \d{6,}; build"),
     "damaged weights": (_damage, r"model\.onnx\.data: its sha256 is not the manifest's"),
     "no token table": (_lose_tokens, r"tokens\.bin: missing; build the model again"),
-    "another manifest": (_age, r"manifest: version 2, this server reads version 1"),
+    "another manifest": (_age, r"manifest: version 1, this server reads version 2"),
     "cache over its budget": (
         _engine(kv_budget_bytes="1000000"),
         r"kv_budget_bytes: 16 slots of 2048 positions need [\d,]{9,} bytes, the limit is 1,000,000; 0 slots",
