@@ -12,11 +12,12 @@ from typing import Protocol
 import onnx_ir as ir
 
 from build import verify
-from build.architecture import Architecture, describe
+from build.architecture import describe
+from build.architecture.parts import Architecture
 from build.checkpoint import Checkpoint
 from build.dialects.encoding import require_blocks
-from build.dialects.onnxruntime.graph import Positions, build_graph, require_runnable
-from build.dialects.onnxruntime.store import Store
+from build.dialects.onnxruntime.graph import Scored, build_graph, require_runnable
+from build.dialects.onnxruntime.store import Store, store_decoder
 from build.dialects.onnxruntime.weight_file import WeightFile
 from build.errors import BadInput, BuildError
 from build.manifest import MANIFEST_FILE, Json, encode_manifest, generation, manifest
@@ -126,9 +127,10 @@ def _write_graphs(
 ) -> None:
     advance = progress.stage("weights", len(architecture.layers))
     with WeightFile(folder / _WEIGHTS) as file:
-        model = Store(checkpoint, architecture, recipe.precision, file).model(advance)
-    ir.save(build_graph(architecture, model, Positions.LAST), folder / _GRAPH)
-    ir.save(build_graph(architecture, model, Positions.ALL), folder / _ALL_POSITIONS)
+        store = Store(checkpoint, recipe.precision, file)
+        store_decoder(store, architecture, advance)
+    ir.save(build_graph(architecture, store, Scored.LAST), folder / _GRAPH)
+    ir.save(build_graph(architecture, store, Scored.ALL), folder / _ALL_POSITIONS)
 
 
 def _publish(slot: Slot, name: str, repository: Path) -> None:

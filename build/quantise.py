@@ -19,9 +19,10 @@ Ids = NDArray[np.int64]
 
 
 class Precision(Enum):
-    """What the products of an engine are stored in; the embedding table and the norms stay fp32."""
+    """What the products of an engine are stored in; all else stays fp32, but at fp16, which is for GPUs."""
 
     FP32 = "fp32"
+    FP16 = "fp16"
     INT8 = "int8"
     INT4 = "int4"
     GGUF = "gguf"

@@ -41,6 +41,7 @@ class Limits:
 # An fp32 engine computes the same as the reference, so any visible difference is a fault of the graph.
 _LIMITS = {
     "fp32": Limits(logit_error=0.01, perplexity=1.0005, agreement=0.995),
+    "fp16": Limits(logit_error=0.5, perplexity=1.005, agreement=0.98),
     "int8": Limits(perplexity=1.02, agreement=0.90),
     "int4": Limits(perplexity=1.25, agreement=0.70),
     "gguf": Limits(perplexity=1.02, agreement=0.90),

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from build import reference
-from build.architecture import Architecture
+from build.architecture.parts import Architecture
 from build.checkpoint import Checkpoint
 from build.dialects.onnxruntime.session import Session
 from build.errors import BuildError
 from build.quantise import Floats, Ids
 from build.recipe import Limits
+from build.reference import decoder as reference
 from build.token_table import load_tokenizer
 
 DEFAULT_TOKENS = 6 * 512

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from build.architecture import Architecture
+from build.architecture.parts import Architecture
 from build.checkpoint import Checkpoint
-from build.dialects.onnxruntime.graph import Positions, build_graph
+from build.dialects.onnxruntime.graph import Scored, build_graph
 from build.dialects.onnxruntime.session import Session
-from build.dialects.onnxruntime.store import Store
+from build.dialects.onnxruntime.store import Store, store_decoder
 from build.dialects.onnxruntime.weight_file import WeightFile
 from build.quantise import Floats, Ids, Precision
 
@@ -23,13 +23,13 @@ class Engine:
     architecture: Architecture
     capacity: int = 128
 
-    def session(self, positions: Positions = Positions.LAST, rows: int = 1) -> Session:
-        graph = self.folder / f"{positions.value}.onnx"
+    def session(self, scored: Scored = Scored.LAST, rows: int = 1) -> Session:
+        graph = self.folder / f"{scored.value}.onnx"
         return Session(graph, self.architecture, self.capacity, rows)
 
     def all_logits(self, ids: Ids) -> Floats:
         """[positions, vocab] of one prefill."""
-        return self.session(Positions.ALL).prefill(0, ids)
+        return self.session(Scored.ALL).prefill(0, ids)
 
     def greedy(self, ids: Ids, count: int) -> list[int]:
         """A prefill, then decode steps."""
@@ -45,7 +45,8 @@ def write_engine(
 ) -> Engine:
     folder.mkdir()
     with WeightFile(folder / "weights") as file:
-        model = Store(checkpoint, architecture, precision, file).model(lambda: None)
-    for positions in Positions:
-        ir.save(build_graph(architecture, model, positions), folder / f"{positions.value}.onnx")
+        store = Store(checkpoint, precision, file)
+        store_decoder(store, architecture, lambda: None)
+    for scored in Scored:
+        ir.save(build_graph(architecture, store, scored), folder / f"{scored.value}.onnx")
     return Engine(folder, architecture)

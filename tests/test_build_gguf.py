@@ -37,7 +37,7 @@ def test_a_tied_head_and_biases_show_in_the_tensors(tmp_path: Path) -> None:
     path = tiny.write_gguf(tmp_path / "m.gguf", tie_word_embeddings=True, attention_bias=True)
     architecture = describe(open_gguf(path).config)
     assert architecture.tied_head
-    assert architecture.layers[0].qkv.biases
+    assert architecture.layers[0].attention.qkv.biases
     open_gguf(path).require_exactly(architecture.tensors())
 
 
@@ -47,9 +47,10 @@ def test_rope_factors_divide_the_frequencies(tmp_path: Path) -> None:
     checkpoint = open_gguf(path)
     architecture = describe(checkpoint.config)
     checkpoint.require_exactly(architecture.tensors())
-    plain = describe(tiny.config("llama")).inverse_frequencies
+    plain = describe(tiny.config("llama")).layers[0].attention.rotary
+    assert plain is not None
     expected = [frequency / factor for frequency, factor in zip(plain, factors, strict=True)]
-    assert architecture.inverse_frequencies == tuple(expected)
+    assert architecture.layers[0].attention.rotary == tuple(expected)
 
 
 @pytest.mark.parametrize("kind", BLOCKS, ids=lambda kind: kind.name)
@@ -57,7 +58,11 @@ def test_blocks_are_carried_over_exactly(kind: Kind, tmp_path: Path) -> None:
     checkpoint = open_gguf(tiny.write_gguf(tmp_path / "model.gguf", "llama", kind))
     architecture = describe(checkpoint.config)
     originals = tiny.tensors(tiny.config("llama"))
-    for projection in (architecture.layers[0].qkv, architecture.layers[1].down, architecture.head):
+    for projection in (
+        architecture.layers[0].attention.qkv,
+        architecture.layers[1].ffn.outer,
+        architecture.head,
+    ):
         blocks = encode(checkpoint, projection, Precision.GGUF, Role.ROBUST)
         assert isinstance(blocks, Blocks)
         assert blocks.bits == (4 if kind is Kind.Q4_0 else 8)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from build.architecture import describe
-from build.dialects.onnxruntime.graph import Positions, require_runnable
+from build.dialects.onnxruntime.graph import Scored, require_runnable
 from build.errors import Unsupported
 from build.quantise import Ids, Precision
 from build.sources.folder import open_folder
@@ -56,7 +56,7 @@ def test_a_ragged_batch_decodes_every_row_as_if_alone(engine: Engine, rows: int)
 
 def test_the_last_position_is_the_last_of_all_positions(engine: Engine) -> None:
     ids = prompt(3, 20)
-    every = engine.session(Positions.ALL).prefill(0, ids)
+    every = engine.session(Scored.ALL).prefill(0, ids)
     last = engine.session().prefill(0, ids)
     assert last.shape == (1, len(tiny.VOCAB))
     np.testing.assert_allclose(last[0], every[-1], rtol=0, atol=1e-5)

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from build import reference
 from build.architecture import describe
 from build.checkpoint import Checkpoint
 from build.passes.smooth import smooth
+from build.reference import decoder as reference
 from build.sources.folder import open_folder
 from tests import tiny
 
@@ -37,8 +37,8 @@ def test_inputs_and_weights_share_the_range(checkpoint: Checkpoint) -> None:
     once = smooth(checkpoint, architecture, lambda: None)
     twice = smooth(once, architecture, lambda: None)
     for layer in architecture.layers:
-        name = layer.qkv.parts[0]
+        name = layer.attention.qkv.parts[0]
         assert not np.allclose(once.weights[name].read(), checkpoint.weights[name].read())
         assert np.allclose(twice.weights[name].read(), once.weights[name].read(), rtol=1e-3)
-    untouched = architecture.layers[0].down.parts[0]
+    untouched = architecture.layers[0].ffn.outer.parts[0]
     assert once.weights[untouched] is checkpoint.weights[untouched]

@@ -10,7 +10,7 @@ import pytest
 
 from build import verify
 from build.architecture import describe
-from build.dialects.onnxruntime.graph import Positions
+from build.dialects.onnxruntime.graph import Scored
 from build.errors import BuildError
 from build.quantise import Precision
 from build.recipe import Limits
@@ -63,7 +63,7 @@ def test_an_engine_is_scored_against_the_reference(tmp_path: Path) -> None:
     scores = {}
     for precision in (Precision.FP32, Precision.INT4):
         engine = write_engine(tmp_path / precision.value, checkpoint, architecture, precision)
-        graph = engine.folder / f"{Positions.ALL.value}.onnx"
+        graph = engine.folder / f"{Scored.ALL.value}.onnx"
         scores[precision] = verify.measure(checkpoint, architecture, graph, ids, lambda: None)
     exact, rough = scores[Precision.FP32], scores[Precision.INT4]
     assert exact.perplexity == pytest.approx(exact.reference_perplexity, rel=1e-5)

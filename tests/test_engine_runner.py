@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from build.architecture import describe
-from build.dialects.onnxruntime.graph import Positions
+from build.dialects.onnxruntime.graph import Scored
 from build.quantise import Ids, Precision
 from build.sources.folder import open_folder
 from engine.errors import ArtifactError
@@ -39,7 +39,7 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def make_runner(engine: Engine) -> OnnxRunner:
-    session = open_session(engine.folder / f"{Positions.LAST.value}.onnx", threads=1)
+    session = open_session(engine.folder / f"{Scored.LAST.value}.onnx", threads=1)
     return OnnxRunner(session, SHAPE, SLOTS, CAPACITY, CHUNK)
 
 
@@ -181,6 +181,6 @@ def test_a_graph_that_does_not_load_is_refused(tmp_path: Path, data: bytes) -> N
 
 def test_a_graph_without_its_weights_is_refused(engine: Engine, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
-    path.write_bytes((engine.folder / f"{Positions.LAST.value}.onnx").read_bytes())
+    path.write_bytes((engine.folder / f"{Scored.LAST.value}.onnx").read_bytes())
     with pytest.raises(ArtifactError, match=r"^INTERNAL: model\.onnx: "):
         open_session(path, 1)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from build import reference
-from build.architecture import Architecture, describe
+from build.architecture import describe
+from build.architecture.parts import Architecture
 from build.checkpoint import Checkpoint
 from build.quantise import Precision
+from build.reference import decoder as reference
 from build.sources.folder import open_folder
 from tests import tiny
 from tests.engines import write_engine

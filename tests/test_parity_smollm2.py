@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from build.architecture import Architecture, describe
+from build.architecture import describe
+from build.architecture.parts import Architecture
 from build.checkpoint import Checkpoint
 from build.quantise import Ids, Precision
 from build.recipe import load_recipe

@@ -11,7 +11,7 @@ from enum import Enum
 
 import numpy as np
 
-from build.architecture import Projection
+from build.architecture.parts import Projection
 from build.checkpoint import Checkpoint, Weight
 from build.errors import BadInput
 from build.quantise import Blocks, Floats, Precision, quantise, stack
@@ -38,7 +38,7 @@ def encode(
         checkpoint.weight(name, (rows, projection.columns))
         for name, rows in zip(projection.parts, projection.rows, strict=True)
     ]
-    if precision is Precision.FP32:
+    if precision in (Precision.FP32, Precision.FP16):
         return np.concatenate([weight.read() for weight in weights])
     bits = 4 if precision is Precision.INT4 and role is Role.ROBUST else 8
     return stack([_blocks(weight, precision, bits) for weight in weights])

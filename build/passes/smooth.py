@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from build import reference
-from build.architecture import Architecture
+from build.architecture.parts import Architecture, Norm
 from build.checkpoint import Checkpoint, Weight
 from build.quantise import Floats
+from build.reference import decoder as reference
 
 # The share of the range that the weights take over; 0.3 and 0.7 lose a little more.
 STRENGTH = 0.5
@@ -34,17 +34,17 @@ def smooth(checkpoint: Checkpoint, architecture: Architecture, advance: Callable
     peaks = _peaks(checkpoint, architecture, advance)
     weights = dict(checkpoint.weights)
     for norm, products in _pairs(architecture):
-        factors = _factors(peaks[norm], [checkpoint.weights[product] for product in products])
-        for name, by in [(norm, 1 / factors), *((product, factors) for product in products)]:
-            weights[name] = _scaled(checkpoint.weights[name], by)
+        factors = _factors(peaks[norm.weight], [checkpoint.weights[product] for product in products])
+        scales = dict.fromkeys(norm.tensors(), 1 / factors) | dict.fromkeys(products, factors)
+        weights |= {name: _scaled(checkpoint.weights[name], by) for name, by in scales.items()}
     return replace(checkpoint, weights=weights)
 
 
-def _pairs(architecture: Architecture) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _pairs(architecture: Architecture) -> Iterator[tuple[Norm, tuple[str, ...]]]:
     """Each norm with the products that read it and nothing else does."""
     for layer in architecture.layers:
-        yield layer.input_norm, layer.qkv.parts
-        yield layer.post_norm, layer.gate_up.parts
+        yield layer.input_norm, layer.attention.qkv.parts
+        yield layer.ffn_norm, layer.ffn.inner.parts
 
 
 def _peaks(

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from build.architecture import Architecture
+from build.architecture.parts import Architecture
 from build.quantise import Floats
 
 _CPU = ("cpu", 0)

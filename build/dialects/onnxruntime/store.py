@@ -1,14 +1,15 @@
-"""The weights of a model, encoded and written once, as initializers that every graph variant shares."""
+"""The weights of a model, encoded and written once, as initializers that every graph over them shares."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
-from build.architecture import Architecture, Layer, Projection
+from build.architecture.parts import Architecture, Layer, Norm, Projection
 from build.checkpoint import Checkpoint
 from build.dialects.encoding import Role, bias, encode
 from build.dialects.onnxruntime.weight_file import WeightFile
@@ -25,120 +26,117 @@ class StoredProjection:
     bias: ir.Value | None
     rows: int
     columns: int
-    bits: int
-    block_size: int
-
-
-@dataclass(frozen=True)
-class StoredLayer:
-    input_norm: ir.Value
-    qkv: StoredProjection
-    qk_norms: tuple[ir.Value, ir.Value] | None
-    output: StoredProjection
-    post_norm: ir.Value
-    gate_up: StoredProjection
-    down: StoredProjection
-    window: int | None
-
-
-@dataclass(frozen=True)
-class StoredModel:
-    """`cosines` and `sines` are [max_positions, head_dim / 2]."""
-
-    embedding: ir.Value
-    cosines: ir.Value
-    sines: ir.Value
-    layers: tuple[StoredLayer, ...]
-    final_norm: ir.Value
-    head: StoredProjection
+    bits: int = 32
+    block_size: int = 0
 
 
 @dataclass(frozen=True)
 class Store:
+    """What has been written; every tensor and every projection once, under the names of the checkpoint.
+
+    Activations, norms and tables are of `dtype`: float16 at Precision.FP16, else float32.
+    """
+
     checkpoint: Checkpoint
-    architecture: Architecture
     precision: Precision
     file: WeightFile
+    tensors: dict[str, ir.Value] = field(default_factory=dict)
+    projections: dict[Projection, StoredProjection] = field(default_factory=dict)
 
-    def model(self, advance: Callable[[], None]) -> StoredModel:
-        """Everything the graph needs; `advance` is called after each layer."""
-        cosines, sines = rotary_tables(self.architecture)
-        embedding = self._embedding()
-        layers = []
-        for index, layer in enumerate(self.architecture.layers):
-            layers.append(self._layer(f"layer_{index}", layer))
-            advance()
-        return StoredModel(
-            embedding=embedding,
-            cosines=self.file.add("cosines", cosines),
-            sines=self.file.add("sines", sines),
-            layers=tuple(layers),
-            final_norm=self._norm(self.architecture.final_norm, self.architecture.hidden_size),
-            head=self._head(embedding),
-        )
+    @property
+    def dtype(self) -> type[np.float16] | type[np.float32]:
+        return np.float16 if self.precision is Precision.FP16 else np.float32
 
-    def _embedding(self) -> ir.Value:
-        arch = self.architecture
-        shape = (arch.vocab_size, arch.hidden_size)
-        return self.file.add("embedding", self.checkpoint.weight(arch.embedding, shape).read())
+    @property
+    def ir_dtype(self) -> ir.DataType:
+        return ir.DataType.from_numpy(np.dtype(self.dtype))
 
-    def _head(self, embedding: ir.Value) -> StoredProjection:
-        head = self.architecture.head
-        if self.architecture.tied_head and self.precision is Precision.FP32:
-            return _dense("head", embedding, None, head)
-        return self._projection("head", head, Role.SENSITIVE)
+    def add_tensor(self, name: str, shape: tuple[int, ...]) -> None:
+        """The checkpoint's tensor as it is."""
+        if name not in self.tensors:
+            self.add_values(name, self.checkpoint.weight(name, shape).read())
 
-    def _layer(self, name: str, layer: Layer) -> StoredLayer:
-        return StoredLayer(
-            input_norm=self._norm(layer.input_norm, self.architecture.hidden_size),
-            qkv=self._projection(f"{name}_qkv", layer.qkv, Role.SENSITIVE),
-            qk_norms=self._qk_norms(layer),
-            output=self._projection(f"{name}_output", layer.output, Role.ROBUST),
-            post_norm=self._norm(layer.post_norm, self.architecture.hidden_size),
-            gate_up=self._projection(f"{name}_gate_up", layer.gate_up, Role.ROBUST),
-            down=self._projection(f"{name}_down", layer.down, Role.SENSITIVE),
-            window=layer.window,
-        )
+    def add_values(self, name: str, values: NDArray[np.generic]) -> None:
+        """Values that follow from the architecture, in `dtype`."""
+        self.tensors[name] = self.file.add(name, values.astype(self.dtype))
 
-    def _qk_norms(self, layer: Layer) -> tuple[ir.Value, ir.Value] | None:
-        if layer.q_norm is None or layer.k_norm is None:
+    def add_norm(self, norm: Norm | None) -> None:
+        for name, shape in norm.tensors().items() if norm else ():
+            self.add_tensor(name, shape)
+
+    def add_projection(self, name: str, projection: Projection, role: Role) -> None:
+        """Quantised as the precision says; one that was added as a tensor and needs no rounding is shared."""
+        if projection in self.projections:
+            return
+        self.projections[projection] = self._shared(name, projection) or self._encoded(name, projection, role)
+
+    def _shared(self, name: str, projection: Projection) -> StoredProjection | None:
+        dense = self.precision in (Precision.FP32, Precision.FP16)
+        if not dense or len(projection.parts) > 1 or projection.parts[0] not in self.tensors:
             return None
-        size = self.architecture.head_dim
-        return self._norm(layer.q_norm, size), self._norm(layer.k_norm, size)
+        return self._dense(name, self.tensors[projection.parts[0]], self._bias(name, projection), projection)
 
-    def _norm(self, name: str, size: int) -> ir.Value:
-        return self.file.add(name, self.checkpoint.weight(name, (size,)).read())
-
-    def _projection(self, name: str, projection: Projection, role: Role) -> StoredProjection:
-        offsets = bias(self.checkpoint, projection)
-        stored_bias = None if offsets is None else self.file.add(f"{name}_bias", offsets)
+    def _encoded(self, name: str, projection: Projection, role: Role) -> StoredProjection:
+        offsets = self._bias(name, projection)
         encoded = encode(self.checkpoint, projection, self.precision, role)
-        if isinstance(encoded, Blocks):
-            return self._blocks(name, encoded, stored_bias)
-        return _dense(name, self.file.add(f"{name}_weight", encoded), stored_bias, projection)
-
-    def _blocks(self, name: str, blocks: Blocks, stored_bias: ir.Value | None) -> StoredProjection:
+        if not isinstance(encoded, Blocks):
+            weight = self.file.add(f"{name}_weight", encoded.astype(self.dtype, copy=False))
+            return self._dense(name, weight, offsets, projection)
         return StoredProjection(
             name=name,
-            weight=self.file.add(f"{name}_weight", blocks.packed()),
-            scales=self.file.add(f"{name}_scales", blocks.scales),
-            bias=stored_bias,
-            rows=blocks.rows,
-            columns=blocks.columns,
-            bits=blocks.bits,
-            block_size=blocks.block_size,
+            weight=self.file.add(f"{name}_weight", encoded.packed()),
+            scales=self.file.add(f"{name}_scales", encoded.scales),
+            bias=offsets,
+            rows=encoded.rows,
+            columns=encoded.columns,
+            bits=encoded.bits,
+            block_size=encoded.block_size,
         )
 
+    def _dense(
+        self, name: str, weight: ir.Value, offsets: ir.Value | None, projection: Projection
+    ) -> StoredProjection:
+        return StoredProjection(name, weight, None, offsets, sum(projection.rows), projection.columns)
 
-def _dense(
-    name: str, weight: ir.Value, stored_bias: ir.Value | None, projection: Projection
-) -> StoredProjection:
-    rows = sum(projection.rows)
-    return StoredProjection(name, weight, None, stored_bias, rows, projection.columns, 32, 0)
+    def _bias(self, name: str, projection: Projection) -> ir.Value | None:
+        offsets = bias(self.checkpoint, projection)
+        return None if offsets is None else self.file.add(f"{name}_bias", offsets.astype(self.dtype))
 
 
-def rotary_tables(architecture: Architecture) -> tuple[Floats, Floats]:
-    """Cosines and sines [max_positions, head_dim / 2]."""
-    frequencies = np.asarray(architecture.inverse_frequencies, np.float64)
-    angles = np.outer(np.arange(architecture.max_positions, dtype=np.float64), frequencies)
+def store_decoder(store: Store, architecture: Architecture, advance: Callable[[], None]) -> None:
+    """Everything the decoder's graph needs; `advance` is called after each layer."""
+    hidden = architecture.hidden_size
+    store.add_tensor(architecture.embedding, (architecture.vocab_size, hidden))
+    if architecture.positions:
+        store.add_tensor(architecture.positions.table, (architecture.positions.rows, hidden))
+    for index, layer in enumerate(architecture.layers):
+        _store_layer(store, f"layer_{index}", layer)
+        advance()
+    for number, frequencies in enumerate(rotations(architecture)):
+        cosines, sines = rotary_tables(frequencies, architecture.max_positions)
+        store.add_values(f"cosines_{number}", cosines)
+        store.add_values(f"sines_{number}", sines)
+    store.add_norm(architecture.final_norm)
+    store.add_projection("head", architecture.head, Role.SENSITIVE)
+
+
+def _store_layer(store: Store, name: str, layer: Layer) -> None:
+    attention, ffn = layer.attention, layer.ffn
+    for norm in (*layer.norms(), attention.q_norm, attention.k_norm):
+        store.add_norm(norm)
+    store.add_projection(f"{name}_qkv", attention.qkv, Role.SENSITIVE)
+    store.add_projection(f"{name}_output", attention.output, Role.ROBUST)
+    store.add_projection(f"{name}_{'gate_up' if ffn.gated else 'up'}", ffn.inner, Role.ROBUST)
+    store.add_projection(f"{name}_down", ffn.outer, Role.SENSITIVE)
+
+
+def rotations(architecture: Architecture) -> list[tuple[float, ...]]:
+    """The different rotary frequencies of the layers, in order of appearance."""
+    found = [layer.attention.rotary for layer in architecture.layers if layer.attention.rotary]
+    return list(dict.fromkeys(found))
+
+
+def rotary_tables(frequencies: tuple[float, ...], positions: int) -> tuple[Floats, Floats]:
+    """Cosines and sines [positions, head_dim / 2]."""
+    angles = np.outer(np.arange(positions, dtype=np.float64), np.asarray(frequencies, np.float64))
     return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
