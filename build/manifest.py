@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from build.architecture import Architecture
+from build.architecture.parts import Architecture
 from build.checkpoint import Checkpoint
 from build.digest import sha256
 from build.errors import BadInput

@@ -1,0 +1,121 @@
+"""Products, norms and feed-forward networks in ONNX Runtime's fused operators."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from build.architecture.parts import Activation, FeedForward, Norm, NormKind, Projection
+from build.dialects.onnxruntime.store import Store, StoredProjection
+from build.dialects.onnxruntime.writer import CONTRIB, Writer
+
+# MatMulNBits: 4 multiplies int8 by int8, which is the fast path of the CPU.
+_INT8_ACTIVATIONS = 4
+# QuickGelu is x * sigmoid(alpha x): with alpha 1 it is SiLU in one pass.
+_ACTIVATIONS: dict[Activation, tuple[str, str, dict[str, int | float]]] = {
+    Activation.SILU: ("QuickGelu", CONTRIB, {"alpha": 1.0}),
+    Activation.GELU: ("Gelu", CONTRIB, {}),
+    Activation.GELU_TANH: ("FastGelu", CONTRIB, {}),
+    Activation.RELU: ("Relu", "", {}),
+}
+
+
+class Blocks:
+    """Parts of a graph over stored weights; tensors are [batch, seq, hidden]."""
+
+    def __init__(self, writer: Writer, store: Store) -> None:
+        self._writer = writer
+        self._store = store
+
+    def tensor(self, name: str) -> ir.Value:
+        return self._writer.weight(self._store.tensors[name])
+
+    def project(self, hidden: ir.Value, projection: Projection, name: str | None = None) -> ir.Value:
+        stored = self._store.projections[projection]
+        name = name or f"{stored.name}_product"
+        if stored.scales is None:
+            return self._dense(hidden, stored, name)
+        inputs: list[ir.Value | None] = [
+            hidden,
+            self._writer.weight(stored.weight),
+            self._writer.weight(stored.scales),
+        ]
+        if stored.bias is not None:
+            inputs += [None, None, self._writer.weight(stored.bias)]
+        attributes = {
+            "N": stored.rows,
+            "K": stored.columns,
+            "bits": stored.bits,
+            "block_size": stored.block_size,
+            "accuracy_level": _INT8_ACTIVATIONS,
+        }
+        return self._writer.op("MatMulNBits", inputs, name, attributes, CONTRIB)
+
+    def _dense(self, hidden: ir.Value, stored: StoredProjection, name: str) -> ir.Value:
+        inputs = [hidden, self._writer.weight(stored.weight)]
+        product_name = name if stored.bias is None else f"{name}_unbiased"
+        product = self._writer.op("FusedMatMul", inputs, product_name, {"transB": 1}, CONTRIB)
+        if stored.bias is None:
+            return product
+        return self._writer.op("Add", [product, self._writer.weight(stored.bias)], name)
+
+    def split(self, packed: ir.Value, rows: tuple[int, ...], names: list[str]) -> list[ir.Value]:
+        """The products of a projection's parts."""
+        parts = [ir.Value(name=name) for name in names]
+        sizes = self._writer.integers(f"rows_{'_'.join(map(str, rows))}", list(rows))
+        self._writer.emit("Split", [packed, sizes], parts, {"axis": -1})
+        return parts
+
+    def feed_forward(self, name: str, ffn: FeedForward, hidden: ir.Value) -> ir.Value:
+        inner = self.project(hidden, ffn.inner)
+        kind, domain, attributes = _ACTIVATIONS[ffn.activation]
+        if not ffn.gated:
+            active = self._writer.op(kind, [inner], f"{name}_active", attributes, domain)
+            return self.project(active, ffn.outer)
+        gate, up = self.split(inner, ffn.inner.rows, [f"{name}_gate", f"{name}_up"])
+        active = self._writer.op(kind, [gate], f"{name}_active", attributes, domain)
+        return self.project(self._writer.op("Mul", [active, up], f"{name}_gated"), ffn.outer)
+
+    def norm(self, hidden: ir.Value, norm: Norm, name: str) -> ir.Value:
+        attributes = {"axis": -1, "epsilon": norm.epsilon, "stash_type": 1}
+        inputs = [hidden, *map(self.tensor, norm.tensors())]
+        kind = "SimplifiedLayerNormalization" if norm.kind is NormKind.RMS else "LayerNormalization"
+        return self._writer.op(kind, inputs, name, attributes)
+
+    def add_norm(
+        self, residual: ir.Value, change: ir.Value, norm: Norm, name: str
+    ) -> tuple[ir.Value, ir.Value]:
+        """(norm of the sum, the sum)"""
+        normed, total = ir.Value(name=f"{name}_normed"), ir.Value(name=f"{name}_residual")
+        unused = [ir.Value(name=""), ir.Value(name="")]
+        rms = norm.kind is NormKind.RMS
+        self._writer.emit(
+            "SkipSimplifiedLayerNormalization" if rms else "SkipLayerNormalization",
+            [residual, change, *map(self.tensor, norm.tensors())],
+            [normed, *unused, total],
+            {"epsilon": norm.epsilon},
+            CONTRIB,
+        )
+        return normed, total
+
+    def head_norm(self, part: ir.Value, norm: Norm, name: str) -> ir.Value:
+        """The norm of each head of [batch, seq, heads * size]."""
+        per_head = self._writer.integers(f"per_head_{norm.size}", [0, 0, -1, norm.size])
+        flat = self._writer.integers("flat", [0, 0, -1])
+        heads = self._writer.op("Reshape", [part, per_head], f"{name}_heads")
+        return self._writer.op("Reshape", [self.norm(heads, norm, name), flat], f"{name}_flat")
+
+    def scaled(self, hidden: ir.Value, by: float, name: str) -> ir.Value:
+        """Times a number, in the store's dtype."""
+        if by == 1.0:
+            return hidden
+        factor = self._writer.constant(f"{name}_factor", np.array(by, self._store.dtype))
+        return self._writer.op("Mul", [hidden, factor], name)
+
+    def last_position(self, hidden: ir.Value, name: str) -> ir.Value:
+        bounds = [
+            self._writer.integers("last", [-1]),
+            self._writer.integers("end", [np.iinfo(np.int64).max]),
+            self._writer.integers("position_axis", [1]),
+        ]
+        return self._writer.op("Slice", [hidden, *bounds], name)

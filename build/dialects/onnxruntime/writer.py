@@ -1,0 +1,86 @@
+"""Nodes, constants and stored weights of one ONNX graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+CONTRIB = "com.microsoft"
+_OPSET = 21
+_IR_VERSION = 10
+
+Attributes = Mapping[str, int | float]
+
+
+class Writer:
+    def __init__(self) -> None:
+        self._nodes: list[ir.Node] = []
+        self._initializers: dict[str, ir.Value] = {}
+
+    def model(self, name: str, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> ir.Model:
+        graph = ir.Graph(
+            inputs,
+            outputs,
+            nodes=self._nodes,
+            initializers=list(self._initializers.values()),
+            opset_imports={"": _OPSET, CONTRIB: 1},
+            name=name,
+        )
+        return ir.Model(graph, ir_version=_IR_VERSION, producer_name="halimede")
+
+    def weight(self, stored: ir.Value) -> ir.Value:
+        """This graph's own handle on a stored tensor: an IR value belongs to one graph."""
+        assert stored.name is not None
+        if stored.name not in self._initializers:
+            self._initializers[stored.name] = ir.Value(
+                name=stored.name,
+                shape=stored.shape,
+                type=stored.type,
+                const_value=stored.const_value,
+            )
+        return self._initializers[stored.name]
+
+    def integers(self, name: str, values: list[int] | int) -> ir.Value:
+        """An INT64 constant, of rank 1 for a list and 0 for a number."""
+        return self.constant(name, np.array(values, np.int64))
+
+    def constant(self, name: str, values: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> ir.Value:
+        """The same name is the same constant."""
+        if name not in self._initializers:
+            tensor = ir.tensor(values, name=name)
+            self._initializers[name] = ir.Value(
+                name=name, shape=ir.Shape(values.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+            )
+        return self._initializers[name]
+
+    def op(
+        self,
+        kind: str,
+        inputs: Sequence[ir.Value | None],
+        name: str,
+        attributes: Attributes | None = None,
+        domain: str = "",
+    ) -> ir.Value:
+        """A node of one output; both bear its name."""
+        output = ir.Value(name=name)
+        self.emit(kind, inputs, [output], attributes, domain)
+        return output
+
+    def emit(
+        self,
+        kind: str,
+        inputs: Sequence[ir.Value | None],
+        outputs: Sequence[ir.Value],
+        attributes: Attributes | None = None,
+        domain: str = "",
+    ) -> None:
+        name = f"{outputs[0].name}_{kind}"
+        node = ir.node(kind, inputs, dict(attributes or {}), domain=domain, outputs=outputs, name=name)
+        self._nodes.append(node)
+
+
+def tensor(name: str, dtype: ir.DataType, shape: Sequence[str | int]) -> ir.Value:
+    """An input or output of a graph."""
+    return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
