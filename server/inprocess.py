@@ -68,8 +68,13 @@ class TimedRunner:
         self.calls.append(Call((), began, time.monotonic()))
         return logits
 
-    def copy(self, source: int, target: int, tokens: int) -> None:
-        self._runner.copy(source, target, tokens)
+    def encode(self, slot: int, tokens: Sequence[int]) -> None:
+        began = time.monotonic()
+        self._runner.encode(slot, tokens)
+        self.calls.append(Call((), began, time.monotonic()))
+
+    def copy(self, source: int, target: int, tokens: int, *, start: int = 0, cross: bool = True) -> None:
+        self._runner.copy(source, target, tokens, start=start, cross=cross)
 
     def swap(self, a: int, b: int, tokens: int) -> None:
         self._runner.swap(a, b, tokens)

@@ -118,10 +118,13 @@ class ToyRunner:
         self._break("prefill", [(slot, slice(start, end))])
         return self._answer([(slot, end)])
 
-    def copy(self, source: int, target: int, tokens: int) -> None:
+    def encode(self, slot: int, tokens: Sequence[int]) -> None:
+        raise NotImplementedError
+
+    def copy(self, source: int, target: int, tokens: int, *, start: int = 0, cross: bool = True) -> None:
         self.calls.append("copy")
-        self.rows[target, :tokens] = self.rows[source, :tokens]
-        self._break("copy", [(target, slice(0, tokens))])
+        self.rows[target, start:tokens] = self.rows[source, start:tokens]
+        self._break("copy", [(target, slice(start, tokens))])
 
     def swap(self, a: int, b: int, tokens: int) -> None:
         self.calls.append("swap")

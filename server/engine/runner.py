@@ -1,7 +1,7 @@
 """Runs engine steps. `Runner` is the interface that every device implements; the loop knows nothing else.
 
-A runner owns the weights and the KV cache of `slots` rows. It runs what the scheduler decided: it keeps no
-account of tokens.
+A runner owns the weights and the KV cache of `slots` rows; with an encoder a row has a cross cache too, and
+the length of the source that is in it. It runs what the scheduler decided: it keeps no account of tokens.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ Floats = NDArray[np.float32]
 
 
 class Runner(Protocol):
-    """All logits are float32; a returned array is valid, and may be written to, until the next call."""
+    """All logits are float32; a returned array is valid, and may be written to, until the next call.
+
+    A row of an encoder-decoder is encoded, then decodes from position 0; it is never prefilled.
+    """
 
     def decode(self, tokens: Sequence[int], positions: Sequence[int]) -> Floats:
         """Put `tokens[i]` at `positions[i]` of row i; returns logits (rows, vocab)."""
@@ -24,8 +27,14 @@ class Runner(Protocol):
     def prefill(self, slot: int, start: int, tokens: Sequence[int]) -> Floats:
         """Put the tokens at `start`… of the row; returns the logits after the last one (1, vocab)."""
 
-    def copy(self, source: int, target: int, tokens: int) -> None:
-        """Copy the first `tokens` positions of a row to another."""
+    def encode(self, slot: int, tokens: Sequence[int]) -> None:
+        """Run the encoder on the whole source: its cross keys and values, and its length, are the row's."""
+
+    def copy(self, source: int, target: int, tokens: int, *, start: int = 0, cross: bool = True) -> None:
+        """Copy the positions `start` to `tokens` (excluded) of a row to another.
+
+        Its source goes along, unless `cross` is False: the beams of one request share theirs.
+        """
 
     def swap(self, a: int, b: int, tokens: int) -> None:
-        """Exchange the first `tokens` positions of two rows."""
+        """Exchange the first `tokens` positions of two rows, and their sources."""

@@ -78,9 +78,12 @@ class OnnxRunner:
     def prefill(self, slot: int, start: int, tokens: Sequence[int]) -> Floats:
         return self._run(self._prefill_binding(slot, len(tokens)), tokens, [start + len(tokens) - 1])
 
-    def copy(self, source: int, target: int, tokens: int) -> None:
+    def encode(self, slot: int, tokens: Sequence[int]) -> None:
+        raise NotImplementedError
+
+    def copy(self, source: int, target: int, tokens: int, *, start: int = 0, cross: bool = True) -> None:
         for cache in self._caches.values():
-            cache[target, :, :tokens] = cache[source, :, :tokens]
+            cache[target, :, start:tokens] = cache[source, :, start:tokens]
 
     def swap(self, a: int, b: int, tokens: int) -> None:
         for cache in self._caches.values():
