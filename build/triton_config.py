@@ -32,6 +32,13 @@ _REQUEST = (
     Tensor("logit_bias", "STRING", 1, "JSON object, token id to bias"),
     Tensor("ignore_eos", "BOOL", 1, "generate max_tokens whatever comes"),
     Tensor("num_logprobs", "INT32", 1, "alternatives reported for each token"),
+    Tensor("num_beams", "INT32", 1, "more than 1: beam search; not with stream, temperature, stop_words"),
+    Tensor("length_penalty", "FP32", 1, "beams: more than 0 favours long answers, less short ones"),
+    Tensor("early_stopping", "STRING", 1, "beams: false, true or never, as in transformers"),
+    Tensor("no_repeat_ngram_size", "INT32", 1, "no n tokens in a row come twice; 0 is off"),
+    Tensor("forced_bos_token_id", "INT32", 1, "first token of an encoder-decoder's answer"),
+    Tensor("forced_eos_token_id", "INT32", 1, "last token when max_tokens is reached"),
+    Tensor("decoder_start_token_id", "INT32", 1, "an encoder-decoder's answer follows it"),
     Tensor("stream", "BOOL", 1, "false: one response; true: one for each step"),
     Tensor("return_num_input_tokens", "BOOL", 1, ""),
     Tensor("return_num_output_tokens", "BOOL", 1, ""),
@@ -53,9 +60,11 @@ _TOKENIZER_PARAMETERS = {
     "max_stop_bytes": ("256", "UTF-8 bytes of one stop word"),
     "max_input_bytes": ("1048576", "UTF-8 bytes of text_input or messages"),
 }
+_CONTEXT = 2048
 _ENGINE_PARAMETERS = {
     "slots": ("16", "sequences generated at once; each holds a KV cache of max_context tokens"),
-    "max_context": ("2048", "tokens of prompt and answer together"),
+    "max_context": (str(_CONTEXT), "tokens of prompt and answer together"),
+    "max_source": ("0", "source tokens of an encoder-decoder; 0 takes the model's, at most 1024"),
     "threads": ("0", "threads of ONNX Runtime; 0 takes the machine's cores"),
     "max_queue": ("64", "requests that wait for a slot; the next one is refused at once"),
     "kv_budget_bytes": ("0", "memory for the KV cache; 0 takes what slots and max_context need"),
@@ -64,12 +73,12 @@ _ENGINE_PARAMETERS = {
 }
 
 
-def configs(name: str) -> dict[str, str]:
-    """config.pbtxt text by model name."""
+def configs(name: str, max_positions: int = _CONTEXT) -> dict[str, str]:
+    """config.pbtxt text by model name; `max_positions` are those of the model."""
     return {
         name: _ensemble(name),
         f"{name}_tokenizer": _tokenizer(name),
-        f"{name}_engine": _engine(name),
+        f"{name}_engine": _engine(name, min(_CONTEXT, max_positions)),
         f"{name}_detokenizer": _detokenizer(name),
     }
 
@@ -109,7 +118,8 @@ def _tokenizer(name: str) -> str:
     )
 
 
-def _engine(name: str) -> str:
+def _engine(name: str, context: int) -> str:
+    parameters = {**_ENGINE_PARAMETERS, "max_context": (str(context), _ENGINE_PARAMETERS["max_context"][1])}
     return _document(
         f"# {name}_engine: token ids to new token ids, many requests in one continuous batch.\n"
         "# The engine batches by itself: one instance, and no batching by Triton.",
@@ -119,7 +129,7 @@ def _engine(name: str) -> str:
             _tensors("input", (_IDS, _JOB)),
             _tensors("output", (_CHUNK,), mark_optional=False),
             _ONE_INSTANCE,
-            _parameters(_ENGINE_PARAMETERS),
+            _parameters(parameters),
         ],
     )
 

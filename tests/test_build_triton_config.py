@@ -72,6 +72,7 @@ def test_parameters_have_the_defaults_that_readers_expect() -> None:
     assert engine == {
         "slots": "16",
         "max_context": "2048",
+        "max_source": "0",
         "threads": "0",
         "max_queue": "64",
         "kv_budget_bytes": "0",
@@ -85,6 +86,13 @@ def test_parameters_have_the_defaults_that_readers_expect() -> None:
         "max_stop_bytes": "256",
         "max_input_bytes": "1048576",
     }
+
+
+def test_the_context_is_at_most_the_models() -> None:
+    for positions, context in ((1024, "1024"), (131072, "2048")):
+        config = model_config_pb2.ModelConfig()
+        text_format.Parse(configs("other", positions)["other_engine"], config)
+        assert config.parameters["max_context"].string_value == context
 
 
 def test_another_name_changes_nothing_but_the_name() -> None:

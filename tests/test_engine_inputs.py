@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from engine.chat import Message
 from engine.errors import InvalidArgument, SettingsError
 from engine.inputs import FIELDS, FLAGS, InputLimits, Inputs, parse_inputs, read_parameters
-from engine.request import Sampling
+from engine.request import EarlyStopping, Request, Sampling
 
 LIMITS = InputLimits(default_max_tokens=16, max_stop_words=2, max_stop_bytes=8, max_input_bytes=100)
 DEFAULTS: dict[str, Any] = {"temperature": 0.5, "top_k": 40}
@@ -42,6 +42,55 @@ def test_the_limit_of_answers_of_the_model_config_comes_before_its_default() -> 
     assert parse_inputs({"text_input": b"x"}, {}, LIMITS, {"max_tokens": 3}, VOCAB).sampling.max_tokens == 3
 
 
+SEARCH: dict[str, Any] = {"num_beams": 4, "early_stopping": "true", "length_penalty": 2.0, "min_tokens": 9}
+
+
+def with_search(**values: Any) -> Sampling:
+    return parse_inputs({"text_input": b"x"} | values, {}, LIMITS, SEARCH, VOCAB).sampling
+
+
+def test_the_models_own_search_is_the_default() -> None:
+    sampling = with_search()
+    assert (sampling.num_beams, sampling.length_penalty, sampling.min_tokens) == (4, 2.0, 9)
+    assert sampling.early_stopping is EarlyStopping.TRUE
+
+
+@pytest.mark.parametrize("values", [{"temperature": 0.5}, {"num_logprobs": 2}, {"stop_words": [b"x"]}])
+def test_the_models_own_search_gives_way_to_what_it_cannot_do(values: dict[str, Any]) -> None:
+    assert with_search(**values).num_beams == 1
+    with pytest.raises(InvalidArgument, match=r"with num_beams 2$"):
+        with_search(**values, num_beams=2)
+
+
+def test_the_models_own_search_gives_way_to_a_stream() -> None:
+    assert with_search(stream=True).num_beams == 1
+    named = with_search(stream=True, num_beams=2)
+    with pytest.raises(InvalidArgument, match=r"^INVALID_ARG: stream: true, must be false with num_beams 2$"):
+        Request((), named, stream=True)
+
+
+def test_a_search_that_is_asked_for_does_not_sample() -> None:
+    assert parse(text_input=b"x", num_beams=3).sampling.temperature == 0
+    assert refused(text_input=b"x", num_beams=3, temperature=0.5) == (
+        "INVALID_ARG: temperature: 0.5, must be 0 with num_beams 3"
+    )
+
+
+def test_the_models_own_shortest_answer_gives_way_to_the_longest() -> None:
+    assert with_search(max_tokens=5).min_tokens == 5
+    assert with_search(max_tokens=5, min_tokens=2).min_tokens == 2
+
+
+@pytest.mark.parametrize("text", [b"", b"True", b"yes", b"1"])
+def test_an_unknown_early_stopping_is_refused(text: bytes) -> None:
+    assert refused(text_input=b"x", early_stopping=text).endswith(", must be one of false, true, never")
+
+
+def test_only_without_max_tokens_is_an_answer_open_ended() -> None:
+    assert parse(text_input=b"x").open_ended
+    assert not parse(text_input=b"x", max_tokens=5).open_ended
+
+
 def test_every_input_is_read() -> None:
     values: dict[str, Any] = {
         "text_input": "é".encode(),
@@ -59,6 +108,13 @@ def test_every_input_is_read() -> None:
         "logit_bias": b'{"3": -1.5}',
         "ignore_eos": True,
         "num_logprobs": 4,
+        "num_beams": 1,
+        "length_penalty": -0.5,
+        "early_stopping": b"never",
+        "no_repeat_ngram_size": 3,
+        "forced_bos_token_id": 1,
+        "forced_eos_token_id": 2,
+        "decoder_start_token_id": 0,
         "stream": True,
         "return_num_input_tokens": True,
         "return_num_output_tokens": True,
@@ -68,7 +124,7 @@ def test_every_input_is_read() -> None:
     for name in ("stream", "return_num_input_tokens", "return_num_output_tokens"):
         assert getattr(inputs, name) is True
     read = {name: getattr(inputs.sampling, name) for name in values if hasattr(Sampling, name)}
-    changed = {"stop_words": ("ab", "é"), "logit_bias": ((3, -1.5),)}
+    changed = {"stop_words": ("ab", "é"), "logit_bias": ((3, -1.5),), "early_stopping": EarlyStopping.NEVER}
     assert read == {name: values[name] for name in read} | changed
 
 

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from engine.errors import SettingsError
-from engine.manifest import ModelShape
+from engine.manifest import Architecture, ModelShape
 from engine.settings import _RANGES, Settings, check_fit, free_memory, read_settings
 from engine.triton import parameters_of
 
@@ -15,7 +16,7 @@ SLOT = 2 * 4 * 2 * 3 * 4  # bytes of one position: keys and values of 4 bytes, 2
 
 
 def test_without_parameters_there_are_defaults() -> None:
-    assert read_settings({}) == Settings(16, 2048, 0, 64, 0, 128, 500)
+    assert read_settings({}) == Settings(16, 2048, 0, 0, 64, 0, 128, 500)
 
 
 def test_parameters_are_read_and_others_left_alone() -> None:
@@ -55,6 +56,30 @@ def test_a_context_longer_than_the_models_is_refused() -> None:
     check_fit(Settings(slots=1, max_context=100), SHAPE, 2**30)
     with pytest.raises(SettingsError, match=r"^INVALID_ARG: max_context: 101, must be at most 100 "):
         check_fit(Settings(slots=1, max_context=101), SHAPE, 2**30)
+
+
+def test_a_source_longer_than_the_encoders_is_refused() -> None:
+    seq2seq = replace(SHAPE, architecture=Architecture.ENCODER_DECODER, max_source_positions=50)
+    check_fit(Settings(slots=1, max_context=100, max_source=50), seq2seq, 2**30)
+    with pytest.raises(SettingsError, match=r"^INVALID_ARG: max_source: 51, must be at most 50 "):
+        check_fit(Settings(slots=1, max_context=100, max_source=51), seq2seq, 2**30)
+    with pytest.raises(SettingsError, match=r"^INVALID_ARG: max_source: 1, must be at most 0 "):
+        check_fit(Settings(slots=1, max_context=100, max_source=1), SHAPE, 2**30)
+
+
+def test_the_usual_source_is_what_the_encoder_takes_but_not_more_than_1024() -> None:
+    for positions, expected in ((512, 512), (16384, 1024)):
+        assert Settings().source_capacity(replace(SHAPE, max_source_positions=positions)) == expected
+    assert Settings(max_source=2048).source_capacity(replace(SHAPE, max_source_positions=16384)) == 2048
+    assert Settings().source_capacity(SHAPE) == 0
+
+
+def test_the_cross_cache_counts_to_the_budget() -> None:
+    seq2seq = replace(SHAPE, architecture=Architecture.ENCODER_DECODER, max_source_positions=50)
+    settings = Settings(slots=2, max_context=10, max_source=30, kv_budget_bytes=2 * 40 * SLOT)
+    check_fit(settings, seq2seq, 2**30)
+    with pytest.raises(SettingsError, match="2 slots of 40 positions need"):
+        check_fit(replace(settings, kv_budget_bytes=2 * 40 * SLOT - 1), seq2seq, 2**30)
 
 
 def test_the_cache_of_all_slots_must_fit_the_budget() -> None:

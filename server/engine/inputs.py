@@ -17,7 +17,7 @@ from engine.request import LIMITS, Sampling, parse_logit_bias, sampling_from
 
 NUMBERS: Final = tuple(LIMITS)
 FLAGS: Final = ("ignore_eos", "stream", "return_num_input_tokens", "return_num_output_tokens")
-TEXTS: Final = ("text_input", "messages", "logit_bias")
+TEXTS: Final = ("text_input", "messages", "logit_bias", "early_stopping")
 FIELDS: Final = (*TEXTS, *NUMBERS, *FLAGS, "stop_words")
 
 # What Triton itself or its frontends put among the parameters of a request.
@@ -44,11 +44,12 @@ class InputLimits:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """One checked request: exactly one of `text` and `messages` is set."""
+    """One checked request: exactly one of `text` and `messages` is set. `open_ended`: see Request."""
 
     text: str | None
     messages: tuple[Message, ...] | None
     sampling: Sampling
+    open_ended: bool
     stream: bool
     return_num_input_tokens: bool
     return_num_output_tokens: bool
@@ -69,12 +70,15 @@ def parse_inputs(
     fields = {name: values[name] for name in NUMBERS if name in values}
     if "logit_bias" in texts:
         fields["logit_bias"] = parse_logit_bias(texts["logit_bias"], vocab_size)
+    if "early_stopping" in texts:
+        fields["early_stopping"] = texts["early_stopping"]
     if "stop_words" in values:
         fields["stop_words"] = _stop_words(values["stop_words"], limits)
     flags = {name: bool(values.get(name, False)) for name in FLAGS}
     fields["ignore_eos"] = flags.pop("ignore_eos")
-    sampling = sampling_from(fields, {"max_tokens": limits.default_max_tokens, **defaults})
-    return Inputs(text, messages, sampling, timeout_us=timeout_us, **flags)
+    defaults = {"max_tokens": limits.default_max_tokens, **defaults}
+    sampling = sampling_from(fields, defaults, flags["stream"])
+    return Inputs(text, messages, sampling, "max_tokens" not in fields, timeout_us=timeout_us, **flags)
 
 
 def read_parameters(raw: str) -> dict[str, Any]:

@@ -22,11 +22,12 @@ from engine.errors import ArtifactError, InvalidArgument
 
 
 class PromptEncoder:
-    """`template` is None for a model that was not trained to chat."""
+    """`template` is None for a model that was not trained to chat; `prefix` names its task to the model."""
 
-    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None) -> None:
+    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None, prefix: str = "") -> None:
         self._tokenizer = tokenizer
         self._template = template
+        self._prefix = prefix
         added = tokenizer.get_added_tokens_decoder()
         # A one-character token could not be broken up; no tokenizer we know has one.
         self._special = {
@@ -41,8 +42,10 @@ class PromptEncoder:
         self._first.encode_special_tokens = self._later.encode_special_tokens = True
 
     def encode_text(self, text: str) -> list[int]:
-        """A raw prompt, as transformers encodes it: special tokens count, and the model's BOS is added."""
-        return list(self._tokenizer.encode(text).ids)
+        """A raw prompt behind the prefix, as transformers encodes it: special tokens count, and those that
+        the model begins or ends a text with are added.
+        """
+        return list(self._tokenizer.encode(self._prefix + text).ids)
 
     def encode_chat(self, messages: tuple[Message, ...]) -> list[int]:
         """Raises InvalidArgument when the model has no chat template or its template refuses the messages."""

@@ -18,6 +18,7 @@ from engine.errors import InvalidArgument, shown
 MAX_SEED: Final = 2**64 - 1
 MAX_LOGPROBS: Final = 20
 MAX_BIASED_TOKENS: Final = 1024
+MAX_BEAMS: Final = 64
 MAX_INT32: Final = 2**31 - 1
 
 
@@ -25,6 +26,18 @@ class FinishReason(StrEnum):
     STOP = "stop"
     LENGTH = "length"
     STOP_SEQUENCE = "stop_sequence"
+
+
+class EarlyStopping(StrEnum):
+    """When a beam search is over, beside its limit of tokens.
+
+    FALSE: when the best running beam, at its length, no longer beats the worst finished one. TRUE: as soon as
+    `num_beams` are finished. NEVER: when no running beam could, at the length that suits it best.
+    """
+
+    FALSE = "false"
+    TRUE = "true"
+    NEVER = "never"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +80,28 @@ LIMITS: Final[Mapping[str, Limit]] = {
     "presence_penalty": Limit(float, -2, 2),
     "seed": Limit(int, 0, MAX_SEED),
     "num_logprobs": Limit(int, 0, MAX_LOGPROBS),
+    "num_beams": Limit(int, 1, MAX_BEAMS),
+    # Further out, a power of the length would leave the range of float32.
+    "length_penalty": Limit(float, -5, 5),
+    "no_repeat_ngram_size": Limit(int, 0, MAX_INT32),
+    "forced_bos_token_id": Limit(int, 0, MAX_INT32),
+    "forced_eos_token_id": Limit(int, 0, MAX_INT32),
+    "decoder_start_token_id": Limit(int, 0, MAX_INT32),
 }
-_OPTIONAL: Final = ("seed", "num_logprobs")
+_OPTIONAL: Final = (
+    "seed", "num_logprobs", "forced_bos_token_id", "forced_eos_token_id", "decoder_start_token_id",
+)  # fmt: skip
 _TOKEN: Final = Limit(int, 0, MAX_INT32)
 _BIAS: Final = Limit(float, -100, 100)
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are chosen and when to stop. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 are off."""
+    """How tokens are chosen and when to stop. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 are off.
+
+    More than one beam is a search (transformers' `generate`): the answer that scores best as a whole, which
+    neither samples, nor streams, nor reports log-probabilities, nor ends at stop words.
+    """
 
     max_tokens: int
     min_tokens: int = 0
@@ -91,6 +117,14 @@ class Sampling:
     logit_bias: tuple[tuple[int, float], ...] = ()
     ignore_eos: bool = False
     num_logprobs: int | None = None
+    num_beams: int = 1
+    length_penalty: float = 1.0
+    early_stopping: EarlyStopping = EarlyStopping.FALSE
+    no_repeat_ngram_size: int = 0
+    forced_bos_token_id: int | None = None
+    forced_eos_token_id: int | None = None
+    decoder_start_token_id: int | None = None
+    suppress_tokens: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for field, limit in LIMITS.items():
@@ -100,6 +134,8 @@ class Sampling:
         for token, bias in self.logit_bias:
             _TOKEN.check("logit_bias", token)
             _BIAS.check("logit_bias", bias)
+        for token in self.suppress_tokens:
+            _TOKEN.check("suppress_tokens", token)
         for word in self.stop_words:
             _check_stop_word(word)
         if not isinstance(self.ignore_eos, bool):
@@ -107,6 +143,17 @@ class Sampling:
         if self.min_tokens > self.max_tokens:
             problem = f"{self.min_tokens}, must not exceed max_tokens {self.max_tokens}"
             raise InvalidArgument("min_tokens", problem)
+        if self.num_beams > 1:
+            self._check_beams()
+
+    def _check_beams(self) -> None:
+        search = f"with num_beams {self.num_beams}"
+        if self.temperature > 0:
+            raise InvalidArgument("temperature", f"{self.temperature}, must be 0 {search}")
+        if self.num_logprobs is not None:
+            raise InvalidArgument("num_logprobs", f"{self.num_logprobs}, must be left out {search}")
+        if self.stop_words:
+            raise InvalidArgument("stop_words", f"{len(self.stop_words)} words, must be left out {search}")
 
     @property
     def greedy(self) -> bool:
@@ -116,6 +163,14 @@ class Sampling:
 def _check_stop_word(word: object) -> None:
     if not isinstance(word, str) or not word or not is_unicode(word):
         raise InvalidArgument("stop_words", f"{shown(word)}, must be Unicode text of at least 1 character")
+
+
+def parse_early_stopping(value: object) -> EarlyStopping:
+    """Raises InvalidArgument for what is none of the three."""
+    for member in EarlyStopping:
+        if value == member:
+            return member
+    raise InvalidArgument("early_stopping", f"{shown(value)}, must be one of {', '.join(EarlyStopping)}")
 
 
 def is_unicode(text: str) -> bool:
@@ -156,8 +211,9 @@ def _bias(token: str, bias: object, vocab_size: int) -> tuple[int, float]:
 class Request:
     """One accepted prompt. Times are monotonic nanoseconds, which all processes of a machine share.
 
-    `returns` names the optional outputs that the client wants; `ensemble` tells that a tokenizer step wrote
-    it.
+    The prompt of an encoder-decoder is its source. `returns` names the optional outputs that the client
+    wants; `ensemble` tells that a tokenizer step wrote it; `open_ended`, that the client named no
+    `max_tokens`, so that the context may cut it short.
     """
 
     prompt: tuple[int, ...]
@@ -168,6 +224,11 @@ class Request:
     timeout_us: int | None = None
     returns: tuple[str, ...] = ()
     ensemble: bool = False
+    open_ended: bool = False
+
+    def __post_init__(self) -> None:
+        if self.stream and self.sampling.num_beams > 1:
+            raise InvalidArgument("stream", f"true, must be false with num_beams {self.sampling.num_beams}")
 
     def to_json(self) -> str:
         """Everything but the prompt, which travels as the tensor `input_ids`."""
@@ -182,6 +243,8 @@ class Request:
             sampling = fields.pop("sampling")
             sampling["stop_words"] = tuple(sampling.get("stop_words", ()))
             sampling["logit_bias"] = tuple((i, b) for i, b in sampling.get("logit_bias", ()))
+            sampling["suppress_tokens"] = tuple(sampling.get("suppress_tokens", ()))
+            sampling["early_stopping"] = parse_early_stopping(sampling.get("early_stopping", "false"))
             fields["returns"] = tuple(fields.get("returns", ()))
             _check_envelope(fields)
             return cls(prompt=prompt, sampling=Sampling(**sampling), **fields)
@@ -196,6 +259,7 @@ _ENVELOPE: Final[Mapping[str, Any]] = {
     "timeout_us": int | None,
     "returns": tuple,
     "ensemble": bool,
+    "open_ended": bool,
 }
 
 
@@ -207,9 +271,23 @@ def _check_envelope(fields: Mapping[str, Any]) -> None:
         raise InvalidArgument("returns", f"{shown(fields['returns'])}, must be names of outputs")
 
 
-def sampling_from(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> Sampling:
-    """The client's fields over the model's defaults; the model's `max_tokens` gives way to `min_tokens`."""
+def sampling_from(fields: Mapping[str, Any], defaults: Mapping[str, Any], stream: bool = False) -> Sampling:
+    """The client's fields over the model's defaults, which give way where the two do not go together."""
     merged = {**defaults, **fields}
+    least = merged.get("min_tokens", 0)
     if "max_tokens" not in fields:
-        merged["max_tokens"] = max(merged["max_tokens"], merged.get("min_tokens", 0))
+        merged["max_tokens"] = max(merged["max_tokens"], least if "min_tokens" in fields else 0)
+    if "min_tokens" not in fields:
+        merged["min_tokens"] = min(least, merged["max_tokens"])
+    if "num_beams" not in fields and (stream or _refuse_beams(merged)):
+        merged["num_beams"] = 1
+    if merged.get("num_beams", 1) > 1 and "temperature" not in fields:
+        merged["temperature"] = 0.0
+    merged["suppress_tokens"] = tuple(merged.get("suppress_tokens", ()))
+    merged["early_stopping"] = parse_early_stopping(merged.get("early_stopping", "false"))
     return Sampling(**merged)
+
+
+def _refuse_beams(fields: Mapping[str, Any]) -> bool:
+    unwanted = fields.get("temperature") or fields.get("stop_words")
+    return bool(unwanted) or fields.get("num_logprobs") is not None

@@ -18,6 +18,7 @@ from engine.manifest import ModelShape
 _RANGES: Final = {
     "slots": (1, 1024),
     "max_context": (2, 2**20),
+    "max_source": (0, 2**20),
     "threads": (0, 1024),
     "max_queue": (1, 2**20),
     "kv_budget_bytes": (0, 2**50),
@@ -27,14 +28,18 @@ _RANGES: Final = {
 _MAX_DIGITS: Final = 20
 # What the weights' working memory, the tokenizer and the rest of the server need beside the KV cache.
 _MEMORY_SHARE: Final = 0.8
+_USUAL_SOURCE: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`threads` 0 uses every core; `kv_budget_bytes` 0 allows 80 % of the memory that is free at load."""
+    """`threads` 0 uses every core; `kv_budget_bytes` 0 allows 80 % of the memory that is free at load;
+    `max_source` 0 is what the model's encoder takes, at most 1024 tokens.
+    """
 
     slots: int = 16
     max_context: int = 2048
+    max_source: int = 0
     threads: int = 0
     max_queue: int = 64
     kv_budget_bytes: int = 0
@@ -44,6 +49,10 @@ class Settings:
     @property
     def thread_count(self) -> int:
         return self.threads or len(os.sched_getaffinity(0))
+
+    def source_capacity(self, shape: ModelShape) -> int:
+        """Source tokens that a slot holds; 0 for a model without an encoder."""
+        return self.max_source or min(_USUAL_SOURCE, shape.max_source_positions)
 
 
 def read_settings(parameters: Mapping[str, str]) -> Settings:
@@ -63,16 +72,22 @@ def _number(name: str, text: str) -> int:
 
 
 def check_fit(settings: Settings, shape: ModelShape, free_bytes: int) -> None:
-    """Raises SettingsError when the context exceeds the model's, or the KV cache its budget."""
+    """Raises SettingsError when the context or the source exceeds the model's, or the KV cache its budget."""
     if settings.max_context > shape.max_positions:
         problem = f"{settings.max_context}, must be at most {shape.max_positions} (the model's positions)"
         raise SettingsError("max_context", problem)
-    needed = shape.kv_bytes(settings.slots, settings.max_context)
+    if settings.max_source > shape.max_source_positions:
+        problem = (
+            f"{settings.max_source}, must be at most {shape.max_source_positions} (the encoder's positions)"
+        )
+        raise SettingsError("max_source", problem)
+    source = settings.source_capacity(shape)
+    needed = shape.kv_bytes(settings.slots, settings.max_context, source)
     budget = settings.kv_budget_bytes or int(_MEMORY_SHARE * free_bytes)
     if needed > min(budget, free_bytes):
-        each = shape.kv_bytes(1, settings.max_context)
+        each = shape.kv_bytes(1, settings.max_context, source)
         problem = (
-            f"{settings.slots} slots of {settings.max_context} positions need {needed:,} bytes, "
+            f"{settings.slots} slots of {settings.max_context + source} positions need {needed:,} bytes, "
             f"the limit is {min(budget, free_bytes):,}; {min(budget, free_bytes) // each} slots fit"
         )
         raise SettingsError("kv_budget_bytes", problem)

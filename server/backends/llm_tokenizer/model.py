@@ -14,7 +14,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from engine.chat import ChatTemplate
-from engine.errors import EngineError
+from engine.errors import EngineError, InvalidArgument
 from engine.inputs import FIELDS, InputLimits, Inputs, parse_inputs, read_parameters
 from engine.manifest import Manifest, read_manifest, verify_files
 from engine.metrics import rejection_counter
@@ -23,6 +23,7 @@ from engine.prompt import PromptEncoder, load_tokenizer
 from engine.request import Request
 from engine.triton import artifact_folder, parameters_of, to_triton_error
 
+CHAT = "chat"
 RETURNS = ("num_input_tokens", "num_output_tokens")
 
 
@@ -35,6 +36,7 @@ class TritonPythonModel:
         self._limits = InputLimits.read(parameters_of(config, InputLimits.__slots__))
         self._encoder = _encoder(manifest)
         self._defaults = manifest.generation
+        self._task = manifest.task
         self._vocab = manifest.shape.vocab_size
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -51,6 +53,8 @@ class TritonPythonModel:
         now = time.monotonic_ns()
         inputs = self._parse(request)
         if inputs.messages is not None:
+            if self._task != CHAT:
+                raise InvalidArgument("messages", f"this model's task is {self._task}, use text_input")
             ids = self._encoder.encode_chat(inputs.messages)
         else:
             assert inputs.text is not None
@@ -76,7 +80,7 @@ def _encoder(manifest: Manifest) -> PromptEncoder:
     files = ("tokenizer.json", template.name) if template.name in manifest.files else ("tokenizer.json",)
     verify_files(manifest, files)
     chat = ChatTemplate(template.read_text("utf-8"), manifest.special) if len(files) > 1 else None
-    return PromptEncoder(load_tokenizer(manifest.path("tokenizer.json")), chat)
+    return PromptEncoder(load_tokenizer(manifest.path("tokenizer.json")), chat, manifest.prefix)
 
 
 def _value(tensor: Any) -> Any:
@@ -103,4 +107,5 @@ def _request(inputs: Inputs, now: int) -> Request:
         timeout_us=inputs.timeout_us,
         returns=tuple(wanted),
         ensemble=True,
+        open_ended=inputs.open_ended,
     )
