@@ -44,11 +44,14 @@ class ConfigReader:
         return default if value is None else bool(value)
 
     def activation(self, key: str, default: str) -> Activation:
-        name = self.config.get(key) or default
-        if name not in _ACTIVATIONS:
-            known = ", ".join(_ACTIVATIONS)
-            raise Unsupported(f"activation {name!r} is not supported: {known} are")
-        return _ACTIVATIONS[name]
+        return activation(self.config.get(key) or default)
+
+
+def activation(name: str) -> Activation:
+    if name not in _ACTIVATIONS:
+        known = ", ".join(_ACTIVATIONS)
+        raise Unsupported(f"activation {name!r} is not supported: {known} are")
+    return _ACTIVATIONS[name]
 
 
 def projection(stems: list[str], rows: tuple[int, ...], columns: int, biased: bool) -> Projection:

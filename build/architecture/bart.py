@@ -1,0 +1,174 @@
+"""The BART line of encoder-decoders: BART, mBART, Marian, Pegasus."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from build.architecture.config_reader import ConfigReader, projection
+from build.architecture.parts import Attention, FeedForward, Norm, NormKind, Positions, Projection
+from build.architecture.seq2seq import (
+    CrossAttention,
+    DecoderLayer,
+    EncoderDecoder,
+    EncoderLayer,
+    L,
+    Sinusoids,
+    Stack,
+)
+from build.architecture.tied import joined, without
+from build.checkpoint import Checkpoint
+from build.errors import BadInput
+
+_EPSILON = 1e-5  # of torch's LayerNorm: no configuration names another
+_FIRST_ROWS = 2  # of a learned table belong to no position
+_SHARED = "model.shared.weight"
+_SIDES = ("encoder", "decoder")
+
+
+@dataclass(frozen=True)
+class _Traits:
+    """What sets the families apart; a model that norms first also has a last norm."""
+
+    norm_first: bool
+    embedding_norm: bool
+    learned_positions: bool
+
+
+_TRAITS = {
+    "bart": _Traits(norm_first=False, embedding_norm=True, learned_positions=True),
+    "mbart": _Traits(norm_first=True, embedding_norm=True, learned_positions=True),
+    "marian": _Traits(norm_first=False, embedding_norm=False, learned_positions=False),
+    "pegasus": _Traits(norm_first=True, embedding_norm=False, learned_positions=False),
+}
+FAMILIES = tuple(_TRAITS)
+
+
+def describe(config: Mapping[str, Any]) -> EncoderDecoder:
+    """Raises Unsupported or BadInput for what cannot be built."""
+    return _Adapter(config).architecture()
+
+
+def view(checkpoint: Checkpoint) -> Checkpoint:
+    """Tied tensors under one name, and no table of sinusoids."""
+    model = describe(checkpoint.config)
+    tables = {model.encoder.embedding, model.decoder.embedding}
+    copies = [f"model.{side}.embed_tokens.weight" for side in _SIDES if len(tables) == 1]
+    copies += ["lm_head.weight"] if model.head.parts[0] == model.decoder.embedding else []
+    checkpoint = joined(checkpoint, model.decoder.embedding, copies)
+    if isinstance(model.encoder.positions, Positions):
+        return checkpoint
+    return without(checkpoint, [f"model.{side}.embed_positions.weight" for side in _SIDES])
+
+
+class _Adapter:
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._read = read = ConfigReader(config)
+        self._family = str(config["model_type"])
+        self._traits = _TRAITS[self._family]
+        self._hidden = read.count("d_model")
+        self._shared = read.flag("share_encoder_decoder_embeddings", True)
+        self._tied = read.flag("tie_word_embeddings", True)
+        self._vocabularies = {"encoder": read.count("vocab_size"), "decoder": self._target_vocabulary()}
+
+    def architecture(self) -> EncoderDecoder:
+        decoder = self._stack("decoder", self._decoder_layer)
+        head = decoder.embedding if self._tied else "lm_head.weight"
+        return EncoderDecoder(
+            family=self._family,
+            norm_first=self._traits.norm_first,
+            encoder=self._stack("encoder", self._encoder_layer),
+            decoder=decoder,
+            head=Projection((head,), (decoder.vocab_size,), self._hidden),
+            head_bias="final_logits_bias",
+        )
+
+    def _stack(self, side: str, layer: Callable[[str], L]) -> Stack[L]:
+        read, at, hidden = self._read, f"model.{side}", self._hidden
+        positions = read.count("max_position_embeddings")
+        traits = self._traits
+        return Stack(
+            vocab_size=self._vocabularies[side],
+            hidden_size=hidden,
+            heads=self._heads(side),
+            head_dim=hidden // self._heads(side),
+            max_positions=positions,
+            embedding=_SHARED if self._shared else f"{at}.embed_tokens.weight",
+            layers=tuple(layer(f"{at}.layers.{i}") for i in range(read.count(f"{side}_layers"))),
+            embedding_scale=math.sqrt(hidden) if read.flag("scale_embedding") else 1.0,
+            positions=self._learned(at, positions) if traits.learned_positions else Sinusoids(positions),
+            embedding_norm=self._norm(f"{at}.layernorm_embedding") if traits.embedding_norm else None,
+            final_norm=self._norm(f"{at}.layer_norm") if traits.norm_first else None,
+        )
+
+    def _learned(self, at: str, positions: int) -> Positions:
+        return Positions(f"{at}.embed_positions.weight", positions + _FIRST_ROWS, _FIRST_ROWS)
+
+    def _encoder_layer(self, at: str) -> EncoderLayer:
+        return EncoderLayer(
+            attention=self._attention("encoder", at),
+            attention_norm=self._norm(f"{at}.self_attn_layer_norm"),
+            ffn=self._feed_forward("encoder", at),
+            ffn_norm=self._norm(f"{at}.final_layer_norm"),
+        )
+
+    def _decoder_layer(self, at: str) -> DecoderLayer:
+        return DecoderLayer(
+            attention=self._attention("decoder", at),
+            attention_norm=self._norm(f"{at}.self_attn_layer_norm"),
+            cross=self._cross(f"{at}.encoder_attn"),
+            cross_norm=self._norm(f"{at}.encoder_attn_layer_norm"),
+            ffn=self._feed_forward("decoder", at),
+            ffn_norm=self._norm(f"{at}.final_layer_norm"),
+        )
+
+    def _attention(self, side: str, layer: str) -> Attention:
+        at = f"{layer}.self_attn"
+        return Attention(
+            qkv=self._square(*(f"{at}.{part}_proj" for part in "qkv")),
+            output=self._square(f"{at}.out_proj"),
+            scale=self._scale(side),
+        )
+
+    def _cross(self, at: str) -> CrossAttention:
+        return CrossAttention(
+            query=self._square(f"{at}.q_proj"),
+            key_value=self._square(f"{at}.k_proj", f"{at}.v_proj"),
+            output=self._square(f"{at}.out_proj"),
+            scale=self._scale("decoder"),
+        )
+
+    def _feed_forward(self, side: str, at: str) -> FeedForward:
+        size = self._read.count(f"{side}_ffn_dim")
+        return FeedForward(
+            inner=projection([f"{at}.fc1"], (size,), self._hidden, True),
+            outer=projection([f"{at}.fc2"], (self._hidden,), size, True),
+            activation=self._read.activation("activation_function", "gelu"),
+        )
+
+    def _square(self, *stems: str) -> Projection:
+        return projection(list(stems), (self._hidden,) * len(stems), self._hidden, True)
+
+    def _norm(self, stem: str) -> Norm:
+        return Norm(NormKind.LAYER, f"{stem}.weight", self._hidden, _EPSILON, f"{stem}.bias")
+
+    def _scale(self, side: str) -> float:
+        return float((self._hidden // self._heads(side)) ** -0.5)
+
+    def _heads(self, side: str) -> int:
+        heads = self._read.count(f"{side}_attention_heads")
+        if self._hidden % heads:
+            raise BadInput(f"config.json: d_model {self._hidden}: must be a multiple of its {heads} heads")
+        return heads
+
+    def _target_vocabulary(self) -> int:
+        vocabulary = self._read.count("vocab_size")
+        target = self._read.count("decoder_vocab_size", vocabulary)
+        if self._shared and target != vocabulary:
+            raise BadInput(
+                f"config.json: decoder_vocab_size: {target}, must be vocab_size {vocabulary} where"
+                " share_encoder_decoder_embeddings is true"
+            )
+        return target

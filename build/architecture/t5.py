@@ -1,0 +1,155 @@
+"""The T5 line of encoder-decoders: T5, T5 v1.1 and Flan-T5, mT5."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from build.architecture.config_reader import ConfigReader, activation, projection
+from build.architecture.parts import Attention, FeedForward, Norm, NormKind, Projection
+from build.architecture.seq2seq import (
+    CrossAttention,
+    DecoderLayer,
+    EncoderDecoder,
+    EncoderLayer,
+    L,
+    RelativeBias,
+    Stack,
+)
+from build.architecture.tied import joined, without
+from build.checkpoint import Checkpoint
+from build.errors import BadInput, Unsupported
+
+FAMILIES = ("t5", "mt5")
+# Relative positions have no end: the caches must have one.
+MAX_POSITIONS = 2048
+_SHARED = "shared.weight"
+_HEAD = "lm_head.weight"
+_UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
+
+
+def describe(config: Mapping[str, Any]) -> EncoderDecoder:
+    """Raises Unsupported or BadInput for what cannot be built."""
+    return _Adapter(config).architecture()
+
+
+def view(checkpoint: Checkpoint) -> Checkpoint:
+    """Tied tensors under one name; the bias of cross-attention in old files has never been used."""
+    copies = ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"]
+    tied = describe(checkpoint.config).head.parts[0] == _SHARED
+    checkpoint = joined(checkpoint, _SHARED, [*copies, _HEAD] if tied else copies)
+    if not tied and _HEAD not in checkpoint.weights and _SHARED in checkpoint.weights:
+        weights = {**checkpoint.weights, _HEAD: checkpoint.weights[_SHARED]}
+        checkpoint = replace(checkpoint, weights=weights)
+    return without(checkpoint, [_UNUSED])
+
+
+class _Adapter:
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._read = read = ConfigReader(config)
+        self._family = str(config["model_type"])
+        self._hidden = read.count("d_model")
+        self._heads = read.count("num_heads")
+        self._head_dim = read.count("d_kv", 64)
+        self._vocab = read.count("vocab_size")
+
+    def architecture(self) -> EncoderDecoder:
+        scaled = self._scales_outputs()
+        layers = self._read.count("num_layers")
+        return EncoderDecoder(
+            family=self._family,
+            norm_first=True,
+            encoder=self._stack("encoder", layers, self._encoder_layer),
+            decoder=self._stack(
+                "decoder", self._read.count("num_decoder_layers", layers), self._decoder_layer
+            ),
+            head=Projection((_SHARED if scaled else _HEAD,), (self._vocab,), self._hidden),
+            head_scale=self._hidden**-0.5 if scaled else 1.0,
+        )
+
+    def _scales_outputs(self) -> bool:
+        """T5 ties its head and scales what enters it; v1.1 and mT5 do neither, whatever the file says.
+
+        transformers 5 writes `tie_word_embeddings` true for v1.1 and tells them apart by a key of its own.
+        """
+        read = self._read
+        tied = read.flag("tie_word_embeddings", True)
+        return self._family == "t5" and tied and read.flag("scale_decoder_outputs", True)
+
+    def _stack(self, side: str, count: int, layer: Callable[[str], L]) -> Stack[L]:
+        return Stack(
+            vocab_size=self._vocab,
+            hidden_size=self._hidden,
+            heads=self._heads,
+            head_dim=self._head_dim,
+            max_positions=MAX_POSITIONS,
+            embedding=_SHARED,
+            layers=tuple(layer(f"{side}.block.{index}.layer") for index in range(count)),
+            relative=self._relative(side),
+            final_norm=self._norm(f"{side}.final_layer_norm"),
+        )
+
+    def _relative(self, side: str) -> RelativeBias:
+        buckets = self._read.count("relative_attention_num_buckets", 32)
+        furthest = self._read.count("relative_attention_max_distance", 128)
+        if buckets < 4 or furthest <= buckets // 2:
+            raise BadInput(
+                f"config.json: relative_attention_num_buckets: {buckets}, must be at least 4 and less than"
+                f" twice relative_attention_max_distance {furthest}"
+            )
+        table = f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+        return RelativeBias(table, buckets, furthest, bidirectional=side == "encoder")
+
+    def _encoder_layer(self, at: str) -> EncoderLayer:
+        return EncoderLayer(
+            attention=self._attention(f"{at}.0.SelfAttention"),
+            attention_norm=self._norm(f"{at}.0.layer_norm"),
+            ffn=self._feed_forward(f"{at}.1.DenseReluDense"),
+            ffn_norm=self._norm(f"{at}.1.layer_norm"),
+        )
+
+    def _decoder_layer(self, at: str) -> DecoderLayer:
+        return DecoderLayer(
+            attention=self._attention(f"{at}.0.SelfAttention"),
+            attention_norm=self._norm(f"{at}.0.layer_norm"),
+            cross=self._cross(f"{at}.1.EncDecAttention"),
+            cross_norm=self._norm(f"{at}.1.layer_norm"),
+            ffn=self._feed_forward(f"{at}.2.DenseReluDense"),
+            ffn_norm=self._norm(f"{at}.2.layer_norm"),
+        )
+
+    def _attention(self, at: str) -> Attention:
+        """Scores are not scaled: the initialisation of q accounts for it."""
+        return Attention(self._heads_of(at, "qkv"), self._output(at), scale=1.0)
+
+    def _cross(self, at: str) -> CrossAttention:
+        return CrossAttention(self._heads_of(at, "q"), self._heads_of(at, "kv"), self._output(at), scale=1.0)
+
+    def _heads_of(self, at: str, parts: str) -> Projection:
+        rows = (self._heads * self._head_dim,) * len(parts)
+        return projection([f"{at}.{part}" for part in parts], rows, self._hidden, False)
+
+    def _output(self, at: str) -> Projection:
+        return projection([f"{at}.o"], (self._hidden,), self._heads * self._head_dim, False)
+
+    def _feed_forward(self, at: str) -> FeedForward:
+        read, size = self._read, self._read.count("d_ff")
+        kind = str(read.config.get("feed_forward_proj") or _DEFAULT_FFN[self._family])
+        gate, _, name = kind.rpartition("-")
+        if gate not in ("", "gated"):
+            raise Unsupported(f"feed_forward_proj {kind!r} is not supported: NAME and gated-NAME are")
+        stems = [f"{at}.wi_0", f"{at}.wi_1"] if gate else [f"{at}.wi"]
+        return FeedForward(
+            inner=projection(stems, (size,) * len(stems), self._hidden, False),
+            outer=projection([f"{at}.wo"], (self._hidden,), size, False),
+            # T5 v1.1 means the approximation by its gated-gelu.
+            activation=activation("gelu_new" if kind == "gated-gelu" else name),
+        )
+
+    def _norm(self, stem: str) -> Norm:
+        epsilon = self._read.number("layer_norm_epsilon", 1e-6)
+        return Norm(NormKind.RMS, f"{stem}.weight", self._hidden, epsilon)
+
+
+_DEFAULT_FFN = {"t5": "relu", "mt5": "gated-gelu"}
