@@ -13,7 +13,7 @@ from build.checkpoint import Checkpoint
 from build.dialects.onnxruntime.graph import Scored, build_graph
 from build.dialects.onnxruntime.session import Session
 from build.dialects.onnxruntime.store import Store, store_decoder
-from build.dialects.onnxruntime.weight_file import WeightFile
+from build.dialects.weight_file import WeightFile
 from build.quantise import Floats, Ids, Precision
 
 

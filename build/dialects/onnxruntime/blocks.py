@@ -7,7 +7,9 @@ import onnx_ir as ir
 
 from build.architecture.parts import Activation, FeedForward, Norm, NormKind, Projection
 from build.dialects.onnxruntime.store import Store, StoredProjection
-from build.dialects.onnxruntime.writer import CONTRIB, Writer
+from build.dialects.writer import Writer
+
+CONTRIB = "com.microsoft"
 
 # MatMulNBits: 4 multiplies int8 by int8, which is the fast path of the CPU.
 _INT8_ACTIVATIONS = 4

@@ -17,10 +17,13 @@ from enum import Enum
 import onnx_ir as ir
 
 from build.architecture.parts import Architecture, Attention, Layer, Norm, Positions
-from build.dialects.onnxruntime.blocks import Blocks
+from build.dialects.onnxruntime.blocks import CONTRIB, Blocks
 from build.dialects.onnxruntime.store import Store, rotations
-from build.dialects.onnxruntime.writer import CONTRIB, Writer, tensor
+from build.dialects.writer import Writer, tensor
 from build.errors import Unsupported
+
+_OPSETS = {"": 21, CONTRIB: 1}
+_IR_VERSION = 10
 
 
 class Scored(Enum):
@@ -49,7 +52,7 @@ class _GraphBuilder:
         self._arch = architecture
         self._store = store
         self._scored = scored
-        self._writer = Writer()
+        self._writer = Writer(_OPSETS, _IR_VERSION)
         self._blocks = Blocks(self._writer, store)
         self._rotations = rotations(architecture)
         self._presents: list[ir.Value] = []

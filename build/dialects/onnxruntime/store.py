@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from build.architecture.parts import Architecture, Layer, Norm, Projection
 from build.checkpoint import Checkpoint
 from build.dialects.encoding import Role, bias, encode
-from build.dialects.onnxruntime.weight_file import WeightFile
+from build.dialects.weight_file import WeightFile
 from build.quantise import Blocks, Floats, Precision
 
 

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-CONTRIB = "com.microsoft"
-_OPSET = 21
-_IR_VERSION = 10
-
 Attributes = Mapping[str, int | float]
 
 
 class Writer:
-    def __init__(self) -> None:
+    """`opsets` maps a domain to its version; `ir_version` is that of the ONNX file."""
+
+    def __init__(self, opsets: Mapping[str, int], ir_version: int) -> None:
+        self._opsets = opsets
+        self._ir_version = ir_version
         self._nodes: list[ir.Node] = []
         self._initializers: dict[str, ir.Value] = {}
 
@@ -25,10 +25,10 @@ class Writer:
             outputs,
             nodes=self._nodes,
             initializers=list(self._initializers.values()),
-            opset_imports={"": _OPSET, CONTRIB: 1},
+            opset_imports=dict(self._opsets),
             name=name,
         )
-        return ir.Model(graph, ir_version=_IR_VERSION, producer_name="halimede")
+        return ir.Model(graph, ir_version=self._ir_version, producer_name="halimede")
 
     def weight(self, stored: ir.Value) -> ir.Value:
         """This graph's own handle on a stored tensor: an IR value belongs to one graph."""
