@@ -39,7 +39,7 @@ def manifest(
         "manifest_version": _VERSION,
         "name": recipe.name,
         "task": recipe.task.value,
-        "prefix": "",
+        "prefix": recipe.prefix,
         "dialect": "onnxruntime",
         "precision": recipe.precision.value,
         "source": {**origin, "licence": recipe.licence or origin["licence"]},

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from build.errors import BadInput
 from build.quantise import Precision
+from build.shape import Shape, parse_shape
 
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
@@ -20,10 +21,12 @@ _STEPS = ("_engine", "_tokenizer", "_detokenizer")
 
 
 class Task(Enum):
-    """`chat` needs a chat template; `complete` takes text only."""
+    """`chat` needs a chat template; the others take text only."""
 
     CHAT = "chat"
     COMPLETE = "complete"
+    SUMMARIZE = "summarize"
+    TRANSLATE = "translate"
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,11 @@ _LIMITS = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """`source` reads as `build.sources.SourceSpec`; `hub` is the original that `--source hub` takes."""
+    """`source` reads as `build.sources.SourceSpec`; `hub` is the original that `--source hub` takes.
+
+    `prefix` is put before every text; `needs_tuning` marks a checkpoint that was pretrained for no task;
+    `shape` is what `recommend` knows of a model that is not here.
+    """
 
     name: str
     source: str
@@ -58,6 +65,9 @@ class Recipe:
     precision: Precision = Precision.INT8
     hub: str | None = None
     licence: str | None = None
+    prefix: str = ""
+    needs_tuning: bool = False
+    shape: Shape | None = None
     limits: Mapping[str, Limits] = field(default_factory=lambda: dict(_LIMITS))
 
     def __post_init__(self) -> None:
@@ -110,9 +120,13 @@ def parse_recipe(table: Mapping[str, Any]) -> Recipe:
     for key in ("name", "source"):
         if key not in values:
             raise BadInput(f"{key}: missing")
-    for key in ("name", "source", "hub", "licence"):
+    for key in ("name", "source", "hub", "licence", "prefix"):
         if key in values and not isinstance(values[key], str):
             raise BadInput(f"{key}: {values[key]!r}, must be a string")
+    if not isinstance(values.get("needs_tuning", False), bool):
+        raise BadInput(f"needs_tuning: {values['needs_tuning']!r}, must be true or false")
+    if "shape" in values:
+        values["shape"] = parse_shape(values["shape"])
     if "task" in values:
         values["task"] = _member(Task, "task", values["task"])
     if "precision" in values:

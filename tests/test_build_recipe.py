@@ -8,8 +8,21 @@ import pytest
 from build.errors import BadInput
 from build.quantise import Precision
 from build.recipe import Task, known_recipes, load_recipe, parse_recipe
+from build.shape import Positions
 
 MINIMAL = {"name": "mine", "source": "./checkpoint"}
+SHAPE = {
+    "parameters": 124_439_808,
+    "layers": 12,
+    "hidden_size": 768,
+    "heads": 12,
+    "kv_heads": 12,
+    "head_dim": 64,
+    "intermediate_size": 3072,
+    "vocab_size": 50257,
+    "max_positions": 1024,
+    "positions": "learned",
+}
 
 
 def test_the_recipe_of_the_demo() -> None:
@@ -25,6 +38,17 @@ def test_every_recipe_here_loads_under_its_own_name() -> None:
     assert "smollm2" in known_recipes()
     for name in known_recipes():
         assert load_recipe(name).name == name
+
+
+def test_every_recipe_here_names_its_licence() -> None:
+    assert [name for name in known_recipes() if not load_recipe(name).licence] == []
+
+
+def test_a_shape_is_read() -> None:
+    shape = parse_recipe({**MINIMAL, "shape": SHAPE}).shape
+    assert shape is not None
+    assert (shape.layers, shape.encoder_layers, shape.positions) == (12, 0, Positions.LEARNED)
+    assert (shape.gated, shape.tied) == (False, True)
 
 
 def test_what_a_recipe_leaves_out_has_defaults() -> None:
@@ -45,6 +69,23 @@ def test_what_a_recipe_leaves_out_has_defaults() -> None:
         ({"name": "list"}, "name: 'list', must be"),
         ({"name": "x_engine"}, "name: 'x_engine', must be"),
         ({"source": None}, "source: None, must be a string"),
+        ({"prefix": 1}, "prefix: 1, must be a string"),
+        ({"needs_tuning": "yes"}, "needs_tuning: 'yes', must be true or false"),
+        ({"shape": 3}, "shape: 3, must be a table"),
+        ({"shape": {"layer": 3}}, "shape.layer: unknown key"),
+        ({"shape": {"layers": 3}}, "shape.parameters: missing"),
+        ({"shape": {**SHAPE, "layers": 0}}, "shape.layers: 0, must be a whole number of at least 1"),
+        ({"shape": {**SHAPE, "layers": True}}, "shape.layers: True, must be a whole number"),
+        (
+            {"shape": {**SHAPE, "encoder_layers": -1}},
+            "shape.encoder_layers: -1, must be a whole number of at",
+        ),
+        ({"shape": {**SHAPE, "tied": 1}}, "shape.tied: 1, must be true or false"),
+        (
+            {"shape": {**SHAPE, "positions": "none"}},
+            "shape.positions: 'none', must be one of rotary, learned",
+        ),
+        ({"shape": {**SHAPE, "kv_heads": 5}}, "shape.heads: 12, must be a multiple of kv_heads, 5"),
         ({"limits": 3}, "limits: 3, must be a table"),
         ({"limits": {"int9": {}}}, "limits.int9: unknown key"),
         ({"limits": {"int8": 1}}, "limits.int8: 1, must be a table"),
@@ -67,7 +108,7 @@ def test_a_recipe_needs_a_name_and_a_source(missing: str) -> None:
 
 
 def test_files_that_are_no_recipe(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="'smollm3': unknown; there are smollm2"):
+    with pytest.raises(BadInput, match=r"'smollm3': unknown; there are .*smollm2"):
         load_recipe("smollm3")
     with pytest.raises(BadInput, match="no such file"):
         load_recipe(str(tmp_path / "absent.toml"))
