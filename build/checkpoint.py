@@ -15,8 +15,8 @@ from typing import Any
 from build.errors import BadInput, Unsupported
 from build.quantise import Blocks, Floats
 
-# Tensors that follow from others: old checkpoints saved the rotary frequencies, and tied heads.
-_DERIVED = ("rotary_emb.inv_freq", "lm_head.weight")
+# Tensors that follow from others: old checkpoints saved rotary frequencies, causal masks and tied heads.
+DERIVED = ("rotary_emb.inv_freq", "lm_head.weight", ".attn.bias", ".attn.masked_bias")
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Checkpoint:
         for name, shape in tensors.items():
             self.weight(name, shape)
         unknown = sorted(set(self.weights) - set(tensors))
-        unknown = [name for name in unknown if not name.endswith(_DERIVED)]
+        unknown = [name for name in unknown if not name.endswith(DERIVED)]
         if unknown:
             raise Unsupported(
                 f"checkpoint: {unknown[0]} and {len(unknown) - 1} more tensors have no place in a"

@@ -12,7 +12,7 @@ from typing import Protocol
 import onnx_ir as ir
 
 from build import verify
-from build.architecture import describe
+from build.architecture import describe, view
 from build.architecture.parts import Architecture
 from build.checkpoint import Checkpoint
 from build.dialects.encoding import require_blocks
@@ -56,7 +56,7 @@ def build_engine(
     target = repository / f"{recipe.name}_engine" / "1"
     with _space_errors(repository), staged(target, force) as slot:
         opened = progress.stage("source", 1)
-        checkpoint = open_source(recipe.source)
+        checkpoint = view(open_source(recipe.source))
         opened()
         architecture = describe(checkpoint.config)
         _require_buildable(recipe, checkpoint, architecture)

@@ -11,18 +11,21 @@ from build.architecture import describe
 from build.dialects.onnxruntime.graph import Scored, require_runnable
 from build.errors import Unsupported
 from build.quantise import Ids, Precision
-from build.sources.folder import open_folder
 from tests import tiny
 from tests.engines import Engine, write_engine
 
 PRECISIONS = [Precision.FP32, Precision.INT8, Precision.INT4]
 
 
-@pytest.fixture(params=PRECISIONS, ids=lambda precision: precision.value)
+FAMILIES = ["qwen2", "gpt2"]
+CASES = [(family, precision) for family in FAMILIES for precision in PRECISIONS]
+
+
+@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-{case[1].value}")
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
-    checkpoint = open_folder(tiny.write_folder(tmp_path / "checkpoint", "qwen2"))
-    architecture = describe(checkpoint.config)
-    return write_engine(tmp_path / "engine", checkpoint, architecture, request.param)
+    family, precision = request.param
+    checkpoint = tiny.opened(tiny.write_folder(tmp_path / "checkpoint", family))
+    return write_engine(tmp_path / "engine", checkpoint, describe(checkpoint.config), precision)
 
 
 def prompt(seed: int, length: int) -> Ids:

@@ -11,14 +11,12 @@ from build.architecture import describe
 from build.checkpoint import Checkpoint
 from build.passes.smooth import smooth
 from build.reference import decoder as reference
-from build.sources.folder import open_folder
 from tests import tiny
 
 
 @pytest.fixture(params=tiny.FAMILIES)
 def checkpoint(request: pytest.FixtureRequest, tmp_path: Path) -> Checkpoint:
-    tiny.write_folder(tmp_path, request.param)
-    return open_folder(tmp_path)
+    return tiny.opened(tiny.write_folder(tmp_path, request.param))
 
 
 def test_the_model_computes_the_same(checkpoint: Checkpoint) -> None:

@@ -14,7 +14,6 @@ from build.architecture.parts import Architecture
 from build.checkpoint import Checkpoint
 from build.quantise import Precision
 from build.reference import decoder as reference
-from build.sources.folder import open_folder
 from tests import tiny
 from tests.engines import write_engine
 
@@ -43,6 +42,12 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("qwen2", {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1}),
     ("qwen3", {"tie_word_embeddings": True}),
     ("qwen3", {"head_dim": 32}),
+    ("gpt2", {}),
+    ("gpt2", {"tie_word_embeddings": False}),
+    ("gpt2", {"n_inner": 80, "activation_function": "relu", "n_head": 2}),
+    ("gpt2", {"activation_function": "gelu", "layer_norm_epsilon": 1e-3}),
+    ("gpt2", {"scale_attn_weights": False}),
+    ("gpt2", {"scale_attn_by_inverse_layer_idx": True, "reorder_and_upcast_attn": True}),
 ]
 IDS = [f"{family}-{'-'.join(changes) or 'plain'}" for family, changes in CASES]
 PROMPT = np.random.default_rng(1).integers(3, len(tiny.VOCAB), 29)
@@ -60,7 +65,8 @@ def _logits(model: Any, ids: NDArray[np.int64]) -> NDArray[np.float32]:
 
 
 def _checkpoint(folder: Path) -> tuple[Checkpoint, Architecture]:
-    checkpoint = open_folder(folder)
+    checkpoint = tiny.opened(folder)
+    checkpoint.require_exactly(describe(checkpoint.config).tensors())
     return checkpoint, describe(checkpoint.config)
 
 

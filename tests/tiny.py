@@ -15,9 +15,12 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from tokenizers import pre_tokenizers
 
-from build.architecture import describe
+from build.architecture import describe, view
+from build.checkpoint import Checkpoint
+from build.sources.folder import open_folder
+from tests.tiny_stored import Tensors, stored
 
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gpt2")
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
 VOCAB = [*SPECIALS, *ALPHABET, "Ġt", "he", "in", "Ġthe"]
@@ -26,11 +29,28 @@ CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-Tensors = dict[str, NDArray[np.float32]]
 
 
 def config(family: str, **changes: Any) -> dict[str, Any]:
     """A config.json that transformers reads too."""
+    return {**(_gpt2() if family == "gpt2" else _llama(family)), **changes}
+
+
+def _gpt2() -> dict[str, Any]:
+    return {
+        "model_type": "gpt2",
+        "architectures": ["GPT2LMHeadModel"],
+        "vocab_size": len(VOCAB),
+        "n_embd": 64,
+        "n_layer": 2,
+        "n_head": 4,
+        "n_positions": 256,
+        "eos_token_id": 0,
+        "bos_token_id": 0,
+    }
+
+
+def _llama(family: str) -> dict[str, Any]:
     classes = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
     return {
         "model_type": family,
@@ -50,12 +70,11 @@ def config(family: str, **changes: Any) -> dict[str, Any]:
         "hidden_act": "silu",
         "eos_token_id": 2,
         "bos_token_id": 1,
-        **changes,
     }
 
 
 def tensors(settings: Mapping[str, Any], seed: int = 0) -> Tensors:
-    """Random weights under the names transformers uses; norms near 1, products that keep their scale."""
+    """Random weights as the adapter names them; norms near 1, products that keep their scale."""
     random = np.random.default_rng(seed)
     made: Tensors = {}
     for name, shape in describe(settings).tensors().items():
@@ -63,8 +82,12 @@ def tensors(settings: Mapping[str, Any], seed: int = 0) -> Tensors:
         if len(shape) == 2:
             made[name] = values * np.float32(1.5 / np.sqrt(shape[1]))
         else:
-            made[name] = values * np.float32(0.1) + np.float32("norm" in name)
+            made[name] = values * np.float32(0.1) + np.float32(_is_gain(name))
     return made
+
+
+def _is_gain(name: str) -> bool:
+    return name.endswith(".weight")
 
 
 def tokenizer_json() -> dict[str, Any]:
@@ -106,8 +129,14 @@ def write_folder(folder: Path, family: str = "llama", seed: int = 0, **changes: 
             "chat_template": CHAT_TEMPLATE,
         },
     )
-    save_file(tensors(settings, seed), folder / "model.safetensors", metadata={"format": "pt"})
+    made = stored(settings, tensors(settings, seed))
+    save_file(made, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
+
+
+def opened(folder: Path) -> Checkpoint:
+    """The folder as passes, dialects and the reference take it."""
+    return view(open_folder(folder))
 
 
 def shard(folder: Path) -> None:

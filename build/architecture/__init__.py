@@ -3,25 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from build.architecture import llama
+from build.architecture import gpt2, llama
 from build.architecture.parts import Architecture
+from build.checkpoint import Checkpoint
 from build.errors import BadInput, Unsupported
 
-Adapter = Callable[[Mapping[str, Any]], Architecture]
 
-_ADAPTERS: dict[str, Adapter] = dict.fromkeys(llama.FAMILIES, llama.describe)
+def _as_it_is(checkpoint: Checkpoint) -> Checkpoint:
+    return checkpoint
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """`view` presents a checkpoint's tensors under the names and in the shapes that `describe` gives."""
+
+    describe: Callable[[Mapping[str, Any]], Architecture]
+    view: Callable[[Checkpoint], Checkpoint] = _as_it_is
+
+
+_ADAPTERS: dict[str, Adapter] = {
+    **dict.fromkeys(llama.FAMILIES, Adapter(llama.describe)),
+    **dict.fromkeys(gpt2.FAMILIES, Adapter(gpt2.describe, gpt2.view)),
+}
 
 FAMILIES = tuple(_ADAPTERS)
 
 
 def describe(config: Mapping[str, Any]) -> Architecture:
     """The architecture of a config.json; Unsupported names what cannot be built."""
+    try:
+        return _adapter(config).describe(config)
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        raise BadInput(f"config.json: is damaged: {type(error).__name__}: {error}") from error
+
+
+def view(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint as its architecture names and shapes it: what passes, dialects and reference take."""
+    return _adapter(checkpoint.config).view(checkpoint)
+
+
+def _adapter(config: Mapping[str, Any]) -> Adapter:
     family = str(config.get("model_type"))
     if family not in _ADAPTERS:
         raise Unsupported(f"model family {family!r} is not supported: {', '.join(FAMILIES)} are")
-    try:
-        return _ADAPTERS[family](config)
-    except (TypeError, ValueError, LookupError, AttributeError) as error:
-        raise BadInput(f"config.json: is damaged: {type(error).__name__}: {error}") from error
+    return _ADAPTERS[family]

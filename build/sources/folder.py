@@ -11,7 +11,7 @@ import ml_dtypes  # noqa: F401  (gives numpy the bfloat16 that safetensors retur
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from build.checkpoint import Checkpoint, Origin, TokenizerFiles, Weight
+from build.checkpoint import DERIVED, Checkpoint, Origin, TokenizerFiles, Weight
 from build.digest import sha256
 from build.errors import BadInput, Unsupported
 from build.quantise import Floats
@@ -79,10 +79,16 @@ def _weights(path: Path) -> dict[str, Weight]:
             found = {name: (tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()}
     except (SafetensorError, OSError) as error:
         raise BadInput(f"{path}: is cut short or damaged ({error}): fetch it again") from error
+    found = {name: entry for name, entry in found.items() if not _is_mask(name, entry[1])}
     for name, (_, dtype) in found.items():
         if dtype not in _DTYPES:
             raise Unsupported(f"{path}: {name} is {dtype}: {', '.join(_DTYPES)} are supported")
     return {name: Weight(shape=shape, read=partial(_read, path, name)) for name, (shape, _) in found.items()}
+
+
+def _is_mask(name: str, dtype: str) -> bool:
+    """A buffer of booleans or bytes, which no product could take."""
+    return dtype not in _DTYPES and name.endswith(DERIVED)
 
 
 def _read(path: Path, name: str) -> Floats:

@@ -1,0 +1,125 @@
+"""The GPT-2 line: GPT-2 of every size, DistilGPT-2.
+
+Checkpoints hold the transposes of linear layers, q, k and v as one, and go by names with and without
+`transformer.`; the view has the names and shapes that other families use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from build.architecture.config_reader import ConfigReader, projection
+from build.architecture.parts import (
+    Architecture,
+    Attention,
+    FeedForward,
+    Layer,
+    Norm,
+    NormKind,
+    Positions,
+    Projection,
+)
+from build.architecture.view import part, transposed
+from build.checkpoint import Checkpoint, Weight
+from build.errors import BadInput, Unsupported
+
+FAMILIES = ("gpt2",)
+_PREFIX = "transformer."
+_TRANSPOSED = (".c_proj.weight", ".c_fc.weight")
+
+
+def view(checkpoint: Checkpoint) -> Checkpoint:
+    """The same tensors as `describe` names them."""
+    weights = dict(
+        entry for name, weight in checkpoint.weights.items() for entry in _viewed(_full(name), weight)
+    )
+    return replace(checkpoint, weights=weights)
+
+
+def _full(name: str) -> str:
+    return name if name.startswith((_PREFIX, "lm_head.")) else f"{_PREFIX}{name}"
+
+
+def _viewed(name: str, weight: Weight) -> Iterator[tuple[str, Weight]]:
+    stem, _, leaf = name.rpartition(".")
+    if stem.endswith(".c_attn"):
+        for index, letter in enumerate("qkv"):
+            cut = part(weight, index, 3)
+            yield f"{stem}_{letter}.{leaf}", transposed(cut) if leaf == "weight" else cut
+    else:
+        yield name, transposed(weight) if name.endswith(_TRANSPOSED) else weight
+
+
+def describe(config: Mapping[str, Any]) -> Architecture:
+    """Raises Unsupported or BadInput for what cannot be built."""
+    if config.get("add_cross_attention"):
+        raise Unsupported("add_cross_attention: a GPT-2 that reads an encoder is not supported")
+    return _Adapter(config).architecture()
+
+
+class _Adapter:
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._read = read = ConfigReader(config)
+        self._hidden = read.count("n_embd")
+        self._heads = read.count("n_head")
+        if self._hidden % self._heads:
+            raise BadInput(f"config.json: n_embd {self._hidden}, must be a multiple of n_head {self._heads}")
+        self._head_dim = self._hidden // self._heads
+        self._epsilon = read.number("layer_norm_epsilon", 1e-5)
+
+    def architecture(self) -> Architecture:
+        read = self._read
+        vocab, positions = read.count("vocab_size"), read.count("n_positions", 1024)
+        tied = read.flag("tie_word_embeddings", default=True)
+        embedding = f"{_PREFIX}wte.weight"
+        return Architecture(
+            family="gpt2",
+            vocab_size=vocab,
+            hidden_size=self._hidden,
+            heads=self._heads,
+            kv_heads=self._heads,
+            head_dim=self._head_dim,
+            max_positions=positions,
+            tied_head=tied,
+            embedding=embedding,
+            layers=tuple(self._layer(i) for i in range(read.count("n_layer"))),
+            final_norm=self._norm(f"{_PREFIX}ln_f"),
+            head=Projection((embedding if tied else "lm_head.weight",), (vocab,), self._hidden),
+            positions=Positions(f"{_PREFIX}wpe.weight", positions),
+        )
+
+    def _layer(self, index: int) -> Layer:
+        at = f"{_PREFIX}h.{index}"
+        return Layer(
+            input_norm=self._norm(f"{at}.ln_1"),
+            attention=self._attention(index, f"{at}.attn"),
+            ffn_norm=self._norm(f"{at}.ln_2"),
+            ffn=self._feed_forward(f"{at}.mlp"),
+        )
+
+    def _attention(self, index: int, at: str) -> Attention:
+        hidden = self._hidden
+        return Attention(
+            qkv=projection([f"{at}.c_attn_{part}" for part in "qkv"], (hidden,) * 3, hidden, biased=True),
+            output=projection([f"{at}.c_proj"], (hidden,), hidden, biased=True),
+            scale=self._scale(index),
+        )
+
+    def _scale(self, index: int) -> float:
+        """`reorder_and_upcast_attn` is about training in half precision: it changes no result."""
+        scale = self._head_dim**-0.5 if self._read.flag("scale_attn_weights", default=True) else 1.0
+        by_layer = self._read.flag("scale_attn_by_inverse_layer_idx")
+        return scale / (index + 1) if by_layer else scale
+
+    def _feed_forward(self, at: str) -> FeedForward:
+        size = self._read.count("n_inner", 4 * self._hidden)
+        return FeedForward(
+            inner=projection([f"{at}.c_fc"], (size,), self._hidden, biased=True),
+            outer=projection([f"{at}.c_proj"], (self._hidden,), size, biased=True),
+            activation=self._read.activation("activation_function", "gelu_new"),
+        )
+
+    def _norm(self, stem: str) -> Norm:
+        return Norm(NormKind.LAYER, f"{stem}.weight", self._hidden, self._epsilon, f"{stem}.bias")
