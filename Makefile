@@ -2,6 +2,7 @@
 
 MODEL        ?= smollm2
 PRECISION    ?= int8
+SOURCE       ?=
 HTTP_PORT    ?= 8000
 GRPC_PORT    ?= 8001
 METRICS_PORT ?= 8002
@@ -38,13 +39,13 @@ demo: $(VENV)/.run ## build the engine if there is none, serve it, stream an ans
 	@[ -f $(engine) ] || $(MAKE) --no-print-directory engines
 	@$(py) server/demo.py --model $(MODEL) $(ports)
 
-engines: $(VENV)/.run ## build MODEL in PRECISION; FORCE=1 replaces what is there
+engines: $(VENV)/.run ## build MODEL in PRECISION; SOURCE=FOLDER instead of the hub, FORCE=1 replaces
 	@if [ -f $(engine) ] && [ -z "$(FORCE)" ]; then \
 	  if grep -q '"precision": "$(PRECISION)"' $(engine); \
 	  then echo "$(MODEL) in $(PRECISION) is built already; FORCE=1 builds it again"; \
 	  else echo "$(engine) is of another precision; FORCE=1 replaces it by $(PRECISION)" >&2; exit 1; \
 	  fi; \
-	else $(py) -m build $(MODEL) --precision $(PRECISION) $(if $(FORCE),--force); fi
+	else $(py) -m build $(MODEL) --precision $(PRECISION) $(if $(SOURCE),--source '$(SOURCE)') $(if $(FORCE),--force); fi
 
 serve: $(VENV)/.run ## serve every model that is built, in the foreground
 	@exec $(py) server/launch.py $(ports)

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID, TimeElapsedColumn
 
 from build.engine import Result, build_engine
-from build.errors import BadInput, BuildError
+from build.errors import BadInput, BuildError, HubUnreachable
 from build.quantise import Precision
 from build.recipe import Recipe, known_recipes, load_recipe
 from build.sources.resolve import open_source
@@ -24,6 +24,7 @@ _EXAMPLES = """examples:
   python -m build list                                 the recipes
   python -m build smollm2                              int8, into model_repository/
   python -m build smollm2 --precision fp32 --force     replace what is there
+  python -m build gpt2 --source ./gpt2                 a recipe, from a local folder
   python -m build --name mine --source ./checkpoint    a folder of safetensors
   python -m build --name mine --source model.gguf --precision gguf
   python -m build --name qwen --source Qwen/Qwen2.5-0.5B-Instruct@main
@@ -113,6 +114,15 @@ def _source(recipe: Recipe, source: str) -> str:
 
 def _build(options: argparse.Namespace) -> Result:
     recipe = _recipe(options)
+    try:
+        return _built(recipe, options)
+    except HubUnreachable as error:
+        named = options.recipe or f"--name {recipe.name}"
+        folder = f"./{recipe.source.partition('@')[0].rpartition('/')[2]}"
+        raise HubUnreachable(f"{error}; then `python -m build {named} --source {folder}`") from error
+
+
+def _built(recipe: Recipe, options: argparse.Namespace) -> Result:
     with Progress(
         *Progress.get_default_columns()[:-1],
         TimeElapsedColumn(),

@@ -20,3 +20,7 @@ class BadInput(BuildError):
 
 class Unsupported(BadInput):
     """The input is sound, but nothing here can build it."""
+
+
+class HubUnreachable(BuildError):
+    """A checkpoint is on the hub, and the hub cannot be reached from here."""

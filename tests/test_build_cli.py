@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from build.cli import main
+from build.sources import hub
 from tests import tiny
 
 ROOT = Path(__file__).parent.parent
@@ -73,6 +74,30 @@ def test_a_faulty_command_is_one_line_on_stderr_and_exit_code_2(
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert message in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (["gpt2"], "python -m build gpt2 --source ./gpt2"),
+        (["--name", "mine", "--source", "org/model@v1"], "python -m build --name mine --source ./model"),
+    ],
+)
+def test_a_hub_out_of_reach_says_how_to_build_from_a_folder(
+    arguments: list[str],
+    command: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unreachable(*_: object, **__: object) -> str:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(hub, "snapshot_download", unreachable)
+    assert main([*arguments, "--repository", str(tmp_path / "repository")]) == 1
+    err = capsys.readouterr().err
+    assert "run `hf download o" in err
+    assert err.endswith(f"bring that folder here; then `{command}`\n")
 
 
 def test_a_failed_build_is_exit_code_1(

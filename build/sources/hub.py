@@ -14,7 +14,7 @@ from huggingface_hub.errors import (
 )
 
 from build.checkpoint import Checkpoint
-from build.errors import BadInput, BuildError
+from build.errors import BadInput, HubUnreachable
 from build.sources.folder import open_folder
 
 _PATTERNS = ["*.safetensors", "*.json", "*.jinja", "README.md"]
@@ -37,7 +37,7 @@ def _download(name: str, revision: str | None) -> Path:
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise BadInput(f"{at}: not on the hub, or private: set HF_TOKEN") from error
     except Exception as error:  # the hub's transport errors have changed their base across versions
-        raise BuildError(
-            f"{at}: the hub cannot be reached ({type(error).__name__}):"
-            " go online, or give a local folder with --source"
+        raise HubUnreachable(
+            f"{at}: the hub cannot be reached ({type(error).__name__}): where it can be, run"
+            f" `hf download {name} --local-dir {name.rpartition('/')[2]}`, and bring that folder here"
         ) from error
