@@ -1,0 +1,93 @@
+"""A GPU's memory, through NVIDIA's own Python bindings of the CUDA runtime.
+
+All copies go through one stream, which ONNX Runtime or TensorRT runs its kernels on too: that is what keeps
+them in order. A device is chosen for a thread, and the engine's threads are several; so every call names it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any, Final
+
+import numpy as np
+from cuda.bindings import runtime
+from numpy.typing import NDArray
+
+from engine.errors import InternalError
+from engine.memory import Bytes
+
+_WITHIN: Final = runtime.cudaMemcpyKind.cudaMemcpyDeviceToDevice
+_TO_DEVICE: Final = runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
+_TO_HOST: Final = runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
+_NON_BLOCKING: Final = 1
+
+
+def checked(answer: tuple[Any, ...]) -> Any:
+    """What a call of the CUDA runtime returned beside its status; raises InternalError for a failure."""
+    status, *values = answer
+    if status != runtime.cudaError_t.cudaSuccess:
+        raise InternalError("cuda", f"{status.name}, {_explained(status)}")
+    return values[0] if len(values) == 1 else tuple(values)
+
+
+class CudaMemory:
+    """Of GPU `device`, as CUDA counts them. `stream` is the handle of the stream that everything runs on."""
+
+    def __init__(self, device: int) -> None:
+        self._device = device
+        self._select()
+        self.stream = int(checked(runtime.cudaStreamCreateWithFlags(_NON_BLOCKING)))
+
+    @property
+    def place(self) -> tuple[str, int]:
+        return "cuda", self._device
+
+    @property
+    def free_bytes(self) -> int:
+        self._select()
+        free, _ = checked(runtime.cudaMemGetInfo())
+        return int(free)
+
+    def allocate(self, size: int) -> int:
+        """cudaMalloc aligns to 256 bytes at least."""
+        self._select()
+        address = int(checked(runtime.cudaMalloc(size)))
+        checked(runtime.cudaMemsetAsync(address, 0, size, self.stream))
+        return address
+
+    def allocate_host(self, size: int) -> Bytes:
+        self._select()
+        address = int(checked(runtime.cudaMallocHost(size)))
+        array: Bytes = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
+        array[:] = 0
+        return array
+
+    def copy_rows(
+        self, target: int, target_pitch: int, source: int, source_pitch: int, width: int, rows: int
+    ) -> None:
+        self._select()
+        copied = (target, target_pitch, source, source_pitch, width, rows)
+        checked(runtime.cudaMemcpy2DAsync(*copied, _WITHIN, self.stream))
+
+    def from_host(self, address: int, array: NDArray[Any]) -> None:
+        self._select()
+        copied = (address, array.ctypes.data, array.nbytes)
+        checked(runtime.cudaMemcpyAsync(*copied, _TO_DEVICE, self.stream))
+
+    def to_host(self, array: NDArray[Any], address: int) -> None:
+        self._select()
+        copied = (array.ctypes.data, address, array.nbytes)
+        checked(runtime.cudaMemcpyAsync(*copied, _TO_HOST, self.stream))
+        self.synchronize()
+
+    def synchronize(self) -> None:
+        self._select()
+        checked(runtime.cudaStreamSynchronize(self.stream))
+
+    def _select(self) -> None:
+        checked(runtime.cudaSetDevice(self._device))
+
+
+def _explained(status: Any) -> str:
+    _, text = runtime.cudaGetErrorString(status)
+    return str(text.decode()) if isinstance(text, bytes) else str(text)
