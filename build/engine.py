@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -58,11 +58,16 @@ def build_engine(
         opened = progress.stage("source", 1)
         checkpoint = view(open_source(recipe.source))
         opened()
+        recipe = replace(recipe, task=recipe.task or _task(checkpoint))
         architecture = describe(checkpoint.config)
         _require_buildable(recipe, checkpoint, architecture)
         content = _fill(slot.staging, recipe, checkpoint, architecture, progress, verify_tokens)
         _publish(slot, recipe.name, repository)
     return Result(target, content)
+
+
+def _task(checkpoint: Checkpoint) -> Task:
+    return Task.COMPLETE if checkpoint.tokenizer.chat_template is None else Task.CHAT
 
 
 def _require_buildable(recipe: Recipe, checkpoint: Checkpoint, architecture: Architecture) -> None:

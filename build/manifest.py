@@ -32,7 +32,8 @@ def manifest(
     quality: Quality,
     folder: Path,
 ) -> Json:
-    """Describes the folder as it stands: every file in it is listed."""
+    """Describes the folder as it stands: every file in it is listed. The recipe's task is settled."""
+    assert recipe.task is not None
     files = {path.name: _file(path) for path in sorted(folder.iterdir())}
     origin = asdict(checkpoint.origin)
     return {

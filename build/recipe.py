@@ -55,13 +55,13 @@ _LIMITS = {
 class Recipe:
     """`source` reads as `build.sources.SourceSpec`; `hub` is the original that `--source hub` takes.
 
-    `prefix` is put before every text; `needs_tuning` marks a checkpoint that was pretrained for no task;
-    `shape` is what `recommend` knows of a model that is not here.
+    A `task` of None is what the checkpoint is good for; `prefix` is put before every text; `needs_tuning`
+    marks a checkpoint that was pretrained for no task; `shape` is what `recommend` knows of a model that is not here.
     """
 
     name: str
     source: str
-    task: Task = Task.CHAT
+    task: Task | None = None
     precision: Precision = Precision.INT8
     hub: str | None = None
     licence: str | None = None
@@ -84,7 +84,7 @@ class Recipe:
         """For the manifest: this precision's limits only, no absolute path."""
         return {
             "name": self.name,
-            "task": self.task.value,
+            "task": self.task.value if self.task else None,
             "precision": self.precision.value,
             "source": Path(self.source).name if Path(self.source).exists() else self.source,
             "limits": asdict(self.limit()),

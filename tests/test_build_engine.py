@@ -100,6 +100,7 @@ def test_the_manifest_describes_every_file(folder: Path, repository: Path) -> No
     manifest = json.loads(text)
     assert manifest == result.manifest
     assert manifest["manifest_version"] == 2
+    assert manifest["task"] == "chat"
     digests = hashes(result.target)
     del digests["manifest.json"]
     assert {name: entry["sha256"] for name, entry in manifest["files"].items()} == digests
@@ -213,8 +214,9 @@ def test_a_chat_model_needs_a_template(folder: Path, repository: Path) -> None:
     del settings["chat_template"]
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     with pytest.raises(BadInput, match="has no chat template"):
-        build(recipe(folder), repository)
-    result = build(replace(recipe(folder), task=Task.COMPLETE), repository)
+        build(replace(recipe(folder), task=Task.CHAT), repository)
+    result = build(recipe(folder), repository)
+    assert result.manifest["task"] == "complete"
     assert not (result.target / "chat_template.jinja").exists()
 
 

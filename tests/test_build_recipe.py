@@ -53,7 +53,7 @@ def test_a_shape_is_read() -> None:
 
 def test_what_a_recipe_leaves_out_has_defaults() -> None:
     recipe = parse_recipe(MINIMAL)
-    assert (recipe.task, recipe.precision) == (Task.CHAT, Precision.INT8)
+    assert (recipe.task, recipe.precision) == (None, Precision.INT8)
     assert recipe.limit().perplexity == 1.02
 
 
