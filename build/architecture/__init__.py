@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from build.architecture import gpt2, llama
+from build.architecture import bart, gpt2, llama, t5
 from build.architecture.parts import Architecture
+from build.architecture.seq2seq import EncoderDecoder
 from build.checkpoint import Checkpoint
 from build.errors import BadInput, Unsupported
+
+Model = Architecture | EncoderDecoder
 
 
 def _as_it_is(checkpoint: Checkpoint) -> Checkpoint:
@@ -20,20 +23,30 @@ def _as_it_is(checkpoint: Checkpoint) -> Checkpoint:
 class Adapter:
     """`view` presents a checkpoint's tensors under the names and in the shapes that `describe` gives."""
 
-    describe: Callable[[Mapping[str, Any]], Architecture]
+    describe: Callable[[Mapping[str, Any]], Model]
     view: Callable[[Checkpoint], Checkpoint] = _as_it_is
 
 
 _ADAPTERS: dict[str, Adapter] = {
     **dict.fromkeys(llama.FAMILIES, Adapter(llama.describe)),
     **dict.fromkeys(gpt2.FAMILIES, Adapter(gpt2.describe, gpt2.view)),
+    **dict.fromkeys(bart.FAMILIES, Adapter(bart.describe, bart.view)),
+    **dict.fromkeys(t5.FAMILIES, Adapter(t5.describe, t5.view)),
 }
 
 FAMILIES = tuple(_ADAPTERS)
 
 
 def describe(config: Mapping[str, Any]) -> Architecture:
-    """The architecture of a config.json; Unsupported names what cannot be built."""
+    """The architecture of a decoder's config.json; Unsupported names what cannot be built."""
+    model = describe_model(config)
+    if isinstance(model, EncoderDecoder):
+        raise Unsupported(f"model family {model.family!r} is an encoder-decoder: this takes a decoder alone")
+    return model
+
+
+def describe_model(config: Mapping[str, Any]) -> Model:
+    """As `describe`, for models of either kind."""
     try:
         return _adapter(config).describe(config)
     except (TypeError, ValueError, LookupError, AttributeError) as error:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from build.architecture.config_reader import ConfigReader, projection
 from build.architecture.parts import Attention, FeedForward, Norm, NormKind, Positions, Projection
@@ -19,13 +22,16 @@ from build.architecture.seq2seq import (
     Stack,
 )
 from build.architecture.tied import joined, without
-from build.checkpoint import Checkpoint
+from build.checkpoint import Checkpoint, Weight
 from build.errors import BadInput
+from build.quantise import Floats
 
 _EPSILON = 1e-5  # of torch's LayerNorm: no configuration names another
 _FIRST_ROWS = 2  # of a learned table belong to no position
 _SHARED = "model.shared.weight"
+_HEAD_BIAS = "final_logits_bias"
 _SIDES = ("encoder", "decoder")
+_UNPREFIXED = ("encoder.", "decoder.", "shared.")
 
 
 @dataclass(frozen=True)
@@ -52,8 +58,9 @@ def describe(config: Mapping[str, Any]) -> EncoderDecoder:
 
 
 def view(checkpoint: Checkpoint) -> Checkpoint:
-    """Tied tensors under one name, and no table of sinusoids."""
+    """Names begin with `model.`, tied tensors have one, the head has a bias, and sinusoids no table."""
     model = describe(checkpoint.config)
+    checkpoint = _biased(_prefixed(checkpoint), model.vocab_size)
     tables = {model.encoder.embedding, model.decoder.embedding}
     copies = [f"model.{side}.embed_tokens.weight" for side in _SIDES if len(tables) == 1]
     copies += ["lm_head.weight"] if model.head.parts[0] == model.decoder.embedding else []
@@ -61,6 +68,29 @@ def view(checkpoint: Checkpoint) -> Checkpoint:
     if isinstance(model.encoder.positions, Positions):
         return checkpoint
     return without(checkpoint, [f"model.{side}.embed_positions.weight" for side in _SIDES])
+
+
+def _prefixed(checkpoint: Checkpoint) -> Checkpoint:
+    """Files without a head, such as bart-base, name the tensors of the model itself."""
+    weights = {
+        f"model.{name}" if name.startswith(_UNPREFIXED) else name: weight
+        for name, weight in checkpoint.weights.items()
+    }
+    return replace(checkpoint, weights=weights)
+
+
+def _biased(checkpoint: Checkpoint, vocabulary: int) -> Checkpoint:
+    """The bias of the logits is saved as [1, vocab]; where there is none it is zero."""
+    found = checkpoint.weights.get(_HEAD_BIAS)
+    if found is None:
+        bias = Weight((vocabulary,), lambda: np.zeros(vocabulary, np.float32))
+    else:
+        bias = Weight(found.shape[1:], partial(_flat, found.read))
+    return replace(checkpoint, weights={**checkpoint.weights, _HEAD_BIAS: bias})
+
+
+def _flat(read: Callable[[], Floats]) -> Floats:
+    return read().reshape(-1)
 
 
 class _Adapter:
@@ -81,8 +111,7 @@ class _Adapter:
             norm_first=self._traits.norm_first,
             encoder=self._stack("encoder", self._encoder_layer),
             decoder=decoder,
-            head=Projection((head,), (decoder.vocab_size,), self._hidden),
-            head_bias="final_logits_bias",
+            head=Projection((head,), (decoder.vocab_size,), self._hidden, (_HEAD_BIAS,)),
         )
 
     def _stack(self, side: str, layer: Callable[[str], L]) -> Stack[L]:

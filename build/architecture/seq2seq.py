@@ -118,10 +118,7 @@ class Stack(Generic[L]):
 
 @dataclass(frozen=True)
 class EncoderDecoder:
-    """Both stacks, and head(hidden * `head_scale`) + `head_bias` for the logits.
-
-    `head_bias` is [1, vocab_size].
-    """
+    """Both stacks; the logits are head(hidden * `head_scale`)."""
 
     family: str
     norm_first: bool
@@ -129,7 +126,6 @@ class EncoderDecoder:
     decoder: Stack[DecoderLayer]
     head: Projection
     head_scale: float = 1.0
-    head_bias: str | None = None
 
     @property
     def vocab_size(self) -> int:
@@ -138,7 +134,4 @@ class EncoderDecoder:
 
     def tensors(self) -> Shapes:
         """Name and shape of every tensor the model is made of."""
-        shapes = self.encoder.tensors() | self.decoder.tensors() | self.head.tensors()
-        if self.head_bias:
-            shapes[self.head_bias] = (1, self.vocab_size)
-        return shapes
+        return self.encoder.tensors() | self.decoder.tensors() | self.head.tensors()
