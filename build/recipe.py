@@ -56,7 +56,8 @@ class Recipe:
     """`source` reads as `build.sources.SourceSpec`; `hub` is the original that `--source hub` takes.
 
     A `task` of None is what the checkpoint is good for; `prefix` is put before every text; `needs_tuning`
-    marks a checkpoint that was pretrained for no task; `shape` is what `recommend` knows of a model that is not here.
+    marks a checkpoint that was pretrained for no task; `shape` is what `recommend` knows of a model that is
+    not here.
     """
 
     name: str
