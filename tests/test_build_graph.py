@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from build.architecture import describe
-from build.dialects.onnxruntime.graph import Scored, require_runnable
+from build.dialects.onnxruntime.graph import require_runnable
+from build.dialects.scored import Scored
 from build.errors import Unsupported
 from build.quantise import Ids, Precision
 from tests import tiny
@@ -17,7 +18,7 @@ from tests.engines import Engine, write_engine
 PRECISIONS = [Precision.FP32, Precision.INT8, Precision.INT4]
 
 
-FAMILIES = ["qwen2", "gpt2"]
+FAMILIES = ["qwen2", "gpt2", "gemma3_text"]
 CASES = [(family, precision) for family in FAMILIES for precision in PRECISIONS]
 
 

@@ -133,7 +133,17 @@ def test_a_faulty_folder_names_the_file(folder: Path, fault: Fault, message: str
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "gemma3"}, "family 'gemma3' is not supported: llama, mistral, qwen2, qwen3"),
+        ({"model_type": "mamba"}, "family 'mamba' is not supported: llama, mistral, qwen2, qwen3"),
+        ({"model_type": "gemma3"}, "family 'gemma3' is not supported: it sees images"),
+        ({"model_type": "gemma2"}, "its attention scores and logits are capped"),
+        (
+            {"model_type": "gemma3_text", "final_logit_softcapping": 30.0},
+            "softcapping: 30.0 is not supported",
+        ),
+        ({"model_type": "gemma3_text", "num_key_value_heads": 3}, "4 heads over 3 kv heads"),
+        ({"model_type": "gpt2"}, "n_embd: None, must be a positive whole number"),
+        ({"model_type": "gpt2", "n_embd": 65, "n_head": 2}, "n_embd 65, must be a multiple of n_head 2"),
+        ({"model_type": "gpt2", "add_cross_attention": True}, "reads an encoder is not supported"),
         ({"hidden_act": "gelu"}, "activation 'gelu' is not supported"),
         ({"hidden_size": None}, "hidden_size: None, must be a positive whole number"),
         ({"hidden_size": "big"}, "hidden_size: 'big', must be a positive whole number"),

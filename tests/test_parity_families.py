@@ -28,6 +28,10 @@ LLAMA3_ROPE = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+GEMMA3_ROPE = {
+    "full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 50000.0},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 5000.0},
+}
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("llama", {}),
     ("llama", {"tie_word_embeddings": True}),
@@ -48,6 +52,11 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("gpt2", {"activation_function": "gelu", "layer_norm_epsilon": 1e-3}),
     ("gpt2", {"scale_attn_weights": False}),
     ("gpt2", {"scale_attn_by_inverse_layer_idx": True, "reorder_and_upcast_attn": True}),
+    ("gemma3_text", {}),
+    ("gemma3_text", {"rope_scaling": {"rope_type": "linear", "factor": 8.0}}),
+    ("gemma3_text", {"layer_types": None, "sliding_window_pattern": 2, "sliding_window": 1}),
+    ("gemma3_text", {"attention_bias": True, "num_key_value_heads": 2, "tie_word_embeddings": False}),
+    ("gemma3_text", {"rope_theta": None, "rope_parameters": GEMMA3_ROPE, "sliding_window": 28}),
 ]
 IDS = [f"{family}-{'-'.join(changes) or 'plain'}" for family, changes in CASES]
 PROMPT = np.random.default_rng(1).integers(3, len(tiny.VOCAB), 29)

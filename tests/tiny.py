@@ -20,7 +20,7 @@ from build.checkpoint import Checkpoint
 from build.sources.folder import open_folder
 from tests.tiny_stored import Tensors, stored
 
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gpt2")
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gpt2", "gemma3_text")
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
 VOCAB = [*SPECIALS, *ALPHABET, "Ġt", "he", "in", "Ġthe"]
@@ -33,7 +33,8 @@ CHAT_TEMPLATE = (
 
 def config(family: str, **changes: Any) -> dict[str, Any]:
     """A config.json that transformers reads too."""
-    return {**(_gpt2() if family == "gpt2" else _llama(family)), **changes}
+    others = {"gpt2": _gpt2, "gemma3_text": _gemma3}
+    return {**(others[family]() if family in others else _llama(family)), **changes}
 
 
 def _gpt2() -> dict[str, Any]:
@@ -47,6 +48,25 @@ def _gpt2() -> dict[str, Any]:
         "n_positions": 256,
         "eos_token_id": 0,
         "bos_token_id": 0,
+    }
+
+
+def _gemma3() -> dict[str, Any]:
+    """Two layers of windows to each global one, heads wider than a share of the hidden size."""
+    return {
+        **_llama("llama"),
+        "model_type": "gemma3_text",
+        "architectures": ["Gemma3ForCausalLM"],
+        "num_hidden_layers": 3,
+        "num_key_value_heads": 1,
+        "head_dim": 32,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "query_pre_attn_scalar": 24,
+        "sliding_window": 9,
+        "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+        "rope_theta": 1000000.0,
+        "rope_local_base_freq": 10000.0,
+        "tie_word_embeddings": True,
     }
 
 

@@ -17,6 +17,8 @@ def stored(settings: Mapping[str, Any], tensors: Tensors) -> Tensors:
     """The tensors a checkpoint's file holds for those of `build.architecture.describe`."""
     if settings["model_type"] == "gpt2":
         return _gpt2(tensors)
+    if settings["model_type"] == "gemma3_text":
+        return {name: v - np.float32(1) if v.ndim == 1 else v for name, v in tensors.items()}
     return tensors
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from build.architecture import bart, gpt2, llama, t5
+from build.architecture import bart, gemma3, gpt2, llama, t5
 from build.architecture.parts import Architecture
 from build.architecture.seq2seq import EncoderDecoder
 from build.checkpoint import Checkpoint
@@ -30,11 +30,18 @@ class Adapter:
 _ADAPTERS: dict[str, Adapter] = {
     **dict.fromkeys(llama.FAMILIES, Adapter(llama.describe)),
     **dict.fromkeys(gpt2.FAMILIES, Adapter(gpt2.describe, gpt2.view)),
+    **dict.fromkeys(gemma3.FAMILIES, Adapter(gemma3.describe, gemma3.view)),
     **dict.fromkeys(bart.FAMILIES, Adapter(bart.describe, bart.view)),
     **dict.fromkeys(t5.FAMILIES, Adapter(t5.describe, t5.view)),
 }
 
 FAMILIES = tuple(_ADAPTERS)
+# Near relatives of what is supported, and what keeps them apart.
+_REFUSED = {
+    "gemma": "it is not Gemma 3",
+    "gemma2": "its attention scores and logits are capped, which the graphs do not do",
+    "gemma3": "it sees images; a checkpoint of its language model alone is a gemma3_text",
+}
 
 
 def describe(config: Mapping[str, Any]) -> Architecture:
@@ -60,6 +67,8 @@ def view(checkpoint: Checkpoint) -> Checkpoint:
 
 def _adapter(config: Mapping[str, Any]) -> Adapter:
     family = str(config.get("model_type"))
+    if family in _REFUSED:
+        raise Unsupported(f"model family {family!r} is not supported: {_REFUSED[family]}")
     if family not in _ADAPTERS:
         raise Unsupported(f"model family {family!r} is not supported: {', '.join(FAMILIES)} are")
     return _ADAPTERS[family]
