@@ -17,7 +17,7 @@ from build.architecture.seq2seq import (
     DecoderLayer,
     EncoderDecoder,
     EncoderLayer,
-    L,
+    L_co,
     Sinusoids,
     Stack,
 )
@@ -114,7 +114,7 @@ class _Adapter:
             head=Projection((head,), (decoder.vocab_size,), self._hidden, (_HEAD_BIAS,)),
         )
 
-    def _stack(self, side: str, layer: Callable[[str], L]) -> Stack[L]:
+    def _stack(self, side: str, layer: Callable[[str], L_co]) -> Stack[L_co]:
         read, at, hidden = self._read, f"model.{side}", self._hidden
         positions = read.count("max_position_embeddings")
         traits = self._traits

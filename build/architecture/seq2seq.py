@@ -82,11 +82,12 @@ class DecoderLayer:
         return shapes
 
 
-L = TypeVar("L", EncoderLayer, DecoderLayer)
+AnyLayer = EncoderLayer | DecoderLayer
+L_co = TypeVar("L_co", bound=AnyLayer, covariant=True)
 
 
 @dataclass(frozen=True)
-class Stack(Generic[L]):
+class Stack(Generic[L_co]):
     """norm of (the token's row * `embedding_scale` + its position's), the layers, and a last norm.
 
     Norms, positions and bias are absent where they are None.
@@ -98,7 +99,7 @@ class Stack(Generic[L]):
     head_dim: int
     max_positions: int
     embedding: str
-    layers: tuple[L, ...]
+    layers: tuple[L_co, ...]
     embedding_scale: float = 1.0
     positions: Positions | Sinusoids | None = None
     relative: RelativeBias | None = None

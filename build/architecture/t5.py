@@ -13,7 +13,7 @@ from build.architecture.seq2seq import (
     DecoderLayer,
     EncoderDecoder,
     EncoderLayer,
-    L,
+    L_co,
     RelativeBias,
     Stack,
 )
@@ -77,7 +77,7 @@ class _Adapter:
         tied = read.flag("tie_word_embeddings", True)
         return self._family == "t5" and tied and read.flag("scale_decoder_outputs", True)
 
-    def _stack(self, side: str, count: int, layer: Callable[[str], L]) -> Stack[L]:
+    def _stack(self, side: str, count: int, layer: Callable[[str], L_co]) -> Stack[L_co]:
         return Stack(
             vocab_size=self._vocab,
             hidden_size=self._hidden,
