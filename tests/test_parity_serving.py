@@ -1,4 +1,4 @@
-"""A folder as it comes from the hub, built by the command, served by the engine: what transformers answers."""
+"""A folder as the hub has it, built by the command, served by the engine: what transformers answers."""
 
 from __future__ import annotations
 
