@@ -16,8 +16,9 @@ from build.architecture import describe, view
 from build.architecture.parts import Architecture
 from build.checkpoint import Checkpoint
 from build.dialects.encoding import require_blocks
-from build.dialects.onnxruntime.graph import Scored, build_graph, require_runnable
+from build.dialects.onnxruntime.graph import build_graph, require_runnable
 from build.dialects.onnxruntime.store import Store, store_decoder
+from build.dialects.scored import Scored
 from build.dialects.weight_file import WeightFile
 from build.errors import BadInput, BuildError
 from build.manifest import MANIFEST_FILE, Json, encode_manifest, generation, manifest

@@ -19,12 +19,14 @@ Ids = NDArray[np.int64]
 
 
 class Precision(Enum):
-    """What the products of an engine are stored in; all else stays fp32, but at fp16, which is for GPUs."""
+    """What the products of an engine are stored in; what all else is in, its dialect says."""
 
     FP32 = "fp32"
     FP16 = "fp16"
+    BF16 = "bf16"
     INT8 = "int8"
     INT4 = "int4"
+    FP8 = "fp8"
     GGUF = "gguf"
 
 

@@ -45,8 +45,10 @@ class Limits:
 _LIMITS = {
     "fp32": Limits(logit_error=0.01, perplexity=1.0005, agreement=0.995),
     "fp16": Limits(logit_error=0.5, perplexity=1.005, agreement=0.98),
+    "bf16": Limits(perplexity=1.01, agreement=0.95),
     "int8": Limits(perplexity=1.02, agreement=0.90),
     "int4": Limits(perplexity=1.25, agreement=0.70),
+    "fp8": Limits(perplexity=1.03, agreement=0.90),
     "gguf": Limits(perplexity=1.02, agreement=0.90),
 }
 

@@ -61,7 +61,7 @@ def test_what_a_recipe_leaves_out_has_defaults() -> None:
     ("change", "message"),
     [
         ({"precison": "int8"}, "precison: unknown key"),
-        ({"precision": "int3"}, "precision: 'int3', must be one of fp32, fp16, int8, int4, gguf"),
+        ({"precision": "int3"}, "precision: 'int3', must be one of fp32, fp16, bf16, int8, int4, fp8, gguf"),
         ({"task": "sing"}, "task: 'sing', must be one of chat, complete"),
         ({"name": 3}, "name: 3, must be a string"),
         ({"name": "Big"}, "name: 'Big', must be lower-case"),

@@ -34,14 +34,20 @@ def encode(
     checkpoint: Checkpoint, projection: Projection, precision: Precision, role: Role
 ) -> Floats | Blocks:
     """The stacked rows of the projection's parts."""
-    weights = [
-        checkpoint.weight(name, (rows, projection.columns))
-        for name, rows in zip(projection.parts, projection.rows, strict=True)
-    ]
     if precision in (Precision.FP32, Precision.FP16):
-        return np.concatenate([weight.read() for weight in weights])
+        return stacked(checkpoint, projection)
     bits = 4 if precision is Precision.INT4 and role is Role.ROBUST else 8
-    return stack([_blocks(weight, precision, bits) for weight in weights])
+    return stack([_blocks(weight, precision, bits) for weight in _weights(checkpoint, projection)])
+
+
+def stacked(checkpoint: Checkpoint, projection: Projection) -> Floats:
+    """The rows of the projection's parts, as they are."""
+    return np.concatenate([weight.read() for weight in _weights(checkpoint, projection)])
+
+
+def _weights(checkpoint: Checkpoint, projection: Projection) -> list[Weight]:
+    rows = zip(projection.parts, projection.rows, strict=True)
+    return [checkpoint.weight(name, (count, projection.columns)) for name, count in rows]
 
 
 def _blocks(weight: Weight, precision: Precision, bits: int) -> Blocks:
@@ -53,7 +59,10 @@ def _blocks(weight: Weight, precision: Precision, bits: int) -> Blocks:
 
 
 def require_blocks(checkpoint: Checkpoint, precision: Precision) -> None:
-    """BadInput when there is nothing that `gguf` could carry over."""
+    """BadInput for what ONNX Runtime has no operator for, and when `gguf` could carry nothing over."""
+    if precision in (Precision.BF16, Precision.FP8):
+        known = ", ".join(each.value for each in Precision if each not in (Precision.BF16, Precision.FP8))
+        raise BadInput(f"precision {precision.value}: engine onnxruntime takes {known}")
     if precision is not Precision.GGUF:
         return
     if not any(weight.read_blocks for weight in checkpoint.weights.values()):

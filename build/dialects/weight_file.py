@@ -33,12 +33,14 @@ class WeightFile:
         """Append the array; the value returned is an initializer that any graph beside may hold."""
         self._file.write(bytes(-self._file.tell() % _PAGE_BYTES))
         offset = self._file.tell()
-        self._file.write(np.ascontiguousarray(array).data)
+        dtype = ir.DataType.from_numpy(array.dtype)
+        stored = _stored(array, dtype)
+        self._file.write(stored.data)
         tensor = ir.ExternalTensor(
             self._path.name,
             offset,
-            array.nbytes,
-            ir.DataType.from_numpy(array.dtype),
+            stored.nbytes,
+            dtype,
             shape=ir.Shape(array.shape),
             name=name,
             base_dir=self._path.parent,
@@ -49,3 +51,12 @@ class WeightFile:
             type=ir.TensorType(tensor.dtype),
             const_value=tensor,
         )
+
+
+def _stored(array: NDArray[np.generic], dtype: ir.DataType) -> NDArray[np.uint8]:
+    """Its bytes as ONNX has them: of 4 bits, the even element is the low nibble."""
+    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    if dtype.bitwidth != 4:
+        return flat
+    padded = np.append(flat, np.zeros(flat.size % 2, np.uint8)) & np.uint8(15)
+    return padded[0::2] | (padded[1::2] << np.uint8(4))

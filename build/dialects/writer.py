@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-Attributes = Mapping[str, int | float | Sequence[int]]
+Attributes = Mapping[str, int | float | str | Sequence[int]]
 
 
 class Writer:

@@ -12,25 +12,18 @@ A decode step is seq 1 at any batch, rows of any length; a prefill is batch 1, a
 
 from __future__ import annotations
 
-from enum import Enum
-
 import onnx_ir as ir
 
 from build.architecture.parts import Architecture, Attention, Layer, Norm, Positions
 from build.dialects.onnxruntime.blocks import CONTRIB, Blocks
-from build.dialects.onnxruntime.store import Store, rotations
+from build.dialects.onnxruntime.store import Store
+from build.dialects.rotary import rotations
+from build.dialects.scored import Scored
 from build.dialects.writer import Writer, tensor
 from build.errors import Unsupported
 
 _OPSETS = {"": 21, CONTRIB: 1}
 _IR_VERSION = 10
-
-
-class Scored(Enum):
-    """Which positions get logits: serving samples from the last, verification scores all."""
-
-    LAST = "last"
-    ALL = "all"
 
 
 def require_runnable(architecture: Architecture) -> None:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from build.architecture.parts import Architecture, Layer, Norm, Projection
 from build.checkpoint import Checkpoint
 from build.dialects.encoding import Role, bias, encode
+from build.dialects.rotary import rotary_tables, rotations
 from build.dialects.weight_file import WeightFile
-from build.quantise import Blocks, Floats, Precision
+from build.quantise import Blocks, Precision
 
 
 @dataclass(frozen=True)
@@ -128,15 +129,3 @@ def _store_layer(store: Store, name: str, layer: Layer) -> None:
     store.add_projection(f"{name}_output", attention.output, Role.ROBUST)
     store.add_projection(f"{name}_{'gate_up' if ffn.gated else 'up'}", ffn.inner, Role.ROBUST)
     store.add_projection(f"{name}_down", ffn.outer, Role.SENSITIVE)
-
-
-def rotations(architecture: Architecture) -> list[tuple[float, ...]]:
-    """The different rotary frequencies of the layers, in order of appearance."""
-    found = [layer.attention.rotary for layer in architecture.layers if layer.attention.rotary]
-    return list(dict.fromkeys(found))
-
-
-def rotary_tables(frequencies: tuple[float, ...], positions: int) -> tuple[Floats, Floats]:
-    """Cosines and sines [positions, head_dim / 2]."""
-    angles = np.outer(np.arange(positions, dtype=np.float64), np.asarray(frequencies, np.float64))
-    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
