@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from build.architecture import describe
-from build.dialects.onnxruntime.graph import Scored
+from build.dialects.scored import Scored
 from build.quantise import Precision
 from build.sources.folder import open_folder
 from engine.executor import Profile
