@@ -51,12 +51,16 @@ class Ensemble:
                 "model_repository": str(repository / f"toy_{step}"),
                 "model_version": "1",
                 "model_name": f"toy_{step}",
+                "model_instance_name": f"toy_{step}_0_0",
+                "model_instance_kind": "CPU",
+                "model_instance_device_id": "0",
                 "model_config": json.dumps(config),
             }
         )
         return model
 
-    def open(self, folder: Path, settings: Settings, report: Any) -> Service:
+    def open(self, folder: Path, settings: Settings, report: Any, placed: int | None) -> Service:
+        assert placed is None
         return Service(read_manifest(folder), settings, self.runner, report)
 
     def tokenize(self, parameters: dict[str, Any] | None = None, timeout: int = 0, **inputs: Any) -> Response:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.device import DeviceChoice
 from engine.errors import SettingsError
 from engine.manifest import Architecture, ModelShape
 from engine.settings import _RANGES, Settings, check_fit, free_memory, read_settings
@@ -45,6 +46,17 @@ def test_the_ends_of_every_range(name: str) -> None:
 def test_what_is_no_number_is_refused(text: str) -> None:
     with pytest.raises(SettingsError, match=r"^INVALID_ARG: slots: .*must be a whole number in \[1, 1024\]$"):
         read_settings({"slots": text})
+
+
+@pytest.mark.parametrize("device", DeviceChoice)
+def test_a_device_is_read(device: DeviceChoice) -> None:
+    assert read_settings({"device": device.value}).device is device
+
+
+@pytest.mark.parametrize("text", ["", "gpu", "cuda:0", "CUDA"])
+def test_what_is_no_device_is_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match=r"^INVALID_ARG: device: .*, must be one of auto, cpu, cuda$"):
+        read_settings({"device": text})
 
 
 def test_zero_threads_are_all_cores() -> None:

@@ -68,7 +68,9 @@ class ModelShape:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """`prefix` is put before `text_input`. `generation` has what the model sets of the sampling fields."""
+    """`prefix` is put before `text_input`. `generation` has what the model sets of the sampling fields.
+    `engine` says what a TensorRT plan was compiled for, and is empty for other dialects.
+    """
 
     folder: Path
     name: str
@@ -85,6 +87,7 @@ class Manifest:
     files: Mapping[str, Mapping[str, Any]]
     model: Mapping[str, Any]
     quality: Mapping[str, Any]
+    engine: Mapping[str, Any]
 
     def path(self, file: str) -> Path:
         return self.folder / file
@@ -125,6 +128,7 @@ def _manifest(folder: Path, data: dict[str, Any]) -> Manifest:
         files={name: {key: file[key] for key in ("sha256", "bytes")} for name, file in data["files"].items()},
         model=dict(data["model"]),
         quality=dict(data["quality"]),
+        engine=dict(data.get("engine", {})),
         **{name: data[name] for name in ("name", "task", "prefix", "dialect", "precision", "size_bytes")},
     )
 

@@ -35,7 +35,7 @@ class CudaMemory:
 
     def __init__(self, device: int) -> None:
         self._device = device
-        self._select()
+        self.select()
         self.stream = int(checked(runtime.cudaStreamCreateWithFlags(_NON_BLOCKING)))
 
     @property
@@ -44,19 +44,26 @@ class CudaMemory:
 
     @property
     def free_bytes(self) -> int:
-        self._select()
+        self.select()
         free, _ = checked(runtime.cudaMemGetInfo())
         return int(free)
 
+    @property
+    def compute_capability(self) -> str:
+        """As in "9.0"."""
+        asked = runtime.cudaDeviceAttr
+        both = (asked.cudaDevAttrComputeCapabilityMajor, asked.cudaDevAttrComputeCapabilityMinor)
+        return ".".join(str(checked(runtime.cudaDeviceGetAttribute(each, self._device))) for each in both)
+
     def allocate(self, size: int) -> int:
         """cudaMalloc aligns to 256 bytes at least."""
-        self._select()
+        self.select()
         address = int(checked(runtime.cudaMalloc(size)))
         checked(runtime.cudaMemsetAsync(address, 0, size, self.stream))
         return address
 
     def allocate_host(self, size: int) -> Bytes:
-        self._select()
+        self.select()
         address = int(checked(runtime.cudaMallocHost(size)))
         array: Bytes = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
         array[:] = 0
@@ -65,26 +72,27 @@ class CudaMemory:
     def copy_rows(
         self, target: int, target_pitch: int, source: int, source_pitch: int, width: int, rows: int
     ) -> None:
-        self._select()
+        self.select()
         copied = (target, target_pitch, source, source_pitch, width, rows)
         checked(runtime.cudaMemcpy2DAsync(*copied, _WITHIN, self.stream))
 
     def from_host(self, address: int, array: NDArray[Any]) -> None:
-        self._select()
+        self.select()
         copied = (address, array.ctypes.data, array.nbytes)
         checked(runtime.cudaMemcpyAsync(*copied, _TO_DEVICE, self.stream))
 
     def to_host(self, array: NDArray[Any], address: int) -> None:
-        self._select()
+        self.select()
         copied = (array.ctypes.data, address, array.nbytes)
         checked(runtime.cudaMemcpyAsync(*copied, _TO_HOST, self.stream))
         self.synchronize()
 
     def synchronize(self) -> None:
-        self._select()
+        self.select()
         checked(runtime.cudaStreamSynchronize(self.stream))
 
-    def _select(self) -> None:
+    def select(self) -> None:
+        """Make it the GPU of the calling thread."""
         checked(runtime.cudaSetDevice(self._device))
 
 

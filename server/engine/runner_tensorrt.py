@@ -19,7 +19,7 @@ from engine.executor import Executor, Place, Profile, Step
 from engine.kv_cache import KvCache, SlotCache
 from engine.manifest import ModelShape
 from engine.masks import fill_causal, fill_source
-from engine.memory import DeviceMemory
+from engine.memory import ALIGNMENT, DeviceMemory
 from engine.runner import Floats
 from engine.staging import Layout, Staged, Staging, staged_bytes
 
@@ -58,6 +58,7 @@ class TensorRtRunner:
         self._shape = shape
         self._memory = memory
         self._cache = SlotCache(memory, shape, slots, capacity, source_capacity)
+        assert not self._cache.own.shape.row_bytes % ALIGNMENT, "every row of the cache is bound by address"
         self._masks = [name for name in sorted(decoder.inputs) if _CAUSAL.fullmatch(name)]
         layouts = self._layout(slots, 1), self._layout(1, chunk), self._source_layout(source_capacity)
         self._staging = Staging(memory, max(map(staged_bytes, layouts)))

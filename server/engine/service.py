@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from engine.channel import Signal, SignalReceiver
+from engine.device import choose_device
 from engine.errors import ArtifactError, Cancelled, InternalError
+from engine.gpu import TENSORRT, open_gpu_runner
 from engine.loop import Loop
 from engine.manifest import Manifest, read_manifest, verify_files
 from engine.outbox import Outbox, Responder
@@ -71,15 +73,26 @@ class Service:
         self.loop.cancel(key, fault if signal is Signal.FAULT else Cancelled("request", "by the client"))
 
 
-def open_service(folder: Path, settings: Settings, report: Report) -> Service:
-    """Load the artifact, check that it fits, and prove that it runs; raises EngineError."""
+def open_service(folder: Path, settings: Settings, report: Report, placed: int | None = None) -> Service:
+    """Load the artifact, check that it fits, and prove that it runs; raises EngineError.
+
+    `placed` is the GPU that Triton gave the instance, None for KIND_CPU.
+    """
     manifest = read_manifest(folder)
+    device = choose_device(settings.device, tensorrt=manifest.dialect == TENSORRT, placed=placed)
+    if device.gpu is None:
+        runner = _open_cpu_runner(manifest, settings)
+    else:
+        runner = open_gpu_runner(manifest, settings, device.gpu)
+    self_test(runner, manifest, settings)
+    return Service(manifest, settings, runner, report)
+
+
+def _open_cpu_runner(manifest: Manifest, settings: Settings) -> Runner:
     check_fit(settings, manifest.shape, free_memory())
     verify_files(manifest, tuple({*manifest.files, "model.onnx", "tokens.bin"}))
     session = open_session(manifest.path("model.onnx"), settings.thread_count)
-    runner = OnnxRunner(session, manifest.shape, settings.slots, settings.max_context, settings.prefill_chunk)
-    self_test(runner, manifest, settings)
-    return Service(manifest, settings, runner, report)
+    return OnnxRunner(session, manifest.shape, settings.slots, settings.max_context, settings.prefill_chunk)
 
 
 def self_test(runner: Runner, manifest: Manifest, settings: Settings) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from engine.device import DeviceChoice
 from engine.errors import SettingsError, shown
 from engine.manifest import ModelShape
 
@@ -45,6 +46,7 @@ class Settings:
     kv_budget_bytes: int = 0
     prefill_chunk: int = 128
     heartbeat_ms: int = 500
+    device: DeviceChoice = DeviceChoice.AUTO
 
     @property
     def thread_count(self) -> int:
@@ -56,12 +58,15 @@ class Settings:
 
 
 def read_settings(parameters: Mapping[str, str]) -> Settings:
-    """Raises SettingsError for a value that is no whole number or out of its range."""
-    return Settings(**{
-        field.name: _number(field.name, parameters[field.name])
-        for field in fields(Settings)
-        if field.name in parameters
-    })  # fmt: skip
+    """Raises SettingsError for a value that is no whole number or out of its range, or no device."""
+    numbers = {name: _number(name, parameters[name]) for name in _RANGES if name in parameters}
+    return Settings(**numbers, device=_device(parameters.get("device", DeviceChoice.AUTO)))
+
+
+def _device(text: str) -> DeviceChoice:
+    if text not in list(DeviceChoice):
+        raise SettingsError("device", f"{shown(text)}, must be one of {', '.join(DeviceChoice)}")
+    return DeviceChoice(text)
 
 
 def _number(name: str, text: str) -> int:

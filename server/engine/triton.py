@@ -17,6 +17,11 @@ def artifact_folder(args: Mapping[str, str], suffix: str) -> Path:
     return folder.with_name(folder.name.removesuffix(suffix) + "_engine") / args["model_version"]
 
 
+def gpu_of(args: Mapping[str, str]) -> int | None:
+    """The GPU that Triton gave the instance, None where its kind is not KIND_GPU."""
+    return int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else None
+
+
 def parameters_of(config: Mapping[str, Any], known: Collection[str]) -> dict[str, str]:
     """The parameters of a config.pbtxt, by name; raises SettingsError for one that nothing would read.
 

@@ -22,7 +22,7 @@ from engine.outbox import Chunk
 from engine.request import Request
 from engine.service import open_service
 from engine.settings import Settings, read_settings
-from engine.triton import artifact_folder, parameters_of, to_triton_error
+from engine.triton import artifact_folder, gpu_of, parameters_of, to_triton_error
 
 HOUSEKEEPING_SECONDS = 0.02
 
@@ -50,7 +50,7 @@ class TritonPythonModel:
         exit_with_parent()
         parameters = parameters_of(json.loads(args["model_config"]), Settings.__slots__)
         settings = read_settings(parameters)
-        self._service = open_service(artifact_folder(args, "_engine"), settings, _log)
+        self._service = open_service(artifact_folder(args, "_engine"), settings, _log, gpu_of(args))
         self._metrics = MetricsFlusher(pb_utils, self._service.recorder, args)
         self._direct: dict[int, TritonResponder] = {}
         self._stopping = threading.Event()
