@@ -112,7 +112,8 @@ def _gelu(x: Floats) -> Floats:
 
 
 def _gelu_tanh(x: Floats) -> Floats:
-    inner = np.float32(np.sqrt(2 / np.pi)) * (x + np.float32(0.044715) * x**3)
+    # x * x, since numpy's x**3 takes 20 times as long.
+    inner = np.float32(np.sqrt(2 / np.pi)) * x * (1 + np.float32(0.044715) * (x * x))
     approximate: Floats = x / 2 * (1 + np.tanh(inner))
     return approximate
 
