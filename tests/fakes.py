@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.answer import decode_chunk
+from engine.batch import Sequence as SequenceInEngine
 from engine.errors import EngineError
 from engine.loop import Loop
 from engine.outbox import Chunk, Outbox
@@ -18,7 +19,6 @@ from engine.recorder import Recorder
 from engine.request import FinishReason, Request, Sampling
 from engine.runner import Floats
 from engine.scheduler import Scheduler
-from engine.scheduler import Sequence as SequenceInEngine
 from engine.slots import SlotTable
 from engine.stops import TextStream
 from engine.tokens import TokenTable
@@ -66,7 +66,7 @@ def answer_alone(
     prompt: Sequence[int], sampling: Sampling, capacity: int, eos: frozenset[int] = frozenset()
 ) -> tuple[str, int, FinishReason]:
     """The greedy answer to one prompt by the plainest means: text, number of tokens, finish reason."""
-    model, tokens, data, matched = ToyModel(), list(prompt), b"", b""
+    model, tokens, data = ToyModel(), list(prompt), b""
     for count in itertools.count(1):
         logits = model.logits(np.array(tokens, np.int32)).copy()
         logits[sorted(eos) if count <= sampling.min_tokens else []] = -np.inf
@@ -76,9 +76,8 @@ def answer_alone(
             return data.decode("utf-8", "replace"), count, FinishReason.STOP
         for byte in TOY_TABLE[token]:
             data += bytes([byte])
-            matched += bytes([byte]) if count >= sampling.min_tokens else b""
-            found = [len(w.encode()) for w in sampling.stop_words if matched.endswith(w.encode())]
-            if found:
+            found = [len(w.encode()) for w in sampling.stop_words if data.endswith(w.encode())]
+            if found and count >= sampling.min_tokens:
                 text = data[: -max(found)].decode("utf-8", "replace")
                 return text, count, FinishReason.STOP_SEQUENCE
         if count == sampling.max_tokens or len(tokens) == capacity:

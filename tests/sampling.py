@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
 from engine.request import Sampling
-from engine.sampler import Floats, TokenChooser, choose
+from engine.sampler import Choice, Floats, TokenChooser, choose
 
 VOCAB = 300  # more than the candidates that are looked at first
 EOS = frozenset({7, 9})
 
 
 def chooser(prompt: tuple[int, ...] = (), vocab: int = VOCAB, **sampling: Any) -> TokenChooser:
-    return TokenChooser(Sampling(**{"max_tokens": 9, **sampling}), prompt, EOS, vocab)
+    """Of a request with room for many tokens, so that nothing is forced at the end."""
+    return TokenChooser(Sampling(**{"max_tokens": 9, **sampling}), prompt, len(prompt) + 10_000, EOS, vocab)
 
 
 def logits_of(seed: int, rows: int = 1, vocab: int = VOCAB, scale: float = 3) -> Floats:
@@ -41,7 +42,14 @@ def tokens_at(logits: Floats, uniforms: Iterable[float], **sampling: Any) -> lis
         choosers.append(chooser(vocab=len(logits), seed=1, **sampling))
         choosers[-1]._random = Fixed(uniform)  # type: ignore[assignment]
     rows = np.repeat(logits[None], len(choosers), axis=0)
-    return [choice.token for choice in choose(rows, choosers)]
+    return [choice.token for choice in choose_all(rows, choosers)]
+
+
+def choose_all(logits: Floats, choosers: Sequence[TokenChooser]) -> list[Choice]:
+    """The choices of rows that are all finite."""
+    choices = choose(logits, choosers)
+    assert None not in choices
+    return [choice for choice in choices if choice]
 
 
 seeds = st.integers(0, 2**32)

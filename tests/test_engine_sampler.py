@@ -11,20 +11,20 @@ from hypothesis import strategies as st
 
 from engine.request import Sampling
 from engine.sampler import Floats, TokenChooser, choose
-from tests.sampling import EOS, VOCAB, chooser, logits_of, seeds, tokens_at
+from tests.sampling import EOS, VOCAB, choose_all, chooser, logits_of, seeds, tokens_at
 
 
 @given(seeds, st.integers(1, 8))
 def test_greedy_is_the_arg_max(seed: int, rows: int) -> None:
     logits = logits_of(seed, rows)
     expected = logits.argmax(axis=1).tolist()
-    assert [c.token for c in choose(logits.copy(), [chooser() for _ in range(rows)])] == expected
+    assert [c.token for c in choose_all(logits.copy(), [chooser() for _ in range(rows)])] == expected
     same = [chooser(top_k=1, temperature=5.0, seed=3) for _ in range(rows)]
-    assert [c.token for c in choose(logits.copy(), same)] == expected
+    assert [c.token for c in choose_all(logits.copy(), same)] == expected
 
 
 def test_of_equal_logits_greedy_takes_the_first() -> None:
-    assert choose(np.zeros((1, VOCAB), np.float32), [chooser()])[0].token == 0
+    assert choose_all(np.zeros((1, VOCAB), np.float32), [chooser()])[0].token == 0
 
 
 def test_repetition_penalty_covers_prompt_and_answer() -> None:
@@ -51,32 +51,32 @@ def test_logit_bias_is_added_and_can_decide() -> None:
     row = logits[0].copy()
     one.edit(row)
     assert row[12] == logits[0, 12] + np.float32(1.5)
-    assert choose(logits, [one])[0].token == 11
+    assert choose_all(logits, [one])[0].token == 11
 
 
 def test_no_eos_before_min_tokens() -> None:
     logits = np.zeros((1, VOCAB), np.float32)
     logits[0, [7, 9, 20]] = [9, 8, 5]
     one = chooser(min_tokens=2)
-    assert [choose(logits.copy(), [one])[0].token for _ in range(3)] == [20, 20, 7]
+    assert [choose_all(logits.copy(), [one])[0].token for _ in range(3)] == [20, 20, 7]
 
 
 def test_no_eos_before_min_tokens_when_sampling() -> None:
     logits = np.full((1, VOCAB), -9, np.float32)
     logits[0, [7, 9]] = 9
     one = chooser(min_tokens=20, max_tokens=30, temperature=1.0, seed=1)
-    assert not {choose(logits.copy(), [one])[0].token for _ in range(20)} & EOS
-    assert choose(logits.copy(), [one])[0].token in EOS
+    assert not {choose_all(logits.copy(), [one])[0].token for _ in range(20)} & EOS
+    assert choose_all(logits.copy(), [one])[0].token in EOS
 
 
 def test_an_eos_past_the_vocabulary_is_no_trouble() -> None:
-    one = TokenChooser(Sampling(max_tokens=2, min_tokens=1), (), frozenset({99}), 10)
-    assert choose(np.zeros((1, 10), np.float32), [one])[0].token == 0
+    one = TokenChooser(Sampling(max_tokens=2, min_tokens=1), (), 2, frozenset({99}), 10)
+    assert choose_all(np.zeros((1, 10), np.float32), [one])[0].token == 0
 
 
 def draws(count: int, seed: int | None, logits: Floats, **sampling: Any) -> list[int]:
     one = chooser(seed=seed, **{"temperature": 1.0, **sampling})
-    return [choose(logits.copy(), [one])[0].token for _ in range(count)]
+    return [choose_all(logits.copy(), [one])[0].token for _ in range(count)]
 
 
 def test_a_seed_repeats_and_another_does_not() -> None:
@@ -112,8 +112,8 @@ def test_an_answer_does_not_depend_on_its_batch(
     alone = chooser(seed=requests[which][1], **requests[which][0])
     for step in range(3):
         logits = logits_of(seed + step, len(requests), vocab=VOCAB)
-        single = choose(logits[which : which + 1].copy(), [alone])
-        assert choose(logits, together)[which] == single[0]
+        single = choose_all(logits[which : which + 1].copy(), [alone])
+        assert choose_all(logits, together)[which] == single[0]
 
 
 def test_drawn_tokens_follow_their_probabilities() -> None:
@@ -122,7 +122,7 @@ def test_drawn_tokens_follow_their_probabilities() -> None:
     wanted = np.exp(logits[0].astype(np.float64))
     wanted *= 4000 / wanted.sum()
     one = chooser(vocab=10, temperature=1.0, seed=2)
-    found = Counter(choose(logits.copy(), [one])[0].token for _ in range(4000))
+    found = Counter(choose_all(logits.copy(), [one])[0].token for _ in range(4000))
     chi_square = sum((found[token] - wanted[token]) ** 2 / wanted[token] for token in range(10))
     assert chi_square < 27.9
 
@@ -133,7 +133,7 @@ def test_logprobs_are_the_models_own_whatever_is_sampled(seed: int, count: int) 
     row = logits[0].astype(np.float64)
     wanted = row - row.max() - np.log(np.exp(row - row.max()).sum())
     one = chooser(num_logprobs=count, temperature=2.0, seed=1, logit_bias=((5, 100.0),))
-    choice = choose(logits, [one])[0]
+    choice = choose_all(logits, [one])[0]
     assert choice.token == 5
     assert choice.logprob == pytest.approx(wanted[5])
     best = np.argsort(-wanted, kind="stable")[:count].tolist()
@@ -142,23 +142,32 @@ def test_logprobs_are_the_models_own_whatever_is_sampled(seed: int, count: int) 
 
 
 def test_more_alternatives_than_tokens_are_all_tokens() -> None:
-    choice = choose(np.zeros((1, 10), np.float32), [chooser(vocab=10, num_logprobs=20)])[0]
+    choice = choose_all(np.zeros((1, 10), np.float32), [chooser(vocab=10, num_logprobs=20)])[0]
     assert [a.token for a in choice.top] == list(range(10))
     assert choice.logprob == pytest.approx(-math.log(10))
 
 
 def test_without_num_logprobs_nothing_is_reported() -> None:
-    assert choose(logits_of(1), [chooser(temperature=1.0)])[0].top == ()
-    assert choose(logits_of(1), [chooser()])[0].logprob is None
+    assert choose_all(logits_of(1), [chooser(temperature=1.0)])[0].top == ()
+    assert choose_all(logits_of(1), [chooser()])[0].logprob is None
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize("sampling", [{}, {"temperature": 1.0}])
-def test_logits_that_are_not_finite_raise(value: float, sampling: dict[str, Any]) -> None:
-    logits = logits_of(1, 3)
-    logits[1, 100] = value
-    with pytest.raises(FloatingPointError):
-        choose(logits, [chooser(**sampling) for _ in range(3)])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 1.0, "seed": 1}, {"num_logprobs": 2}])
+def test_a_row_that_is_not_finite_has_no_token_and_harms_no_other(
+    value: float, sampling: dict[str, Any]
+) -> None:
+    logits = logits_of(1, 4)
+    expected = choose_all(logits.copy(), [chooser(**sampling) for _ in range(4)])
+    logits[[1, 2]] = value
+    assert choose(logits, [chooser(**sampling) for _ in range(4)]) == [expected[0], None, None, expected[3]]
+
+
+def test_where_every_token_is_forbidden_the_first_one_is_taken() -> None:
+    every = tuple(range(10))
+    for sampling in ({}, {"temperature": 1.0}):
+        one = chooser(vocab=10, suppress_tokens=every, **sampling)
+        assert choose_all(logits_of(1, vocab=10), [one])[0].token == 0
 
 
 def test_a_token_that_cannot_occur_never_does() -> None:
@@ -197,7 +206,7 @@ def test_every_allowed_parameter_gives_a_token(
         repetition_penalty=penalty, seed=seed, num_logprobs=2,
     )  # fmt: skip
     for _ in range(3):
-        assert 0 <= choose(logits_of(seed), [one])[0].token < VOCAB
+        assert 0 <= choose_all(logits_of(seed), [one])[0].token < VOCAB
 
 
 @pytest.mark.parametrize("uniform", [0.0, 0.5, 1 - 2**-53])

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
+from engine.batch import Batch, Sequence
 from engine.errors import InvalidArgument, Unavailable
 from engine.request import FinishReason
-from engine.scheduler import IDLE_ROW_POSITIONS, Batch, Scheduler, Sequence
+from engine.scheduler import IDLE_ROW_POSITIONS, Scheduler
 from engine.slots import Copy, SlotTable, Swap
 from tests.fakes import EOS, ToyRunner, sequence_of
 

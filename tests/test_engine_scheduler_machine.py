@@ -7,9 +7,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from engine.batch import Batch, Prefill, Sequence
 from engine.errors import Unavailable
 from engine.request import FinishReason
-from engine.scheduler import Batch, Prefill, Scheduler, Sequence
+from engine.scheduler import Scheduler
 from engine.slots import Copy, SlotTable
 from tests.fakes import EOS, ToyRunner, sequence_of
 
@@ -82,11 +83,10 @@ class SchedulerMachine(RuleBasedStateMachine):
             if row.sequence:
                 assert row.sequence.slot is slot
                 assert row.sequence.tokens[row.position :] == [row.token]
-        assert set(batch.decoding) == set(self.scheduler.running.values())
+        assert set(batch.decoding) == {lane.sequence for lane in self.scheduler.running.values()}
         if batch.prefill:
             assert 1 <= len(batch.prefill.tokens) <= self.chunk
-            decoding = self.scheduler.running.values()
-            assert batch.prefill.sequence is next(s for s in self.alive if s not in decoding)
+            assert batch.prefill.sequence is next(s for s in self.alive if s not in batch.decoding)
 
     def move(self, batch: Batch) -> None:
         try:
@@ -149,8 +149,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert set(held) == set(self.alive)
         placed = [sequence for sequence in held if sequence.slot]
         assert {s.slot.index for s in placed if s.slot} == {s.index for s in self.table.slots if s.busy}
-        for index, sequence in self.scheduler.running.items():
-            assert sequence.slot is self.table.slots[index]
+        for index, lane in self.scheduler.running.items():
+            assert lane.slot is self.table.slots[index]
         assert all(sequence.slot is None for sequence in self.scheduler.waiting)
 
     @invariant()
@@ -166,9 +166,8 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @invariant()
     def a_sequence_and_its_slot_agree(self) -> None:
-        for sequence in self.scheduler.running.values():
-            assert sequence.slot is not None
-            assert sequence.slot.tokens == sequence.tokens[:-1]
+        for lane in self.scheduler.running.values():
+            assert lane.slot.tokens == lane.tokens[:-1]
         if prefilling := self.scheduler.prefilling:
             assert prefilling.slot is not None
             tokens = prefilling.slot.tokens

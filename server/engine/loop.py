@@ -10,40 +10,26 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
-from engine.errors import Cancelled, DeadlineExceeded, EngineError, InternalError, Unavailable
-from engine.outbox import Chunk, Logprobs, Outbox, Responder
+from engine.batch import Batch, Encode, Prefill, Sequence
+from engine.errors import Cancelled, EngineError, InternalError, Unavailable
+from engine.outbox import Outbox, Responder
 from engine.recorder import Recorder
 from engine.request import FinishReason, Request
 from engine.runner import Floats, Runner
-from engine.sampler import Choice, TokenChooser, choose, describe
-from engine.scheduler import Batch, Prefill, Row, Scheduler, Sequence
+from engine.sampler import Choice, choose, describe
+from engine.scheduler import Scheduler
 from engine.slots import Copy, Move
-from engine.stops import TextStream
+from engine.stream import Intake, Stream
 from engine.tokens import TokenTable
 
 Clock = Callable[[], int]
 
 
-@dataclass(slots=True, eq=False)
-class Stream:
-    """A sequence with what the loop needs to answer it. Times are monotonic nanoseconds."""
-
-    sequence: Sequence
-    chooser: TokenChooser
-    responder: Responder
-    handle: str
-    logprobs: Logprobs = ()
-    sent_tokens: int = 0
-    sent_ns: int = 0
-    first_ns: int | None = None
-    last_ns: int | None = None
-    end: EngineError | None = None
-
-
 class Loop:
-    """Collaborators are passed in; `clock` gives monotonic nanoseconds, `vocab` is the logits' width."""
+    """Collaborators are passed in; `clock` gives monotonic nanoseconds, `vocab` is the logits' width.
+    `decoder_start`: see Intake.
+    """
 
     def __init__(
         self,
@@ -55,11 +41,12 @@ class Loop:
         recorder: Recorder,
         clock: Clock,
         heartbeat_ns: int = 500_000_000,
+        decoder_start: int | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._runner = runner
         self._table = table
-        self._vocab = vocab
+        self._intake = Intake(scheduler, table, vocab, decoder_start)
         self._outbox = outbox
         self._recorder = recorder
         self._clock = clock
@@ -74,17 +61,17 @@ class Loop:
 
         `handle` makes the name under which the other ensemble steps can cancel it.
         """
-        chooser = TokenChooser(request.sampling, request.prompt, self._scheduler.eos, self._vocab)
-        words = tuple(word.encode() for word in request.sampling.stop_words)
+        with self._work:
+            self._next_key += 1
+            key = self._next_key
+        stream = self._intake.open(key, request, responder, handle)
         with self._work:
             if self._stopping:
                 raise Unavailable("server", "stopping, accepts no more requests")
-            self._next_key += 1
-            key = self._next_key
-            sequence = Sequence(key, request, TextStream(self._table, words), list(request.prompt))
-            self._check_deadline(sequence)
-            self._scheduler.add(sequence)
-            stream = Stream(sequence, chooser, responder, handle(key), sent_ns=self._clock())
+            stream.sent_ns = self._clock()
+            if overdue := stream.overdue(stream.sent_ns):
+                raise overdue
+            self._scheduler.add(stream.sequence)
             self._streams[key] = stream
             self._work.notify()
         return key
@@ -125,8 +112,9 @@ class Loop:
         with self._work:
             batch = self._scheduler.schedule()
         if batch and self._run_moves(batch):
-            self._run_decode(batch.decode)
+            self._run_decode(batch)
             self._run_prefill(batch.prefill)
+            self._run_encode(batch.encode)
         self._send_heartbeats()
         self._record_gauges()
         return batch is not None
@@ -141,16 +129,8 @@ class Loop:
             streams = list(self._streams.values())
         now = self._clock()
         for stream in streams:
-            deadline = stream.sequence.request.deadline_ns
-            if stream.end:
-                self._end(stream, stream.end)
-            elif deadline is not None and now >= deadline:
-                self._end(stream, _overdue(stream.sequence))
-
-    def _check_deadline(self, sequence: Sequence) -> None:
-        deadline = sequence.request.deadline_ns
-        if deadline is not None and self._clock() >= deadline:
-            raise _overdue(sequence)
+            if end := stream.end or stream.overdue(now):
+                self._end(stream, end)
 
     def _run_moves(self, batch: Batch) -> bool:
         try:
@@ -163,24 +143,28 @@ class Loop:
 
     def _move(self, move: Move) -> None:
         if isinstance(move, Copy):
-            self._runner.copy(move.source, move.target, move.tokens)
+            self._runner.copy(move.source, move.target, move.tokens, start=move.start, cross=move.cross)
         else:
             self._runner.swap(move.a, move.b, move.tokens)
 
-    def _run_decode(self, rows: tuple[Row, ...]) -> None:
+    def _run_decode(self, batch: Batch) -> None:
+        rows, searches = batch.decode, batch.searches
         if not rows:
             return
-        sequences = [row.sequence for row in rows if row.sequence]
+        busy = [i for i, row in enumerate(rows) if row.lane and row.lane.sequence not in searches]
+        sequences = [row.sequence for row in rows if row.sequence and row.sequence not in searches]
         try:
             logits = self._runner.decode([r.token for r in rows], [r.position for r in rows])
-            busy = [i for i, row in enumerate(rows) if row.sequence]
+            theirs = [logits[[lane.slot.index for lane in search.lanes]] for search in searches]
             choices = self._choose(logits if len(busy) == len(rows) else logits[busy], sequences)
         except Exception as error:  # noqa: BLE001  a step can fail in any way
-            self._fail(sequences, error)
+            self._fail(batch.decoding, error)
             return
         with self._work:
             self._scheduler.commit_decode(rows)
         self._advance(sequences, choices)
+        for search, scores in zip(searches, theirs, strict=True):
+            self._run_search(search, scores)
 
     def _run_prefill(self, prefill: Prefill | None) -> None:
         if prefill is None:
@@ -190,24 +174,81 @@ class Loop:
             self._recorder.started(self._clock() - sequence.request.arrival_ns)
         try:
             logits = self._runner.prefill(prefill.slot.index, prefill.start, prefill.tokens)
-            choices = self._choose(logits, [sequence]) if prefill.last else []
+            single = prefill.last and sequence.rows == 1
+            choices = self._choose(logits, [sequence]) if single else []
         except Exception as error:  # noqa: BLE001  a step can fail in any way
             self._fail([sequence], error)
             return
         with self._work:
             self._scheduler.commit_prefill(prefill)
-        if prefill.last:
-            self._recorder.prompt(len(sequence.request.prompt), sequence.reused)
+        if not prefill.last:
+            return
+        self._recorder.prompt(len(sequence.request.prompt), sequence.reused)
+        if single:
             self._advance([sequence], choices)
+        else:
+            logits = logits.copy()  # the fork is a call of the runner
+            if self._fork(sequence):
+                self._run_search(sequence, logits)
 
-    def _choose(self, logits: Floats, sequences: list[Sequence]) -> list[Choice]:
-        return choose(logits, [self._streams[sequence.key].chooser for sequence in sequences])
+    def _run_encode(self, encode: Encode | None) -> None:
+        if encode is None:
+            return
+        sequence, source = encode.sequence, encode.sequence.request.prompt
+        self._recorder.started(self._clock() - sequence.request.arrival_ns)
+        try:
+            if not encode.held:
+                self._runner.encode(encode.slot.index, source)
+        except Exception as error:  # noqa: BLE001  a step can fail in any way
+            self._fail([sequence], error)
+            return
+        with self._work:
+            self._scheduler.commit_encode(encode)
+        self._recorder.prompt(len(source), sequence.reused)
+        self._fork(sequence)
 
-    def _advance(self, sequences: list[Sequence], choices: Iterable[Choice]) -> None:
+    def _fork(self, sequence: Sequence) -> bool:
+        """All rows of a search hold what the first one does; false when that failed."""
+        with self._work:
+            moves = self._scheduler.fork(sequence)
+        try:
+            for move in moves:
+                self._move(move)
+        except Exception as error:  # noqa: BLE001  a step can fail in any way
+            self._fail([sequence], error)
+            return False
+        return True
+
+    def _run_search(self, sequence: Sequence, logits: Floats) -> None:
+        """One step of a beam search, from the logits of its rows."""
+        stream = self._streams[sequence.key]
+        search = stream.search
+        assert search is not None
+        try:
+            branches = search.advance(logits)
+            if not search.done:
+                with self._work:
+                    moves = self._scheduler.branch(sequence, branches)
+                for move in moves:
+                    self._move(move)
+        except Exception as error:  # noqa: BLE001  a step can fail in any way
+            self._fail([sequence], error)
+            return
+        if search.done:
+            self._complete(stream, search.best.tokens if search.best else ())
+
+    def _choose(self, logits: Floats, sequences: list[Sequence]) -> list[Choice | None]:
+        streams = [self._streams[sequence.key] for sequence in sequences]
+        return choose(logits, [stream.chooser for stream in streams if stream.chooser])
+
+    def _advance(self, sequences: list[Sequence], choices: Iterable[Choice | None]) -> None:
         """Each sequence gets its token; those that are complete end, streams get a chunk."""
         now = self._clock()
         self._recorder.tokens(len(sequences))
         for sequence, choice in zip(sequences, choices, strict=True):
+            if choice is None:
+                self._fail([sequence], FloatingPointError("the model returned logits that are not finite"))
+                continue
             stream = self._streams[sequence.key]
             self._time_token(stream, now)
             if sequence.request.sampling.num_logprobs is not None:
@@ -216,7 +257,14 @@ class Loop:
             if finish:
                 self._finish(stream, finish, now)
             elif sequence.request.stream:
-                self._outbox.put(stream.responder, self._chunk(stream, now))
+                self._outbox.put(stream.responder, stream.chunk(now))
+
+    def _complete(self, stream: Stream, answer: tuple[int, ...]) -> None:
+        """The answer of a search, which comes all at once."""
+        now = self._clock()
+        self._recorder.tokens(len(answer))
+        self._time_token(stream, now)
+        self._finish(stream, self._scheduler.complete(stream.sequence, answer), now)
 
     def _time_token(self, stream: Stream, now: int) -> None:
         request = stream.sequence.request
@@ -227,16 +275,8 @@ class Loop:
             self._recorder.next_token(now - stream.last_ns, request.stream)
         stream.last_ns = now
 
-    def _chunk(self, stream: Stream, now: int, finish: FinishReason | None = None) -> Chunk:
-        sequence, request = stream.sequence, stream.sequence.request
-        span = sequence.text.take(final=finish is not None)
-        new = sequence.generated - stream.sent_tokens
-        logprobs, stream.logprobs = stream.logprobs, ()
-        stream.sent_tokens, stream.sent_ns = sequence.generated, now
-        return Chunk(stream.handle, span, len(request.prompt), new, finish, logprobs, request.returns)
-
     def _finish(self, stream: Stream, finish: FinishReason, now: int) -> None:
-        chunk = self._chunk(stream, now, finish)
+        chunk = stream.chunk(now, finish)
         self._remove(stream)
         request = stream.sequence.request
         self._recorder.finished(finish.value, now - request.arrival_ns, request.stream)
@@ -274,15 +314,10 @@ class Loop:
             quiet = now - stream.sent_ns >= self._heartbeat_ns
             if quiet and stream.sequence.request.stream:
                 # Without new tokens the chunk is empty, and joins with what comes before and after it.
-                self._outbox.put(stream.responder, self._chunk(stream, now))
+                self._outbox.put(stream.responder, stream.chunk(now))
 
     def _record_gauges(self) -> None:
         with self._work:
             waiting, total = len(self._scheduler.waiting), len(self._streams)
             usage = self._scheduler.slots.usage
         self._recorder.gauges(waiting, total - waiting, usage)
-
-
-def _overdue(sequence: Sequence) -> DeadlineExceeded:
-    limit = sequence.request.timeout_us
-    return DeadlineExceeded("timeout", f"{limit} us passed after {sequence.generated} tokens")

@@ -1,13 +1,13 @@
-"""Logits to tokens: penalties, temperature, top-k, top-p, min-p, seeds and log-probabilities, for all rows at
-once.
+"""Logits to tokens: temperature, top-k, top-p, min-p, seeds and log-probabilities, for all rows at once.
 
-The order of the steps is that of transformers' logits processors: penalties and biases, temperature, top-k,
-top-p, min-p. A row's token depends on its own logits and its own random numbers alone, so an answer does not
-depend on the batch it runs in. Log-probabilities are the model's own, before any of these steps.
+The order of the steps is that of transformers: the request's processors, temperature, top-k, top-p, min-p. A
+row's token depends on its own logits and its own random numbers alone, so an answer does not depend on the
+batch it runs in. Log-probabilities are the model's own, before any of these steps.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InvalidArgument
+from engine.processors import Processors
 from engine.request import Sampling
 from engine.tokens import TokenTable
 
@@ -41,33 +42,29 @@ class Choice:
 class TokenChooser:
     """The sampling state of one sequence. `choose` reads and edits the rows of logits in place.
 
-    Raises InvalidArgument for a token id, of the prompt or of a bias, that the model does not have.
+    `given` are the tokens that the decoder begins with; the answer ends at `longest` tokens in all.
     """
 
-    def __init__(self, sampling: Sampling, prompt: Sequence[int], eos: frozenset[int], vocab: int) -> None:
-        _check_ids("input_ids", prompt, vocab)
-        _check_ids("logit_bias", (token for token, _ in sampling.logit_bias), vocab)
+    def __init__(
+        self, sampling: Sampling, given: Sequence[int], longest: int, eos: frozenset[int], vocab: int
+    ) -> None:
         self.sampling = sampling
         self._random = None if sampling.greedy else np.random.default_rng(sampling.seed)
-        self._eos = np.array(sorted(token for token in eos if token < vocab), np.int64)
-        self._bias_ids = np.array([token for token, _ in sampling.logit_bias], np.int64)
-        self._bias = np.array([bias for _, bias in sampling.logit_bias], np.float32)
-        self._counts = np.zeros(vocab, np.float32) if self._additive else None
-        self._seen = np.zeros(vocab, bool) if sampling.repetition_penalty != 1 else None
+        self._processors = Processors(sampling, len(given), longest, eos, vocab)
+        self._quiet = sampling.greedy and sampling.num_logprobs is None and not self._processors.constant
+        self._quiet_from, self._quiet_until = self._processors.quiet_span
         self._generated = 0
-        if self._seen is not None:
-            self._seen[list(prompt)] = True
-
-    @property
-    def _additive(self) -> bool:
-        return bool(self.sampling.frequency_penalty or self.sampling.presence_penalty)
+        # The arg max needs no account of the tokens.
+        self._account: NDArray[np.int64] | None = None
+        self._given = len(given)
+        if not self._quiet or self._processors.quiet_span != (0, math.inf):
+            self._account = np.empty(longest, np.int64)
+            self._account[: len(given)] = given
 
     @property
     def plain(self) -> bool:
         """Greedy, with nothing to edit and nothing to report: the arg max is the answer."""
-        s = self.sampling
-        edits = self._counts is not None or self._seen is not None or len(self._bias)
-        return s.greedy and not edits and s.num_logprobs is None and self._generated >= s.min_tokens
+        return self._quiet and self._quiet_from <= self._generated < self._quiet_until
 
     def uniform(self) -> float:
         """The row's next random number in [0, 1)."""
@@ -76,45 +73,49 @@ class TokenChooser:
 
     def note(self, token: int) -> None:
         """The token was chosen."""
+        if self._account is not None:
+            self._account[self._given + self._generated] = token
         self._generated += 1
-        if self._counts is not None:
-            self._counts[token] += 1
-        if self._seen is not None:
-            self._seen[token] = True
 
     def edit(self, row: Floats) -> None:
-        """Penalties (repetition: Keskar et al. 2019; frequency, presence: OpenAI), biases, and no EOS too
-        soon.
-        """
-        s = self.sampling
-        if self._seen is not None:
-            penalised = row[self._seen]
-            scale = np.where(penalised > 0, 1 / s.repetition_penalty, s.repetition_penalty)
-            row[self._seen] = penalised * scale.astype(np.float32)
-        if self._counts is not None:
-            row -= s.frequency_penalty * self._counts + s.presence_penalty * (self._counts > 0)
-        if len(self._bias):
-            row[self._bias_ids] += self._bias
-        if self._generated < s.min_tokens:
-            row[self._eos] = -np.inf
+        """Whatever the request changes in its logits."""
+        assert self._account is not None
+        self._processors.apply(row, self._account[: self._given + self._generated])
 
 
-def _check_ids(field: str, ids: Iterable[int], vocab: int) -> None:
+def check_ids(sampling: Sampling, prompt: Sequence[int], vocab: int) -> None:
+    """Raises InvalidArgument for the first token id, of a request, that the model does not have."""
+    _check("input_ids", prompt, vocab)
+    _check("logit_bias", (token for token, _ in sampling.logit_bias), vocab)
+    _check("suppress_tokens", sampling.suppress_tokens, vocab)
+    for field in ("forced_bos_token_id", "forced_eos_token_id", "decoder_start_token_id"):
+        token = getattr(sampling, field)
+        _check(field, () if token is None else (token,), vocab)
+
+
+def _check(field: str, ids: Iterable[int], vocab: int) -> None:
     # An id that the model does not have would fail a step, and the others in it.
     wrong = next((token for token in ids if not 0 <= token < vocab), None)
     if wrong is not None:
         raise InvalidArgument(field, f"{wrong}, must be a token id in [0, {vocab - 1}]")
 
 
-def choose(logits: Floats, choosers: Sequence[TokenChooser]) -> list[Choice]:
+def choose(logits: Floats, choosers: Sequence[TokenChooser]) -> list[Choice | None]:
     """One token for each row of `logits` (rows, vocab), which is edited in place.
 
-    Raises FloatingPointError for a row that is not finite: no token of it would mean anything.
+    None for a row that is not finite: no token of it would mean anything, and the others' do.
     """
     tokens = logits.argmax(axis=1)
-    peaks = logits[np.arange(len(tokens)), tokens]
-    if not np.isfinite(peaks).all():
-        raise FloatingPointError("the model returned logits that are not finite")
+    finite = np.isfinite(logits[np.arange(len(tokens)), tokens])
+    if finite.all():
+        return [*_choose(logits, tokens, choosers)]
+    rows = np.flatnonzero(finite).tolist()
+    choices = iter(_choose(logits[rows], tokens[rows], [choosers[row] for row in rows]))
+    return [next(choices) if whole else None for whole in finite.tolist()]
+
+
+def _choose(logits: Floats, tokens: NDArray[np.int64], choosers: Sequence[TokenChooser]) -> list[Choice]:
+    """`tokens` are the arg max of the rows, and get what is chosen."""
     reports = {
         i: _normalised(logits[i]) for i, c in enumerate(choosers) if c.sampling.num_logprobs is not None
     }
@@ -122,7 +123,8 @@ def choose(logits: Floats, choosers: Sequence[TokenChooser]) -> list[Choice]:
     for i in edited:
         choosers[i].edit(logits[i])
         tokens[i] = logits[i].argmax()
-    drawn = [i for i in edited if not choosers[i].sampling.greedy]
+    # Where every token is forbidden there is nothing to draw: the first one is taken, as by transformers.
+    drawn = [i for i in edited if not choosers[i].sampling.greedy and logits[i, tokens[i]] > -np.inf]
     if drawn:
         tokens[drawn] = _draw(logits[drawn], [choosers[i] for i in drawn])
     for chooser, token in zip(choosers, tokens.tolist(), strict=True):

@@ -1,91 +1,34 @@
-"""What runs next: a bounded queue, prompts prefilled in chunks, and one decode batch over the slots.
+"""What runs next: a bounded queue, prompts prefilled in chunks or sources encoded, and one decode batch over
+the slots.
 
 Rules of this file: state in, decision out. `schedule()` returns a Batch; the loop runs it, reports with
-`commit_decode()`, `commit_prefill()` or `fail()`, and hands each sampled token to `append()`. No clock, no
-thread, no array.
+`commit_decode()`, `commit_prefill()`, `commit_encode()` or `fail()`, and hands each sampled token to
+`append()`. No clock, no thread, no array.
 
 Life of a sequence: waiting → prefilling (one at a time, first come first served; each step runs one chunk, so
-a long prompt does not stall the streams) → running (a row of every decode step) → removed. A prompt is placed
-only when its prefill starts: by then the prompts before it are in their slots and can lend a common prefix.
+a long prompt does not stall the streams; a source is encoded whole, in one step) → running (a row of every
+decode step) → removed. A prompt is placed only when its prefill starts: by then the prompts before it are in
+their slots and can lend a common prefix.
+
+A beam search is a sequence of several rows. It waits until so many slots are free, and nobody overtakes it.
+After the prefill all its rows hold the same (`fork`), and after each step they go on as the search says
+(`branch`); `complete()` hands over the answer that won.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from typing import Final
 
+from engine.batch import Batch, Encode, Lane, Prefill, Row, Sequence
 from engine.errors import InvalidArgument, Unavailable
 from engine.request import FinishReason, Request
-from engine.slots import SHORTEST_PREFILL, Copy, Move, Slot, SlotTable
-from engine.stops import TextStream
+from engine.slots import SHORTEST_PREFILL, Copy, Move, SlotTable
 
 # An idle row of a decode step costs about as much time as copying this many positions of a slot
 # (SmolLM2-135M on two Zen 4 cores: 1.5 ms against 12 us a position).
 IDLE_ROW_POSITIONS: Final = 128
-
-
-@dataclass(slots=True, eq=False)
-class Sequence:
-    """A request in the engine: `tokens` are the prompt's and the answer's."""
-
-    key: int
-    request: Request
-    text: TextStream
-    tokens: list[int]
-    slot: Slot | None = None
-    reused: int = 0
-
-    @property
-    def generated(self) -> int:
-        return len(self.tokens) - len(self.request.prompt)
-
-    def __repr__(self) -> str:
-        where = "waiting" if self.slot is None else f"slot {self.slot.index}"
-        return f"<Sequence {self.key} [{len(self.request.prompt)} + {self.generated} tokens | {where}]>"
-
-
-@dataclass(frozen=True, slots=True)
-class Prefill:
-    """A chunk of a prompt: `tokens` go to positions `start`… of the sequence's slot; `last` gives the first
-    logits.
-    """
-
-    sequence: Sequence
-    slot: Slot
-    start: int
-    tokens: tuple[int, ...]
-    last: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """Row `i` of a decode batch is slot `i`: `token` goes to `position`. An idle row has no sequence."""
-
-    token: int
-    position: int
-    sequence: Sequence | None
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """One engine step, in this order: the moves, the decode rows, the prefill chunk.
-
-    Decode comes first: an idle row writes where the chunk of the same slot is about to write.
-    """
-
-    moves: tuple[Move, ...]
-    decode: tuple[Row, ...]
-    prefill: Prefill | None
-
-    @property
-    def sequences(self) -> list[Sequence]:
-        return self.decoding + ([self.prefill.sequence] if self.prefill else [])
-
-    @property
-    def decoding(self) -> list[Sequence]:
-        return [row.sequence for row in self.decode if row.sequence]
 
 
 class Scheduler:
@@ -94,7 +37,8 @@ class Scheduler:
         self.eos = eos
         self.waiting: deque[Sequence] = deque()
         self.prefilling: Sequence | None = None
-        self.running: dict[int, Sequence] = {}
+        self.running: dict[int, Lane] = {}
+        self._searches: list[Sequence] = []
         self._max_queue = max_queue
         self._chunk = prefill_chunk
         self._idle_rows = 0
@@ -111,68 +55,109 @@ class Scheduler:
         yield from self.waiting
         if self.prefilling:
             yield self.prefilling
-        yield from self.running.values()
+        yield from dict.fromkeys(lane.sequence for lane in self.running.values())
 
-    def add(self, sequence: Sequence) -> None:
-        """Raises InvalidArgument for what the context cannot hold, Unavailable when the queue is full."""
-        capacity, prompt = self.slots.capacity, len(sequence.request.prompt)
+    def check(self, request: Request) -> None:
+        """Raises InvalidArgument for what the slots cannot hold."""
+        capacity, prompt, sampling = self.slots.capacity, len(request.prompt), request.sampling
         if not prompt:
             raise InvalidArgument("prompt", "0 tokens, must have at least 1")
-        if prompt >= capacity:
+        if self.slots.source_capacity:
+            if prompt > self.slots.source_capacity:
+                problem = f"{prompt} tokens, must be at most {self.slots.source_capacity} (max_source)"
+                raise InvalidArgument("prompt", problem)
+        elif prompt >= capacity:
             problem = (
                 f"{prompt} tokens, must be at most {capacity - 1} (context of {capacity}, one for the answer)"
             )
             raise InvalidArgument("prompt", problem)
-        if sequence.request.sampling.max_tokens > capacity:
-            asked = sequence.request.sampling.max_tokens
-            raise InvalidArgument("max_tokens", f"{asked}, must be at most {capacity} (the context)")
-        # Those that a free slot awaits do not count: a burst fills the slots and then the queue.
-        queued = len(self.waiting) - len(self.slots.free)
+        if sampling.max_tokens > capacity and not request.open_ended:
+            raise InvalidArgument(
+                "max_tokens", f"{sampling.max_tokens}, must be at most {capacity} (the context)"
+            )
+        if sampling.num_beams > len(self.slots.slots):
+            problem = f"{sampling.num_beams}, must be at most {len(self.slots.slots)} (the slots)"
+            raise InvalidArgument("num_beams", problem)
+
+    def add(self, sequence: Sequence) -> None:
+        """Raises what `check` raises, and Unavailable when the queue is full."""
+        self.check(sequence.request)
+        queued = self._queued()
         if queued >= self._max_queue:
             problem = f"{queued} requests waiting, limit {self._max_queue}; retry later"
             raise Unavailable("queue", problem)
         self.waiting.append(sequence)
 
     def remove(self, sequence: Sequence) -> None:
-        """The sequence is over, wherever it was: its slot is free, its tokens stay for a later prompt."""
-        if sequence.slot is None:
+        """The sequence is over, wherever it was: its slots are free, their tokens stay for a later prompt."""
+        if not sequence.lanes:
             self.waiting.remove(sequence)
             return
         if self.prefilling is sequence:
             self.prefilling = None
         else:
-            del self.running[sequence.slot.index]
-        self.slots.release(sequence.slot)
-        sequence.slot = None
+            for lane in sequence.lanes:
+                del self.running[lane.slot.index]
+            if sequence.rows > 1:
+                self._searches.remove(sequence)
+        for lane in sequence.lanes:
+            self.slots.release(lane.slot)
+        sequence.lanes = []
 
     def schedule(self) -> Batch | None:
         """The next step, or None when there is nothing to do."""
         moves = list(self._admit())
         moves += self._close_gap()
         decode = tuple(self._rows())
-        prefill = self._next_chunk()
-        return Batch(tuple(moves), decode, prefill) if prefill or decode else None
+        prefill = encode = None
+        if self.prefilling and self.slots.source_capacity:
+            encode = self._encode(self.prefilling)
+        elif self.prefilling:
+            prefill = self._next_chunk(self.prefilling)
+        if not (decode or self.prefilling):
+            return None
+        return Batch(tuple(moves), decode, tuple(self._searches), prefill, encode)
 
-    def commit_decode(self, rows: tuple[Row, ...]) -> None:
+    def commit_decode(self, rows: Iterable[Row]) -> None:
         """The decode step has run: each row's token is in its slot."""
         for row in rows:
-            if row.sequence:
-                assert row.sequence.slot
-                row.sequence.slot.tokens.append(row.token)
+            if row.lane:
+                row.lane.slot.tokens.append(row.token)
 
     def commit_prefill(self, prefill: Prefill) -> None:
         """The chunk has run; after the last one the sequence is a row of the decode steps."""
         prefill.slot.tokens.extend(prefill.tokens)
         if prefill.last:
-            self.running[prefill.slot.index] = prefill.sequence
-            self.prefilling = None
+            self._start(prefill.sequence)
 
-    def fail(self, sequences: list[Sequence], moves: tuple[Move, ...] = ()) -> None:
+    def commit_encode(self, encode: Encode) -> None:
+        """The source is in its slot: the decoder starts with the next step."""
+        encode.slot.source = encode.sequence.request.prompt
+        self._start(encode.sequence)
+
+    def fork(self, sequence: Sequence) -> list[Move]:
+        """All rows of a search go on from the first one."""
+        first, *others = [lane.slot for lane in sequence.lanes]
+        return [self.slots.follow(first, slot, cross=True) for slot in others]
+
+    def branch(self, sequence: Sequence, branches: tuple[tuple[int, int], ...]) -> list[Move]:
+        """Row i of a search goes on as row `parent` and then `token`: branches[i]. A parent keeps its row."""
+        lanes, moves = sequence.lanes, []
+        for lane, (parent, _) in zip(lanes, branches, strict=True):
+            if lanes[parent] is not lane:
+                assert branches[parent][0] == parent
+                moves.append(self.slots.follow(lanes[parent].slot, lane.slot))
+                lane.tokens = list(lanes[parent].tokens)
+        for lane, (_, token) in zip(lanes, branches, strict=True):
+            lane.tokens.append(token)
+        return [move for move in moves if move.start < move.tokens]
+
+    def fail(self, sequences: list[Sequence], moves: Iterable[Move] = ()) -> None:
         """A part of the step has not run: its sequences end, and what it touched is not trusted any more."""
         for sequence in sequences:
-            slot = sequence.slot
+            slots = [lane.slot for lane in sequence.lanes]
             self.remove(sequence)
-            if slot:
+            for slot in slots:
                 self.slots.forget(slot)
         for move in moves:
             self._forget_moved(move)
@@ -188,23 +173,51 @@ class Scheduler:
         full = len(sequence.tokens) >= self.slots.capacity
         return FinishReason.LENGTH if full or sequence.generated >= sampling.max_tokens else None
 
+    def complete(self, sequence: Sequence, answer: Iterable[int]) -> FinishReason:
+        """The answer that a search has found, which may be shorter than its rows are by now."""
+        finish = FinishReason.LENGTH
+        for token in answer:
+            finish = self.append(sequence, token) or finish
+        return finish
+
+    def _queued(self) -> int:
+        """Those that free slots await do not count: a burst fills the slots and then the queue."""
+        free, placed = len(self.slots.free), 0
+        for sequence in self.waiting:
+            free -= sequence.rows
+            if free < 0:
+                break
+            placed += 1
+        return len(self.waiting) - placed
+
     def _admit(self) -> tuple[Move, ...]:
         if self.prefilling or not self.waiting:
             return ()
-        placement = self.slots.place(self.waiting[0].request.prompt)
-        if placement is None:
+        sequence = self.waiting[0]
+        if sequence.rows > len(self.slots.free):
             return ()
         self.prefilling = self.waiting.popleft()
-        self.prefilling.slot = placement.slot
-        self.prefilling.reused = placement.reused
-        return placement.moves
+        place = self.slots.place_source if self.slots.source_capacity else self.slots.place
+        first = place(sequence.request.prompt)
+        assert first is not None
+        others = [self.slots.reserve() for _ in range(sequence.rows - 1)]
+        sequence.reused = first.reused
+        sequence.lanes = [Lane(sequence, first.slot, sequence.tokens)]
+        if others:
+            sequence.lanes = [Lane(sequence, p.slot, list(sequence.tokens)) for p in (first, *others)]
+        return tuple(move for placement in (first, *others) for move in placement.moves)
 
-    def _next_chunk(self) -> Prefill | None:
-        sequence = self.prefilling
-        if sequence is None:
-            return None
-        slot = sequence.slot
-        assert slot is not None
+    def _start(self, sequence: Sequence) -> None:
+        self.running |= {lane.slot.index: lane for lane in sequence.lanes}
+        if sequence.rows > 1:
+            self._searches.append(sequence)
+        self.prefilling = None
+
+    def _encode(self, sequence: Sequence) -> Encode:
+        return Encode(sequence, sequence.lanes[0].slot, held=sequence.reused > 0)
+
+    def _next_chunk(self, sequence: Sequence) -> Prefill:
+        slot = sequence.lanes[0].slot
         start, prompt = len(slot.tokens), sequence.request.prompt
         end = min(start + self._chunk, len(prompt))
         left = len(prompt) - end
@@ -214,11 +227,11 @@ class Scheduler:
 
     def _rows(self) -> Iterator[Row]:
         for index in range(max(self.running, default=-1) + 1):
-            slot, sequence = self.slots.slots[index], self.running.get(index)
+            slot, lane = self.slots.slots[index], self.running.get(index)
             position = len(slot.tokens)
             # An idle row writes one position behind its tokens; a sequence ends before it fills the last.
             assert position < self.slots.capacity
-            yield Row(sequence.tokens[position] if sequence else 0, position, sequence)
+            yield Row(lane.tokens[position] if lane else 0, position, lane)
 
     def _close_gap(self) -> list[Move]:
         """Move the last running row into the first gap, once idle rows have cost as much as the move does."""
@@ -228,7 +241,6 @@ class Scheduler:
             return []
         self._idle_rows += len(gaps)
         last = self.running[max(self.running)]
-        assert last.slot is not None
         gap = self.slots.slots[gaps[0]]
         if self._idle_rows * IDLE_ROW_POSITIONS < max(len(gap.tokens), len(last.slot.tokens)):
             return []

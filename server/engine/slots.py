@@ -2,7 +2,7 @@
 
 A slot is one row of the KV cache. A decode step runs rows 0..n-1 as one batch, so sequences live in the
 lowest slots; slots remember their tokens after a sequence ends, and a later prompt that begins alike reuses
-them.
+them. With an encoder it is sources that they remember: what the decoder has seen depends on all of a source.
 
 Rules of this file: it decides and accounts, the runner moves the bytes. The `Move`s that a decision returns
 must be carried out in order, before anything else is run.
@@ -22,11 +22,15 @@ SHORTEST_PREFILL: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """The first `tokens` positions of row `source` go to row `target`."""
+    """The positions `start` to `tokens` (excluded) of row `source` go to row `target`; `cross`: so does what
+    the row holds of an encoder's source.
+    """
 
     source: int
     target: int
     tokens: int
+    start: int = 0
+    cross: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +47,11 @@ Move = Copy | Swap
 
 @dataclass(slots=True)
 class Slot:
-    """`tokens` are those whose keys and values the row holds, in order."""
+    """`tokens` are those whose keys and values the row holds, in order; `source` is in its cross cache."""
 
     index: int
     tokens: list[int] = field(default_factory=list)
+    source: tuple[int, ...] = ()
     busy: bool = False
     last_used: int = 0
 
@@ -59,10 +64,11 @@ class Placement:
 
 
 class SlotTable:
-    """All slots, in order. `capacity` is the number of positions of a row."""
+    """All slots, in order. A row has `capacity` positions, and with an encoder those of a source."""
 
-    def __init__(self, count: int, capacity: int, min_reuse: int = 16) -> None:
+    def __init__(self, count: int, capacity: int, min_reuse: int = 16, source_capacity: int = 0) -> None:
         self.capacity = capacity
+        self.source_capacity = source_capacity
         self.slots = [Slot(index) for index in range(count)]
         self._min_reuse = min_reuse
         self._uses = 0
@@ -74,8 +80,8 @@ class SlotTable:
     @property
     def usage(self) -> float:
         """The share of all positions that hold tokens of running sequences."""
-        used = sum(len(slot.tokens) for slot in self.slots if slot.busy)
-        return used / (len(self.slots) * self.capacity)
+        used = sum(len(slot.tokens) + len(slot.source) for slot in self.slots if slot.busy)
+        return used / (len(self.slots) * (self.capacity + self.source_capacity))
 
     def place(self, prompt: Sequence[int]) -> Placement | None:
         """A slot for the prompt with the longest prefix that any slot holds, or None when all are busy.
@@ -88,12 +94,8 @@ class SlotTable:
             return None
         target = free[0]
         source, reused = self._longest_prefix(prompt)
-        moves: list[Move] = []
-        victim = self._least_recent(free, keep=source)
         kept = source is target and reused == len(target.tokens)
-        if victim is not target and target.tokens and not kept:
-            moves.append(Copy(target.index, victim.index, len(target.tokens)))
-            victim.tokens, victim.last_used = list(target.tokens), target.last_used
+        moves = [] if kept else self._vacate(target, free, keep=source)
         if source is not None and source is not target:
             moves.append(Copy(source.index, target.index, reused))
             if not source.busy and reused == len(source.tokens):
@@ -101,6 +103,35 @@ class SlotTable:
         target.tokens = list(prompt[:reused])
         self._take(target)
         return Placement(target, reused, tuple(moves))
+
+    def place_source(self, source: tuple[int, ...]) -> Placement | None:
+        """A slot for what an encoder reads, or None when all are busy; reused is all of it or nothing."""
+        free = self.free
+        if not free:
+            return None
+        target = free[0]
+        holder = target if target.source == source else self._holder(source)
+        moves = (Copy(holder.index, target.index, 0),) if holder and holder is not target else ()
+        target.tokens, target.source = [], source if holder else ()
+        self._take(target)
+        return Placement(target, len(source) if holder else 0, moves)
+
+    def reserve(self) -> Placement:
+        """One more slot, empty, for a request that runs in several; there must be one."""
+        free = self.free
+        target = free[0]
+        moves = () if self.source_capacity else tuple(self._vacate(target, free, keep=None))
+        target.tokens, target.source = [], ()
+        self._take(target)
+        return Placement(target, 0, moves)
+
+    def follow(self, source: Slot, target: Slot, cross: bool = False) -> Copy:
+        """Target goes on as source does: it gets the tokens that it has not in common with it."""
+        start = common_prefix(source.tokens, target.tokens)
+        target.tokens[start:] = source.tokens[start:]
+        if cross:
+            target.source = source.source
+        return Copy(source.index, target.index, len(source.tokens), start, cross)
 
     def release(self, slot: Slot) -> None:
         """The sequence is over; its tokens stay for the next prompt."""
@@ -111,14 +142,27 @@ class SlotTable:
     def forget(self, slot: Slot) -> None:
         """The row's content cannot be trusted any more."""
         slot.tokens.clear()
+        slot.source = ()
 
     def swap(self, a: Slot, b: Slot) -> Swap:
         """Exchange two slots' contents; the callers' sequences must follow."""
         move = Swap(a.index, b.index, max(len(a.tokens), len(b.tokens)))
         a.tokens, b.tokens = b.tokens, a.tokens
+        a.source, b.source = b.source, a.source
         a.busy, b.busy = b.busy, a.busy
         a.last_used, b.last_used = b.last_used, a.last_used
         return move
+
+    def _vacate(self, target: Slot, free: list[Slot], keep: Slot | None) -> list[Move]:
+        """What a free slot holds moves to the one that was unused for longest."""
+        victim = self._least_recent(free, keep)
+        if victim is target or not target.tokens:
+            return []
+        victim.tokens, victim.last_used = list(target.tokens), target.last_used
+        return [Copy(target.index, victim.index, len(target.tokens))]
+
+    def _holder(self, source: tuple[int, ...]) -> Slot | None:
+        return next((slot for slot in self.slots if slot.source == source), None)
 
     def _longest_prefix(self, prompt: Sequence[int]) -> tuple[Slot | None, int]:
         wanted = list(prompt[:-SHORTEST_PREFILL])

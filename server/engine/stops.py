@@ -26,23 +26,28 @@ class StopMatcher:
     def held(self) -> int:
         return max(self._states, default=0)
 
-    def push(self, data: bytes) -> int | None:
-        """Where, counted from the start of `data`, the first stop sequence begins (so it may be negative)."""
+    def push(self, data: bytes, match: bool = True) -> int | None:
+        """Where, counted from the start of `data`, the first stop sequence begins (so it may be negative).
+
+        Without `match` those that end in `data` do not count.
+        """
         if not self._words:
             return None
         for position, byte in enumerate(data, 1):
             for index, word in enumerate(self._words):
-                if self._advance(index, word, byte) == len(word):
+                if self._completes(index, word, byte) and match:
                     return position - len(word)
         return None
 
-    def _advance(self, index: int, word: bytes, byte: int) -> int:
+    def _completes(self, index: int, word: bytes, byte: int) -> bool:
         state, failure = self._states[index], self._failures[index]
         while state and word[state] != byte:
             state = failure[state - 1]
         state += word[state] == byte
-        self._states[index] = state
-        return state
+        complete = state == len(word)
+        # What comes next may still end one that overlaps with this one.
+        self._states[index] = failure[-1] if complete else state
+        return complete
 
 
 def _failure(word: bytes) -> list[int]:
@@ -92,13 +97,13 @@ class TextStream:
         self._cut: int | None = None
 
     def push(self, token: int, match: bool = True) -> bool:
-        """Add a token; true when it completes a stop sequence. Without `match` it is not looked at."""
+        """Add a token; true when it completes a stop sequence. Without `match` it may not, only begin one."""
         assert self._cut is None, "nothing follows a stop sequence"
         data = self._table[token]
         before = self._base + len(self._pending)
         self._tokens.append(token)
         self._pending += data
-        start = self._matcher.push(data) if match else None
+        start = self._matcher.push(data, match)
         if start is not None:
             self._cut = before + start
         return start is not None

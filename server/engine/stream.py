@@ -1,0 +1,99 @@
+"""Requests that the engine has accepted, with what decides their tokens and what their clients have seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from engine.batch import Sequence
+from engine.beams import BeamSearch
+from engine.errors import DeadlineExceeded, EngineError, InvalidArgument
+from engine.outbox import Chunk, Logprobs, Responder
+from engine.request import FinishReason, Request
+from engine.sampler import TokenChooser, check_ids
+from engine.scheduler import Scheduler
+from engine.stops import TextStream
+from engine.tokens import TokenTable
+
+
+@dataclass(slots=True, eq=False)
+class Stream:
+    """A sequence with what the loop needs to answer it: a chooser, or a search. Times are monotonic
+    nanoseconds.
+    """
+
+    sequence: Sequence
+    chooser: TokenChooser | None
+    search: BeamSearch | None
+    responder: Responder
+    handle: str
+    logprobs: Logprobs = ()
+    sent_tokens: int = 0
+    sent_ns: int = 0
+    first_ns: int | None = None
+    last_ns: int | None = None
+    end: EngineError | None = None
+
+    def chunk(self, now: int, finish: FinishReason | None = None) -> Chunk:
+        """What is new since the last one, which may be nothing."""
+        sequence, request = self.sequence, self.sequence.request
+        span = sequence.text.take(final=finish is not None)
+        new = sequence.generated - self.sent_tokens
+        logprobs, self.logprobs = self.logprobs, ()
+        self.sent_tokens, self.sent_ns = sequence.generated, now
+        return Chunk(self.handle, span, len(request.prompt), new, finish, logprobs, request.returns)
+
+    def overdue(self, now: int) -> DeadlineExceeded | None:
+        """The error when the request's own deadline has passed."""
+        request = self.sequence.request
+        if request.deadline_ns is None or now < request.deadline_ns:
+            return None
+        done = self.search.generated if self.search else self.sequence.generated
+        return DeadlineExceeded("timeout", f"{request.timeout_us} us passed after {done} tokens")
+
+
+class Intake:
+    """Makes streams of requests. `decoder_start` begins the answers of a model with an encoder, where the
+    request names no other.
+    """
+
+    def __init__(
+        self, scheduler: Scheduler, table: TokenTable, vocab: int, decoder_start: int | None
+    ) -> None:
+        self._scheduler = scheduler
+        self._table = table
+        self._vocab = vocab
+        self._decoder_start = decoder_start
+
+    def open(self, key: int, request: Request, responder: Responder, handle: Callable[[int], str]) -> Stream:
+        """Raises InvalidArgument for what the model cannot do."""
+        self._scheduler.check(request)
+        check_ids(request.sampling, request.prompt, self._vocab)
+        given = self._given(request)
+        words = tuple(word.encode() for word in request.sampling.stop_words)
+        sequence = Sequence(key, request, TextStream(self._table, words), list(given))
+        chooser, search = self._decider(request, given)
+        return Stream(sequence, chooser, search, responder, handle(key))
+
+    def _decider(
+        self, request: Request, given: tuple[int, ...]
+    ) -> tuple[TokenChooser | None, BeamSearch | None]:
+        sampling, eos = request.sampling, self._scheduler.eos
+        longest = min(len(given) + sampling.max_tokens, self._scheduler.slots.capacity)
+        if sampling.num_beams > 1:
+            return None, BeamSearch(sampling, given, longest, eos, self._vocab)
+        return TokenChooser(sampling, given, longest, eos, self._vocab), None
+
+    def _given(self, request: Request) -> tuple[int, ...]:
+        """The tokens that the decoder begins with."""
+        start = request.sampling.decoder_start_token_id
+        if not self._scheduler.slots.source_capacity:
+            if start is not None:
+                problem = f"{start}, must be left out: this model has no encoder"
+                raise InvalidArgument("decoder_start_token_id", problem)
+            return request.prompt
+        if start is None:
+            start = self._decoder_start
+        if start is None:
+            raise InvalidArgument("decoder_start_token_id", "left out, must be given: this model names none")
+        return (start,)
