@@ -1,0 +1,108 @@
+"""The graph of a decoder-only model; docs/tensorrt-graph.md is its contract."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx_ir as ir
+
+from build.architecture.parts import Architecture, Layer
+from build.dialects.encoding import Role
+from build.dialects.rotary import rotary_tables, rotations
+from build.dialects.scored import Scored
+from build.dialects.tensorrt.attention import Cache, Masks, SelfAttention, attend
+from build.dialects.tensorrt.blocks import IR_VERSION, OPSETS, Blocks
+from build.dialects.tensorrt.store import Store
+from build.dialects.writer import Writer, tensor
+
+
+def store_decoder(store: Store, architecture: Architecture, advance: Callable[[], None]) -> None:
+    """Everything the graph needs; `advance` is called after each layer."""
+    hidden = architecture.hidden_size
+    store.add_tensor(architecture.embedding, (architecture.vocab_size, hidden))
+    if architecture.positions:
+        store.add_tensor(architecture.positions.table, (architecture.positions.rows, hidden))
+    for number, frequencies in enumerate(rotations(architecture)):
+        for table, values in zip(
+            ("cosines", "sines"), rotary_tables(frequencies, architecture.max_positions), strict=True
+        ):
+            store.add_values(f"{table}_{number}", values)
+    for index, layer in enumerate(architecture.layers):
+        _store_layer(store, f"layer_{index}", layer)
+        advance()
+    store.add_norm(architecture.final_norm)
+    store.add_projection("head", architecture.head, Role.SENSITIVE)
+
+
+def _store_layer(store: Store, name: str, layer: Layer) -> None:
+    attention, ffn = layer.attention, layer.ffn
+    for norm in (*layer.norms(), attention.q_norm, attention.k_norm):
+        store.add_norm(norm)
+    store.add_projection(f"{name}_qkv", attention.qkv, Role.SENSITIVE)
+    store.add_projection(f"{name}_output", attention.output, Role.ROBUST)
+    store.add_projection(f"{name}_inner", ffn.inner, Role.ROBUST)
+    store.add_projection(f"{name}_outer", ffn.outer, Role.SENSITIVE)
+
+
+def build_decoder(architecture: Architecture, store: Store, capacity: int, scored: Scored) -> ir.Model:
+    """The graph over stored weights, for rows of `capacity` positions; variants of a model share them."""
+    return _DecoderBuilder(architecture, store, capacity, scored).build()
+
+
+class _DecoderBuilder:
+    def __init__(self, architecture: Architecture, store: Store, capacity: int, scored: Scored) -> None:
+        arch = self._arch = architecture
+        self._scored = scored
+        self._writer = Writer(OPSETS, IR_VERSION)
+        self._blocks = Blocks(self._writer, store)
+        self._ids = tensor("input_ids", ir.DataType.INT64, ["batch", "seq"])
+        self._positions = tensor("position_ids", ir.DataType.INT64, ["batch", "seq"])
+        self._masks = Masks(capacity)
+        self._cache = Cache(self._blocks, arch.kv_heads, capacity, arch.head_dim)
+        self._attention = SelfAttention(
+            self._blocks, arch.heads, arch.kv_heads, arch.head_dim, rotations(arch), self._positions
+        )
+
+    def build(self) -> ir.Model:
+        hidden = self._embedded()
+        for index, layer in enumerate(self._arch.layers):
+            hidden = self._layer(index, layer, hidden)
+        logits = self._blocks.logits(
+            self._blocks.norm(hidden, self._arch.final_norm, "final"), self._arch.head
+        )
+        logits.type = ir.TensorType(ir.DataType.FLOAT)
+        seq = 1 if self._scored is Scored.LAST else "seq"
+        logits.shape = ir.Shape(["batch", seq, self._arch.vocab_size])
+        inputs = [self._ids, *self._placed(), *self._masks.inputs, *self._cache.inputs]
+        return self._writer.model("decoder", inputs, [logits, *self._cache.outputs])
+
+    def _placed(self) -> list[ir.Value]:
+        used = self._arch.positions is not None or rotations(self._arch)
+        return [self._positions] if used else []
+
+    def _embedded(self) -> ir.Value:
+        arch, blocks = self._arch, self._blocks
+        rows = blocks.embed(self._ids, arch.embedding, arch.embedding_scale)
+        if arch.positions is None:
+            return rows
+        table, offset = blocks.tensor(arch.positions.table), arch.positions.offset
+        at = self._positions
+        if offset:
+            at = self._writer.op("Add", [at, self._writer.integers("offset", offset)], "position_rows")
+        return blocks.add(rows, self._writer.op("Gather", [table, at], "placed"), "embedded_placed")
+
+    def _layer(self, index: int, layer: Layer, hidden: ir.Value) -> ir.Value:
+        name, blocks, attention = f"layer_{index}", self._blocks, layer.attention
+        normed = blocks.norm(hidden, layer.input_norm, f"{name}_input")
+        query, key, value = self._attention.heads(name, attention, normed)
+        cached = self._cache.write(index, key, value)
+        mask = self._masks.of(attention.window)
+        attended = attend(blocks, query, cached, mask, attention.scale, f"{name}_attended")
+        change = self._attention.output(attended, attention)
+        if index == len(self._arch.layers) - 1 and self._scored is Scored.LAST:
+            change = blocks.last_position(change, f"{name}_change_last")
+            hidden = blocks.last_position(hidden, f"{name}_hidden_last")
+        hidden = blocks.add(hidden, blocks.maybe_norm(change, layer.output_norm), f"{name}_attention_sum")
+        normed = blocks.norm(hidden, layer.ffn_norm, f"{name}_ffn_input")
+        change = blocks.maybe_norm(blocks.feed_forward(name, layer.ffn, normed), layer.ffn_output_norm)
+        return blocks.add(hidden, change, f"{name}_sum")

@@ -1,0 +1,81 @@
+"""Steps through a graph of this dialect as the server does, whatever runs it: for verification."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from build.quantise import Floats, Ids
+
+Feeds = Mapping[str, NDArray[Any]]
+
+
+class Profile(IntEnum):
+    """The optimisation profiles of a plan, by their index."""
+
+    DECODE = 0
+    PREFILL = 1
+
+
+class Executor(Protocol):
+    """A graph and its caches, [rows, kv_heads, capacity, size], which it writes in place."""
+
+    @property
+    def inputs(self) -> frozenset[str]:
+        """Names of the graph's inputs."""
+
+    @property
+    def capacity(self) -> int: ...
+
+    def run(self, profile: Profile, feeds: Feeds, rows: slice, /) -> Floats:
+        """Logits [rows, 1 or seq, vocab] of a step of these rows; `feeds` has every input but the caches."""
+
+
+class Session:
+    """`rows` sequences of up to `capacity` positions; `lengths` holds how many each has."""
+
+    def __init__(self, executor: Executor, rows: int = 1) -> None:
+        self._executor = executor
+        self.capacity = executor.capacity
+        self.lengths = np.zeros(rows, np.int64)
+        self._masks = {name: _window(name) for name in executor.inputs if name.startswith("attention_mask")}
+
+    def prefill(self, row: int, ids: Ids) -> Floats:
+        """Logits [1 or seq, vocab] after appending the ids to one row."""
+        logits: Floats = self._run(Profile.PREFILL, slice(row, row + 1), ids[None, :])[0]
+        return logits
+
+    def decode(self, ids: Ids) -> Floats:
+        """Logits [n, vocab] after appending one id to each of the first n rows."""
+        logits: Floats = self._run(Profile.DECODE, slice(0, len(ids)), ids[:, None])[:, -1]
+        return logits
+
+    def reset(self) -> None:
+        self.lengths[:] = 0
+
+    def _run(self, profile: Profile, rows: slice, ids: Ids) -> Floats:
+        starts = self.lengths[rows]
+        positions = starts[:, None] + np.arange(ids.shape[1])
+        assert positions.max() < self.capacity
+        feeds = {"input_ids": ids, "position_ids": positions, "write_indices": starts}
+        feeds |= {name: causal_mask(positions, self.capacity, window) for name, window in self._masks.items()}
+        feeds = {name: value for name, value in feeds.items() if name in self._executor.inputs}
+        logits = self._executor.run(profile, feeds, rows)
+        self.lengths[rows] += ids.shape[1]
+        return logits
+
+
+def causal_mask(positions: Ids, capacity: int, window: int | None = None) -> NDArray[np.bool_]:
+    """[rows, 1, seq, capacity], true where a query at one of `positions` [rows, seq] may look."""
+    distance = positions[:, None, :, None] - np.arange(capacity)
+    seen: NDArray[np.bool_] = distance >= 0
+    return seen if window is None else seen & (distance < window)
+
+
+def _window(mask: str) -> int | None:
+    suffix = mask.removeprefix("attention_mask").lstrip("_")
+    return int(suffix) if suffix else None

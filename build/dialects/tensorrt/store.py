@@ -1,0 +1,109 @@
+"""The weights of a model as this dialect stores them, written once for every graph over them.
+
+Products are [columns, rows]: the second operand of MatMul, which TensorRT reads without turning it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from build.architecture.parts import Norm, Projection
+from build.checkpoint import Checkpoint
+from build.dialects.encoding import Role, bias, stacked
+from build.dialects.tensorrt.precision import compute_type, stored_kind
+from build.dialects.tensorrt.rounding import Kind, Rounded, block_size, round_blocks, round_rows
+from build.dialects.weight_file import WeightFile
+from build.errors import BuildError
+from build.quantise import Floats, Precision
+
+_LARGEST_FLOAT16 = 65504.0
+
+
+@dataclass(frozen=True)
+class StoredProjection:
+    """Dense where `scales` is None; `turned` where the weight is a table [rows, columns] that is shared."""
+
+    name: str
+    weight: ir.Value
+    scales: ir.Value | None
+    bias: ir.Value | None
+    block_size: int = 0
+    turned: bool = False
+
+
+@dataclass(frozen=True)
+class Store:
+    """What has been written; every tensor and every projection once, under the names of the checkpoint."""
+
+    checkpoint: Checkpoint
+    precision: Precision
+    compute: ir.DataType
+    file: WeightFile
+    tensors: dict[str, ir.Value] = field(default_factory=dict)
+    projections: dict[Projection, StoredProjection] = field(default_factory=dict)
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        return np.dtype(self.compute.numpy())
+
+    def add_tensor(self, name: str, shape: tuple[int, ...]) -> None:
+        """The checkpoint's tensor as it is."""
+        if name not in self.tensors:
+            self.add_values(name, self.checkpoint.weight(name, shape).read())
+
+    def add_values(self, name: str, values: Floats) -> None:
+        """Values that follow from the architecture, in the type computed in."""
+        self.tensors[name] = self.file.add(name, self._narrowed(name, values))
+
+    def add_norm(self, norm: Norm | None) -> None:
+        for name, shape in norm.tensors().items() if norm else ():
+            self.add_tensor(name, shape)
+
+    def add_projection(self, name: str, projection: Projection, role: Role) -> None:
+        """Rounded as the precision says; one that was added as a tensor and needs no rounding is shared."""
+        if projection in self.projections:
+            return
+        offsets = self._bias(name, projection)
+        rounded = self.rounded(projection, role)
+        if rounded is not None:
+            weight = self.file.add(f"{name}_weight", rounded.levels.T)
+            scales = self.file.add(f"{name}_scales", rounded.scales.T)
+            stored = StoredProjection(name, weight, scales, offsets, rounded.block_size)
+        elif projection.parts[0] in self.tensors:
+            assert len(projection.parts) == 1
+            stored = StoredProjection(name, self.tensors[projection.parts[0]], None, offsets, turned=True)
+        else:
+            dense = self._narrowed(name, stacked(self.checkpoint, projection)).T
+            stored = StoredProjection(name, self.file.add(f"{name}_weight", dense), None, offsets)
+        self.projections[projection] = stored
+
+    def rounded(self, projection: Projection, role: Role) -> Rounded | None:
+        """None where the precision keeps the product dense."""
+        size = block_size(projection.columns)
+        kind = stored_kind(self.precision, role, size)
+        if kind is None:
+            return None
+        matrix = stacked(self.checkpoint, projection)
+        if kind is not Kind.INT4:
+            return round_rows(matrix, kind, self.dtype)
+        assert size is not None
+        return round_blocks(matrix, size, self.dtype)
+
+    def _bias(self, name: str, projection: Projection) -> ir.Value | None:
+        offsets = bias(self.checkpoint, projection)
+        return None if offsets is None else self.file.add(f"{name}_bias", self._narrowed(name, offsets))
+
+    def _narrowed(self, name: str, values: Floats) -> NDArray[np.generic]:
+        largest = np.abs(values).max(initial=0)
+        if self.compute is ir.DataType.FLOAT16 and not largest <= _LARGEST_FLOAT16:
+            raise BuildError(f"{name}: {largest:.3g} is more than float16 holds: build with precision bf16")
+        return values.astype(self.dtype)
+
+
+def open_store(checkpoint: Checkpoint, precision: Precision, file: WeightFile) -> Store:
+    family = str(checkpoint.config.get("model_type"))
+    return Store(checkpoint, precision, compute_type(precision, family), file)
