@@ -27,6 +27,8 @@ SERVER = Path(__file__).resolve().parent
 LOG_LEVELS = ("error", "warning", "info", "verbose")
 # Drained before, Triton has nothing left to do but to look, once a second, whether it is done.
 KILL_AFTER_SECONDS = 3.0
+# Our steps put what they share beside Triton's regions, to be removed with them.
+REGION_PREFIX = "HALIMEDE_REGION_PREFIX"
 SIGNALLED = 128  # a shell adds the signal's number
 EXAMPLES = """\
 examples:
@@ -178,7 +180,7 @@ def serve(options: Options) -> int:
     with shared_memory.claim() as claim:
         server = Server(
             command(options, triton, backends, models, claim.prefix),
-            environment(os.environ, python, triton),
+            environment(os.environ, python, triton) | {REGION_PREFIX: claim.prefix},
             grace_seconds=KILL_AFTER_SECONDS,
             drain=lambda: control.drain(models, options.exit_timeout),
             inherited=[claim.lock],

@@ -159,3 +159,19 @@ def test_a_fault_is_reported() -> None:
     error = RuntimeError("x")
     Recorder(faults.append).fault(error)
     assert faults == [error]
+
+
+def test_gauges_of_several_instances_say_whose_they_are(triton: FakeTriton, recorder: Recorder) -> None:
+    args = ARGS | {"model_instance_name": "toy_engine_0_1"}
+    flusher = MetricsFlusher(triton, recorder, args, instances=2)
+    recorder.gauges(3, 2, 0.5)
+    recorder.prompt(10, 4)
+    flusher.flush(0.0)
+    for name, value in (
+        ("num_requests_waiting", 3),
+        ("num_requests_running", 2),
+        ("kv_cache_usage_perc", 0.5),
+    ):
+        assert len(triton[name].metrics) == 1
+        assert triton.metric(name, model_instance="toy_engine_0_1").calls[-1] == ("set", value)
+    assert triton.metric("prompt_tokens_total").total == 10

@@ -1,6 +1,9 @@
 """The recorder's tallies as Triton custom metrics, on Triton's own port.
 
-A metric lives only as long as its MetricFamily object, so both are kept.
+A metric lives only as long as its MetricFamily object, so both are kept. Metrics of equal labels are one to
+Triton, whichever process made them: counters and histograms of a model's instances add up, but gauges would
+overwrite each other. So where there are several instances a gauge says whose it is, in `model_instance`
+(`instance` is Prometheus's own name for the server).
 """
 
 from __future__ import annotations
@@ -92,16 +95,21 @@ def rejection_counter(pb_utils: Any, args: Mapping[str, str]) -> tuple[Any, Any]
 
 
 class MetricsFlusher:
-    def __init__(self, pb_utils: Any, recorder: Recorder, args: Mapping[str, str]) -> None:
+    """`instances` is how many the model has."""
+
+    def __init__(
+        self, pb_utils: Any, recorder: Recorder, args: Mapping[str, str], instances: int = 1
+    ) -> None:
         self._pb_utils = pb_utils
         self._recorder = recorder
         self._labels = {"model": args["model_name"], "version": args["model_version"]}
+        self._own = (("model_instance", args["model_instance_name"]),) if instances > 1 else ()
         self._families = self._make_families()
         self._metrics: dict[tuple[str, Labels], Any] = {}
         self._gauges: dict[str, float] = {}
         self._next = 0.0
         for name in (*GAUGES, *COUNTERS, *HISTOGRAMS):
-            for labels in _INITIAL.get(name, [()]):
+            for labels in _INITIAL.get(name, [self._own if name in GAUGES else ()]):
                 self._metric(name, labels)
 
     def flush(self, now: float) -> None:
@@ -113,7 +121,7 @@ class MetricsFlusher:
         for name, value in tally.gauges.items():
             if self._gauges.get(name) != value:
                 self._gauges[name] = value
-                self._metric(name, ()).set(value)
+                self._metric(name, self._own).set(value)
         for (name, labels), amount in tally.counters.items():
             self._metric(name, labels).increment(amount)
         for (name, labels), values in tally.observations.items():

@@ -4,11 +4,15 @@ in.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from engine.errors import EngineError, SettingsError
+
+# The launcher's name of it, in the environment of Triton.
+REGION_PREFIX: Final = "HALIMEDE_REGION_PREFIX"
 
 
 def artifact_folder(args: Mapping[str, str], suffix: str) -> Path:
@@ -20,6 +24,22 @@ def artifact_folder(args: Mapping[str, str], suffix: str) -> Path:
 def gpu_of(args: Mapping[str, str]) -> int | None:
     """The GPU that Triton gave the instance, None where its kind is not KIND_GPU."""
     return int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else None
+
+
+def instances_of(config: Mapping[str, Any]) -> int:
+    """How many instances the model has, one on each GPU of a group."""
+    groups = config.get("instance_group", [])
+    counts = (int(group["count"]) * max(len(group.get("gpus", [])), 1) for group in groups)
+    return max(sum(counts), 1)
+
+
+def load_board_of(args: Mapping[str, str], environ: Mapping[str, str]) -> Path:
+    """The file that the instances of a model share, among the shared-memory regions of their server.
+
+    The launcher names their prefix, and removes what has it when the server is gone.
+    """
+    prefix = environ.get(REGION_PREFIX) or f"halimede_{os.getppid()}_"
+    return Path("/dev/shm", f"{prefix}{args['model_name']}_{args['model_version']}.load")
 
 
 def parameters_of(config: Mapping[str, Any], known: Collection[str]) -> dict[str, str]:

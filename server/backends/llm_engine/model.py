@@ -7,6 +7,7 @@ engine batches, Triton does not.
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 import traceback
@@ -16,13 +17,21 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from engine.errors import Cancelled, EngineError
+from engine.load_board import LoadBoard
 from engine.metrics import MetricsFlusher
 from engine.orphan import exit_with_parent
 from engine.outbox import Chunk
 from engine.request import Request
 from engine.service import open_service
 from engine.settings import Settings, read_settings
-from engine.triton import artifact_folder, gpu_of, parameters_of, to_triton_error
+from engine.triton import (
+    artifact_folder,
+    gpu_of,
+    instances_of,
+    load_board_of,
+    parameters_of,
+    to_triton_error,
+)
 
 HOUSEKEEPING_SECONDS = 0.02
 
@@ -48,10 +57,14 @@ class TritonResponder:
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         exit_with_parent()
-        parameters = parameters_of(json.loads(args["model_config"]), Settings.__slots__)
-        settings = read_settings(parameters)
+        config = json.loads(args["model_config"])
+        settings = read_settings(parameters_of(config, Settings.__slots__))
         self._service = open_service(artifact_folder(args, "_engine"), settings, _log, gpu_of(args))
-        self._metrics = MetricsFlusher(pb_utils, self._service.recorder, args)
+        instances = instances_of(config)
+        self._metrics = MetricsFlusher(pb_utils, self._service.recorder, args, instances)
+        self._board = None
+        if instances > 1:
+            self._board = LoadBoard(load_board_of(args, os.environ), instances, self._load)
         self._direct: dict[int, TritonResponder] = {}
         self._stopping = threading.Event()
         self._housekeeper = threading.Thread(target=self._keep_house, name="engine-metrics", daemon=True)
@@ -66,11 +79,18 @@ class TritonPythonModel:
             except EngineError as error:
                 self._service.recorder.rejected(error.code.lower())
                 responder.fail(error)
+        if self._board:
+            self._board.wait_turn()
 
     def finalize(self) -> None:
         self._stopping.set()
         self._housekeeper.join()
         self._service.close()
+        if self._board:
+            self._board.close()
+
+    def _load(self) -> int:
+        return len(self._service.loop.keys())
 
     def _submit(self, request: Any, responder: TritonResponder) -> None:
         ids = pb_utils.get_input_tensor_by_name(request, "input_ids").as_numpy()
@@ -85,6 +105,8 @@ class TritonPythonModel:
         while not self._stopping.wait(HOUSEKEEPING_SECONDS):
             try:
                 self._cancel_direct()
+                if self._board:
+                    self._board.publish()
                 self._metrics.flush(time.monotonic())
             except Exception as error:  # noqa: BLE001 (one bad call must not end the metrics for good)
                 _log(error)
