@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -63,7 +63,7 @@ def build_engine(
         architecture = describe(checkpoint.config)
         _require_buildable(recipe, checkpoint, architecture)
         content = _fill(slot.staging, recipe, checkpoint, architecture, progress, verify_tokens)
-        _publish(slot, recipe.name, repository)
+        _publish(slot, configs(recipe.name, architecture.max_positions), repository)
     return Result(target, content)
 
 
@@ -139,9 +139,9 @@ def _write_graphs(
     ir.save(build_graph(architecture, store, Scored.ALL), folder / _ALL_POSITIONS)
 
 
-def _publish(slot: Slot, name: str, repository: Path) -> None:
+def _publish(slot: Slot, texts: Mapping[str, str], repository: Path) -> None:
     """Configs first: they are small, harmless alone, and an engine must not stand without them."""
-    for model, text in configs(name).items():
+    for model, text in texts.items():
         config = repository / model / "config.pbtxt"
         if not config.exists():
             write_new(config, text.encode())

@@ -141,6 +141,12 @@ def test_progress_ends_where_it_said_it_would(folder: Path, repository: Path) ->
     assert set(stages.promised) >= {"weights", "verify"}
 
 
+def test_no_sequence_is_longer_than_the_models_positions(folder: Path, repository: Path) -> None:
+    build(recipe(folder), repository)
+    config = (repository / "mini_engine" / "config.pbtxt").read_text()
+    assert 'key: "max_context" value { string_value: "256" }' in config
+
+
 def test_a_config_that_was_edited_is_kept(folder: Path, repository: Path) -> None:
     build(recipe(folder), repository)
     config = repository / "mini_engine" / "config.pbtxt"
