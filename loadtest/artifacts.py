@@ -21,8 +21,8 @@ MODEL = "smollm2"
 PRECISION = "int8"
 
 
-def engine_of(repository: Path) -> Path:
-    return repository / f"{MODEL}_engine" / "1"
+def engine_of(repository: Path, model: str = MODEL) -> Path:
+    return repository / f"{model}_engine" / "1"
 
 
 def manifest_of(repository: Path) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def manifest_of(repository: Path) -> dict[str, Any]:
 
 def built(cache: Path = CACHE) -> Path:
     """A repository with the engine as this source tree builds it; BenchError when the build fails."""
-    repository = cache / f"{PRECISION}-{_digest()}"
+    repository = cache / f"{PRECISION}-{builder_digest()}"
     if not (engine_of(repository) / "manifest.json").is_file():
         for stale in cache.glob(f"{PRECISION}-*"):
             shutil.rmtree(stale)
@@ -58,7 +58,7 @@ def _build(repository: Path) -> None:
         raise BenchError(f"the engine could not be built: python -m build {MODEL} says why above")
 
 
-def _digest() -> str:
+def builder_digest() -> str:
     """Of the builder and the versions it runs on."""
     state = hashlib.sha256((ROOT / "requirements.lock").read_bytes())
     for path in sorted((ROOT / "build").rglob("*")):

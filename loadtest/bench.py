@@ -20,7 +20,8 @@ from pathlib import Path
 from loadtest import artifacts, footprint, report
 from loadtest.artifacts import CACHE, MODEL, ROOT
 from loadtest.errors import BenchError
-from loadtest.machine import describe, is_busy
+from loadtest.machine import describe, warn_if_busy
+from loadtest.options import listed, names_of, numbers, positive
 from loadtest.plan import TITLES, Plan, quick
 from loadtest.program import Program
 from loadtest.progress import Bars, bars
@@ -71,36 +72,18 @@ def _parser() -> argparse.ArgumentParser:
     add, plan = parser.add_argument, Plan()
     add("--json", type=Path, metavar="FILE", help="write everything that was measured")
     add("--quick", action="store_true", help="a smoke test of under a minute")
-    add("--repeats", type=_positive, metavar="N", help=f"default: {plan.repeats}")
-    add("--streams", type=_numbers, metavar="N,…", help=f"default: {_list(plan.streams)}")
-    add("--rows", type=_rows, metavar="ROW,…", help=f"of {_list(TITLES)}; default: {_list(plan.rows)}")
+    add("--repeats", type=positive, metavar="N", help=f"default: {plan.repeats}")
+    add("--streams", type=numbers, metavar="N,…", help=f"default: {listed(plan.streams)}")
+    add(
+        "--rows",
+        type=names_of(TITLES),
+        metavar="ROW,…",
+        help=f"of {listed(TITLES)}; default: {listed(plan.rows)}",
+    )
     add("--url", help="of a running server for the row url; only loopback addresses are taken")
     add("--repository", type=Path, metavar="DIR", help="has the int8 engine; default: one is built")
     add("--profile", action="store_true", help="profile the engine in process instead")
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}, must be a whole number of at least 1")
-    return int(text)
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(sorted({_positive(part) for part in text.split(",")}))
-
-
-def _rows(text: str) -> tuple[str, ...]:
-    rows = tuple(dict.fromkeys(text.split(",")))
-    for row in rows:
-        if row not in TITLES:
-            raise argparse.ArgumentTypeError(f"{row}, must be one of {_list(TITLES)}")
-    return rows
-
-
-def _list(values: object) -> str:
-    assert hasattr(values, "__iter__")
-    return ",".join(map(str, values))
 
 
 def _plan(options: argparse.Namespace) -> Plan:
@@ -124,9 +107,7 @@ def _repository(options: argparse.Namespace) -> Path:
 
 def _bench(options: argparse.Namespace) -> int:
     plan, machine = _plan(options), describe()
-    if is_busy(machine):
-        busy = f"the load average is {machine['load_average']:.1f}: something else runs, figures will be off"
-        print(f"warning: {busy}", file=sys.stderr)
+    warn_if_busy(machine)
     repository = _repository(options)
     with bars() as shown:
         found = _measure(plan, repository, options.url, shown)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 import time
 from importlib import metadata
 from pathlib import Path
@@ -39,9 +40,12 @@ def describe() -> dict[str, Any]:
     }
 
 
-def is_busy(machine: dict[str, Any]) -> bool:
-    """Whether others took more than a quarter of a core in the minute before."""
-    return bool(machine["load_average"] > 0.25)
+def warn_if_busy(machine: dict[str, Any]) -> None:
+    """Says so when others took more than a quarter of a core in the minute before."""
+    load = machine["load_average"]
+    if load > 0.25:
+        what = f"the load average is {load:.1f}: something else runs, figures will be off"
+        print(f"warning: {what}", file=sys.stderr)
 
 
 def _version(package: str) -> str | None:

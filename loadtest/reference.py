@@ -1,10 +1,13 @@
 """transformers.generate in fp32 on the CPU: what the engine is compared with. A program of the benchmark.
 
-  {"prompts": [[ids…]…], "max_tokens": 64}: prompts of one length, as one batch, greedy
-    streams   one list a prompt of [time since the command, tokens]: all rows get a token at once
+  {"prompts": [[ids…]…], "max_tokens": 64, "num_beams": 4}: prompts of one length, as one batch; 1 beam, which
+  is greedy, unless it says more
+    streams   one list a prompt of [time since the command, tokens]: all rows get a token at once; with more
+              than one beam all tokens at the end
     ids       the answers
 
-The weights are those that the engine was built from: the package's GGUF, dequantised by transformers.
+The weights are those that the engine was built from: a folder's, or else the package's GGUF, dequantised by
+transformers.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
@@ -43,7 +46,14 @@ class Arrivals(BaseStreamer):  # type: ignore[misc]  # transformers carries no t
         return self._times[1:]
 
 
-def load(gguf: Path) -> Any:
+def load_folder(folder: Path) -> Any:
+    """The model of a folder that `save_pretrained` wrote."""
+    seq2seq = AutoConfig.from_pretrained(folder).is_encoder_decoder
+    family = AutoModelForSeq2SeqLM if seq2seq else AutoModelForCausalLM
+    return family.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def load_gguf(gguf: Path) -> Any:
     """The model. `from_pretrained` would do the same, but asks for accelerate."""
     config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -57,17 +67,31 @@ def load(gguf: Path) -> Any:
 
 def generate(model: Any, command: Answer) -> Answer:
     ids = torch.tensor(command["prompts"])
-    tokens = command["max_tokens"]
-    # Without an end-of-sequence id every answer has max_tokens tokens.
-    config = GenerationConfig(max_new_tokens=tokens, do_sample=False, eos_token_id=None, pad_token_id=0)
+    tokens, beams = command["max_tokens"], command.get("num_beams", 1)
     arrivals = Arrivals()
     began = time.monotonic()
-    model.generation_config = config
+    model.generation_config = _config(model, tokens, beams)
     with torch.inference_mode():
-        output = model.generate(ids, attention_mask=torch.ones_like(ids), streamer=arrivals)
-    assert output.shape[1] == ids.shape[1] + tokens, output.shape
-    stream = [(at - began, 1) for at in arrivals.times]
-    return {"streams": [stream] * len(ids), "ids": output[:, ids.shape[1] :].tolist()}
+        output = model.generate(
+            ids, attention_mask=torch.ones_like(ids), streamer=None if beams > 1 else arrivals
+        )
+    took = time.monotonic() - began
+    answers = output[:, 1 if model.config.is_encoder_decoder else ids.shape[1] :]
+    assert answers.shape == (len(ids), tokens), output.shape
+    stream = [(at - began, 1) for at in arrivals.times] or [(took, tokens)]
+    return {"streams": [stream] * len(ids), "ids": answers.tolist()}
+
+
+def _config(model: Any, tokens: int, beams: int) -> GenerationConfig:
+    """Without an end-of-sequence id every answer has that many tokens."""
+    return GenerationConfig(
+        max_new_tokens=tokens,
+        num_beams=beams,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
+        decoder_start_token_id=model.generation_config.decoder_start_token_id,
+    )
 
 
 def _gguf() -> Path:
@@ -75,10 +99,10 @@ def _gguf() -> Path:
     return next(Path(str(file.locate())) for file in files if file.suffix == ".gguf")
 
 
-def main(threads: int) -> None:
+def main(threads: int, folder: Path | None) -> None:
     torch.set_num_threads(threads)
-    serve(lambda: partial(generate, load(_gguf())))
+    serve(lambda: partial(generate, load_folder(folder) if folder else load_gguf(_gguf())))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None)

@@ -35,19 +35,28 @@ def to_json(plan: Plan, machine: Json, found: Measured) -> Json:
 
 
 def show(plan: Plan, machine: Json, found: Measured) -> None:
-    console = Console()
-    if not console.is_terminal:  # a file, which has no width of its own
-        console = Console(width=_WIDTH)
+    console = wide_console()
     console.print(_throughput(plan, found.samples))
-    console.print(_targets(plan, verdicts(found)))
-    console.print(
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['date']}, commit {machine['commit']}"
-        f"{' with changes' if machine['uncommitted_changes'] else ''}"
-    )
+    console.print(targets_table(verdicts(found), quick=plan.quick))
+    console.print(where(machine))
     if found.hits:
         console.print(
             f"[red]{found.hits:.0f} prompt tokens came from the prefix cache: the figures are too good"
         )
+
+
+def wide_console() -> Console:
+    console = Console()
+    # A file has no width of its own.
+    return console if console.is_terminal else Console(width=_WIDTH)
+
+
+def where(machine: Json) -> str:
+    """The machine, the day and the commit, in one line."""
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['date']}, commit {machine['commit']}"
+        f"{' with changes' if machine['uncommitted_changes'] else ''}"
+    )
 
 
 def _throughput(plan: Plan, samples: Sequence[Sample]) -> Table:
@@ -83,8 +92,8 @@ def _ms(seconds: Iterable[float]) -> float:
     return 1e3 * median(seconds)
 
 
-def _targets(plan: Plan, found: Sequence[Verdict]) -> Table:
-    title = "targets" + (", of a quick run: the figures mean nothing" if plan.quick else "")
+def targets_table(found: Sequence[Verdict], *, quick: bool) -> Table:
+    title = "targets" + (", of a quick run: the figures mean nothing" if quick else "")
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
     for column in ("", "value", "least to most", "target", ""):
         table.add_column(column)

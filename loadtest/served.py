@@ -43,21 +43,21 @@ class Served:
 
 
 @contextmanager
-def served(repository: Path, log: Path) -> Iterator[Served]:
+def served(repository: Path, log: Path, model: str = MODEL) -> Iterator[Served]:
     """The server, ready; stopped at the end. BenchError with the end of its log when it does not start."""
     ports = free_ports(3)
     began = time.monotonic()
-    process = _launch(repository, log, ports)
+    process = _launch(repository, log, ports, model)
     try:
         urls = [f"http://{HOST}:{ports[0]}", f"grpc://{HOST}:{ports[1]}", f"http://{HOST}:{ports[2]}/metrics"]
-        version = _wait_ready(process, urls[0], log)
+        version = _wait_ready(process, urls[0], log, model)
         yield Served(process.pid, time.monotonic() - began, version, *urls)
     finally:
         _stop(process)
 
 
-def _launch(repository: Path, log: Path, ports: list[int]) -> subprocess.Popen[bytes]:
-    command = [sys.executable, str(ROOT / "server" / "launch.py"), "--model", MODEL]
+def _launch(repository: Path, log: Path, ports: list[int], model: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, str(ROOT / "server" / "launch.py"), "--model", model]
     command += ["--model-repository", str(repository), "--host", HOST, "--exit-timeout", "5"]
     for service, port in zip(("http", "grpc", "metrics"), ports, strict=True):
         command += [f"--{service}-port", str(port)]
@@ -73,10 +73,10 @@ def _launch(repository: Path, log: Path, ports: list[int]) -> subprocess.Popen[b
         )
 
 
-def _wait_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> str:
+def _wait_ready(process: subprocess.Popen[bytes], url: str, log: Path, model: str) -> str:
     """The server's version, once it is ready."""
     deadline = time.monotonic() + READY_SECONDS
-    with Client(url, model=MODEL) as client:
+    with Client(url, model=model) as client:
         while process.poll() is None and time.monotonic() < deadline:
             try:
                 health = client.health()

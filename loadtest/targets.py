@@ -54,6 +54,22 @@ class Measured:
     hits: float
 
 
+def ratio(
+    name: str,
+    relation: str,
+    target: float,
+    above: Mapping[int, float],
+    below: Mapping[int, float],
+    note: str = "",
+) -> Verdict:
+    """Of two sets of repeats, by the number of the repeat; not measured where one is empty."""
+    if not above or not below:
+        return Verdict(name, relation, target, note=note)
+    pairs = [above[repeat] / below[repeat] for repeat in above.keys() & below.keys()]
+    value = median(above.values()) / median(below.values())
+    return Verdict(name, relation, target, value, min(pairs), max(pairs), note)
+
+
 def verdicts(found: Measured) -> list[Verdict]:
     return [
         *_throughput(found.samples),
@@ -70,11 +86,11 @@ def _throughput(samples: Sequence[Sample]) -> Iterator[Verdict]:
         return {s.repeat: s.tokens_per_s for s in samples if (s.row, s.streams) == (row, streams)}
 
     grpc_1, grpc_8 = rates("grpc", 1), rates("grpc", 8)
-    yield _ratio("tokens/s, 8 streams: Triton gRPC / in process", ">=", 0.90, grpc_8, rates("engine", 8))
+    yield ratio("tokens/s, 8 streams: Triton gRPC / in process", ">=", 0.90, grpc_8, rates("engine", 8))
     note = _gains(samples)
-    yield _ratio("tokens/s, Triton gRPC: 8 streams / 1", ">=", 2.5, grpc_8, grpc_1, note)
+    yield ratio("tokens/s, Triton gRPC: 8 streams / 1", ">=", 2.5, grpc_8, grpc_1, note)
     name = "tokens/s, 1 stream: Triton gRPC / transformers fp32"
-    yield _ratio(name, ">=", 5, grpc_1, rates("transformers", 1))
+    yield ratio(name, ">=", 5, grpc_1, rates("transformers", 1))
 
 
 def _gains(samples: Sequence[Sample]) -> str:
@@ -94,29 +110,13 @@ def _gains(samples: Sequence[Sample]) -> str:
     return f"while all decode: {', '.join(parts)}" if parts else ""
 
 
-def _ratio(
-    name: str,
-    relation: str,
-    target: float,
-    above: Mapping[int, float],
-    below: Mapping[int, float],
-    note: str = "",
-) -> Verdict:
-    """Of two sets of repeats."""
-    if not above or not below:
-        return Verdict(name, relation, target, note=note)
-    pairs = [above[repeat] / below[repeat] for repeat in above.keys() & below.keys()]
-    value = median(above.values()) / median(below.values())
-    return Verdict(name, relation, target, value, min(pairs), max(pairs), note)
-
-
 def _steps(steps: Sequence[Steps]) -> Iterator[Verdict]:
     for streams in sorted({step.streams for step in steps}):
         found = [step for step in steps if step.streams == streams]
         engine, model, bare = (
             median(getattr(step, name) for step in found) for name in ("engine_s", "model_s", "bare_s")
         )
-        yield _ratio(
+        yield ratio(
             f"decode step, batch {streams}: engine / bare loop",
             "<=",
             1.10,
@@ -130,7 +130,7 @@ def _prefix(footprint: Footprint) -> Verdict:
     cold = dict(enumerate(pair.cold_s for pair in footprint.prefix))
     cached = dict(enumerate(pair.cached_s for pair in footprint.prefix))
     note = f"{1e3 * median(cached.values()):.0f} ms against {1e3 * median(cold.values()):.0f}"
-    return _ratio("time to first token, 400 tokens shared: cached / cold", "<=", 0.25, cached, cold, note)
+    return ratio("time to first token, 400 tokens shared: cached / cold", "<=", 0.25, cached, cold, note)
 
 
 def _perplexity(quality: Mapping[str, Any]) -> Verdict:

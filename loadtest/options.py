@@ -1,0 +1,34 @@
+"""What the benchmarks' commands take as arguments."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}, must be a whole number of at least 1")
+    return int(text)
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    return tuple(sorted({positive(part) for part in text.split(",")}))
+
+
+def names_of(known: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
+    """A parser of some of these names, each once, with commas between."""
+    allowed = tuple(known)
+
+    def names(text: str) -> tuple[str, ...]:
+        found = tuple(dict.fromkeys(text.split(",")))
+        for name in found:
+            if name not in allowed:
+                raise argparse.ArgumentTypeError(f"{name}, must be one of {listed(allowed)}")
+        return found
+
+    return names
+
+
+def listed(values: Iterable[object]) -> str:
+    return ",".join(map(str, values))
