@@ -188,6 +188,11 @@ _GGUF_NAMES = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
+_GEMMA3_NAMES = {
+    "post_attention_layernorm": "post_attention_norm",
+    "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}
 
 
 def write_gguf(
@@ -197,25 +202,35 @@ def write_gguf(
     seed: int = 0,
     pre: str = "gpt-2",
     rope_factors: Sequence[float] = (),
+    raw: Mapping[str, tuple[Kind, NDArray[np.uint8]]] | None = None,
     **changes: Any,
 ) -> Path:
-    """What llama.cpp's converter makes of `config` and `tensors`: matrices are stored as `kind`."""
+    """What llama.cpp's converter makes of `config` and `tensors`: matrices are stored as `kind`.
+
+    Norms are stored as they multiply, Gemma's with the 1 that is added to its weights. `raw` holds the bytes
+    [rows, bytes of a row] of some tensors, and their type.
+    """
     settings = config(family, **changes)
-    writer = gguf.GGUFWriter(path, family)
+    writer = gguf.GGUFWriter(path, family.removesuffix("_text"))
     _write_settings(writer, settings)
     _write_vocabulary(writer, pre)
     if rope_factors:
         writer.add_tensor("rope_freqs.weight", np.array(rope_factors, np.float32))
+    given = raw or {}
+    for name, (given_kind, rows) in given.items():
+        writer.add_tensor(_gguf_name(family, name), rows, raw_dtype=given_kind)
     for name, values in tensors(settings, seed).items():
+        if name in given:
+            continue
         stored = values
         if family == "llama" and ".q_proj" in name:
             stored = _permuted(values, settings["num_attention_heads"])
         elif family == "llama" and ".k_proj" in name:
             stored = _permuted(values, settings["num_key_value_heads"])
         if values.ndim == 2 and kind is not Kind.F32:
-            writer.add_tensor(_gguf_name(name), quantize(stored, kind), raw_dtype=kind)
+            writer.add_tensor(_gguf_name(family, name), quantize(stored, kind), raw_dtype=kind)
         else:
-            writer.add_tensor(_gguf_name(name), stored)
+            writer.add_tensor(_gguf_name(family, name), stored)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -233,6 +248,8 @@ def _write_settings(writer: gguf.GGUFWriter, settings: Mapping[str, Any]) -> Non
     writer.add_key_length(settings["head_dim"])
     writer.add_layer_norm_rms_eps(settings["rms_norm_eps"])
     writer.add_rope_freq_base(settings["rope_theta"])
+    if settings["model_type"] == "gemma3_text":
+        writer.add_sliding_window(settings["sliding_window"])
 
 
 def _write_vocabulary(writer: gguf.GGUFWriter, pre: str) -> None:
@@ -254,12 +271,13 @@ def _permuted(values: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
     return values.reshape(heads, 2, rows, -1).swapaxes(1, 2).reshape(values.shape)
 
 
-def _gguf_name(name: str) -> str:
+def _gguf_name(family: str, name: str) -> str:
+    names = _GGUF_NAMES | (_GEMMA3_NAMES if family == "gemma3_text" else {})
     stem, _, leaf = name.rpartition(".")
-    if stem in _GGUF_NAMES:
-        return f"{_GGUF_NAMES[stem]}.{leaf}"
+    if stem in names:
+        return f"{names[stem]}.{leaf}"
     _, _, index, part = stem.split(".", 3)
-    return f"blk.{index}.{_GGUF_NAMES[part]}.{leaf}"
+    return f"blk.{index}.{names[part]}.{leaf}"
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -1,7 +1,8 @@
 """A GGUF file as a checkpoint: metadata becomes config.json, tensors take their Hugging Face names.
 
 llama.cpp permutes the rows of q and k in `llama` files (it rotates neighbouring pairs, transformers
-rotates halves); `_unpermuted` gives the row order back. Q4_0 and Q8_0 blocks stay available as they are.
+rotates halves): `_unpermuted` gives the row order back. It adds 1 to the norms of Gemma 3, which is taken
+off. Q4_0 and Q8_0 blocks stay available as they are; all other types are dequantised.
 """
 
 from __future__ import annotations
@@ -16,29 +17,17 @@ from gguf import GGMLQuantizationType, GGUFReader, ReaderTensor
 from gguf.quants import dequantize
 from numpy.typing import NDArray
 
+from build.architecture.view import shifted
 from build.checkpoint import Checkpoint, Origin, Weight
 from build.digest import sha256
 from build.errors import BadInput, Unsupported
 from build.quantise import Blocks, Floats
+from build.sources.gguf_layout import Layout, layout_of
 from build.sources.gguf_tokenizer import tokenizer_files
 
-_FAMILY = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
-_WHOLE = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-_LAYER = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "attn_q_norm": "self_attn.q_norm",
-    "attn_k_norm": "self_attn.k_norm",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
 _ROPE_FACTORS = "rope_freqs.weight"
 _BLOCK = 32
+_GEMMA3_27B_LAYERS = 62
 
 Metadata = Mapping[str, Any]
 
@@ -49,10 +38,11 @@ def open_gguf(path: Path, kind: str = "gguf", name: str | None = None) -> Checkp
         raise BadInput(f"{path}: no such file")
     reader = _read(path)
     metadata = {key: field.contents() for key, field in reader.fields.items()}
-    config = _config(metadata, reader.tensors)
+    layout = layout_of(str(metadata.get("general.architecture")))
+    config = _config(metadata, reader.tensors, layout)
     return Checkpoint(
         config=config,
-        weights=_weights(reader.tensors, config),
+        weights=_weights(reader.tensors, config, layout),
         tokenizer=tokenizer_files(metadata),
         generation={"eos_token_id": _eos_ids(metadata)},
         origin=Origin(
@@ -73,15 +63,12 @@ def _read(path: Path) -> GGUFReader:
         raise BadInput(f"{path.name}: {reason}: fetch it again") from error
 
 
-def _config(metadata: Metadata, tensors: list[ReaderTensor]) -> dict[str, Any]:
-    arch = str(metadata.get("general.architecture"))
-    if arch not in _FAMILY:
-        supported = ", ".join(_FAMILY)
-        raise Unsupported(f"GGUF architecture {arch!r} is not supported: {supported} are")
+def _config(metadata: Metadata, tensors: list[ReaderTensor], layout: Layout) -> dict[str, Any]:
+    arch = metadata["general.architecture"]
     names = {tensor.name for tensor in tensors}
     heads = _required(metadata, f"{arch}.attention.head_count")
-    return {
-        "model_type": _FAMILY[arch],
+    config = {
+        "model_type": layout.family,
         "vocab_size": len(_required(metadata, "tokenizer.ggml.tokens")),
         "hidden_size": _required(metadata, f"{arch}.embedding_length"),
         "intermediate_size": _required(metadata, f"{arch}.feed_forward_length"),
@@ -95,6 +82,22 @@ def _config(metadata: Metadata, tensors: list[ReaderTensor]) -> dict[str, Any]:
         "attention_bias": "blk.0.attn_q.bias" in names,
         "rope_theta": metadata.get(f"{arch}.rope.freq_base", 10000.0),
         "rope_scaling": _rope_scaling(arch, metadata, tensors),
+    }
+    return config | _gemma3(metadata, config) if arch == "gemma3" else config
+
+
+def _gemma3(metadata: Metadata, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What llama.cpp knows by heart, or by the number of layers."""
+    shared = config["hidden_size"] // config["num_attention_heads"]
+    is_27b = config["num_hidden_layers"] == _GEMMA3_27B_LAYERS
+    return {
+        "sliding_window": _required(metadata, "gemma3.attention.sliding_window"),
+        "sliding_window_pattern": metadata.get("gemma3.attention.sliding_window_pattern", 6),
+        "rope_theta": metadata.get("gemma3.rope.freq_base", 1e6),
+        "rope_local_base_freq": metadata.get("gemma3.rope.freq_base_swa", 1e4),
+        "query_pre_attn_scalar": shared if is_27b else config["head_dim"],
+        "final_logit_softcapping": metadata.get("gemma3.final_logit_softcapping"),
+        "hidden_activation": "gelu_pytorch_tanh",
     }
 
 
@@ -119,27 +122,20 @@ def _eos_ids(metadata: Metadata) -> list[int]:
     return sorted({int(metadata[key]) for key in keys if key in metadata})
 
 
-def _weights(tensors: list[ReaderTensor], config: Mapping[str, Any]) -> dict[str, Weight]:
+def _weights(tensors: list[ReaderTensor], config: Mapping[str, Any], layout: Layout) -> dict[str, Weight]:
     heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
     weights = {}
     for tensor in tensors:
         if tensor.name == _ROPE_FACTORS:
             continue
-        name, part = _hub_name(tensor.name), tensor.name.split(".")[-2]
+        name, part = layout.hub_name(tensor.name), tensor.name.split(".")[-2]
         order = None
-        if config["model_type"] == "llama" and part in heads:
+        if layout.interleaved and part in heads:
             order = _unpermuted(int(tensor.shape[-1]), heads[part])
-        weights[name] = _weight(tensor, order)
+        weight = _weight(tensor, order)
+        shifts = layout.norm_shift and name.endswith("norm.weight")
+        weights[name] = shifted(weight, -layout.norm_shift) if shifts else weight
     return weights
-
-
-def _hub_name(name: str) -> str:
-    *path, leaf = name.split(".")
-    if len(path) == 1 and path[0] in _WHOLE:
-        return f"{_WHOLE[path[0]]}.{leaf}"
-    if len(path) == 3 and path[0] == "blk" and path[2] in _LAYER:
-        return f"model.layers.{path[1]}.{_LAYER[path[2]]}.{leaf}"
-    raise Unsupported(f"GGUF tensor {name} has no place in a Llama-like model")
 
 
 def _unpermuted(rows: int, heads: Any) -> NDArray[np.intp]:

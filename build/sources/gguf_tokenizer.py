@@ -16,10 +16,12 @@ from build.checkpoint import TokenizerFiles
 from build.errors import BadInput, Unsupported
 
 Json = dict[str, Any]
+Metadata = Mapping[str, Any]
 _SPACE = "\u2581"
 
 
 class _TokenType(IntEnum):
+    NORMAL = 1
     UNKNOWN = 2
     CONTROL = 3
     USER_DEFINED = 4
@@ -69,7 +71,7 @@ _PRE: dict[str, Json] = {
 }
 
 
-def tokenizer_files(metadata: Mapping[str, Any]) -> TokenizerFiles:
+def tokenizer_files(metadata: Metadata) -> TokenizerFiles:
     """The tokenizer of a GGUF file in the form of the `tokenizers` library."""
     model = metadata.get("tokenizer.ggml.model")
     builders = {"gpt2": _byte_level_bpe, "llama": _sentencepiece_bpe}
@@ -84,18 +86,18 @@ def tokenizer_files(metadata: Mapping[str, Any]) -> TokenizerFiles:
     )
 
 
-def _required(metadata: Mapping[str, Any], key: str) -> Any:
+def _required(metadata: Metadata, key: str) -> Any:
     if f"tokenizer.ggml.{key}" not in metadata:
         raise BadInput(f"GGUF metadata: tokenizer.ggml.{key} is missing")
     return metadata[f"tokenizer.ggml.{key}"]
 
 
-def _named(metadata: Mapping[str, Any], role: str) -> str | None:
+def _named(metadata: Metadata, role: str) -> str | None:
     index = metadata.get(f"tokenizer.ggml.{role}_token_id")
     return None if index is None else str(_required(metadata, "tokens")[index])
 
 
-def _byte_level_bpe(metadata: Mapping[str, Any]) -> Json:
+def _byte_level_bpe(metadata: Metadata) -> Json:
     pre = str(metadata.get("tokenizer.ggml.pre", "default"))
     if pre not in _PRE:
         supported = ", ".join(_PRE)
@@ -111,7 +113,7 @@ def _byte_level_bpe(metadata: Mapping[str, Any]) -> Json:
     }
 
 
-def _sentencepiece_bpe(metadata: Mapping[str, Any]) -> Json:
+def _sentencepiece_bpe(metadata: Metadata) -> Json:
     """As transformers converts Llama 2: spaces become U+2581, unknown characters their bytes."""
     tokens = _required(metadata, "tokens")
     prefixed = metadata.get("tokenizer.ggml.add_space_prefix", True)
@@ -128,7 +130,7 @@ def _sentencepiece_bpe(metadata: Mapping[str, Any]) -> Json:
         "decoder": {"type": "Sequence", "decoders": [*decoders, strip] if prefixed else decoders},
         "model": _bpe(
             tokens,
-            derived_merges(tokens, _required(metadata, "scores")),
+            derived_merges(tokens, _normal_scores(metadata)),
             unk_token=unknown,
             fuse_unk=True,
             byte_fallback=True,
@@ -136,12 +138,21 @@ def _sentencepiece_bpe(metadata: Mapping[str, Any]) -> Json:
     }
 
 
-def derived_merges(tokens: Sequence[str], scores: Sequence[float]) -> list[tuple[str, str]]:
-    """Every split of a piece into two pieces, best score of the whole first; longer left parts first."""
-    ids = {token: index for index, token in enumerate(tokens)}
+def _normal_scores(metadata: Metadata) -> list[float | None]:
+    """None for pieces that are no text: a merge must never make a control token out of what a user wrote."""
+    pairs = zip(_required(metadata, "scores"), _required(metadata, "token_type"), strict=True)
+    return [score if kind == _TokenType.NORMAL else None for score, kind in pairs]
+
+
+def derived_merges(tokens: Sequence[str], scores: Sequence[float | None]) -> list[tuple[str, str]]:
+    """Every split of a piece into two pieces, best score of the whole first; longer left parts first.
+
+    A piece without a score is neither made nor merged.
+    """
+    ids = {token: index for index, token in enumerate(tokens) if scores[index] is not None}
     ranked = []
     for token, score in zip(tokens, scores, strict=True):
-        for cut in range(1, len(token)):
+        for cut in range(1, len(token)) if score is not None else ():
             left, right = token[:cut], token[cut:]
             if left in ids and right in ids:
                 ranked.append((score, len(left), -ids[left], left, right))
@@ -165,7 +176,7 @@ def _bpe(tokens: Sequence[str], merges: Sequence[Sequence[str]], **changes: Any)
     }
 
 
-def _frame(metadata: Mapping[str, Any], adds_bos: bool) -> Json:
+def _frame(metadata: Metadata, adds_bos: bool) -> Json:
     """What both kinds share; `adds_bos` holds where the file does not say."""
     return {
         "version": "1.0",
@@ -176,7 +187,7 @@ def _frame(metadata: Mapping[str, Any], adds_bos: bool) -> Json:
     }
 
 
-def _added_tokens(metadata: Mapping[str, Any]) -> list[Json]:
+def _added_tokens(metadata: Metadata) -> list[Json]:
     types = _required(metadata, "token_type")
     return [
         {
@@ -193,7 +204,7 @@ def _added_tokens(metadata: Mapping[str, Any]) -> list[Json]:
     ]
 
 
-def _post_processor(metadata: Mapping[str, Any], adds_bos: bool) -> Json | None:
+def _post_processor(metadata: Metadata, adds_bos: bool) -> Json | None:
     bos = _named(metadata, "bos")
     if bos is None or not metadata.get("tokenizer.ggml.add_bos_token", adds_bos):
         return None
