@@ -30,12 +30,13 @@ class Weight:
 
 @dataclass(frozen=True)
 class TokenizerFiles:
-    """`json` is a tokenizer.json of the `tokenizers` library, byte for byte as it will be served."""
+    """`json` is a tokenizer.json of the `tokenizers` library; `target` is that of answers where it differs."""
 
     json: bytes
     chat_template: str | None
     bos_token: str | None
     eos_token: str | None
+    target: bytes | None = None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import pydoc_data.topics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -44,13 +44,23 @@ class Quality:
 
 def windows(tokenizer_json: bytes, max_positions: int, tokens: int) -> Ids:
     """Ids [windows, positions] spread evenly over Python's own documentation: about `tokens` of them."""
-    tokenizer = load_tokenizer(tokenizer_json)
     length = min(_WINDOW, max_positions, tokens)
-    passages = _passages(max(1, tokens // length), _CHARACTERS * length)
-    encoded = [tokenizer.encode(passage, add_special_tokens=False).ids for passage in passages]
+    return passage_ids(tokenizer_json, max(1, tokens // length), length, specials=False)
+
+
+def passage_ids(tokenizer_json: bytes, count: int, length: int, specials: bool) -> Ids:
+    """Ids [passages, length] of so many passages of English, or as many as there are.
+
+    With `specials` each is cut so that the special tokens around it fit in.
+    """
+    tokenizer = load_tokenizer(tokenizer_json)
+    tokenizer.enable_truncation(length)
+    tokenizer.no_padding()
+    passages = _passages(count, _CHARACTERS * length)
+    encoded = [tokenizer.encode(passage, add_special_tokens=specials).ids for passage in passages]
     if min(map(len, encoded)) < length:
         raise BuildError(f"verify: {_CHARACTERS} characters a token do not fill {length} tokens")
-    return np.array([ids[:length] for ids in encoded], np.int64)
+    return np.array(encoded, np.int64)
 
 
 def _passages(count: int, characters: int) -> list[str]:
@@ -75,17 +85,55 @@ def measure(
     head = reference.head_weight(checkpoint, architecture)
     session = Session(graph, architecture, capacity=ids.shape[1])
     scores = [
-        _compare(hidden[index] @ head.T, logits, ids[index])
+        compare(hidden[index] @ head.T, logits, ids[index, 1:])
         for index, logits in enumerate(_engine_logits(session, ids, advance))
     ]
-    losses = np.mean([(score.reference_loss, score.loss) for score in scores], axis=0)
+    return joint(scores)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Of so many `tokens`: mean losses, the share of equal argmax, the largest difference of a logit."""
+
+    tokens: int
+    reference_loss: float
+    loss: float
+    agreement: float
+    error: float
+
+
+def compare(expected: Floats, actual: Floats, following: Ids) -> Score:
+    """Logits [tokens, vocab] of the reference and of the engine; `following` may lack the last."""
+    agreement = np.mean(expected.argmax(axis=-1) == actual.argmax(axis=-1))
+    return Score(
+        tokens=len(expected),
+        reference_loss=_loss(expected, following),
+        loss=_loss(actual, following),
+        agreement=float(agreement),
+        error=float(np.abs(expected - actual).max()),
+    )
+
+
+def joint(scores: Sequence[Score]) -> Quality:
+    """That of all tokens together."""
+    weights = [score.tokens for score in scores]
+    means = np.average([(s.reference_loss, s.loss, s.agreement) for s in scores], axis=0, weights=weights)
     return Quality(
-        tokens=ids.size,
-        reference_perplexity=math.exp(losses[0]),
-        perplexity=math.exp(losses[1]),
-        greedy_agreement=float(np.mean([score.agreement for score in scores])),
+        tokens=sum(weights),
+        reference_perplexity=math.exp(means[0]),
+        perplexity=math.exp(means[1]),
+        greedy_agreement=float(means[2]),
         max_logit_error=max(score.error for score in scores),
     )
+
+
+def _loss(logits: Floats, following: Ids) -> float:
+    """Mean negative log-likelihood of the tokens that follow."""
+    logits = logits[: len(following)]
+    top = logits.max(axis=-1, keepdims=True)
+    log_sums = np.log(np.exp(logits - top).sum(axis=-1, dtype=np.float64)) + top[:, 0]
+    chosen = logits[np.arange(len(logits)), following]
+    return float(np.mean(log_sums - chosen))
 
 
 def require(quality: Quality, limits: Limits) -> None:
@@ -118,35 +166,8 @@ def require_same_graph(every: Path, serving: Path, architecture: Architecture, i
         raise BuildError(f"verify: {serving.name} strays by {error:.3g} when it decodes over a past")
 
 
-@dataclass(frozen=True)
-class _Score:
-    reference_loss: float
-    loss: float
-    agreement: float
-    error: float
-
-
 def _engine_logits(session: Session, ids: Ids, advance: Callable[[], None]) -> Iterator[Floats]:
     for window in ids:
         session.reset()
         yield session.prefill(0, window)
         advance()
-
-
-def _compare(expected: Floats, actual: Floats, ids: Ids) -> _Score:
-    agreement = np.mean(expected.argmax(axis=-1) == actual.argmax(axis=-1))
-    return _Score(
-        reference_loss=_loss(expected, ids),
-        loss=_loss(actual, ids),
-        agreement=float(agreement),
-        error=float(np.abs(expected - actual).max()),
-    )
-
-
-def _loss(logits: Floats, ids: Ids) -> float:
-    """Mean negative log-likelihood of each id after the first."""
-    logits = logits[:-1]
-    top = logits.max(axis=-1, keepdims=True)
-    log_sums = np.log(np.exp(logits - top).sum(axis=-1, dtype=np.float64)) + top[:, 0]
-    chosen = logits[np.arange(len(logits)), ids[1:]]
-    return float(np.mean(log_sums - chosen))
