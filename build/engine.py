@@ -15,9 +15,10 @@ from build import verify
 from build.architecture import describe, view
 from build.architecture.parts import Architecture
 from build.checkpoint import Checkpoint
+from build.dialects.contents import store_decoder
 from build.dialects.encoding import require_blocks
 from build.dialects.onnxruntime.graph import build_graph, require_runnable
-from build.dialects.onnxruntime.store import Store, store_decoder
+from build.dialects.onnxruntime.store import Store
 from build.dialects.scored import Scored
 from build.dialects.weight_file import WeightFile
 from build.errors import BadInput, BuildError

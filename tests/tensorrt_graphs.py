@@ -13,9 +13,10 @@ import onnx_ir as ir
 
 from build.architecture.parts import Architecture, Projection
 from build.checkpoint import Checkpoint, Weight
+from build.dialects.contents import store_decoder
 from build.dialects.encoding import Role, stacked
 from build.dialects.scored import Scored
-from build.dialects.tensorrt.decoder import build_decoder, store_decoder
+from build.dialects.tensorrt.decoder import build_decoder
 from build.dialects.tensorrt.executor_cpu import CpuExecutor
 from build.dialects.tensorrt.session import Session
 from build.dialects.tensorrt.store import Store, open_store

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from build.architecture.parts import Architecture, Layer, Norm, Projection
+from build.architecture.parts import Norm, Projection
 from build.checkpoint import Checkpoint
 from build.dialects.encoding import Role, bias, encode
-from build.dialects.rotary import rotary_tables, rotations
 from build.dialects.weight_file import WeightFile
 from build.quantise import Blocks, Precision
 
@@ -51,6 +49,9 @@ class Store:
     @property
     def ir_dtype(self) -> ir.DataType:
         return ir.DataType.from_numpy(np.dtype(self.dtype))
+
+    def has(self, name: str) -> bool:
+        return name in self.tensors
 
     def add_tensor(self, name: str, shape: tuple[int, ...]) -> None:
         """The checkpoint's tensor as it is."""
@@ -102,30 +103,3 @@ class Store:
     def _bias(self, name: str, projection: Projection) -> ir.Value | None:
         offsets = bias(self.checkpoint, projection)
         return None if offsets is None else self.file.add(f"{name}_bias", offsets.astype(self.dtype))
-
-
-def store_decoder(store: Store, architecture: Architecture, advance: Callable[[], None]) -> None:
-    """Everything the decoder's graph needs; `advance` is called after each layer."""
-    hidden = architecture.hidden_size
-    store.add_tensor(architecture.embedding, (architecture.vocab_size, hidden))
-    if architecture.positions:
-        store.add_tensor(architecture.positions.table, (architecture.positions.rows, hidden))
-    for index, layer in enumerate(architecture.layers):
-        _store_layer(store, f"layer_{index}", layer)
-        advance()
-    for number, frequencies in enumerate(rotations(architecture)):
-        cosines, sines = rotary_tables(frequencies, architecture.max_positions)
-        store.add_values(f"cosines_{number}", cosines)
-        store.add_values(f"sines_{number}", sines)
-    store.add_norm(architecture.final_norm)
-    store.add_projection("head", architecture.head, Role.SENSITIVE)
-
-
-def _store_layer(store: Store, name: str, layer: Layer) -> None:
-    attention, ffn = layer.attention, layer.ffn
-    for norm in (*layer.norms(), attention.q_norm, attention.k_norm):
-        store.add_norm(norm)
-    store.add_projection(f"{name}_qkv", attention.qkv, Role.SENSITIVE)
-    store.add_projection(f"{name}_output", attention.output, Role.ROBUST)
-    store.add_projection(f"{name}_{'gate_up' if ffn.gated else 'up'}", ffn.inner, Role.ROBUST)
-    store.add_projection(f"{name}_down", ffn.outer, Role.SENSITIVE)

@@ -2,46 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import onnx_ir as ir
 
 from build.architecture.parts import Architecture, Layer
-from build.dialects.encoding import Role
-from build.dialects.rotary import rotary_tables, rotations
+from build.dialects.rotary import rotations
 from build.dialects.scored import Scored
 from build.dialects.tensorrt.attention import Cache, Masks, SelfAttention, attend
 from build.dialects.tensorrt.blocks import IR_VERSION, OPSETS, Blocks
 from build.dialects.tensorrt.store import Store
 from build.dialects.writer import Writer, tensor
-
-
-def store_decoder(store: Store, architecture: Architecture, advance: Callable[[], None]) -> None:
-    """Everything the graph needs; `advance` is called after each layer."""
-    hidden = architecture.hidden_size
-    store.add_tensor(architecture.embedding, (architecture.vocab_size, hidden))
-    if architecture.positions:
-        store.add_tensor(architecture.positions.table, (architecture.positions.rows, hidden))
-    for number, frequencies in enumerate(rotations(architecture)):
-        for table, values in zip(
-            ("cosines", "sines"), rotary_tables(frequencies, architecture.max_positions), strict=True
-        ):
-            store.add_values(f"{table}_{number}", values)
-    for index, layer in enumerate(architecture.layers):
-        _store_layer(store, f"layer_{index}", layer)
-        advance()
-    store.add_norm(architecture.final_norm)
-    store.add_projection("head", architecture.head, Role.SENSITIVE)
-
-
-def _store_layer(store: Store, name: str, layer: Layer) -> None:
-    attention, ffn = layer.attention, layer.ffn
-    for norm in (*layer.norms(), attention.q_norm, attention.k_norm):
-        store.add_norm(norm)
-    store.add_projection(f"{name}_qkv", attention.qkv, Role.SENSITIVE)
-    store.add_projection(f"{name}_output", attention.output, Role.ROBUST)
-    store.add_projection(f"{name}_inner", ffn.inner, Role.ROBUST)
-    store.add_projection(f"{name}_outer", ffn.outer, Role.SENSITIVE)
 
 
 def build_decoder(architecture: Architecture, store: Store, capacity: int, scored: Scored) -> ir.Model:

@@ -50,6 +50,9 @@ class Store:
     def dtype(self) -> np.dtype[np.generic]:
         return np.dtype(self.compute.numpy())
 
+    def has(self, name: str) -> bool:
+        return name in self.tensors
+
     def add_tensor(self, name: str, shape: tuple[int, ...]) -> None:
         """The checkpoint's tensor as it is."""
         if name not in self.tensors:

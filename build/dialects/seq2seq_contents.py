@@ -9,8 +9,8 @@ import numpy as np
 from build.architecture.parts import Attention, FeedForward, Positions
 from build.architecture.positions import distance_buckets, sinusoids
 from build.architecture.seq2seq import AnyLayer, CrossAttention, EncoderDecoder, EncoderLayer, Stack
+from build.dialects.contents import Store
 from build.dialects.encoding import Role
-from build.dialects.onnxruntime.store import Store
 
 
 def store_encoder_decoder(store: Store, model: EncoderDecoder, advance: Callable[[], None]) -> None:
@@ -49,7 +49,7 @@ def _store_positions(store: Store, stack: Stack[AnyLayer]) -> None:
     table = position_table(stack)
     if isinstance(stack.positions, Positions):
         store.add_tensor(stack.positions.table, (stack.positions.rows, stack.hidden_size))
-    elif stack.positions and table and table not in store.tensors:
+    elif stack.positions and table and not store.has(table):
         store.add_values(table, sinusoids(stack.positions.rows, stack.hidden_size))
     if stack.relative:
         biases = store.checkpoint.weight(stack.relative.table, (stack.relative.buckets, stack.heads)).read()
