@@ -17,11 +17,13 @@ from build.engine import Result, build_engine
 from build.errors import BadInput, BuildError, HubUnreachable
 from build.quantise import Precision
 from build.recipe import Recipe, known_recipes, load_recipe
+from build.recommend.cli import main as recommend
 from build.sources.resolve import open_source
 from build.verify import DEFAULT_TOKENS
 
 _EXAMPLES = """examples:
   python -m build list                                 the recipes
+  python -m build recommend --help                     which of them fits a task, a memory and a device
   python -m build smollm2                              int8, into model_repository/
   python -m build smollm2 --precision fp32 --force     replace what is there
   python -m build gpt2 --source ./gpt2                 a recipe, from a local folder
@@ -35,6 +37,8 @@ exit codes: 0 built, 1 the build failed, 2 the command, recipe or checkpoint is 
 
 def main(arguments: Sequence[str]) -> int:
     """The exit code; errors are one line on stderr."""
+    if arguments[:1] == ["recommend"]:
+        return recommend(arguments[1:])
     options = _parser().parse_args(arguments)
     if options.recipe == "list":
         print("\n".join(known_recipes()))

@@ -17,6 +17,7 @@ from build.shape import Shape, parse_shape
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 _E = TypeVar("_E", bound=Enum)
+_COMMANDS = ("list", "recommend")
 _STEPS = ("_engine", "_tokenizer", "_detokenizer")
 
 
@@ -74,10 +75,10 @@ class Recipe:
     limits: Mapping[str, Limits] = field(default_factory=lambda: dict(_LIMITS))
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name) or self.name == "list" or self.name.endswith(_STEPS):
+        if not _NAME.fullmatch(self.name) or self.name in _COMMANDS or self.name.endswith(_STEPS):
             raise BadInput(
                 f"name: {self.name!r}, must be lower-case letters, digits and _ . -,"
-                f" not `list`, and not end in {', '.join(_STEPS)}"
+                f" not {' or '.join(_COMMANDS)}, and not end in {', '.join(_STEPS)}"
             )
 
     def limit(self) -> Limits:

@@ -1,0 +1,199 @@
+"""`python -m build recommend` as it is typed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from build.cli import main
+from build.recommend.free import free_memory
+
+ROOT = Path(__file__).parent.parent
+BENCH = {
+    "machine": {"cpu": "A CPU", "cores": 2, "date": "2026-11-23T12:00:00+0000"},
+    "plan": {"default_slots": 16, "max_context": 2048, "tokens_in": 128, "tokens_out": 64},
+    "samples": [
+        {"row": "engine", "streams": 1, "decode_tokens_per_s": 120.0},
+        {"row": "engine", "streams": 1, "decode_tokens_per_s": 124.0},
+        {"row": "engine", "streams": 8, "decode_tokens_per_s": 420.0},
+        {"row": "engine", "streams": 32, "decode_tokens_per_s": None},
+        {"row": "grpc", "streams": 1, "decode_tokens_per_s": 99.0},
+    ],
+    "footprint": {"filled": {"pss": 2_100_000_000}},
+}
+MANIFEST = {
+    "name": "smollm2",
+    "precision": "int8",
+    "size_bytes": 262_000_000,
+    "quality": {"perplexity": 10.71, "reference_perplexity": 10.72},
+}
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> list[str]:
+    """Where nothing has been built or measured."""
+    return [
+        "recommend",
+        "--repository",
+        str(tmp_path / "repository"),
+        "--bench",
+        str(tmp_path / "bench.json"),
+    ]
+
+
+@pytest.fixture
+def measured(here: list[str], tmp_path: Path) -> list[str]:
+    folder = tmp_path / "repository/smollm2_engine/1"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text(json.dumps(MANIFEST))
+    (tmp_path / "bench.json").write_text(json.dumps(BENCH))
+    return here
+
+
+def test_the_table_fits_100_columns(here: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*here, "--device", "h100", "--explain"]) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 100
+    for word in ("llama-3.2-1b-instruct", "Llama 3.2", "(gated)", "fp16", "licence", "step(16) = ", "989"):
+        assert word in out
+    assert "bart-base: pretrained for no task" in out
+
+
+def test_the_best_is_first_and_the_others_say_why_not(
+    here: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    need = ["--task", "chat", "--memory", "3GiB", "--device", "cpu-server"]
+    assert main([*here, *need]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.split()[0] for line in lines if " int8 " in line and "fit:" not in line]
+    assert rows == ["qwen2.5-0.5b-instruct", "smollm2"]
+    assert any(line.startswith("qwen3-0.6b: int8 does not fit: needs 8.") for line in lines)
+
+
+def test_nothing_that_fits_is_exit_code_1(here: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*here, "--memory", "100MiB", "--device", "cpu-server"]) == 1
+    out = capsys.readouterr().out
+    assert out.count("does not fit") == out.count("one slot is too much, too") > 5
+
+
+def test_json_has_every_figure(here: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*here, "--json", "--device", "l4", "--task", "complete"]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert found["device"]["title"] == "NVIDIA L4"
+    assert found["memory_bytes"] == 24 * 10**9
+    assert [model["name"] for model in found["models"]] == ["gpt2", "distilgpt2"]
+    best = found["models"][0]
+    memory = best["memory_bytes"]
+    parts = sum(size for name, size in memory.items() if name != "total")
+    assert (memory["total"], best["fits"], best["reasons"]) == (parts, True, [])
+    assert best["serving"] == {"slots": 16, "context": 1024, "source": 0}
+    assert (best["licence"], best["measured"]) == ("MIT", {})
+    assert 0 < best["tokens_per_s"]["one"] < best["tokens_per_s"]["full"]
+
+
+def test_what_was_measured_is_shown(measured: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    need = ["--task", "chat", "--memory", "16GiB", "--device", "cpu-server"]
+    assert main([*measured, *need]) == 0
+    out = capsys.readouterr().out
+    assert "smollm2: built here: 0.24 GiB on disk, -0.1% perplexity" in out
+    assert "measured on A CPU, 2 cores, 2026-11-23: tokens/s 122 with 1, 420 with 8; 2 GiB with 16" in out
+    assert main([*measured, *need, "--json"]) == 0
+    (smollm2,) = (m for m in json.loads(capsys.readouterr().out)["models"] if m["name"] == "smollm2")
+    assert smollm2["perplexity_ratio"] == {"ratio": 10.71 / 10.72, "measured": True}
+    assert smollm2["measured"]["bench"]["decode_tokens_per_s"] == {"1": 122.0, "8": 420.0}
+
+
+def test_measurements_of_another_precision_are_not_its(
+    measured: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    need = ["--task", "chat", "--memory", "16GiB", "--device", "cpu-server", "--precision", "fp32"]
+    assert main([*measured, *need]) == 0
+    assert "measured" not in capsys.readouterr().out
+
+
+def test_a_manifest_that_says_nothing_is_passed_over(
+    measured: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "repository/broken_engine/1"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("{")
+    assert main([*measured, "--device", "h100"]) == 0
+    assert "broken" not in capsys.readouterr().out
+
+
+def test_the_check_prints_ratios(measured: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recommend", "--check", measured[-1]]) == 0
+    out = capsys.readouterr().out
+    assert "tokens/s while 8 streams decode" in out
+    assert "memory of the server, 16 slots full" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--device", "tpu"], "--device: 'tpu', must be one of cpu, h100, h100-pcie, h200, a100-40"),
+        (["--device", "cpu-server"], "--memory: missing; cpu-server is no machine in particular"),
+        (["--device", "h100", "--precision", "fp32"], "--precision: fp32, engines for h100 take fp16"),
+        (["--device", "t4", "--precision", "fp8"], "--precision: fp8, engines for t4 take fp16, int8, int4"),
+        (["--check", "absent.json"], "absent.json: No such file or directory; `make bench` writes it"),
+        (["--check", "README.md"], "README.md: is no JSON of `make bench`"),
+    ],
+)
+def test_a_faulty_need_is_one_line_and_exit_code_2(
+    arguments: list[str],
+    message: str,
+    here: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert main([*here, *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith(f"error: {message}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--memory", "8 apples"], "argument --memory: '8 apples', must be a size such as 8GiB"),
+        (["--slots", "0"], "argument --slots: '0', must be a whole number in [1, 1024]"),
+        (["--slots", "1025"], "argument --slots: '1025', must be"),
+        (["--context", "1.5"], "argument --context: '1.5', must be a whole number"),
+        (["--quality", "0.9"], "argument --quality: '0.9', must be a ratio of at least 1"),
+        (["--quality", "good"], "argument --quality: 'good', must be a number"),
+        (["--quality", "nan"], "argument --quality: 'nan', must be a ratio"),
+        (["--latency-ms", "0"], "argument --latency-ms: '0', must be a number above 0"),
+        (["--latency-ms", "inf"], "argument --latency-ms: 'inf', must be a number above 0"),
+        (["--task", "sing"], "argument --task: invalid choice: 'sing'"),
+        (["--precision", "gguf"], "argument --precision: invalid choice: 'gguf'"),
+    ],
+)
+def test_a_faulty_number_names_its_option(
+    arguments: list[str], message: str, here: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([*here, *arguments])
+    assert message in capsys.readouterr().err
+
+
+def test_the_help_has_examples() -> None:
+    command = [sys.executable, "-m", "build", "recommend", "--help"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "python -m build recommend --task chat --memory 8GiB --device cpu" in shown
+
+
+def test_free_memory_is_what_the_control_group_leaves(tmp_path: Path) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal:       100 kB\nMemAvailable:    50 kB\n")
+    assert free_memory(meminfo, tmp_path) == 50 * 1024
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("1024\n")
+    assert free_memory(meminfo, tmp_path) == 50 * 1024
+    (tmp_path / "memory.max").write_text("11264\n")
+    assert free_memory(meminfo, tmp_path) == 10 * 1024
