@@ -9,18 +9,18 @@ loses 0.1 % of perplexity instead of 0.65 %.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from build.architecture.parts import Architecture, Norm
 from build.checkpoint import Checkpoint, Weight
-from build.quantise import Floats
+from build.quantise import Floats, Ids
 from build.reference import decoder as reference
+from build.token_table import load_tokenizer
 
 # The share of the range that the weights take over; 0.3 and 0.7 lose a little more.
 STRENGTH = 0.5
@@ -29,39 +29,51 @@ _POSITIONS = 512
 _SMALLEST = np.float32(1e-6)
 
 
+Pair = tuple[Norm, tuple[str, ...]]
+
+
 def smooth(checkpoint: Checkpoint, architecture: Architecture, advance: Callable[[], None]) -> Checkpoint:
     """The same model, better to quantise; `advance` is called after each layer of the calibration."""
-    peaks = _peaks(checkpoint, architecture, advance)
-    weights = dict(checkpoint.weights)
-    for norm, products in _pairs(architecture):
-        factors = _factors(peaks[norm.weight], [checkpoint.weights[product] for product in products])
-        scales = dict.fromkeys(norm.tensors(), 1 / factors) | dict.fromkeys(products, factors)
-        weights |= {name: _scaled(checkpoint.weights[name], by) for name, by in scales.items()}
-    return replace(checkpoint, weights=weights)
+    peaks = Peaks()
+    window = calibration_ids(checkpoint.tokenizer.json, architecture.max_positions)
+    reference.final_hidden(checkpoint, architecture, window, advance, peaks.observe)
+    return rescaled(checkpoint, _pairs(architecture), peaks)
 
 
-def _pairs(architecture: Architecture) -> Iterator[tuple[Norm, tuple[str, ...]]]:
+def _pairs(architecture: Architecture) -> Iterator[Pair]:
     """Each norm with the products that read it and nothing else does."""
     for layer in architecture.layers:
         yield layer.input_norm, layer.attention.qkv.parts
         yield layer.ffn_norm, layer.ffn.inner.parts
 
 
-def _peaks(
-    checkpoint: Checkpoint, architecture: Architecture, advance: Callable[[], None]
-) -> Mapping[str, Floats]:
-    """The largest magnitude of each channel of each norm's output over the calibration text."""
-    peaks: dict[str, Floats] = {}
+class Peaks:
+    """The largest magnitude of each channel of each norm's output."""
 
-    def observe(norm: str, values: Floats) -> None:
-        peaks[norm] = np.abs(values).max(axis=tuple(range(values.ndim - 1)))
+    def __init__(self) -> None:
+        self._of: dict[str, Floats] = {}
 
-    tokenizer = Tokenizer.from_str(checkpoint.tokenizer.json.decode())
-    ids = tokenizer.encode(_TEXT.read_text(encoding="utf-8")).ids
-    positions = min(_POSITIONS, architecture.max_positions)
-    window = np.array([ids[:positions]], np.int64)
-    reference.final_hidden(checkpoint, architecture, window, advance, observe)
-    return peaks
+    def observe(self, norm: str, values: Floats) -> None:
+        self._of[norm] = np.abs(values).max(axis=tuple(range(values.ndim - 1)))
+
+    def __getitem__(self, norm: Norm) -> Floats:
+        return self._of[norm.weight]
+
+
+def calibration_ids(tokenizer_json: bytes, max_positions: int) -> Ids:
+    """One window [1, positions] of the calibration text."""
+    ids = load_tokenizer(tokenizer_json).encode(_TEXT.read_text(encoding="utf-8")).ids
+    return np.array([ids[: min(_POSITIONS, max_positions)]], np.int64)
+
+
+def rescaled(checkpoint: Checkpoint, pairs: Iterable[Pair], peaks: Peaks) -> Checkpoint:
+    """What each norm gives is divided by factors, and what its products read multiplied."""
+    weights = dict(checkpoint.weights)
+    for norm, products in pairs:
+        factors = _factors(peaks[norm], [checkpoint.weights[product] for product in products])
+        scales = dict.fromkeys(norm.tensors(), 1 / factors) | dict.fromkeys(products, factors)
+        weights |= {name: _scaled(checkpoint.weights[name], by) for name, by in scales.items()}
+    return replace(checkpoint, weights=weights)
 
 
 def _factors(peaks: Floats, products: list[Weight]) -> Floats:
