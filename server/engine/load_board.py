@@ -10,7 +10,7 @@ A record is alive as long as its process holds a lock on it; the kernel releases
 
 After a reload the instances of before are on the board too, until their last request has ended. They take no
 more requests, so they must not count: an instance joins with its first request, and only those that joined
-last count, as many as the model has now. One that is missing from these has had no request yet.
+last count, as many as the model has. Nobody waits for one that is dead.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 from typing import Final
 
@@ -53,7 +54,7 @@ class LoadBoard:
         if not self._ticket:
             self._join()
         self.publish()
-        while not is_turn(self._ticket, self._load(), self._living(), self._instances):
+        while not is_turn(self._ticket, self._load(), self._others(), self._instances):
             time.sleep(_POLL_SECONDS)
             self.publish()
 
@@ -69,13 +70,13 @@ class LoadBoard:
             self._place = next(place for place in range(1, _RECORDS) if self._lock(place, fcntl.F_WRLCK))
             self._ticket = given + 1
 
-    def _living(self) -> list[tuple[int, int]]:
-        """(ticket, requests) of the others that are on the board."""
+    def _others(self) -> list[tuple[int, int | None]]:
+        """(ticket, requests) of those that are on the board; None for one that is dead."""
         records = enumerate(_RECORD.iter_unpack(self._map[:]))
         return [
-            (ticket, load)
+            (ticket, load if self._is_held(place) else None)
             for place, (ticket, load) in records
-            if ticket and place not in {0, self._place} and self._is_held(place)
+            if ticket and place not in {0, self._place}
         ]
 
     def _write(self, place: int, ticket: int, load: int) -> None:
@@ -102,15 +103,13 @@ class LoadBoard:
         return bool(_FLOCK.unpack(found)[0] != fcntl.F_UNLCK)
 
 
-def is_turn(ticket: int, load: int, others: Iterable[tuple[int, int]], instances: int) -> bool:
+def is_turn(ticket: int, load: int, others: Iterable[tuple[int, int | None]], instances: int) -> bool:
     """Whether none of the `instances` that joined last has fewer; one that is not of them need not wait.
 
-    `others` are (ticket, requests).
+    `others` are (ticket, requests), or None for one that is dead.
     """
-    members = sorted([(ticket, load), *others], reverse=True)[:instances]
-    if (ticket, load) not in members:
-        return True
-    return load == 0 or (len(members) == instances and load == min(load for _, load in members))
+    members = dict(sorted([(ticket, load), *others], key=itemgetter(0), reverse=True)[:instances])
+    return ticket not in members or all(other is None or load <= other for other in members.values())
 
 
 def _flock(kind: int, place: int) -> bytes:
