@@ -25,7 +25,7 @@ SUBSTITUTIONS = [
     (r"\bhttpx\.AsyncClient\b", "httpx.Client"),
     (r"\bAsyncGenerator\b", "Generator"),
     (r"\bAsync(Client|GrpcTransport|HttpTransport|Sleep|Stream|Transport)\b", r"\1"),
-    (r"\ba(close|closing|generate|health|iter_bytes|metrics|models)\b", r"\1"),
+    (r"\ba(card|close|closing|generate|health|iter_bytes|load|metrics|models|unload)\b", r"\1"),
     (r"\b__a(enter|exit|iter|next)__\b", r"__\1__"),
     (r"\banext\(", "next("),
     (r"\basync (def|for|with)\b", r"\1"),

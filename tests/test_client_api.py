@@ -37,6 +37,7 @@ def test_the_public_names() -> None:
         "InvalidArgument",
         "Message",
         "Metrics",
+        "ModelCard",
         "ModelInfo",
         "NotFound",
         "ProtocolError",

@@ -240,7 +240,7 @@ class TestServer:
         lines = [line.split() for line in result.stdout.splitlines()]
         assert lines[1:] == [
             ["broken", "UNAVAILABLE:", "no", "engine"],
-            ["smollm2", "1", "READY", "ensemble", "a", ">", "b"],
+            ["smollm2", "1", "READY", "ensemble"],
         ]
 
     def test_models_as_json(self) -> None:

@@ -36,6 +36,13 @@ EVERYTHING = Sampling(
     logit_bias={5: -1.5},
     ignore_eos=True,
     num_logprobs=2,
+    num_beams=3,
+    length_penalty=0.5,
+    early_stopping=True,
+    no_repeat_ngram_size=2,
+    forced_bos_token_id=7,
+    forced_eos_token_id=8,
+    decoder_start_token_id=9,
 )
 
 text = st.text()

@@ -11,6 +11,7 @@ __all__ = [
     "Generation",
     "Health",
     "Metrics",
+    "ModelCard",
     "ModelInfo",
     "Sample",
     "Timing",
@@ -93,6 +94,28 @@ class ModelInfo:
     @property
     def ready(self) -> bool:
         return self.state == "READY"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What an engine of Halimede says of itself: its manifest, and the limits it was loaded with.
+
+    `task` is chat, complete, summarize or translate. `quality` has perplexity, reference_perplexity
+    and greedy_agreement among its figures. `max_source` is 0 for a model without an encoder.
+    """
+
+    name: str
+    task: str
+    precision: str
+    dialect: str
+    size_bytes: int
+    quality: Mapping[str, float]
+    slots: int
+    max_context: int
+    max_source: int
+    max_queue: int
+    device: str
+    licence: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,9 @@ class Sampling:
 
     The server checks the ranges. temperature 0 is greedy. num_logprobs is the number of
     alternatives reported for each token. logit_bias maps token ids to what is added to their
-    logits. max_tokens and min_tokens count output tokens.
+    logits. max_tokens and min_tokens count output tokens. num_beams above 1 searches: such an answer
+    is greedy, comes in one piece, and is shaped by length_penalty, early_stopping (true, false or
+    "never") and no_repeat_ngram_size, as in transformers. The forced and the start tokens are ids.
     """
 
     max_tokens: int | None = None
@@ -39,6 +41,13 @@ class Sampling:
     logit_bias: Mapping[int, float] | None = None
     ignore_eos: bool | None = None
     num_logprobs: int | None = None
+    num_beams: int | None = None
+    length_penalty: float | None = None
+    early_stopping: bool | str | None = None
+    no_repeat_ngram_size: int | None = None
+    forced_bos_token_id: int | None = None
+    forced_eos_token_id: int | None = None
+    decoder_start_token_id: int | None = None
     return_num_input_tokens: bool | None = True
     return_num_output_tokens: bool | None = True
 
@@ -60,6 +69,13 @@ class SamplingFields(TypedDict, total=False):
     logit_bias: Mapping[int, float] | None
     ignore_eos: bool | None
     num_logprobs: int | None
+    num_beams: int | None
+    length_penalty: float | None
+    early_stopping: bool | str | None
+    no_repeat_ngram_size: int | None
+    forced_bos_token_id: int | None
+    forced_eos_token_id: int | None
+    decoder_start_token_id: int | None
     return_num_input_tokens: bool | None
     return_num_output_tokens: bool | None
 

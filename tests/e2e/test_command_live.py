@@ -14,7 +14,7 @@ import pytest
 
 from halimede.cli.exits import Exit
 from tests.e2e.artifacts import MODEL
-from tests.e2e.conftest import CONTEXT
+from tests.e2e.conftest import CONTEXT, SLOTS
 from tests.e2e.serving import Server, eventually
 from tests.e2e.wire import WAIT_SECONDS, ask
 from tests.e2e.wire_http import HttpWire
@@ -54,9 +54,15 @@ def test_it_answers(small: Server, url: str) -> None:
 
 def test_it_tells_of_models_health_and_metrics(small: Server) -> None:
     url = small.address.grpc
-    assert {model["name"] for model in json.loads(_run(url, "models", "--json").stdout)} == {MODEL, *STEPS}
-    table = _run(url, "models").stdout
-    assert " > ".join(STEPS) in " ".join(table.split())
+    everything = json.loads(_run(url, "models", "--all", "--json").stdout)
+    assert {model["name"] for model in everything} == {MODEL, *STEPS}
+    (model,) = json.loads(_run(url, "models", "--json").stdout)
+    assert (model["name"], model["steps"], model["card"]["task"]) == (MODEL, list(STEPS), "chat")
+    assert model["card"]["slots"] == SLOTS
+    header, row = _run(url, "models").stdout.splitlines()
+    assert header.split() == ["model", "version", "state", "task", "precision", "size", "limits", "quality"]
+    assert row.startswith(f"{MODEL}  ")
+    assert f"{SLOTS} x {CONTEXT}" in row
     health = _run(url, "health")
     assert health.returncode == Exit.OK
     assert (

@@ -14,8 +14,8 @@ from halimede._async.stream import AsyncStream
 from halimede._async.transport import AsyncTransport, connect
 from halimede.clock import AsyncSleep, Clock
 from halimede.deadline import Deadline
-from halimede.errors import HalimedeError, ProtocolError
-from halimede.results import Chunk, Generation, Health, Metrics, ModelInfo
+from halimede.errors import HalimedeError, NotFound, ProtocolError, Unsupported
+from halimede.results import Chunk, Generation, Health, Metrics, ModelCard, ModelInfo
 from halimede.retry import RetryPolicy
 from halimede.sampling import CallOptions, Message
 from halimede.target import DEFAULT_URL, parse_target
@@ -56,6 +56,7 @@ class AsyncClient:
         self._clock = clock
         self._sleep = sleep
         self._closed = False
+        self._tasks: dict[str, str | None] = {}  # of the models that were asked for one
 
     async def generate(
         self,
@@ -84,6 +85,34 @@ class AsyncClient:
     def chat_stream(self, messages: Sequence[Message], **options: Unpack[CallOptions]) -> AsyncStream:
         """The answer to a conversation, chunk by chunk."""
         return self.stream(messages=messages, **options)
+
+    async def summarize(self, text: str, **options: Unpack[CallOptions]) -> Generation:
+        """The whole summary of a text. Unsupported where the model's task is another."""
+        return await self._open(text, None, options, stream=False, task="summarize").collect()
+
+    def summarize_stream(self, text: str, **options: Unpack[CallOptions]) -> AsyncStream:
+        """The summary of a text, chunk by chunk; beams cannot be streamed."""
+        return self._open(text, None, options, stream=True, task="summarize")
+
+    async def translate(self, text: str, **options: Unpack[CallOptions]) -> Generation:
+        """The whole translation of a text. Unsupported where the model's task is another."""
+        return await self._open(text, None, options, stream=False, task="translate").collect()
+
+    def translate_stream(self, text: str, **options: Unpack[CallOptions]) -> AsyncStream:
+        """The translation of a text, chunk by chunk; beams cannot be streamed."""
+        return self._open(text, None, options, stream=True, task="translate")
+
+    async def card(self, model: str | None = None, *, timeout: float = 10.0) -> ModelCard:
+        """What a model is: its task, precision, size, quality and limits."""
+        return await self._ready_transport().acard(model or self._model, timeout)
+
+    async def load(self, model: str | None = None, *, timeout: float = 300.0) -> None:
+        """Loads the model, or its newest version; returns when it is ready to answer."""
+        await self._ready_transport().aload(model or self._model, timeout)
+
+    async def unload(self, model: str | None = None, *, timeout: float = 300.0) -> None:
+        """Unloads the model; requests in flight end in order."""
+        await self._ready_transport().aunload(model or self._model, timeout)
 
     async def models(self, *, timeout: float = 10.0) -> tuple[ModelInfo, ...]:
         """Every model of the server's repository, by name."""
@@ -129,14 +158,30 @@ class AsyncClient:
         options: CallOptions,
         *,
         stream: bool,
+        task: str | None = None,
     ) -> AsyncStream:
         request = request_of(prompt, messages, options, model=self._model, stream=stream)
         timeout_s = options.get("timeout", self._timeout)
-        return AsyncStream(self._chunks(request, timeout_s), self._clock, streamed=stream)
+        return AsyncStream(self._chunks(request, timeout_s, task), self._clock, streamed=stream)
 
-    async def _chunks(self, request: GenerateRequest, timeout_s: float) -> AsyncGenerator[Chunk, None]:
+    async def _require_task(self, model: str, task: str, timeout_s: float | None) -> None:
+        """Models say their task once. One that says none, as it is not ours, may do anything."""
+        if model not in self._tasks:
+            try:
+                self._tasks[model] = (await self._ready_transport().acard(model, timeout_s)).task
+            except (NotFound, ProtocolError):
+                self._tasks[model] = None
+        found = self._tasks[model]
+        if found not in (task, None):
+            raise Unsupported.of("model", model, f"its task is {found}, not {task}; see the models served")
+
+    async def _chunks(
+        self, request: GenerateRequest, timeout_s: float, task: str | None
+    ) -> AsyncGenerator[Chunk, None]:
         """The chunks without heartbeats, from the first attempt that brings one."""
         deadline = Deadline(timeout_s, self._clock)
+        if task is not None:
+            await self._require_task(request.model, task, deadline.allowance_s())
         chunk: Chunk | None = None
         failures = 0
         while True:

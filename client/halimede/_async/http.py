@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import httpx
 
 from halimede._async.metrics import fetch_metrics
 from halimede.http_faults import LIMITS, raises_our_errors, timeouts
-from halimede.results import Chunk, Health, ModelInfo
+from halimede.results import Chunk, Health, ModelCard, ModelInfo
 from halimede.target import Target
-from halimede.wire.answer import parse_json
+from halimede.wire.answer import parse_json, typed
+from halimede.wire.card import CARD_INPUTS, card_of, engine_of
+from halimede.wire.faults import server_error
 from halimede.wire.repository import model_info
 from halimede.wire.request import GenerateRequest
 from halimede.wire.rest import ReplyDecoder, encode_body, generate_path, model_path, status_error
@@ -57,6 +60,26 @@ class AsyncHttpTransport:
         path = f"{model_path(info.name)}/versions/{info.version}/config"
         return model_info(row, _body(await self._ask("GET", path, timeout_s), dict))
 
+    async def acard(self, model: str, timeout_s: float | None) -> ModelCard:
+        body = {name: value for name, (_, value) in CARD_INPUTS.items()}
+        path = f"{model_path(engine_of(model))}/generate"
+        reply = _body(await self._ask("POST", path, timeout_s, body), dict)
+        if "error" in reply:
+            raise server_error(str(reply["error"]))
+        return card_of(typed(reply.get("chunk"), str, "chunk"))
+
+    async def aload(self, model: str, timeout_s: float | None) -> None:
+        await self._change(model, "load", {}, timeout_s)
+
+    async def aunload(self, model: str, timeout_s: float | None) -> None:
+        await self._change(model, "unload", {"parameters": {"unload_dependents": True}}, timeout_s)
+
+    async def _change(self, model: str, verb: str, body: dict[str, Any], timeout_s: float | None) -> None:
+        path = f"/v2/repository/models/{quote(model, safe='')}/{verb}"
+        response = await self._ask("POST", path, timeout_s, body)
+        if response.status_code != 200:
+            raise status_error(response.status_code, response.content)
+
     async def ahealth(self, model: str, timeout_s: float | None) -> Health:
         live = await self._ask("GET", "/v2/health/live", timeout_s)
         ready = await self._ask("GET", "/v2/health/ready", timeout_s)
@@ -83,9 +106,11 @@ class AsyncHttpTransport:
     async def ametrics(self, timeout_s: float | None) -> str:
         return await fetch_metrics(self._metrics_url, timeout_s)
 
-    async def _ask(self, method: str, path: str, timeout_s: float | None) -> httpx.Response:
+    async def _ask(
+        self, method: str, path: str, timeout_s: float | None, body: dict[str, Any] | None = None
+    ) -> httpx.Response:
         with raises_our_errors(self._address):
-            return await self._http.request(method, path, timeout=timeouts(timeout_s))
+            return await self._http.request(method, path, json=body, timeout=timeouts(timeout_s))
 
     async def aclose(self) -> None:
         await self._http.aclose()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping
 from typing import Protocol
 
-from halimede.results import Chunk, Health, ModelInfo
+from halimede.results import Chunk, Health, ModelCard, ModelInfo
 from halimede.target import Target
 from halimede.wire.request import GenerateRequest
 
@@ -16,12 +16,19 @@ class AsyncTransport(Protocol):
     """Raises HalimedeError alone. Nothing is connected before the first call.
 
     `agenerate` sends one request and yields its chunks, heartbeats included; closing it before its
-    end cancels the request on the server.
+    end cancels the request on the server. `aload` returns when the model is ready, or raises with the
+    reason; `aunload` takes the models that an ensemble uses along, and returns before they are gone.
     """
 
     def agenerate(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]: ...
 
     async def amodels(self, timeout_s: float | None) -> tuple[ModelInfo, ...]: ...
+
+    async def acard(self, model: str, timeout_s: float | None) -> ModelCard: ...
+
+    async def aload(self, model: str, timeout_s: float | None) -> None: ...
+
+    async def aunload(self, model: str, timeout_s: float | None) -> None: ...
 
     async def ahealth(self, model: str, timeout_s: float | None) -> Health: ...
 

@@ -14,8 +14,8 @@ from halimede._sync.stream import Stream
 from halimede._sync.transport import Transport, connect
 from halimede.clock import Clock, Sleep
 from halimede.deadline import Deadline
-from halimede.errors import HalimedeError, ProtocolError
-from halimede.results import Chunk, Generation, Health, Metrics, ModelInfo
+from halimede.errors import HalimedeError, NotFound, ProtocolError, Unsupported
+from halimede.results import Chunk, Generation, Health, Metrics, ModelCard, ModelInfo
 from halimede.retry import RetryPolicy
 from halimede.sampling import CallOptions, Message
 from halimede.target import DEFAULT_URL, parse_target
@@ -56,6 +56,7 @@ class Client:
         self._clock = clock
         self._sleep = sleep
         self._closed = False
+        self._tasks: dict[str, str | None] = {}  # of the models that were asked for one
 
     def generate(
         self,
@@ -84,6 +85,34 @@ class Client:
     def chat_stream(self, messages: Sequence[Message], **options: Unpack[CallOptions]) -> Stream:
         """The answer to a conversation, chunk by chunk."""
         return self.stream(messages=messages, **options)
+
+    def summarize(self, text: str, **options: Unpack[CallOptions]) -> Generation:
+        """The whole summary of a text. Unsupported where the model's task is another."""
+        return self._open(text, None, options, stream=False, task="summarize").collect()
+
+    def summarize_stream(self, text: str, **options: Unpack[CallOptions]) -> Stream:
+        """The summary of a text, chunk by chunk; beams cannot be streamed."""
+        return self._open(text, None, options, stream=True, task="summarize")
+
+    def translate(self, text: str, **options: Unpack[CallOptions]) -> Generation:
+        """The whole translation of a text. Unsupported where the model's task is another."""
+        return self._open(text, None, options, stream=False, task="translate").collect()
+
+    def translate_stream(self, text: str, **options: Unpack[CallOptions]) -> Stream:
+        """The translation of a text, chunk by chunk; beams cannot be streamed."""
+        return self._open(text, None, options, stream=True, task="translate")
+
+    def card(self, model: str | None = None, *, timeout: float = 10.0) -> ModelCard:
+        """What a model is: its task, precision, size, quality and limits."""
+        return self._ready_transport().card(model or self._model, timeout)
+
+    def load(self, model: str | None = None, *, timeout: float = 300.0) -> None:
+        """Loads the model, or its newest version; returns when it is ready to answer."""
+        self._ready_transport().load(model or self._model, timeout)
+
+    def unload(self, model: str | None = None, *, timeout: float = 300.0) -> None:
+        """Unloads the model; requests in flight end in order."""
+        self._ready_transport().unload(model or self._model, timeout)
 
     def models(self, *, timeout: float = 10.0) -> tuple[ModelInfo, ...]:
         """Every model of the server's repository, by name."""
@@ -129,14 +158,28 @@ class Client:
         options: CallOptions,
         *,
         stream: bool,
+        task: str | None = None,
     ) -> Stream:
         request = request_of(prompt, messages, options, model=self._model, stream=stream)
         timeout_s = options.get("timeout", self._timeout)
-        return Stream(self._chunks(request, timeout_s), self._clock, streamed=stream)
+        return Stream(self._chunks(request, timeout_s, task), self._clock, streamed=stream)
 
-    def _chunks(self, request: GenerateRequest, timeout_s: float) -> Generator[Chunk, None]:
+    def _require_task(self, model: str, task: str, timeout_s: float | None) -> None:
+        """Models say their task once. One that says none, as it is not ours, may do anything."""
+        if model not in self._tasks:
+            try:
+                self._tasks[model] = (self._ready_transport().card(model, timeout_s)).task
+            except (NotFound, ProtocolError):
+                self._tasks[model] = None
+        found = self._tasks[model]
+        if found not in (task, None):
+            raise Unsupported.of("model", model, f"its task is {found}, not {task}; see the models served")
+
+    def _chunks(self, request: GenerateRequest, timeout_s: float, task: str | None) -> Generator[Chunk, None]:
         """The chunks without heartbeats, from the first attempt that brings one."""
         deadline = Deadline(timeout_s, self._clock)
+        if task is not None:
+            self._require_task(request.model, task, deadline.allowance_s())
         chunk: Chunk | None = None
         failures = 0
         while True:

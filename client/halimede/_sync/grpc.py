@@ -12,12 +12,13 @@ from google.protobuf.json_format import MessageToDict
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
-from halimede.errors import ServerError
+from halimede.errors import ProtocolError, ServerError
 from halimede.grpc_faults import CHANNEL_OPTIONS, raises_our_errors
-from halimede.results import Chunk, Health, ModelInfo
+from halimede.results import Chunk, Health, ModelCard, ModelInfo
 from halimede.target import Target
 from halimede.timeouts import with_grace
 from halimede.wire import proto
+from halimede.wire.card import card_of
 from halimede.wire.repository import model_info
 from halimede.wire.request import GenerateRequest
 
@@ -75,6 +76,23 @@ class GrpcTransport:
             answer = self._ask("ModelConfig", ask, timeout_s)
             config = MessageToDict(answer.config, preserving_proto_field_name=True)
         return model_info(MessageToDict(row, preserving_proto_field_name=True), config)
+
+    def card(self, model: str, timeout_s: float | None) -> ModelCard:
+        call = self._service().ModelStreamInfer(
+            iter((proto.encode_card(model),)), metadata=self._metadata or None, timeout=timeout_s
+        )
+        with raises_our_errors(self._target):
+            for response in call:
+                return card_of(proto.chunk_text(response))
+        raise ProtocolError(f"{model}: did not describe itself")
+
+    def load(self, model: str, timeout_s: float | None) -> None:
+        self._ask("RepositoryModelLoad", pb.RepositoryModelLoadRequest(model_name=model), timeout_s)
+
+    def unload(self, model: str, timeout_s: float | None) -> None:
+        ask = pb.RepositoryModelUnloadRequest(model_name=model)
+        ask.parameters["unload_dependents"].bool_param = True
+        self._ask("RepositoryModelUnload", ask, timeout_s)
 
     def health(self, model: str, timeout_s: float | None) -> Health:
         live = self._ask("ServerLive", pb.ServerLiveRequest(), timeout_s)

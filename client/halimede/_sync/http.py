@@ -5,14 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import httpx
 
 from halimede._sync.metrics import fetch_metrics
 from halimede.http_faults import LIMITS, raises_our_errors, timeouts
-from halimede.results import Chunk, Health, ModelInfo
+from halimede.results import Chunk, Health, ModelCard, ModelInfo
 from halimede.target import Target
-from halimede.wire.answer import parse_json
+from halimede.wire.answer import parse_json, typed
+from halimede.wire.card import CARD_INPUTS, card_of, engine_of
+from halimede.wire.faults import server_error
 from halimede.wire.repository import model_info
 from halimede.wire.request import GenerateRequest
 from halimede.wire.rest import ReplyDecoder, encode_body, generate_path, model_path, status_error
@@ -60,6 +63,26 @@ class HttpTransport:
         path = f"{model_path(info.name)}/versions/{info.version}/config"
         return model_info(row, _body(self._ask("GET", path, timeout_s), dict))
 
+    def card(self, model: str, timeout_s: float | None) -> ModelCard:
+        body = {name: value for name, (_, value) in CARD_INPUTS.items()}
+        path = f"{model_path(engine_of(model))}/generate"
+        reply = _body(self._ask("POST", path, timeout_s, body), dict)
+        if "error" in reply:
+            raise server_error(str(reply["error"]))
+        return card_of(typed(reply.get("chunk"), str, "chunk"))
+
+    def load(self, model: str, timeout_s: float | None) -> None:
+        self._change(model, "load", {}, timeout_s)
+
+    def unload(self, model: str, timeout_s: float | None) -> None:
+        self._change(model, "unload", {"parameters": {"unload_dependents": True}}, timeout_s)
+
+    def _change(self, model: str, verb: str, body: dict[str, Any], timeout_s: float | None) -> None:
+        path = f"/v2/repository/models/{quote(model, safe='')}/{verb}"
+        response = self._ask("POST", path, timeout_s, body)
+        if response.status_code != 200:
+            raise status_error(response.status_code, response.content)
+
     def health(self, model: str, timeout_s: float | None) -> Health:
         live = self._ask("GET", "/v2/health/live", timeout_s)
         ready = self._ask("GET", "/v2/health/ready", timeout_s)
@@ -86,9 +109,11 @@ class HttpTransport:
     def metrics(self, timeout_s: float | None) -> str:
         return fetch_metrics(self._metrics_url, timeout_s)
 
-    def _ask(self, method: str, path: str, timeout_s: float | None) -> httpx.Response:
+    def _ask(
+        self, method: str, path: str, timeout_s: float | None, body: dict[str, Any] | None = None
+    ) -> httpx.Response:
         with raises_our_errors(self._address):
-            return self._http.request(method, path, timeout=timeouts(timeout_s))
+            return self._http.request(method, path, json=body, timeout=timeouts(timeout_s))
 
     def close(self) -> None:
         self._http.close()

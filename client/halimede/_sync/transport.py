@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from typing import Protocol
 
-from halimede.results import Chunk, Health, ModelInfo
+from halimede.results import Chunk, Health, ModelCard, ModelInfo
 from halimede.target import Target
 from halimede.wire.request import GenerateRequest
 
@@ -17,12 +17,19 @@ class Transport(Protocol):
     """Raises HalimedeError alone. Nothing is connected before the first call.
 
     `generate` sends one request and yields its chunks, heartbeats included; closing it before its
-    end cancels the request on the server.
+    end cancels the request on the server. `load` returns when the model is ready, or raises with the
+    reason; `unload` takes the models that an ensemble uses along, and returns before they are gone.
     """
 
     def generate(self, request: GenerateRequest) -> Generator[Chunk, None]: ...
 
     def models(self, timeout_s: float | None) -> tuple[ModelInfo, ...]: ...
+
+    def card(self, model: str, timeout_s: float | None) -> ModelCard: ...
+
+    def load(self, model: str, timeout_s: float | None) -> None: ...
+
+    def unload(self, model: str, timeout_s: float | None) -> None: ...
 
     def health(self, model: str, timeout_s: float | None) -> Health: ...
 

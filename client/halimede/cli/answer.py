@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from halimede.cli.output import print_json, show_figures, write
 from halimede.cli.session import Session
-from halimede.results import Chunk
+from halimede.results import Chunk, Generation
 from halimede.sampling import Message, Sampling
 
-__all__ = ["generate"]
+if TYPE_CHECKING:
+    from halimede._sync.stream import Stream
+
+__all__ = ["generate", "show_whole", "write_chunks"]
 
 
 def generate(
@@ -49,19 +52,25 @@ def _messages(text: str, system: str | None) -> list[Message]:
 
 def _whole(session: Session, prompt: str | None, messages: list[Message] | None, sampling: Sampling) -> None:
     with session.client() as client:
-        answer = client.generate(prompt, messages=messages, sampling=sampling)
+        show_whole(session, client.generate(prompt, messages=messages, sampling=sampling))
+
+
+def _stream(session: Session, prompt: str | None, messages: list[Message] | None, sampling: Sampling) -> None:
+    with session.client() as client:
+        write_chunks(session, client.stream(prompt, messages=messages, sampling=sampling))
+
+
+def show_whole(session: Session, answer: Generation) -> None:
     if session.json:
         print_json(answer)
         return
     write(answer.text + "\n")
 
 
-def _stream(session: Session, prompt: str | None, messages: list[Message] | None, sampling: Sampling) -> None:
+def write_chunks(session: Session, stream: Stream) -> None:
+    """Each as it comes; at the end what it took."""
     show = print_json if session.json else _write_text
-    with (
-        session.client() as client,
-        client.stream(prompt, messages=messages, sampling=sampling) as chunks,
-    ):
+    with stream as chunks:
         try:
             for chunk in chunks:
                 show(chunk)

@@ -9,8 +9,10 @@ import typer
 from halimede.cli.answer import generate
 from halimede.cli.chat import chat
 from halimede.cli.options import command
-from halimede.cli.server import health, metrics, models
+from halimede.cli.repository import load, models, unload
+from halimede.cli.server import health, metrics
 from halimede.cli.session import Session, Tools
+from halimede.cli.tasks import summarize, translate
 from halimede.target import DEFAULT_URL
 
 __all__ = ["app"]
@@ -23,6 +25,10 @@ halimede chat --system "Answer in one sentence."
 halimede generate "The capital of France is" --max-tokens 16
 
 halimede --url http://localhost:8000 generate --chat - < question.txt
+
+halimede summarize @report.txt --model bart-large-cnn --num-beams 4
+
+halimede models
 
 halimede health --json
 
@@ -40,7 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for function in (chat, generate, models, health, metrics):
+for function in (chat, generate, summarize, translate, models, load, unload, health, metrics):
     app.command()(command(function))
 
 

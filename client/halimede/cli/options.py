@@ -41,6 +41,13 @@ SAMPLING: Options = {
     "logit_bias": (list[str], "TOKEN=BIAS, by token id; may be given many times."),
     "ignore_eos": (bool, "Go on past the end, to --max-tokens."),
     "num_logprobs": (int, "Report so many alternatives for each token (with --json)."),
+    "num_beams": (int, "Search with so many beams; 1 is off. The answer then comes in one piece."),
+    "length_penalty": (float, "Of the search: above 0 longer answers gain, below 0 shorter ones."),
+    "early_stopping": (str, "Of the search: true, false or never."),
+    "no_repeat_ngram_size": (int, "No so many tokens come twice in the answer; 0 is off."),
+    "forced_bos_token_id": (int, "The first token of the answer, such as a language of mBART."),
+    "forced_eos_token_id": (int, "The last token of an answer cut at --max-tokens."),
+    "decoder_start_token_id": (int, "What the decoder of an encoder-decoder starts from."),
 }
 
 

@@ -1,37 +1,17 @@
-"""halimede models, health and metrics: what a server says of itself."""
+"""halimede health and metrics: how a server does."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from halimede.cli.exits import Exit
 from halimede.cli.output import print_json
 from halimede.cli.session import Session
-from halimede.results import ModelInfo, Sample
+from halimede.results import Sample
 
-__all__ = ["health", "metrics", "models"]
-
-
-def models(session: Session) -> None:
-    """List the models of the server."""
-    with session.client() as client:
-        found = client.models()
-    if session.json:
-        print_json(found)
-        return
-    table = Table("model", "version", "state", "backend", "steps", box=None, pad_edge=False)
-    for model in found:
-        table.add_row(*_row(model))
-    Console(highlight=False).print(table)
-
-
-def _row(model: ModelInfo) -> tuple[str, ...]:
-    state = f"{model.state}: {model.reason}" if model.reason else model.state
-    return model.name, model.version, state, model.backend or "", " > ".join(model.steps)
+__all__ = ["health", "metrics"]
 
 
 def health(session: Session) -> None:

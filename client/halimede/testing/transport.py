@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator, Sequence
 
-from halimede.errors import HalimedeError
-from halimede.results import Chunk, Health, ModelInfo
+from halimede.errors import HalimedeError, NotFound
+from halimede.results import Chunk, Health, ModelCard, ModelInfo
 from halimede.testing.script import Step, Turns
 from halimede.wire.request import GenerateRequest
 
@@ -19,23 +19,26 @@ class FakeTransport:
 
     A turn is a sequence of texts, Chunks and errors; `answer` makes a whole one. `requests` are
     the requests that came, `cancelled` counts the streams that were left before their end.
-    `failure` is raised by models, health and metrics.
+    `changes` are the loads and unloads that were asked for. `failure` is raised by all but requests.
     """
 
     def __init__(
         self,
         *turns: Sequence[Step],
         models: Sequence[ModelInfo] = (),
+        cards: Sequence[ModelCard] = (),
         health: Health | None = None,
         metrics: str = "",
         failure: HalimedeError | None = None,
     ) -> None:
         self._turns = Turns(turns)
         self._models = tuple(models)
+        self._cards = {card.name: card for card in cards}
         self._health = health
         self._metrics = metrics
         self._failure = failure
         self.requests: list[GenerateRequest] = []
+        self.changes: list[tuple[str, str]] = []
         self.cancelled = 0
         self.closed = False
 
@@ -63,6 +66,29 @@ class FakeTransport:
 
     async def amodels(self, timeout_s: float | None) -> tuple[ModelInfo, ...]:
         return self.models(timeout_s)
+
+    def card(self, model: str, timeout_s: float | None) -> ModelCard:
+        self._fail()
+        if model not in self._cards:
+            raise NotFound(f"Request for unknown model: '{model}_engine' is not found")
+        return self._cards[model]
+
+    async def acard(self, model: str, timeout_s: float | None) -> ModelCard:
+        return self.card(model, timeout_s)
+
+    def load(self, model: str, timeout_s: float | None) -> None:
+        self._fail()
+        self.changes.append(("load", model))
+
+    async def aload(self, model: str, timeout_s: float | None) -> None:
+        self.load(model, timeout_s)
+
+    def unload(self, model: str, timeout_s: float | None) -> None:
+        self._fail()
+        self.changes.append(("unload", model))
+
+    async def aunload(self, model: str, timeout_s: float | None) -> None:
+        self.unload(model, timeout_s)
 
     def health(self, model: str, timeout_s: float | None) -> Health:
         self._fail()

@@ -16,12 +16,13 @@ from tritonclient.grpc import service_pb2
 
 from halimede.errors import ProtocolError
 from halimede.results import Chunk
-from halimede.wire.answer import chunk_of
+from halimede.wire.answer import chunk_of, typed
+from halimede.wire.card import CARD_INPUTS, engine_of
 from halimede.wire.faults import server_error
 from halimede.wire.inputs import INPUT_TYPES, InputValue
 from halimede.wire.request import GenerateRequest
 
-__all__ = ["STATUS_CODES", "decode", "encode"]
+__all__ = ["STATUS_CODES", "chunk_text", "decode", "encode", "encode_card"]
 
 STATUS_CODES = {
     "INVALID_ARGUMENT": "INVALID_ARG",
@@ -47,14 +48,21 @@ def encode(request: GenerateRequest) -> Any:
     """A service_pb2.ModelInferRequest."""
     message = service_pb2.ModelInferRequest(model_name=request.model, id=request.request_id)
     for name, value in request.inputs().items():
-        _add_input(message, name, value)
+        _add_input(message, name, INPUT_TYPES[name], value)
     if request.timeout_us is not None:
         message.parameters["timeout"].int64_param = request.timeout_us
     return message
 
 
-def _add_input(message: Any, name: str, value: InputValue) -> None:
-    datatype = INPUT_TYPES[name]
+def encode_card(model: str) -> Any:
+    """Asks the engine of a model to describe itself."""
+    message = service_pb2.ModelInferRequest(model_name=engine_of(model))
+    for name, (datatype, value) in CARD_INPUTS.items():
+        _add_input(message, name, datatype, value)
+    return message
+
+
+def _add_input(message: Any, name: str, datatype: str, value: InputValue) -> None:
     values = value if isinstance(value, tuple) else (value,)
     tensor = message.inputs.add(name=name, datatype=datatype, shape=(1, len(values)))
     contents = getattr(tensor.contents, _CONTENTS[datatype])
@@ -63,6 +71,15 @@ def _add_input(message: Any, name: str, value: InputValue) -> None:
 
 def decode(response: Any) -> Chunk:
     """The chunk in a service_pb2.ModelStreamInferResponse, or the error in it."""
+    return chunk_of(_outputs(response))
+
+
+def chunk_text(response: Any) -> str:
+    """What an engine step answered."""
+    return typed(_outputs(response).get("chunk"), str, "chunk")
+
+
+def _outputs(response: Any) -> dict[str, object]:
     if response.error_message:
         raise server_error(response.error_message)
     infer = response.infer_response
@@ -70,7 +87,7 @@ def decode(response: Any) -> Chunk:
     if len(names) != len(contents):
         raise ProtocolError(f"{len(names)} outputs with {len(contents)} contents")
     tensors = zip(names, contents, strict=True)
-    return chunk_of({tensor.name: _scalar(tensor, raw) for tensor, raw in tensors})
+    return {tensor.name: _scalar(tensor, raw) for tensor, raw in tensors}
 
 
 def _scalar(tensor: Any, raw: bytes) -> object:

@@ -86,6 +86,13 @@ def _sampling_inputs(sampling: Sampling) -> dict[str, InputValue | None]:
         "logit_bias": None if bias is None else _json("logit_bias", dict(bias)),
         "ignore_eos": sampling.ignore_eos,
         "num_logprobs": sampling.num_logprobs,
+        "num_beams": sampling.num_beams,
+        "length_penalty": sampling.length_penalty,
+        "early_stopping": _early_stopping(sampling.early_stopping),
+        "no_repeat_ngram_size": sampling.no_repeat_ngram_size,
+        "forced_bos_token_id": sampling.forced_bos_token_id,
+        "forced_eos_token_id": sampling.forced_eos_token_id,
+        "decoder_start_token_id": sampling.decoder_start_token_id,
         "return_num_input_tokens": sampling.return_num_input_tokens,
         "return_num_output_tokens": sampling.return_num_output_tokens,
     }
@@ -94,6 +101,11 @@ def _sampling_inputs(sampling: Sampling) -> dict[str, InputValue | None]:
 def _stop_words(stop: str | Sequence[str]) -> tuple[str, ...] | None:
     words = (stop,) if isinstance(stop, str) else tuple(stop)
     return words or None
+
+
+def _early_stopping(value: bool | str | None) -> str | None:
+    """On the wire it is text: transformers also knows "never"."""
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 def _json(name: str, value: object) -> str:

@@ -1,0 +1,133 @@
+"""Tasks and the models of a server: what the client makes of a model's card, and loads and unloads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from halimede import Client, ModelCard, ModelInfo, NotFound, ProtocolError, RetryPolicy, Unsupported
+from halimede.cli import app
+from halimede.cli.exits import Exit
+from halimede.cli.session import Session, Tools
+from halimede.testing import FakeTransport, answer
+from halimede.wire.card import card_of
+
+BART = ModelCard(
+    name="bart",
+    task="summarize",
+    precision="int8",
+    dialect="onnxruntime",
+    size_bytes=420_000_000,
+    quality={"perplexity": 10.5, "reference_perplexity": 10.0},
+    slots=16,
+    max_context=512,
+    max_source=1024,
+    max_queue=64,
+    device="cpu",
+)
+MODELS = (
+    ModelInfo("bart", "2", "READY", backend="ensemble", steps=("bart_tokenizer", "bart_engine")),
+    ModelInfo("bart_tokenizer", "2", "READY", backend="llm_tokenizer"),
+    ModelInfo("bart_engine", "2", "READY", backend="llm_engine"),
+    ModelInfo("gpt2", "", "UNAVAILABLE", "unloaded"),
+    ModelInfo("gpt2_engine", "", "UNAVAILABLE", "unloaded"),
+    ModelInfo("resnet", "1", "READY", backend="onnxruntime"),
+)
+
+
+def _client(fake: FakeTransport) -> Client:
+    return Client(model="bart", transport=fake, retry=RetryPolicy(attempts=1))
+
+
+def _run(fake: FakeTransport, *arguments: str, typed: str | None = None) -> Result:
+    def connect(session: Session) -> Client:
+        return Client(model=session.model, transport=fake, retry=RetryPolicy(attempts=1))
+
+    return CliRunner().invoke(app, arguments, obj=Tools(connect), catch_exceptions=False, input=typed)
+
+
+class TestTasks:
+    def test_a_text_is_sent_as_it_is_to_a_model_of_the_task(self) -> None:
+        fake = FakeTransport(answer("Short."), answer("Sh", "ort."), cards=[BART])
+        with _client(fake) as client:
+            assert client.summarize("A long text.", num_beams=4).text == "Short."
+            assert "".join(chunk.text for chunk in client.summarize_stream("A long text.")) == "Short."
+        whole, streamed = fake.requests
+        assert (whole.prompt, whole.stream, whole.sampling.num_beams) == ("A long text.", False, 4)
+        assert streamed.stream
+
+    def test_a_model_of_another_task_is_refused_before_anything_is_sent(self) -> None:
+        fake = FakeTransport(cards=[BART])
+        with _client(fake) as client:
+            for call in (client.translate, lambda text: client.translate_stream(text).collect()):
+                with pytest.raises(Unsupported, match="model: bart, its task is summarize, not translate"):
+                    call("Guten Morgen")
+        assert not fake.requests
+
+    def test_a_model_that_says_no_task_may_do_any(self) -> None:
+        fake = FakeTransport(answer("Hello"))
+        with _client(fake) as client:
+            assert client.translate("Hallo").text == "Hello"
+
+
+class TestCard:
+    def test_it_is_read_from_a_chunk_and_unknown_fields_are_left_out(self) -> None:
+        told = {name: getattr(BART, name) for name in ModelCard.__slots__} | {"model": {"layers": 12}}
+        assert card_of(json.dumps({"describe": told})) == BART
+
+    @pytest.mark.parametrize("chunk", ["{}", '{"describe": 1}', "no", '{"describe": {"name": "bart"}}'])
+    def test_anything_else_is_a_fault_of_the_protocol(self, chunk: str) -> None:
+        with pytest.raises(ProtocolError):
+            card_of(chunk)
+
+
+class TestCommands:
+    def test_the_table_has_a_line_for_each_model_and_none_for_their_steps(self) -> None:
+        lines = _run(FakeTransport(models=MODELS, cards=[BART]), "models").stdout.splitlines()
+        assert [line.split()[0] for line in lines[1:]] == ["bart", "gpt2", "resnet"]
+        assert "summarize" in lines[1]
+        assert "420 MB" in lines[1]
+        assert "16 x 512, source 1024, queue 64" in lines[1]
+        assert "ppl 10.50 (reference 10.00)" in lines[1]
+
+    def test_json_has_the_whole_card(self) -> None:
+        found = json.loads(_run(FakeTransport(models=MODELS, cards=[BART]), "models", "--json").stdout)
+        assert [model["name"] for model in found] == ["bart", "gpt2", "resnet"]
+        assert [model["card"] and model["card"]["max_source"] for model in found] == [1024, None, None]
+
+    @pytest.mark.parametrize("verb", ["load", "unload"])
+    def test_a_model_is_loaded_and_unloaded(self, verb: str) -> None:
+        fake = FakeTransport(models=MODELS)
+        result = _run(fake, verb, "gpt2")
+        assert (result.exit_code, result.stdout) == (Exit.OK, f"gpt2 is {verb}ed\n")
+        assert fake.changes == [(verb, "gpt2")]
+
+    def test_an_unknown_model_is_told_what_there_is(self) -> None:
+        fake = FakeTransport(models=MODELS)
+        result = _run(fake, "unload", "llama")
+        assert result.exit_code == Exit.USAGE
+        assert (
+            "model: llama, is not in the server's repository, which has bart, gpt2, resnet" in result.stderr
+        )
+        assert not fake.changes
+
+    def test_a_failed_load_shows_the_servers_reason(self) -> None:
+        result = _run(FakeTransport(models=MODELS, failure=NotFound("no engine")), "load", "gpt2")
+        assert result.exit_code == Exit.USAGE
+        assert "no engine" in result.stderr
+
+    def test_texts_come_from_arguments_stdin_and_files(self, tmp_path: Path) -> None:
+        (tmp_path / "text").write_text("from a file", "utf-8")
+        fake = FakeTransport(answer("a"), answer("b"), answer("c"), cards=[BART])
+        for text in ("as it is", "-", f"@{tmp_path / 'text'}"):
+            result = _run(fake, "summarize", text, "--model", "bart", typed="from stdin")
+            assert result.exit_code == Exit.OK, result.stderr
+        assert [request.prompt for request in fake.requests] == ["as it is", "from stdin", "from a file"]
+
+    def test_a_file_that_is_not_there_is_named(self) -> None:
+        result = _run(FakeTransport(), "summarize", "@nowhere.txt")
+        assert result.exit_code == Exit.USAGE
+        assert "nowhere.txt: No such file" in result.stderr
