@@ -24,10 +24,10 @@ paths   := PYTHONPATH=.:client:server
 ports   := --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $(METRICS_PORT)
 engine  := model_repository/$(MODEL)_engine/1/manifest.json
 
-.PHONY: help setup demo engines serve chat test check bench clean contract lock
+.PHONY: help setup demo engines serve chat test check bench bench-models clean contract lock
 
 help: ## list the verbs
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  MODEL=$(MODEL) PRECISION=$(PRECISION) HTTP_PORT=$(HTTP_PORT)" \
 	  "GRPC_PORT=$(GRPC_PORT) METRICS_PORT=$(METRICS_PORT) URL=$(URL)"
@@ -64,6 +64,9 @@ check: $(VENV)/.test ## lint, types, and the boundaries between the folders
 
 bench: $(VENV)/.test ## measure throughput and latency; a table and bench.json
 	@$(paths) $(py) -m loadtest.bench --json bench.json
+
+bench-models: $(VENV)/.test ## compare GPT-2 and BART with transformers; a table and bench-models.json
+	@$(paths) $(py) -m loadtest.models --json bench-models.json
 
 contract: $(VENV)/.test ## run the contract tests against the server at URL
 	@HALIMEDE_URL=$(URL) $(py) -m pytest tests/e2e -m contract

@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 VERBS = {
     "bench",
+    "bench-models",
     "chat",
     "check",
     "clean",
@@ -61,8 +62,8 @@ def test_every_verb_is_phony_and_in_help() -> None:
     phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
     assert phony is not None
     assert set(phony[1].split()) == VERBS
-    assert set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE)) == VERBS
-    assert set(re.findall(r"^  make (\w+)", _make("help"), re.MULTILINE)) == VERBS
+    assert set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE)) == VERBS
+    assert set(re.findall(r"^  make ([a-z-]+)", _make("help"), re.MULTILINE)) == VERBS
 
 
 def test_make_alone_is_help() -> None:
