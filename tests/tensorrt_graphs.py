@@ -11,12 +11,16 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from build.architecture.parts import Architecture, Projection
+from build.architecture.parts import Architecture, Norm, Projection
+from build.architecture.seq2seq import EncoderDecoder
 from build.checkpoint import Checkpoint, Weight
 from build.dialects.contents import store_decoder
 from build.dialects.encoding import Role, stacked
 from build.dialects.scored import Scored
+from build.dialects.seq2seq_contents import store_encoder_decoder
+from build.dialects.tensorrt.cross_decoder import build_cross_decoder
 from build.dialects.tensorrt.decoder import build_decoder
+from build.dialects.tensorrt.encoder import build_encoder
 from build.dialects.tensorrt.executor_cpu import CpuExecutor
 from build.dialects.tensorrt.session import Session
 from build.dialects.tensorrt.store import Store, open_store
@@ -53,6 +57,34 @@ def write_graphs(
     return Graphs(folder)
 
 
+@dataclass(frozen=True)
+class Pair:
+    """The graphs of an encoder-decoder."""
+
+    folder: Path
+
+    def session(self, scored: Scored = Scored.LAST, rows: int = 1) -> Session:
+        decoder, encoder = self.folder / f"{scored.value}.onnx", self.folder / "encoder.onnx"
+        return Session(CpuExecutor(decoder, rows, encoder), rows)
+
+
+def write_pair(
+    folder: Path,
+    checkpoint: Checkpoint,
+    model: EncoderDecoder,
+    precision: Precision,
+    capacity: int = CAPACITY,
+) -> Pair:
+    folder.mkdir()
+    with _store(folder / "weights", checkpoint, precision) as store:
+        store_encoder_decoder(store, model, lambda: None)
+        ir.save(build_encoder(model, store), folder / "encoder.onnx")
+        for scored in Scored:
+            decoder = build_cross_decoder(model, store, capacity, capacity + 8, scored)
+            ir.save(decoder, folder / f"{scored.value}.onnx")
+    return Pair(folder)
+
+
 @contextmanager
 def _store(path: Path, checkpoint: Checkpoint, precision: Precision) -> Iterator[Store]:
     with WeightFile(path) as file:
@@ -60,37 +92,52 @@ def _store(path: Path, checkpoint: Checkpoint, precision: Precision) -> Iterator
 
 
 def as_rounded(
-    path: Path, checkpoint: Checkpoint, architecture: Architecture, precision: Precision
+    path: Path, checkpoint: Checkpoint, model: Architecture | EncoderDecoder, precision: Precision
 ) -> tuple[Checkpoint, Floats]:
     """The checkpoint and the head [vocab, hidden] with the values that the graphs restore.
 
     The head is apart: where it is tied to the embedding, only the head is rounded.
     """
-    weights = dict(checkpoint.weights)
     with _store(path, checkpoint, precision) as store:
-        for projection, role in _products(architecture):
-            weights |= _restored(store, projection, role)
-        (head,) = _restored(store, architecture.head, Role.SENSITIVE).values()
-    return replace(checkpoint, weights=weights), head.read()
+        restored = _Restored(store)
+        if isinstance(model, Architecture):
+            store_decoder(restored, model, lambda: None)
+        else:
+            store_encoder_decoder(restored, model, lambda: None)
+    (head,) = model.head.parts
+    values = restored.weights[head].read()
+    if restored.has(head):
+        del restored.weights[head]
+    return replace(checkpoint, weights={**checkpoint.weights, **restored.weights}), values
 
 
-def _products(architecture: Architecture) -> Iterator[tuple[Projection, Role]]:
-    for layer in architecture.layers:
-        yield layer.attention.qkv, Role.SENSITIVE
-        yield layer.attention.output, Role.ROBUST
-        yield layer.ffn.inner, Role.ROBUST
-        yield layer.ffn.outer, Role.SENSITIVE
+class _Restored:
+    """A store that writes nothing, and remembers what its products become."""
 
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.checkpoint = store.checkpoint
+        self.tensors: set[str] = set()
+        self.weights: dict[str, Weight] = {}
 
-def _restored(store: Store, projection: Projection, role: Role) -> dict[str, Weight]:
-    matrix = stacked(store.checkpoint, projection)
-    rounded = store.rounded(projection, role)
-    values = matrix if rounded is None else rounded.restored()
-    parts = np.split(values, np.cumsum(projection.rows)[:-1])
-    return {
-        name: Weight(part.shape, partial(_identity, part))
-        for name, part in zip(projection.parts, parts, strict=True)
-    }
+    def has(self, name: str) -> bool:
+        return name in self.tensors
+
+    def add_tensor(self, name: str, shape: tuple[int, ...]) -> None:
+        self.tensors.add(name)
+
+    def add_values(self, name: str, values: Floats) -> None:
+        self.tensors.add(name)
+
+    def add_norm(self, norm: Norm | None) -> None:
+        """Norms are not rounded."""
+
+    def add_projection(self, _name: str, projection: Projection, role: Role) -> None:
+        rounded = self._store.rounded(projection, role)
+        values = stacked(self.checkpoint, projection) if rounded is None else rounded.restored()
+        parts = np.split(values, np.cumsum(projection.rows)[:-1])
+        for name, part in zip(projection.parts, parts, strict=True):
+            self.weights[name] = Weight(part.shape, partial(_identity, part))
 
 
 def _identity(values: Floats) -> Floats:

@@ -27,15 +27,17 @@ class Heads:
         self._size = size
 
     def apart(self, packed: ir.Value, heads: int) -> ir.Value:
-        return self.first(self.inner(packed, heads), str(packed.name))
+        return self.first(self.inner(packed, heads), ir.Value(name=f"{packed.name}_heads_first"))
 
     def inner(self, packed: ir.Value, heads: int) -> ir.Value:
         """[batch, seq, heads, size]"""
         shape = self._writer.integers(f"heads_{heads}_{self._size}", [0, 0, heads, self._size])
         return self._writer.op("Reshape", [packed, shape], f"{packed.name}_heads")
 
-    def first(self, inner: ir.Value, name: str) -> ir.Value:
-        return self._writer.op("Transpose", [inner], f"{name}_heads_first", _HEADS_FIRST)
+    def first(self, inner: ir.Value, output: ir.Value) -> ir.Value:
+        """[batch, heads, seq, size], which becomes `output`."""
+        self._writer.emit("Transpose", [inner], [output], _HEADS_FIRST)
+        return output
 
     def joined(self, apart: ir.Value, heads: int) -> ir.Value:
         last = self._writer.op("Transpose", [apart], f"{apart.name}_heads_last", _HEADS_FIRST)
@@ -131,7 +133,7 @@ class SelfAttention:
         apart = []
         for part, count, norm in zip(parts, self._counts, norms, strict=True):
             inner = self._blocks.maybe_norm(self._heads.inner(part, count), norm)
-            apart.append(self._heads.first(inner, str(part.name)))
+            apart.append(self._heads.first(inner, ir.Value(name=f"{part.name}_heads_first")))
         query, key, value = apart
         return [self._rotated(query, attention), self._rotated(key, attention), value]
 

@@ -6,8 +6,9 @@ import numpy as np
 import onnx_ir as ir
 
 from build.architecture.parts import Activation, FeedForward, Norm, NormKind, Projection
+from build.dialects.scored import Scored
 from build.dialects.tensorrt.store import Store, StoredProjection
-from build.dialects.writer import Writer
+from build.dialects.writer import Writer, tensor
 
 OPSETS = {"": 24}
 IR_VERSION = 11
@@ -86,6 +87,13 @@ class Blocks:
         rows = self.writer.op("Gather", [self.tensor(table), ids], "embedded")
         return self.scaled(rows, scale, "embedded_scaled")
 
+    def placed(self, table: str, positions: ir.Value, offset: int) -> ir.Value:
+        """Rows of a table of positions."""
+        if offset:
+            rows = self.writer.integers("first_row", offset)
+            positions = self.writer.op("Add", [positions, rows], "position_rows")
+        return self.writer.op("Gather", [self.tensor(table), positions], "placed")
+
     def scaled(self, hidden: ir.Value, by: float, name: str) -> ir.Value:
         """Times a number."""
         if by == 1.0:
@@ -101,7 +109,10 @@ class Blocks:
         ]
         return self.writer.op("Slice", [hidden, *bounds], name)
 
-    def logits(self, hidden: ir.Value, head: Projection) -> ir.Value:
+    def logits(self, hidden: ir.Value, head: Projection, scored: Scored) -> ir.Value:
         """FLOAT, whatever is computed in."""
         product = self.project(hidden, head, "logits_narrow")
-        return self.writer.op("Cast", [product], "logits", {"to": int(ir.DataType.FLOAT)})
+        seq: str | int = 1 if scored is Scored.LAST else "seq"
+        logits = tensor("logits", ir.DataType.FLOAT, ["batch", seq, sum(head.rows)])
+        self.writer.emit("Cast", [product], [logits], {"to": int(ir.DataType.FLOAT)})
+        return logits

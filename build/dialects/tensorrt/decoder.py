@@ -36,12 +36,8 @@ class _DecoderBuilder:
         hidden = self._embedded()
         for index, layer in enumerate(self._arch.layers):
             hidden = self._layer(index, layer, hidden)
-        logits = self._blocks.logits(
-            self._blocks.norm(hidden, self._arch.final_norm, "final"), self._arch.head
-        )
-        logits.type = ir.TensorType(ir.DataType.FLOAT)
-        seq = 1 if self._scored is Scored.LAST else "seq"
-        logits.shape = ir.Shape(["batch", seq, self._arch.vocab_size])
+        hidden = self._blocks.norm(hidden, self._arch.final_norm, "final")
+        logits = self._blocks.logits(hidden, self._arch.head, self._scored)
         inputs = [self._ids, *self._placed(), *self._masks.inputs, *self._cache.inputs]
         return self._writer.model("decoder", inputs, [logits, *self._cache.outputs])
 
@@ -54,11 +50,8 @@ class _DecoderBuilder:
         rows = blocks.embed(self._ids, arch.embedding, arch.embedding_scale)
         if arch.positions is None:
             return rows
-        table, offset = blocks.tensor(arch.positions.table), arch.positions.offset
-        at = self._positions
-        if offset:
-            at = self._writer.op("Add", [at, self._writer.integers("offset", offset)], "position_rows")
-        return blocks.add(rows, self._writer.op("Gather", [table, at], "placed"), "embedded_placed")
+        placed = blocks.placed(arch.positions.table, self._positions, arch.positions.offset)
+        return blocks.add(rows, placed, "embedded_placed")
 
     def _layer(self, index: int, layer: Layer, hidden: ir.Value) -> ir.Value:
         name, blocks, attention = f"layer_{index}", self._blocks, layer.attention

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
+from numpy.typing import NDArray
 
 from build.dialects.tensorrt.cpu import runnable
 from build.dialects.tensorrt.session import Feeds, Profile
 from build.quantise import Floats
 
 _CPU = ("cpu", 0)
+_OWN, _CROSS = _CACHES = ("past_", "cross_")
 _TYPES = {
     "tensor(float)": ir.DataType.FLOAT,
     "tensor(float16)": ir.DataType.FLOAT16,
@@ -22,37 +24,66 @@ _TYPES = {
 
 
 class CpuExecutor:
-    """`rows` is how many sequences its caches hold."""
+    """`rows` is how many sequences its caches hold; `encoder` is the other graph of an encoder-decoder."""
 
-    def __init__(self, graph: Path, rows: int = 1) -> None:
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        # Else products of int8 weights round their inputs too, which TensorRT does not.
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
-        path = runnable(graph)
-        self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    def __init__(self, graph: Path, rows: int = 1, encoder: Path | None = None) -> None:
+        self._session = _open(graph)
+        self._encoder = _open(encoder) if encoder else None
         inputs = {value.name: value for value in self._session.get_inputs()}
         self.inputs = frozenset(inputs)
-        caches = {name: value for name, value in inputs.items() if name.startswith("past_")}
-        self.capacity = int(next(iter(caches.values())).shape[2])
-        self._types = {name: _TYPES[value.type] for name, value in caches.items()}
+        own, cross = ([name for name in inputs if name.startswith(kind)] for kind in _CACHES)
+        self.capacity = int(inputs[own[0]].shape[2])
+        self.source_capacity = int(inputs[cross[0]].shape[2]) if cross else 0
+        self._types = {name: _TYPES[inputs[name].type] for name in (*own, *cross)}
         self._caches = {
-            name: np.zeros((rows, *value.shape[1:]), self._types[name].numpy())
-            for name, value in caches.items()
+            name: np.zeros((rows, *inputs[name].shape[1:]), kind.numpy())
+            for name, kind in self._types.items()
         }
+
+    def encode(self, feeds: Feeds, row: int) -> None:
+        assert self._encoder is not None
+        binding = self._encoder.io_binding()
+        held = _bound(binding, feeds)
+        count = held["input_ids"].shape[1]
+        encoded = {}
+        for name, cache in self._caches.items():
+            if name.startswith(_CROSS):
+                encoded[name] = np.empty((1, cache.shape[1], count, cache.shape[3]), cache.dtype)
+                binding.bind_output(name, *self._place(name, encoded[name]))
+        self._encoder.run_with_iobinding(binding)
+        for name, values in encoded.items():
+            self._caches[name][row, :, :count] = values[0]
 
     def run(self, _profile: Profile, feeds: Feeds, rows: slice) -> Floats:
         """A CPU has no profiles: one session runs every shape."""
         binding = self._session.io_binding()
-        held = {name: np.ascontiguousarray(value) for name, value in feeds.items()}
-        for name, value in held.items():  # bound by address: `held` keeps them alive
-            binding.bind_cpu_input(name, value)
+        held = _bound(binding, feeds)
         binding.bind_output("logits", "cpu")  # first, so that it is output 0 below
         for name, cache in self._caches.items():
-            view = cache[rows]
-            place = (int(self._types[name]), view.shape, view.ctypes.data)
-            binding.bind_input(name, *_CPU, *place)
-            binding.bind_output(name.replace("past_", "present_"), *_CPU, *place)
+            place = self._place(name, cache[rows])
+            binding.bind_input(name, *place)
+            if not name.startswith(_CROSS):
+                binding.bind_output(name.replace(_OWN, "present_"), *place)
         self._session.run_with_iobinding(binding)
         logits: Any = binding.get_outputs()[0].numpy()
+        assert held
         return np.asarray(logits, np.float32)
+
+    def _place(self, name: str, array: NDArray[Any]) -> tuple[Any, ...]:
+        return (*_CPU, int(self._types[name]), array.shape, array.ctypes.data)
+
+
+def _open(graph: Path) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    # Else products of int8 weights round their inputs too, which TensorRT does not.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return ort.InferenceSession(runnable(graph), options, providers=["CPUExecutionProvider"])
+
+
+def _bound(binding: Any, feeds: Feeds) -> dict[str, NDArray[Any]]:
+    """Inputs are bound by address: what is returned must live until the run is over."""
+    held = {name: np.ascontiguousarray(value) for name, value in feeds.items()}
+    for name, value in held.items():
+        binding.bind_cpu_input(name, value)
+    return held

@@ -22,7 +22,10 @@ class Profile(IntEnum):
 
 
 class Executor(Protocol):
-    """A graph and its caches, [rows, kv_heads, capacity, size], which it writes in place."""
+    """A graph and its caches, [rows, kv_heads, capacity, size], which it writes in place.
+
+    Of an encoder-decoder it is both graphs, and the caches of cross-attention.
+    """
 
     @property
     def inputs(self) -> frozenset[str]:
@@ -31,18 +34,36 @@ class Executor(Protocol):
     @property
     def capacity(self) -> int: ...
 
+    @property
+    def source_capacity(self) -> int:
+        """0 for a decoder alone."""
+
+    def encode(self, feeds: Feeds, row: int) -> None:
+        """Runs the encoder, whose outputs become the row's keys and values of cross-attention."""
+
     def run(self, profile: Profile, feeds: Feeds, rows: slice, /) -> Floats:
         """Logits [rows, 1 or seq, vocab] of a step of these rows; `feeds` has every input but the caches."""
 
 
 class Session:
-    """`rows` sequences of up to `capacity` positions; `lengths` holds how many each has."""
+    """`rows` sequences of up to `capacity` positions; `lengths` holds how many each has.
+
+    `sources` holds the lengths of what they were made from, where there is an encoder.
+    """
 
     def __init__(self, executor: Executor, rows: int = 1) -> None:
         self._executor = executor
         self.capacity = executor.capacity
         self.lengths = np.zeros(rows, np.int64)
+        self.sources = np.zeros(rows, np.int64)
         self._masks = {name: _window(name) for name in executor.inputs if name.startswith("attention_mask")}
+
+    def encode(self, row: int, ids: Ids) -> None:
+        """A new source for one row, whose tokens are forgotten."""
+        assert 0 < len(ids) <= self._executor.source_capacity
+        seen = np.ones((1, 1, len(ids), len(ids)), np.bool_)
+        self._executor.encode({"input_ids": ids[None, :], "attention_mask": seen}, row)
+        self.sources[row], self.lengths[row] = len(ids), 0
 
     def prefill(self, row: int, ids: Ids) -> Floats:
         """Logits [1 or seq, vocab] after appending the ids to one row."""
@@ -63,10 +84,15 @@ class Session:
         assert positions.max() < self.capacity
         feeds = {"input_ids": ids, "position_ids": positions, "write_indices": starts}
         feeds |= {name: causal_mask(positions, self.capacity, window) for name, window in self._masks.items()}
+        feeds["source_mask"] = self._source_mask(rows, ids.shape[1])
         feeds = {name: value for name, value in feeds.items() if name in self._executor.inputs}
         logits = self._executor.run(profile, feeds, rows)
         self.lengths[rows] += ids.shape[1]
         return logits
+
+    def _source_mask(self, rows: slice, seq: int) -> NDArray[np.bool_]:
+        seen = np.arange(self._executor.source_capacity) < self.sources[rows, None]
+        return np.repeat(seen[:, None, None, :], seq, axis=2)
 
 
 def causal_mask(positions: Ids, capacity: int, window: int | None = None) -> NDArray[np.bool_]:
