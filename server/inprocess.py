@@ -1,7 +1,8 @@
 """The engine without Triton, driven by JSON: for benchmarks and profiles.
 
 One command a line on stdin, one answer a line on stdout, until stdin ends. Times are seconds. Prompts are
-lists of token ids, all submitted at once; answers are greedy, of exactly `max_tokens` tokens.
+lists of token ids, all submitted at once (sources, where there is an encoder); answers are greedy, of exactly
+`max_tokens` tokens, unless `"sampling": {"num_beams": 4, …}` says otherwise.
 
   {"do": "generate", "prompts": [[…]…], "max_tokens": 64}
     streams   one list a prompt of [time since the command, tokens] for each chunk
@@ -22,7 +23,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,8 @@ from engine.manifest import read_manifest
 from engine.outbox import Chunk
 from engine.request import Request, Sampling
 from engine.runner import Floats, Runner
-from engine.runner_onnx import OnnxRunner, open_session
-from engine.service import Service
-from engine.settings import Settings, check_fit, free_memory, read_settings
+from engine.service import Service, open_cpu_runner
+from engine.settings import Settings, read_settings
 
 # Prompts too short to be reused later, which make the bindings of a batch that wide.
 _WARM_UP = 8
@@ -102,29 +102,25 @@ class Collector:
 class InProcess:
     def __init__(self, folder: Path, settings: Settings) -> None:
         manifest = read_manifest(folder)
-        check_fit(settings, manifest.shape, free_memory())
-        session = open_session(manifest.path("model.onnx"), settings.thread_count)
-        runner = OnnxRunner(
-            session, manifest.shape, settings.slots, settings.max_context, settings.prefill_chunk
-        )
-        self._runner = TimedRunner(runner)
+        self._runner = TimedRunner(open_cpu_runner(manifest, settings))
         self._service = Service(manifest, settings, self._runner, _report)
         self._started = False
 
     def answer(self, command: dict[str, Any]) -> dict[str, Any]:
         prompts, max_tokens = command["prompts"], command["max_tokens"]
+        sampling = Sampling(**{"max_tokens": max_tokens, "ignore_eos": True} | command.get("sampling", {}))
         if command["do"] == "profile":
-            return {"profile": self._profile(prompts, max_tokens, command["lines"])}
+            return {"profile": self._profile(prompts, sampling, command["lines"])}
         assert command["do"] == "generate"
-        return self._generate(prompts, max_tokens)
+        return self._generate(prompts, sampling)
 
-    def _generate(self, prompts: list[list[int]], max_tokens: int) -> dict[str, Any]:
+    def _generate(self, prompts: list[list[int]], sampling: Sampling) -> dict[str, Any]:
         if not self._started:
             self._service.start()
             self._started = True
         self._runner.calls.clear()
         began = time.monotonic()
-        collectors = self._submit(prompts, max_tokens)
+        collectors = self._submit(prompts, sampling)
         for collector in collectors:
             collector.done.wait()
             if collector.error:
@@ -133,20 +129,20 @@ class InProcess:
         streams = [[(at - began, tokens) for at, tokens in c.arrivals] for c in collectors]
         return {"streams": streams, "steps": shared_steps(self._runner.calls, len(prompts), first_end)}
 
-    def _submit(self, prompts: list[list[int]], max_tokens: int) -> list[Collector]:
+    def _submit(self, prompts: list[list[int]], sampling: Sampling) -> list[Collector]:
         collectors = [Collector() for _ in prompts]
-        sampling = Sampling(max_tokens=max_tokens, ignore_eos=True)
+        stream = sampling.num_beams == 1
         for prompt, collector in zip(prompts, collectors, strict=True):
             now = time.monotonic_ns()
-            self._service.submit(Request(tuple(prompt), sampling, stream=True, arrival_ns=now), collector)
+            self._service.submit(Request(tuple(prompt), sampling, stream, arrival_ns=now), collector)
         return collectors
 
-    def _profile(self, prompts: list[list[int]], max_tokens: int, lines: int) -> str:
+    def _profile(self, prompts: list[list[int]], sampling: Sampling, lines: int) -> str:
         """Steps the loop in this thread, since a profile sees one thread; chunks are made, but not sent."""
         assert not self._started
-        self._submit([prompt[:_WARM_UP] for prompt in prompts], _WARM_UP)
+        self._submit([prompt[:_WARM_UP] for prompt in prompts], replace(sampling, max_tokens=_WARM_UP))
         self._step_all()
-        self._submit(prompts, max_tokens)
+        self._submit(prompts, sampling)
         with cProfile.Profile() as profile:
             self._step_all()
         text = io.StringIO()

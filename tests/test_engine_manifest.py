@@ -65,7 +65,7 @@ def refused(folder: Path) -> str:
 def test_a_whole_artifact_is_accepted(artifact: Path) -> None:
     manifest = read_manifest(artifact)
     verify_files(manifest)
-    assert manifest.shape == ModelShape(2, 2, 2, 32, 64)
+    assert manifest.shape == ModelShape(2, 2, 2, 32, 64, source_vocab_size=32)
     assert not manifest.shape.has_encoder
     assert manifest.eos == {0, 2}
     assert manifest.generation == {"temperature": 0.6, "top_p": 0.9}  # a null is nobody's default
@@ -139,7 +139,14 @@ def test_a_field_of_a_wrong_type_is_refused(artifact: Path, field: str, value: o
     assert refused(artifact).startswith("INTERNAL: manifest: incomplete: ")
 
 
-@pytest.mark.parametrize("field", ModelShape.__slots__)
+def test_an_encoder_may_read_another_vocabulary(artifact: Path) -> None:
+    data = manifest_of(FILES)
+    data["model"]["source_vocab_size"] = 99
+    (artifact / "manifest.json").write_text(json.dumps(data))
+    assert read_manifest(artifact).shape.source_vocab_size == 99
+
+
+@pytest.mark.parametrize("field", sorted({*ModelShape.__slots__} - {"source_vocab_size"}))
 def test_an_incomplete_shape_is_refused(artifact: Path, field: str) -> None:
     data = manifest_of(FILES)
     del data["model"][field]

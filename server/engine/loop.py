@@ -20,7 +20,7 @@ from engine.runner import Floats, Runner
 from engine.sampler import Choice, choose, describe
 from engine.scheduler import Scheduler
 from engine.slots import Copy, Move
-from engine.stream import Intake, Stream
+from engine.stream import Encoder, Intake, Stream
 from engine.tokens import TokenTable
 
 Clock = Callable[[], int]
@@ -28,7 +28,7 @@ Clock = Callable[[], int]
 
 class Loop:
     """Collaborators are passed in; `clock` gives monotonic nanoseconds, `vocab` is the logits' width.
-    `decoder_start`: see Intake.
+    `encoder`: of a model that has one.
     """
 
     def __init__(
@@ -41,12 +41,12 @@ class Loop:
         recorder: Recorder,
         clock: Clock,
         heartbeat_ns: int = 500_000_000,
-        decoder_start: int | None = None,
+        encoder: Encoder | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._runner = runner
         self._table = table
-        self._intake = Intake(scheduler, table, vocab, decoder_start)
+        self._intake = Intake(scheduler, table, vocab, encoder)
         self._outbox = outbox
         self._recorder = recorder
         self._clock = clock

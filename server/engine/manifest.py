@@ -44,7 +44,7 @@ class ModelShape:
     """What the KV cache and the sampler need to know of the graph.
 
     `max_source_positions` is 0 for a decoder. The cross cache has as many layers and heads as the decoder's
-    own.
+    own. An encoder may read another vocabulary.
     """
 
     layers: int
@@ -55,6 +55,7 @@ class ModelShape:
     architecture: Architecture = Architecture.DECODER
     max_source_positions: int = 0
     kv_dtype: KvDtype = KvDtype.FLOAT32
+    source_vocab_size: int = 0
 
     @property
     def has_encoder(self) -> bool:
@@ -138,6 +139,7 @@ def _shape(model: Mapping[str, Any]) -> ModelShape:
     return ModelShape(
         architecture=Architecture(model["architecture"]),
         kv_dtype=KvDtype(model["kv_dtype"]),
+        source_vocab_size=model.get("source_vocab_size", model["vocab_size"]),
         **{name: model[name] for name in numbers},
     )
 

@@ -4,6 +4,9 @@ The graph (dialect `onnxruntime`) updates its KV cache in place: one buffer a la
 values, of shape (slots, kv_heads, capacity, head_dim), bound by address as both past and present. A decode
 step binds the first n rows, a prefill one row. Bindings are made once for each n and each slot, and every
 step only writes the small inputs that they point to.
+
+With an encoder there is such a cache for the sources too: the encoder's graph makes its keys and values, once
+a request, and the decoder's graph reads them in place, with a length for each row.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from numpy.typing import NDArray
 from engine.errors import ArtifactError
 from engine.manifest import ModelShape
 from engine.runner import Floats
+
+Caches = dict[str, NDArray[np.float32]]
 
 
 def open_session(path: Path, threads: int) -> ort.InferenceSession:
@@ -44,10 +49,14 @@ class _Bound:
     ids: NDArray[np.int64]
     lengths: NDArray[np.int32]
     total: NDArray[np.int32]
+    sources: NDArray[np.int32]
+    source_total: NDArray[np.int32]
     logits: Floats
 
 
 class OnnxRunner:
+    """`encoder`, and `source_capacity` above 0, for an encoder-decoder."""
+
     def __init__(
         self,
         session: ort.InferenceSession,
@@ -55,17 +64,17 @@ class OnnxRunner:
         slots: int,
         capacity: int,
         chunk: int,
+        encoder: ort.InferenceSession | None = None,
+        source_capacity: int = 0,
     ) -> None:
         self._session = session
+        self._encoder = encoder
         self._shape = shape
         self._chunk = chunk
-        # np.zeros maps pages that cost no memory before they are written: an unused slot is free.
-        size = (slots, shape.kv_heads, capacity, shape.head_dim)
-        self._caches = {
-            f"{kind}_{layer}": np.zeros(size, np.float32)
-            for layer in range(shape.layers)
-            for kind in ("key", "value")
-        }
+        self._caches = _caches(shape, slots, capacity)
+        self._cross = _caches(shape, slots, source_capacity) if encoder else {}
+        # The last position of each row's source, as the graph wants it.
+        self._sources = np.zeros(slots, np.int32)
         self._decodes: dict[int, _Bound] = {}
         self._prefills: dict[int, _Bound] = {}
 
@@ -79,17 +88,23 @@ class OnnxRunner:
         return self._run(self._prefill_binding(slot, len(tokens)), tokens, [start + len(tokens) - 1])
 
     def encode(self, slot: int, tokens: Sequence[int]) -> None:
-        raise NotImplementedError
+        assert self._encoder
+        names = [f"cross_{name}" for name in self._cross]
+        outputs = self._encoder.run(names, {"input_ids": np.array([tokens], np.int64)})
+        for cache, output in zip(self._cross.values(), outputs, strict=True):
+            cache[slot, :, : len(tokens)] = output[0]
+        self._sources[slot] = len(tokens) - 1
 
     def copy(self, source: int, target: int, tokens: int, *, start: int = 0, cross: bool = True) -> None:
-        for cache in self._caches.values():
-            cache[target, :, start:tokens] = cache[source, :, start:tokens]
+        _copy(self._caches, source, target, slice(start, tokens))
+        if cross and self._cross:
+            _copy(self._cross, source, target, slice(0, self._sources[source] + 1))
+            self._sources[target] = self._sources[source]
 
     def swap(self, a: int, b: int, tokens: int) -> None:
-        for cache in self._caches.values():
-            kept = cache[a, :, :tokens].copy()
-            cache[a, :, :tokens] = cache[b, :, :tokens]
-            cache[b, :, :tokens] = kept
+        _swap(self._caches, a, b, tokens)
+        _swap(self._cross, a, b, int(self._sources[[a, b]].max()) + 1)
+        self._sources[[a, b]] = self._sources[[b, a]]
 
     def _prefill_binding(self, slot: int, length: int) -> _Bound:
         row = slice(slot, slot + 1)
@@ -103,6 +118,8 @@ class OnnxRunner:
         bound.ids[:] = np.reshape(tokens, bound.ids.shape)
         bound.lengths[:] = last
         bound.total[...] = max(last) + 1
+        if self._cross:
+            bound.source_total[...] = bound.sources.max() + 1
         self._session.run_with_iobinding(bound.binding)
         return bound.logits
 
@@ -110,18 +127,47 @@ class OnnxRunner:
         count = rows.stop - rows.start
         ids = np.zeros((count, length), np.int64)
         lengths = np.zeros(count, np.int32)
-        total = np.zeros((), np.int32)
+        total, source_total = np.zeros((), np.int32), np.zeros((), np.int32)
+        sources = self._sources[rows]
         logits = np.zeros((count, self._shape.vocab_size), np.float32)
         binding = self._session.io_binding()
-        small: list[NDArray[Any]] = [ids, lengths, total]
-        for name, array in zip(("input_ids", "seqlens_k", "total_sequence_length"), small, strict=True):
+        small: dict[str, NDArray[Any]] = {
+            "input_ids": ids, "seqlens_k": lengths, "total_sequence_length": total,
+        }  # fmt: skip
+        if self._cross:
+            small |= {"source_seqlens": sources, "source_total": source_total}
+        for name, array in small.items():
             _bind_array(binding.bind_input, name, array, array.shape)
-        for name, cache in self._caches.items():
-            part = cache[rows]
-            _bind_array(binding.bind_input, f"past_{name}", part, part.shape)
-            _bind_array(binding.bind_output, f"present_{name}", part, part.shape)
+        _bind_caches(binding, self._caches, rows, "past_", "present_")
+        _bind_caches(binding, self._cross, rows, "cross_", "present_cross_")
         _bind_array(binding.bind_output, "logits", logits, (count, 1, self._shape.vocab_size))
-        return _Bound(binding, ids, lengths, total, logits)
+        return _Bound(binding, ids, lengths, total, sources, source_total, logits)
+
+
+def _caches(shape: ModelShape, slots: int, capacity: int) -> Caches:
+    # np.zeros maps pages that cost no memory before they are written: an unused slot is free.
+    size = (slots, shape.kv_heads, capacity, shape.head_dim)
+    names = (f"{kind}_{layer}" for layer in range(shape.layers) for kind in ("key", "value"))
+    return {name: np.zeros(size, np.float32) for name in names}
+
+
+def _copy(caches: Caches, source: int, target: int, positions: slice) -> None:
+    for cache in caches.values():
+        cache[target, :, positions] = cache[source, :, positions]
+
+
+def _swap(caches: Caches, a: int, b: int, tokens: int) -> None:
+    for cache in caches.values():
+        kept = cache[a, :, :tokens].copy()
+        cache[a, :, :tokens] = cache[b, :, :tokens]
+        cache[b, :, :tokens] = kept
+
+
+def _bind_caches(binding: Any, caches: Caches, rows: slice, past: str, present: str) -> None:
+    for name, cache in caches.items():
+        part = cache[rows]
+        _bind_array(binding.bind_input, f"{past}{name}", part, part.shape)
+        _bind_array(binding.bind_output, f"{present}{name}", part, part.shape)
 
 
 def _bind_array(bind: Any, name: str, array: NDArray[Any], shape: tuple[int, ...]) -> None:

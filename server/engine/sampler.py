@@ -83,9 +83,13 @@ class TokenChooser:
         self._processors.apply(row, self._account[: self._given + self._generated])
 
 
-def check_ids(sampling: Sampling, prompt: Sequence[int], vocab: int) -> None:
-    """Raises InvalidArgument for the first token id, of a request, that the model does not have."""
+def check_prompt(prompt: Iterable[int], vocab: int) -> None:
+    """Raises InvalidArgument for the first token id that the model does not have."""
     _check("input_ids", prompt, vocab)
+
+
+def check_ids(sampling: Sampling, vocab: int) -> None:
+    """As `check_prompt`, for what the request says of tokens."""
     _check("logit_bias", (token for token, _ in sampling.logit_bias), vocab)
     _check("suppress_tokens", sampling.suppress_tokens, vocab)
     for field in ("forced_bos_token_id", "forced_eos_token_id", "decoder_start_token_id"):

@@ -14,7 +14,7 @@ from engine.device import choose_device
 from engine.errors import ArtifactError, Cancelled, InternalError
 from engine.gpu import TENSORRT, open_gpu_runner
 from engine.loop import Loop
-from engine.manifest import Manifest, read_manifest, verify_files
+from engine.manifest import KvDtype, Manifest, read_manifest, verify_files
 from engine.outbox import Outbox, Responder
 from engine.recorder import Recorder
 from engine.request import Request
@@ -23,6 +23,7 @@ from engine.runner_onnx import OnnxRunner, open_session
 from engine.scheduler import Scheduler
 from engine.settings import Settings, check_fit, free_memory
 from engine.slots import SlotTable
+from engine.stream import Encoder
 from engine.tokens import load_table
 
 Report = Callable[[BaseException], None]
@@ -32,7 +33,8 @@ class Service:
     """`start` runs the threads; `submit` takes requests from any thread; `close` ends what is left."""
 
     def __init__(self, manifest: Manifest, settings: Settings, runner: Runner, report: Report) -> None:
-        slots = SlotTable(settings.slots, settings.max_context)
+        source = settings.source_capacity(manifest.shape)
+        slots = SlotTable(settings.slots, settings.max_context, source_capacity=source)
         scheduler = Scheduler(slots, manifest.eos, settings.max_queue, settings.prefill_chunk)
         self.manifest = manifest
         self.recorder = Recorder(report)
@@ -40,6 +42,7 @@ class Service:
         self.loop = Loop(
             scheduler, runner, load_table(manifest.path("tokens.bin")), manifest.shape.vocab_size,
             self._outbox, self.recorder, time.monotonic_ns, settings.heartbeat_ms * 1_000_000,
+            _encoder(manifest),
         )  # fmt: skip
         self._signals = SignalReceiver(self._deliver)
         self._threads = [
@@ -73,6 +76,12 @@ class Service:
         self.loop.cancel(key, fault if signal is Signal.FAULT else Cancelled("request", "by the client"))
 
 
+def _encoder(manifest: Manifest) -> Encoder | None:
+    if not manifest.shape.has_encoder:
+        return None
+    return Encoder(manifest.shape.source_vocab_size, manifest.generation.get("decoder_start_token_id"))
+
+
 def open_service(folder: Path, settings: Settings, report: Report, placed: int | None = None) -> Service:
     """Load the artifact, check that it fits, and prove that it runs; raises EngineError.
 
@@ -81,30 +90,45 @@ def open_service(folder: Path, settings: Settings, report: Report, placed: int |
     manifest = read_manifest(folder)
     device = choose_device(settings.device, tensorrt=manifest.dialect == TENSORRT, placed=placed)
     if device.gpu is None:
-        runner = _open_cpu_runner(manifest, settings)
+        runner: Runner = open_cpu_runner(manifest, settings)
     else:
         runner = open_gpu_runner(manifest, settings, device.gpu)
     self_test(runner, manifest, settings)
     return Service(manifest, settings, runner, report)
 
 
-def _open_cpu_runner(manifest: Manifest, settings: Settings) -> Runner:
-    check_fit(settings, manifest.shape, free_memory())
-    verify_files(manifest, tuple({*manifest.files, "model.onnx", "tokens.bin"}))
-    session = open_session(manifest.path("model.onnx"), settings.thread_count)
-    return OnnxRunner(session, manifest.shape, settings.slots, settings.max_context, settings.prefill_chunk)
+def open_cpu_runner(manifest: Manifest, settings: Settings) -> OnnxRunner:
+    """Raises SettingsError for what does not fit, ArtifactError for graphs that cannot run here."""
+    shape = manifest.shape
+    if shape.kv_dtype is not KvDtype.FLOAT32:
+        problem = f"{shape.kv_dtype} keys and values need a GPU; build with precision fp32, int8 or int4"
+        raise ArtifactError("manifest", problem)
+    check_fit(settings, shape, free_memory())
+    graphs = ("model.onnx", "encoder.onnx") if shape.has_encoder else ("model.onnx",)
+    verify_files(manifest, tuple({*manifest.files, *graphs, "tokens.bin"}))
+    sessions = [open_session(manifest.path(graph), settings.thread_count) for graph in graphs]
+    encoder = sessions[1] if shape.has_encoder else None
+    sizes = settings.slots, settings.max_context, settings.prefill_chunk
+    return OnnxRunner(sessions[0], shape, *sizes, encoder, settings.source_capacity(shape))
 
 
 def self_test(runner: Runner, manifest: Manifest, settings: Settings) -> None:
     """A short greedy generation, twice: the second must repeat the first, with finite logits."""
-    answers = [_generate(runner, manifest.shape.vocab_size, settings) for _ in range(2)]
+    answers = [_generate(runner, manifest, settings) for _ in range(2)]
     if answers[0] != answers[1]:
         raise ArtifactError("self-test", f"two equal prompts gave {answers[0]} and {answers[1]}")
 
 
-def _generate(runner: Runner, vocab: int, settings: Settings) -> list[int]:
+def _generate(runner: Runner, manifest: Manifest, settings: Settings) -> list[int]:
+    vocab = manifest.shape.vocab_size
     prompt = [1 % vocab, 2 % vocab, 3 % vocab][: settings.max_context - 1]
-    logits, tokens = runner.prefill(0, 0, prompt), []
+    if manifest.shape.has_encoder:
+        runner.encode(0, prompt[: settings.source_capacity(manifest.shape)])
+        prompt = [manifest.generation.get("decoder_start_token_id", 0)]
+        logits = runner.decode(prompt, [0])
+    else:
+        logits = runner.prefill(0, 0, prompt)
+    tokens: list[int] = []
     for position in range(len(prompt), min(len(prompt) + 4, settings.max_context)):
         if not np.isfinite(logits).all():
             raise ArtifactError("self-test", "the model returned logits that are not finite")

@@ -10,7 +10,7 @@ from engine.beams import BeamSearch
 from engine.errors import DeadlineExceeded, EngineError, InvalidArgument
 from engine.outbox import Chunk, Logprobs, Responder
 from engine.request import FinishReason, Request
-from engine.sampler import TokenChooser, check_ids
+from engine.sampler import TokenChooser, check_ids, check_prompt
 from engine.scheduler import Scheduler
 from engine.stops import TextStream
 from engine.tokens import TokenTable
@@ -52,23 +52,30 @@ class Stream:
         return DeadlineExceeded("timeout", f"{request.timeout_us} us passed after {done} tokens")
 
 
-class Intake:
-    """Makes streams of requests. `decoder_start` begins the answers of a model with an encoder, where the
-    request names no other.
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """What an encoder reads is of `vocab` ids; answers begin behind `decoder_start`, where the model has one
+    and the request names no other.
     """
 
-    def __init__(
-        self, scheduler: Scheduler, table: TokenTable, vocab: int, decoder_start: int | None
-    ) -> None:
+    vocab: int
+    decoder_start: int | None
+
+
+class Intake:
+    """Makes streams of requests; `vocab` is the decoder's."""
+
+    def __init__(self, scheduler: Scheduler, table: TokenTable, vocab: int, encoder: Encoder | None) -> None:
         self._scheduler = scheduler
         self._table = table
         self._vocab = vocab
-        self._decoder_start = decoder_start
+        self._encoder = encoder
 
     def open(self, key: int, request: Request, responder: Responder, handle: Callable[[int], str]) -> Stream:
         """Raises InvalidArgument for what the model cannot do."""
         self._scheduler.check(request)
-        check_ids(request.sampling, request.prompt, self._vocab)
+        check_ids(request.sampling, self._vocab)
+        check_prompt(request.prompt, self._encoder.vocab if self._encoder else self._vocab)
         given = self._given(request)
         words = tuple(word.encode() for word in request.sampling.stop_words)
         sequence = Sequence(key, request, TextStream(self._table, words), list(given))
@@ -87,13 +94,13 @@ class Intake:
     def _given(self, request: Request) -> tuple[int, ...]:
         """The tokens that the decoder begins with."""
         start = request.sampling.decoder_start_token_id
-        if not self._scheduler.slots.source_capacity:
+        if self._encoder is None:
             if start is not None:
                 problem = f"{start}, must be left out: this model has no encoder"
                 raise InvalidArgument("decoder_start_token_id", problem)
             return request.prompt
         if start is None:
-            start = self._decoder_start
+            start = self._encoder.decoder_start
         if start is None:
             raise InvalidArgument("decoder_start_token_id", "left out, must be given: this model names none")
         return (start,)
