@@ -133,6 +133,11 @@ class EncoderDecoder:
         """Of the decoder: what is generated."""
         return self.decoder.vocab_size
 
+    @property
+    def max_positions(self) -> int:
+        """Of the decoder."""
+        return self.decoder.max_positions
+
     def tensors(self) -> Shapes:
         """Name and shape of every tensor the model is made of."""
         return self.encoder.tensors() | self.decoder.tensors() | self.head.tensors()

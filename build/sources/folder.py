@@ -18,6 +18,25 @@ from build.quantise import Floats
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
+_PICKLED = "pytorch_model.bin"
+_ALWAYS_GENERATION = ("eos_token_id", "decoder_start_token_id")
+_OLD_GENERATION = (
+    "bad_words_ids",
+    "do_sample",
+    "early_stopping",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "length_penalty",
+    "max_length",
+    "min_length",
+    "no_repeat_ngram_size",
+    "num_beams",
+    "repetition_penalty",
+    "suppress_tokens",
+    "temperature",
+    "top_k",
+    "top_p",
+)
 _DTYPES = ("F32", "F16", "BF16", "F64")
 
 
@@ -69,7 +88,18 @@ def _shards(folder: Path) -> list[Path]:
         return [folder / name for name in names]
     if (folder / _SINGLE).is_file():
         return [folder / _SINGLE]
-    raise BadInput(f"{folder}: has neither {_SINGLE} nor {_INDEX}")
+    raise BadInput(f"{folder}: has neither {_SINGLE} nor {_INDEX}{_conversion(folder)}")
+
+
+def _conversion(folder: Path) -> str:
+    """How to get one from the format of old, which holds programs as well as weights."""
+    if not (folder / _PICKLED).is_file() and not (folder / f"{_PICKLED}.index.json").is_file():
+        return ""
+    script = (
+        f"import transformers as t; f = '{folder}'; c = t.AutoConfig.from_pretrained(f);"
+        " getattr(t, c.architectures[0]).from_pretrained(f).save_pretrained(f)"
+    )
+    return f', only {_PICKLED}: convert it where transformers and torch are: `python -c "{script}"`'
 
 
 def _weights(path: Path) -> dict[str, Weight]:
@@ -131,9 +161,14 @@ def _token(value: Any) -> str | None:
 
 
 def _generation(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """Before generation_config.json there was, its settings stood in config.json."""
     path = folder / "generation_config.json"
-    settings = _json(path) if path.is_file() else {}
-    return {"eos_token_id": config.get("eos_token_id"), **settings}
+    keys = _ALWAYS_GENERATION if path.is_file() else (*_ALWAYS_GENERATION, *_OLD_GENERATION)
+    found = {key: config[key] for key in keys if config.get(key) is not None}
+    settings = found | (_json(path) if path.is_file() else {})
+    if config.get("is_encoder_decoder") and settings.get("decoder_start_token_id") is None:
+        settings["decoder_start_token_id"] = settings.get("bos_token_id", config.get("bos_token_id"))
+    return settings
 
 
 def _licence(readme: Path) -> str | None:

@@ -1,0 +1,65 @@
+"""An encoder-decoder's engine for ONNX Runtime: the encoder and a decoder step, over one weight file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from build import verify_seq2seq
+from build.architecture.seq2seq import EncoderDecoder
+from build.assembly import ENCODER, GRAPH, WEIGHTS, Progress
+from build.checkpoint import Checkpoint
+from build.dialects.onnxruntime.cross_graph import build_cross_decoder
+from build.dialects.onnxruntime.encoder_graph import build_encoder
+from build.dialects.onnxruntime.store import Store
+from build.dialects.seq2seq_contents import store_encoder_decoder
+from build.dialects.weight_file import WeightFile
+from build.errors import BadInput
+from build.generation import generation
+from build.passes.smooth_seq2seq import smooth_seq2seq
+from build.quantise import Precision
+from build.verify import Quality
+
+
+@dataclass(frozen=True)
+class EncoderDecoderAssembly:
+    checkpoint: Checkpoint
+    model: EncoderDecoder
+    precision: Precision
+
+    def require_buildable(self) -> None:
+        self._start()
+
+    def write(self, folder: Path, progress: Progress) -> None:
+        prepared = self._prepared(progress)
+        advance = progress.stage("weights", self._layers())
+        with WeightFile(folder / WEIGHTS) as file:
+            store = Store(prepared, self.precision, file)
+            store_encoder_decoder(store, self.model, advance)
+        ir.save(build_encoder(self.model, store), folder / ENCODER)
+        ir.save(build_cross_decoder(self.model, store), folder / GRAPH)
+
+    def verify(self, folder: Path, progress: Progress, tokens: int) -> Quality:
+        taught = verify_seq2seq.lesson(self.checkpoint.tokenizer, self.model, self._start(), tokens)
+        advance = progress.stage("verify", self._layers() + taught.steps)
+        return verify_seq2seq.measure(self.checkpoint, self.model, folder, taught, advance)
+
+    def _prepared(self, progress: Progress) -> Checkpoint:
+        """What is written: the same model, its ranges made easier where it will be rounded."""
+        if self.precision not in (Precision.INT8, Precision.INT4):
+            return self.checkpoint
+        return smooth_seq2seq(self.checkpoint, self.model, progress.stage("smooth", self._layers()))
+
+    def _layers(self) -> int:
+        return len(self.model.encoder.layers) + len(self.model.decoder.layers)
+
+    def _start(self) -> int:
+        start = generation(self.checkpoint)["decoder_start_token_id"]
+        if not isinstance(start, int):
+            raise BadInput(
+                "the checkpoint names no token that answers begin with: add decoder_start_token_id to"
+                " generation_config.json"
+            )
+        return start

@@ -1,0 +1,62 @@
+"""What a model is served for: the recipe's word, or what the checkpoint shows.
+
+T5 and BART carry settings for the tasks they know (`task_specific_params` of config.json): a prefix and ways
+to generate. Those of the recipe's task fill in what the recipe and generation_config.json leave open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from build.checkpoint import Checkpoint
+from build.errors import BadInput
+from build.recipe import Recipe, Task
+
+_TRANSLATORS = ("marian", "mbart")
+_ENTRIES = {Task.SUMMARIZE: "summarization", Task.TRANSLATE: "translation"}
+
+
+def settled(recipe: Recipe, checkpoint: Checkpoint) -> tuple[Recipe, Checkpoint]:
+    """With a task, its prefix, and its settings among the checkpoint's; BadInput where it does not fit."""
+    task = recipe.task or _task(checkpoint)
+    _require_fitting(task, checkpoint)
+    entry = dict(_entry(task, recipe.prefix, checkpoint))
+    prefix = recipe.prefix or str(entry.pop("prefix", None) or "")
+    filled = replace(checkpoint, generation=entry | dict(checkpoint.generation))
+    return replace(recipe, task=task, prefix=prefix), filled
+
+
+def _task(checkpoint: Checkpoint) -> Task:
+    if not _is_encoder_decoder(checkpoint):
+        return Task.COMPLETE if checkpoint.tokenizer.chat_template is None else Task.CHAT
+    return Task.TRANSLATE if checkpoint.config.get("model_type") in _TRANSLATORS else Task.SUMMARIZE
+
+
+def _is_encoder_decoder(checkpoint: Checkpoint) -> bool:
+    return bool(checkpoint.config.get("is_encoder_decoder"))
+
+
+def _require_fitting(task: Task, checkpoint: Checkpoint) -> None:
+    if task is not Task.CHAT:
+        return
+    if _is_encoder_decoder(checkpoint):
+        raise BadInput('task: "chat", an encoder-decoder takes summarize, translate or complete')
+    if checkpoint.tokenizer.chat_template is None:
+        raise BadInput('the checkpoint has no chat template: set task = "complete", or add one')
+
+
+def _entry(task: Task, prefix: str, checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """The checkpoint's settings for the task: those with the prefix, where the recipe names one."""
+    tables = checkpoint.config.get("task_specific_params") or {}
+    kind = _ENTRIES.get(task)
+    fitting = {key: table for key, table in tables.items() if kind and key.startswith(kind)}
+    if prefix:
+        return next((table for table in fitting.values() if table.get("prefix") == prefix), {})
+    if kind in fitting or len(fitting) == 1:
+        return dict(fitting.get(str(kind)) or next(iter(fitting.values())))
+    prefixes = [repr(table["prefix"]) for table in fitting.values() if table.get("prefix")]
+    if prefixes:
+        raise BadInput(f"prefix: missing, the checkpoint has several: set one of {', '.join(prefixes)}")
+    return {}
