@@ -41,6 +41,15 @@ def variant(source: Path, target: Path, parameters: Mapping[str, str]) -> Path:
     return target
 
 
+def instances(repository: Path, count: int) -> Path:
+    """The same repository with so many instances of the engine."""
+    config = repository / f"{MODEL}_engine" / "config.pbtxt"
+    text, found = re.subn(r"\bcount: \d+", f"count: {count}", config.read_text())
+    assert found == 1
+    replace(config, text.encode())
+    return repository
+
+
 def edited(config: str, parameters: Mapping[str, str]) -> str:
     for name, value in parameters.items():
         pattern = rf'(key: "{name}" value {{ string_value: )"[^"]*"'

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.artifacts import CACHE, MODEL, built, variant
+from tests.e2e.artifacts import CACHE, MODEL, built, instances, variant
 from tests.e2e.serving import LOG_TAIL, Pool, Server
 from tests.e2e.wire import Address, Wire
 from tests.e2e.wire_grpc import GrpcWire
@@ -23,6 +23,9 @@ from tests.e2e.wire_http import HttpWire
 # The small server: few slots and a short queue, so that a test can fill them.
 SLOTS, QUEUE, CONTEXT = 2, 2, 512
 SMALL = {"slots": f"{SLOTS}", "max_queue": f"{QUEUE}", "max_context": f"{CONTEXT}", "heartbeat_ms": "100"}
+# Two instances of a small engine each.
+INSTANCES, TWIN_SLOTS = 2, 4
+TWIN = SMALL | {"slots": f"{TWIN_SLOTS}", "max_queue": "8", "threads": "1"}
 
 _pools: list[Pool] = []
 
@@ -60,7 +63,14 @@ def pool(workshop: Path) -> Iterator[Pool]:
             variant(built("int8"), repository, SMALL)
         return Server(repository, workshop / "small.log")
 
-    servers = Pool({"int8": server("int8"), "fp32": server("fp32"), "small": small})
+    def twins() -> Server:
+        repository = workshop / "twins"
+        if not repository.exists():
+            instances(variant(built("int8"), repository, TWIN), INSTANCES)
+        return Server(repository, workshop / "twins.log")
+
+    factories = {"int8": server("int8"), "fp32": server("fp32"), "small": small, "twins": twins}
+    servers = Pool(factories)
     _pools.append(servers)
     yield servers
     _pools.remove(servers)
@@ -81,6 +91,12 @@ def fp32(pool: Pool) -> Server:
 @pytest.fixture
 def small(pool: Pool) -> Server:
     return pool.get("small")
+
+
+@pytest.fixture
+def twins(pool: Pool) -> Server:
+    """Two instances of the engine."""
+    return pool.get("twins")
 
 
 @pytest.fixture
