@@ -7,21 +7,22 @@ off. Q4_0 and Q8_0 blocks stay available as they are; all other types are dequan
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFReader, ReaderTensor
+from gguf import GGMLQuantizationType
 from gguf.quants import dequantize
 from numpy.typing import NDArray
 
 from build.architecture.view import shifted
 from build.checkpoint import Checkpoint, Origin, Weight
-from build.digest import sha256
 from build.errors import BadInput, Unsupported
-from build.quantise import Blocks, Floats
+from build.quantise import Blocks, Bytes, Floats
+from build.sources.gguf_file import GgufTensor, parse_gguf
 from build.sources.gguf_layout import Layout, layout_of
 from build.sources.gguf_tokenizer import tokenizer_files
 
@@ -32,38 +33,40 @@ _GEMMA3_27B_LAYERS = 62
 Metadata = Mapping[str, Any]
 
 
-def open_gguf(path: Path, kind: str = "gguf", name: str | None = None) -> Checkpoint:
+def open_gguf(path: Path) -> Checkpoint:
     """The checkpoint in a GGUF file; BadInput when it is truncated or is none."""
     if not path.is_file():
         raise BadInput(f"{path}: no such file")
-    reader = _read(path)
-    metadata = {key: field.contents() for key, field in reader.fields.items()}
+    content = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)
+    return read_gguf(content.view(np.ndarray), path.name)
+
+
+def read_gguf(content: Bytes, name: str) -> Checkpoint:
+    """The checkpoint in the bytes of the GGUF file of that name."""
+    try:
+        file = parse_gguf(content)
+    except ValueError as error:
+        reason = f"is no GGUF file, or is cut short or damaged ({error})"
+        raise BadInput(f"{name}: {reason}: fetch it again") from error
+    metadata = file.metadata
     layout = layout_of(str(metadata.get("general.architecture")))
-    config = _config(metadata, reader.tensors, layout)
+    config = _config(metadata, file.tensors, layout)
     return Checkpoint(
         config=config,
-        weights=_weights(reader.tensors, config, layout),
+        weights=_weights(file.tensors, config, layout),
         tokenizer=tokenizer_files(metadata),
         generation={"eos_token_id": _eos_ids(metadata)},
         origin=Origin(
-            kind=kind,
-            id=name or path.name,
+            kind="gguf",
+            id=name,
             revision=None,
             licence=metadata.get("general.license"),
-            files={path.name: sha256(path)},
+            files={name: hashlib.sha256(content.data).hexdigest()},
         ),
     )
 
 
-def _read(path: Path) -> GGUFReader:
-    try:
-        return GGUFReader(path)
-    except (ValueError, IndexError, KeyError, OverflowError, TypeError) as error:
-        reason = f"is no GGUF file, or is cut short or damaged ({error})"
-        raise BadInput(f"{path.name}: {reason}: fetch it again") from error
-
-
-def _config(metadata: Metadata, tensors: list[ReaderTensor], layout: Layout) -> dict[str, Any]:
+def _config(metadata: Metadata, tensors: list[GgufTensor], layout: Layout) -> dict[str, Any]:
     arch = metadata["general.architecture"]
     names = {tensor.name for tensor in tensors}
     heads = _required(metadata, f"{arch}.attention.head_count")
@@ -107,7 +110,7 @@ def _required(metadata: Metadata, key: str) -> Any:
     return metadata[key]
 
 
-def _rope_scaling(arch: str, metadata: Metadata, tensors: list[ReaderTensor]) -> dict[str, Any] | None:
+def _rope_scaling(arch: str, metadata: Metadata, tensors: list[GgufTensor]) -> dict[str, Any] | None:
     factors = [tensor for tensor in tensors if tensor.name == _ROPE_FACTORS]
     if factors:
         return {"rope_type": "factors", "factors": _values(factors[0]).tolist()}
@@ -122,7 +125,7 @@ def _eos_ids(metadata: Metadata) -> list[int]:
     return sorted({int(metadata[key]) for key in keys if key in metadata})
 
 
-def _weights(tensors: list[ReaderTensor], config: Mapping[str, Any], layout: Layout) -> dict[str, Weight]:
+def _weights(tensors: list[GgufTensor], config: Mapping[str, Any], layout: Layout) -> dict[str, Weight]:
     heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
     weights = {}
     for tensor in tensors:
@@ -131,7 +134,7 @@ def _weights(tensors: list[ReaderTensor], config: Mapping[str, Any], layout: Lay
         name, part = layout.hub_name(tensor.name), tensor.name.split(".")[-2]
         order = None
         if layout.interleaved and part in heads:
-            order = _unpermuted(int(tensor.shape[-1]), heads[part])
+            order = _unpermuted(tensor.shape[0], heads[part])
         weight = _weight(tensor, order)
         shifts = layout.norm_shift and name.endswith("norm.weight")
         weights[name] = shifted(weight, -layout.norm_shift) if shifts else weight
@@ -146,33 +149,33 @@ def _unpermuted(rows: int, heads: Any) -> NDArray[np.intp]:
     return np.arange(rows).reshape(heads, half, 2).swapaxes(1, 2).reshape(rows)
 
 
-def _weight(tensor: ReaderTensor, order: NDArray[np.intp] | None) -> Weight:
+def _weight(tensor: GgufTensor, order: NDArray[np.intp] | None) -> Weight:
     block_types = (GGMLQuantizationType.Q4_0, GGMLQuantizationType.Q8_0)
     return Weight(
-        shape=tuple(int(n) for n in reversed(tensor.shape)),
+        shape=tensor.shape,
         read=partial(_ordered_values, tensor, order),
-        read_blocks=(partial(_blocks, tensor, order) if tensor.tensor_type in block_types else None),
+        read_blocks=(partial(_blocks, tensor, order) if tensor.kind in block_types else None),
     )
 
 
-def _ordered_values(tensor: ReaderTensor, order: NDArray[np.intp] | None) -> Floats:
+def _ordered_values(tensor: GgufTensor, order: NDArray[np.intp] | None) -> Floats:
     values = _values(tensor)
     return values if order is None else values[order]
 
 
-def _values(tensor: ReaderTensor) -> Floats:
+def _values(tensor: GgufTensor) -> Floats:
     try:
-        values = dequantize(tensor.data, tensor.tensor_type)
+        values = dequantize(tensor.data, tensor.kind)
     except NotImplementedError as error:
-        kind = tensor.tensor_type.name
+        kind = tensor.kind.name
         raise Unsupported(f"GGUF tensor {tensor.name}: type {kind} is not supported") from error
     return np.ascontiguousarray(values, np.float32)
 
 
-def _blocks(tensor: ReaderTensor, order: NDArray[np.intp] | None) -> Blocks:
+def _blocks(tensor: GgufTensor, order: NDArray[np.intp] | None) -> Blocks:
     """Q4_0: an fp16 scale, then elements 0..15 in low and 16..31 in high nibbles; Q8_0: int8."""
     rows = tensor.data.shape[0]
-    four = tensor.tensor_type is GGMLQuantizationType.Q4_0
+    four = tensor.kind is GGMLQuantizationType.Q4_0
     raw = tensor.data.reshape(rows, -1, 2 + (_BLOCK // 2 if four else _BLOCK))
     scales = raw[:, :, :2].copy().view(np.float16)[:, :, 0].astype(np.float32)
     body = raw[:, :, 2:]
@@ -180,5 +183,5 @@ def _blocks(tensor: ReaderTensor, order: NDArray[np.intp] | None) -> Blocks:
         levels = np.concatenate([body & np.uint8(15), body >> np.uint8(4)], axis=2)
     else:
         levels = body ^ np.uint8(128)  # two's complement to excess 128
-    blocks = Blocks(4 if four else 8, int(tensor.shape[0]), levels, scales)
+    blocks = Blocks(4 if four else 8, tensor.shape[-1], levels, scales)
     return blocks if order is None else blocks.take_rows(order)

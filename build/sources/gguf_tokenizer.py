@@ -79,7 +79,7 @@ def tokenizer_files(metadata: Metadata) -> TokenizerFiles:
         raise Unsupported(f"GGUF tokenizer {model!r} is not supported: {', '.join(builders)} are")
     content = builders[model](metadata)
     return TokenizerFiles(
-        json=json.dumps(content, ensure_ascii=False, indent=1).encode(),
+        json=json.dumps(content, ensure_ascii=False).encode(),
         chat_template=metadata.get("tokenizer.chat_template"),
         bos_token=_named(metadata, "bos"),
         eos_token=_named(metadata, "eos"),
