@@ -8,6 +8,7 @@ GRPC_PORT    ?= 8001
 METRICS_PORT ?= 8002
 URL          ?= 127.0.0.1:$(GRPC_PORT)
 FORCE        ?=
+ACCEPT_TERMS ?=
 VENV         ?= .venv
 PYTHON       ?= python3.11
 PIP_FLAGS    ?= -qq
@@ -45,7 +46,8 @@ engines: $(VENV)/.run ## build MODEL in PRECISION; SOURCE=FOLDER instead of the 
 	  then echo "$(MODEL) in $(PRECISION) is built already; FORCE=1 builds it again"; \
 	  else echo "$(engine) is of another precision; FORCE=1 replaces it by $(PRECISION)" >&2; exit 1; \
 	  fi; \
-	else $(py) -m build $(MODEL) --precision $(PRECISION) $(if $(SOURCE),--source '$(SOURCE)') $(if $(FORCE),--force); fi
+	else $(py) -m build $(MODEL) --precision $(PRECISION) $(if $(SOURCE),--source '$(SOURCE)') $(if $(FORCE),--force) \
+	  $(if $(ACCEPT_TERMS),--accept-terms '$(ACCEPT_TERMS)'); fi
 
 serve: $(VENV)/.run ## serve every model that is built, in the foreground
 	@exec $(py) server/launch.py $(ports)

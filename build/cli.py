@@ -19,6 +19,7 @@ from build.quantise import Precision
 from build.recipe import Recipe, known_recipes, load_recipe
 from build.recommend.cli import main as recommend
 from build.sources.resolve import open_source
+from build.terms import require_accepted
 from build.verify import DEFAULT_TOKENS
 
 _EXAMPLES = """examples:
@@ -75,6 +76,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--repository", type=Path, default=Path("model_repository"), help="default: %(default)s")
     add("--force", action="store_true", help="replace an engine that is there")
     add(
+        "--accept-terms",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="you have read these terms, which a recipe names, and agree to them",
+    )
+    add(
         "--verify-tokens",
         type=_positive,
         default=DEFAULT_TOKENS,
@@ -118,6 +126,7 @@ def _source(recipe: Recipe, source: str) -> str:
 
 def _build(options: argparse.Namespace) -> Result:
     recipe = _recipe(options)
+    require_accepted(recipe.terms, options.accept_terms)
     try:
         return _built(recipe, options)
     except HubUnreachable as error:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from build.errors import BadInput
 from build.quantise import Precision
 from build.shape import Shape, parse_shape
+from build.terms import Terms, parse_terms
 
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
@@ -60,7 +61,7 @@ class Recipe:
 
     A `task` of None is what the checkpoint is good for; `prefix` is put before every text; `needs_tuning`
     marks a checkpoint that was pretrained for no task; `shape` is what `recommend` knows of a model that is
-    not here.
+    not here; `terms` are to be accepted before anything is read.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Recipe:
     precision: Precision = Precision.INT8
     hub: str | None = None
     licence: str | None = None
+    terms: Terms | None = None
     prefix: str = ""
     needs_tuning: bool = False
     shape: Shape | None = None
@@ -92,6 +94,7 @@ class Recipe:
             "precision": self.precision.value,
             "source": Path(self.source).name if Path(self.source).exists() else self.source,
             "limits": asdict(self.limit()),
+            "terms": asdict(self.terms) if self.terms else None,
         }
 
 
@@ -129,6 +132,8 @@ def parse_recipe(table: Mapping[str, Any]) -> Recipe:
             raise BadInput(f"{key}: {values[key]!r}, must be a string")
     if not isinstance(values.get("needs_tuning", False), bool):
         raise BadInput(f"needs_tuning: {values['needs_tuning']!r}, must be true or false")
+    if "terms" in values:
+        values["terms"] = parse_terms(values["terms"])
     if "shape" in values:
         values["shape"] = parse_shape(values["shape"])
     if "task" in values:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -98,6 +99,42 @@ def test_a_hub_out_of_reach_says_how_to_build_from_a_folder(
     err = capsys.readouterr().err
     assert "run `hf download o" in err
     assert err.endswith(f"bring that folder here; then `{command}`\n")
+
+
+TERMS = """
+[terms]
+name = "house"
+title = "House Rules"
+url = "https://example.org/rules"
+summary = "forbid noise"
+"""
+
+
+def test_terms_are_accepted_before_a_build(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(f'name = "mine"\nsource = "{folder}"\n{TERMS}')
+    arguments = [str(recipe), "--precision", "fp32", "--verify-tokens", "64"]
+    arguments += ["--repository", str(tmp_path / "repository")]
+    for accepted in ([], ["--accept-terms", "gemma"]):
+        assert main([*arguments, *accepted]) == 2
+        assert capsys.readouterr().err == (
+            "error: terms: these weights come under the House Rules: they forbid noise;"
+            " read https://example.org/rules, then add --accept-terms house\n"
+        )
+    assert not (tmp_path / "repository").exists()
+    assert main([*arguments, "--accept-terms", "house"]) == 0
+    manifest = json.loads((tmp_path / "repository/mine_engine/1/manifest.json").read_text())
+    assert manifest["recipe"]["terms"]["name"] == "house"
+
+
+def test_the_weights_of_gemma_are_not_fetched_unasked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["gemma3-270m", "--repository", str(tmp_path)]) == 2
+    assert "Gemma Terms of Use" in (error := capsys.readouterr().err)
+    assert "read https://ai.google.dev/gemma/terms, then add --accept-terms gemma" in error
 
 
 def test_a_failed_build_is_exit_code_1(
