@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from engine.answer import decode_chunk
 from engine.batch import Sequence as SequenceInEngine
+from engine.beams import BeamSearch
 from engine.errors import EngineError
 from engine.loop import Loop
 from engine.outbox import Chunk, Outbox
@@ -21,9 +22,12 @@ from engine.runner import Floats
 from engine.scheduler import Scheduler
 from engine.slots import SlotTable
 from engine.stops import TextStream
+from engine.stream import Encoder
 from engine.tokens import TokenTable
 
 EOS: Final = 0
+START: Final = 3
+DIVIDER: Final = 77
 GARBAGE: Final = -1
 # Whole characters and parts of some, words, leading spaces, bytes that are never UTF-8; token 0 is special.
 TOY_TABLE: Final = TokenTable([
@@ -62,13 +66,40 @@ class ToyModel:
         return tokens[len(prompt) :]
 
 
+def seen(source: Sequence[int], tokens: Sequence[int]) -> NDArray[np.int32]:
+    """All that the toy model knows: with an encoder the source comes before the decoder's tokens."""
+    return np.array([*source, *([DIVIDER] if source else []), *tokens], np.int32)
+
+
+def searched_alone(
+    prompt: Sequence[int], sampling: Sampling, capacity: int, eos: frozenset[int], encoder: bool = False
+) -> tuple[str, int, FinishReason]:
+    """The answer of a beam search whose beams share nothing: text, number of tokens, finish reason."""
+    source, given = (prompt, [START]) if encoder else ((), list(prompt))
+    model, longest = ToyModel(), min(len(given) + sampling.max_tokens, capacity)
+    search = BeamSearch(sampling, tuple(given), longest, eos, VOCAB)
+    rows = [list(given) for _ in range(sampling.num_beams)]
+    while not search.done:
+        branches = search.advance(np.stack([model.logits(seen(source, row)) for row in rows]))
+        rows = [[*rows[parent], token] for parent, token in branches]
+    tokens = search.best.tokens if search.best else ()
+    ended = bool(tokens) and tokens[-1] in eos and not sampling.ignore_eos
+    text = text_of(tokens[:-1] if ended else tokens)
+    return text, len(tokens), FinishReason.STOP if ended else FinishReason.LENGTH
+
+
 def answer_alone(
-    prompt: Sequence[int], sampling: Sampling, capacity: int, eos: frozenset[int] = frozenset()
+    prompt: Sequence[int],
+    sampling: Sampling,
+    capacity: int,
+    eos: frozenset[int] = frozenset(),
+    encoder: bool = False,
 ) -> tuple[str, int, FinishReason]:
     """The greedy answer to one prompt by the plainest means: text, number of tokens, finish reason."""
-    model, tokens, data = ToyModel(), list(prompt), b""
+    source, tokens = (prompt, [START]) if encoder else ((), list(prompt))
+    model, data = ToyModel(), b""
     for count in itertools.count(1):
-        logits = model.logits(np.array(tokens, np.int32)).copy()
+        logits = model.logits(seen(source, tokens)).copy()
         logits[sorted(eos) if count <= sampling.min_tokens else []] = -np.inf
         token = int(logits.argmax())
         tokens.append(token)
@@ -96,6 +127,7 @@ class ToyRunner:
     def __init__(self, slots: int, capacity: int, model: ToyModel | None = None) -> None:
         self.model = model or ToyModel()
         self.rows = np.full((slots, capacity), GARBAGE, np.int32)
+        self.sources: list[tuple[int, ...]] = [()] * slots
         self.calls: list[str] = []
         self.faults: dict[str, Exception] = {}
         self.poison: set[int] = set()
@@ -118,23 +150,31 @@ class ToyRunner:
         return self._answer([(slot, end)])
 
     def encode(self, slot: int, tokens: Sequence[int]) -> None:
-        raise NotImplementedError
+        self.calls.append("encode")
+        self.sources[slot] = tuple(tokens)
+        if fault := self.faults.pop("encode", None):
+            self.sources[slot] = (GARBAGE,)
+            raise fault
 
     def copy(self, source: int, target: int, tokens: int, *, start: int = 0, cross: bool = True) -> None:
         self.calls.append("copy")
         self.rows[target, start:tokens] = self.rows[source, start:tokens]
+        if cross:
+            self.sources[target] = self.sources[source]
         self._break("copy", [(target, slice(start, tokens))])
 
     def swap(self, a: int, b: int, tokens: int) -> None:
         self.calls.append("swap")
         self.rows[[a, b], :tokens] = self.rows[[b, a], :tokens]
+        self.sources[a], self.sources[b] = self.sources[b], self.sources[a]
         self._break("swap", [(a, slice(0, tokens)), (b, slice(0, tokens))])
 
     def _answer(self, ends: Iterable[tuple[int, int]]) -> Floats:
         count = 0
         for count, (row, end) in enumerate(ends, 1):
             poisoned = row in self.poison
-            self._logits[count - 1] = np.nan if poisoned else self.model.logits(self.rows[row, :end])
+            known = seen(self.sources[row], self.rows[row, :end].tolist())
+            self._logits[count - 1] = np.nan if poisoned else self.model.logits(known)
         return self._logits[:count]
 
     def _break(self, operation: str, written: list[tuple[int, slice]]) -> None:
@@ -211,7 +251,10 @@ class Client:
 
 
 class ToyEngine:
-    """The real loop, scheduler, slots, sampler and outbox around a toy runner; `step` empties the outbox."""
+    """The real loop, scheduler, slots, sampler and outbox around a toy runner; `step` empties the outbox.
+
+    With a `source_capacity` it is an encoder-decoder.
+    """
 
     def __init__(
         self,
@@ -221,16 +264,19 @@ class ToyEngine:
         chunk: int = 8,
         eos: frozenset[int] = frozenset(),
         min_reuse: int = 4,
+        source_capacity: int = 0,
     ) -> None:
         self.clock = FakeClock()
         self.runner = ToyRunner(slots, capacity)
         self.faults: list[BaseException] = []
         self.recorder = Recorder(self.faults.append)
         self.outbox = Outbox(self.faults.append)
-        self.scheduler = Scheduler(SlotTable(slots, capacity, min_reuse), eos, max_queue, chunk)
+        table = SlotTable(slots, capacity, min_reuse, source_capacity)
+        self.scheduler = Scheduler(table, eos, max_queue, chunk)
         self.loop = Loop(
-            self.scheduler, self.runner, TOY_TABLE, VOCAB, self.outbox, self.recorder, self.clock
-        )
+            self.scheduler, self.runner, TOY_TABLE, VOCAB, self.outbox, self.recorder, self.clock,
+            encoder=Encoder(VOCAB, START) if source_capacity else None,
+        )  # fmt: skip
         self.clients: list[Client] = []
         self.steps = 0
 

@@ -79,8 +79,8 @@ class TokenChooser:
 
     def edit(self, row: Floats) -> None:
         """Whatever the request changes in its logits."""
-        assert self._account is not None
-        self._processors.apply(row, self._account[: self._given + self._generated])
+        if self._account is not None:
+            self._processors.apply(row, self._account[: self._given + self._generated])
 
 
 def check_prompt(prompt: Iterable[int], vocab: int) -> None:
