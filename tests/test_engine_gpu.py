@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from build.architecture import describe
+from build.architecture.parts import Architecture as Decoder
+from build.quantise import Precision
 from engine.cuda_host import check_gpu, import_tensorrt, open_cuda_session, open_memory
 from engine.device import Device, DeviceChoice, choose_device
 from engine.errors import ArtifactError, EngineError, SettingsError
@@ -27,7 +30,7 @@ from tests import tiny
 from tests.artifact import write_artifact
 from tests.fake_cuda import FakeCuda, Status, installed
 from tests.onnx_executor import OnnxExecutor
-from tests.tensorrt_toy import write_toy
+from tests.tensorrt_graphs import write_graphs
 
 PROFILES = {"rows": 4, "prefill": 8, "capacity": 48, "source_capacity": 0}
 ENGINE = {"tensorrt": "10.16.1.11", "compute_capability": "9.0", "profiles": PROFILES}
@@ -192,9 +195,13 @@ def test_settings_beyond_the_plans_are_refused(tmp_path: Path, name: str, limit:
 @pytest.fixture
 def toy(tmp_path: Path) -> Manifest:
     """An artifact whose plan is really ONNX."""
-    config = tiny.config("llama")
+    checkpoint = tiny.opened(tiny.write_folder(tmp_path / "checkpoint"))
+    architecture = describe(checkpoint.config)
+    assert isinstance(architecture, Decoder)
+    graphs = write_graphs(tmp_path / "graphs", checkpoint, architecture, Precision.FP32, PLAN.capacity)
     folder = write_artifact(tmp_path / "1")
-    path = write_toy(folder / "model.plan", config, tiny.tensors(config), 48)
+    path = graphs.model.rename(folder / "model.plan")
+    (graphs.folder / "weights").rename(folder / "weights")
     found = read_manifest(folder)
     listed = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "bytes": path.stat().st_size}
     return replace(found, shape=shape(KvDtype.FLOAT32), files={**found.files, "model.plan": listed})

@@ -2,109 +2,111 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
 import numpy as np
+import onnxruntime as ort
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings
 
 from build.architecture import describe
+from build.architecture.parts import Architecture as Decoder
 from build.dialects.scored import Scored
 from build.quantise import Precision
-from build.sources.folder import open_folder
-from engine.manifest import ModelShape
+from engine.manifest import Architecture, ModelShape
 from engine.memory import HostMemory
-from engine.runner import Floats, Runner
 from engine.runner_cuda import CudaRunner
 from engine.runner_onnx import OnnxRunner, open_session
-from tests import tiny
-from tests.engines import Engine, write_engine
+from tests import seq2seq_engines, tiny, tiny_seq2seq
+from tests.engines import write_engine
+from tests.runner_play import (
+    CAPACITY,
+    CHUNK,
+    SLOTS,
+    SOURCES,
+    Moves,
+    compare,
+    fill,
+    moves,
+    shape_of,
+    tokens_of,
+)
+from tests.seq2seq_engines import open_model
 
-SLOTS, CAPACITY, CHUNK = 4, 48, 8
-VOCAB = len(tiny.VOCAB)
-SHAPE = ModelShape(layers=2, kv_heads=2, head_dim=16, vocab_size=VOCAB, max_positions=256)
+SIZES = (SLOTS, CAPACITY, CHUNK)
+CASES = [("llama", Precision.FP32), ("llama", Precision.INT8), ("gpt2", Precision.FP32)]
+IDS = [f"{family}-{precision.value}" for family, precision in CASES]
 
 
-@pytest.fixture(scope="module", params=[Precision.FP32, Precision.INT8], ids=lambda p: p.value)
-def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Engine:
+class Pair:
+    """Both runners over the same graphs."""
+
+    def __init__(
+        self, decoder: ort.InferenceSession, encoder: ort.InferenceSession | None, shape: ModelShape
+    ):
+        sources = SOURCES if encoder else 0
+        self.cuda = CudaRunner(decoder, encoder, shape, HostMemory(), *SIZES, sources)
+        self.cpu = OnnxRunner(decoder, shape, *SIZES, encoder, sources)
+
+
+@pytest.fixture(scope="module", params=CASES, ids=IDS)
+def graph(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ort.InferenceSession:
+    (family, precision), folder = request.param, tmp_path_factory.mktemp("cuda")
+    checkpoint = tiny.opened(tiny.write_folder(folder / "checkpoint", family))
+    architecture = describe(checkpoint.config)
+    assert isinstance(architecture, Decoder)
+    engine = write_engine(folder / "engine", checkpoint, architecture, precision)
+    return open_session(engine.folder / f"{Scored.LAST.value}.onnx", threads=1)
+
+
+@settings(max_examples=10)
+@given(moves)
+def test_a_decoder_runs_as_on_the_cpu(graph: ort.InferenceSession, drawn: Moves) -> None:
+    pair = Pair(graph, None, shape_of(graph))
+    compare(drawn.of_a_decoder, pair.cuda, pair.cpu, tolerance=0)
+
+
+@pytest.fixture(scope="module", params=["bart", "t5"])
+def graphs(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> list[ort.InferenceSession]:
     folder = tmp_path_factory.mktemp("cuda")
-    checkpoint = open_folder(tiny.write_folder(folder / "checkpoint", "llama"))
-    return write_engine(folder / "engine", checkpoint, describe(checkpoint.config), request.param)
+    checkpoint = tiny_seq2seq.write_folder(folder / "checkpoint", request.param)
+    engine = seq2seq_engines.write_engine(folder / "engine", *open_model(checkpoint), Precision.FP32)
+    return [open_session(engine.folder / f"{name}.onnx", threads=1) for name in ("model", "encoder")]
 
 
-def graph(engine: Engine) -> Path:
-    return engine.folder / f"{Scored.LAST.value}.onnx"
+@settings(max_examples=10)
+@given(moves)
+def test_an_encoder_decoder_runs_as_on_the_cpu(graphs: list[ort.InferenceSession], drawn: Moves) -> None:
+    decoder, encoder = graphs
+    pair = Pair(decoder, encoder, shape_of(decoder, Architecture.ENCODER_DECODER))
+    compare(drawn.of_an_encoder_decoder, pair.cuda, pair.cpu, tolerance=0)
 
 
-def runners(engine: Engine) -> tuple[CudaRunner, OnnxRunner]:
-    session = open_session(graph(engine), threads=1)
-    sizes = (SLOTS, CAPACITY, CHUNK)
-    return CudaRunner(session, None, SHAPE, HostMemory(), *sizes), OnnxRunner(session, SHAPE, *sizes)
+def test_a_row_that_has_no_source_yet_harms_nobody(graphs: list[ort.InferenceSession]) -> None:
+    decoder, encoder = graphs
+    runner = Pair(decoder, encoder, shape_of(decoder, Architecture.ENCODER_DECODER)).cuda
+    runner.encode(1, tokens_of(1, 9))
+    found = runner.decode([5, 6], [0, 0]).copy()
+    runner.encode(0, tokens_of(1, 9))
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(runner.decode([6], [0])[0], found[1], rtol=0, atol=1e-4)
 
 
-@dataclass(frozen=True)
-class Play:
-    """What a scheduler may ask for, on a runner and on what we know of its slots."""
-
-    runner: Runner
-
-    def fill(self, slot: int, tokens: list[int]) -> list[Floats]:
-        starts = range(0, len(tokens), CHUNK)
-        return [self.runner.prefill(slot, s, tokens[s : s + CHUNK]).copy() for s in starts]
-
-    def decode(self, lengths: list[int], token: int) -> Floats:
-        tokens = [token + row for row in range(len(lengths))]
-        return self.runner.decode(tokens, lengths).copy()
-
-
-def prompt(seed: int, length: int) -> list[int]:
-    found: list[int] = np.random.default_rng(seed).integers(3, VOCAB, length).tolist()
-    return found
-
-
-lengths = st.lists(st.integers(1, CAPACITY - 4), min_size=SLOTS, max_size=SLOTS)
-slots = st.integers(0, SLOTS - 1)
-
-
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(lengths, slots, slots, st.data())
-def test_it_is_the_runner_of_the_cpu(
-    engine: Engine, rows: list[int], a: int, b: int, data: st.DataObject
-) -> None:
-    both = [Play(runner) for runner in runners(engine)]
-    for slot, length in enumerate(rows):
-        for found, wanted in zip(*(play.fill(slot, prompt(slot, length)) for play in both), strict=True):
-            assert np.array_equal(found, wanted)
-    copied = data.draw(st.integers(0, rows[a]))
-    start = data.draw(st.integers(0, copied))
-    for play in both:
-        if a != b:
-            play.runner.copy(a, b, copied, start=start)
-        play.runner.swap(a, b, max(rows))
-    count = data.draw(st.integers(1, SLOTS))
-    for step in range(3):
-        found, wanted = (play.decode([length + step for length in rows[:count]], 5) for play in both)
-        assert np.array_equal(found, wanted)
-
-
-def test_logits_may_be_written_to(engine: Engine) -> None:
-    runner, _ = runners(engine)
-    tokens = prompt(1, CHUNK)
+def test_logits_may_be_written_to(graph: ort.InferenceSession) -> None:
+    runner = Pair(graph, None, shape_of(graph)).cuda
+    tokens = tokens_of(1, CHUNK)
     expected = runner.prefill(0, 0, tokens).copy()
     runner.prefill(0, 0, tokens)[:] = np.nan
     assert np.array_equal(runner.prefill(0, 0, tokens), expected)
 
 
-def test_a_step_reads_no_other_slot(engine: Engine) -> None:
+def test_a_step_reads_no_other_slot(graph: ort.InferenceSession) -> None:
     """A slot whose memory is not a number does not show in the others' logits."""
-    runner, _ = runners(engine)
-    play = Play(runner)
-    play.fill(0, prompt(0, 12))
-    play.fill(1, prompt(1, 5))
-    expected = play.decode([12, 5], 7)
-    for name in runner._cache.own.names:
-        wrong = np.full(runner._cache.own.shape.row_bytes, 0xFF, np.uint8)
-        runner._memory.from_host(runner._cache.own.address(name, 2), wrong)
-    assert np.array_equal(play.decode([12, 5], 7), expected)
+    runner = Pair(graph, None, shape_of(graph)).cuda
+    for slot, length in enumerate((12, 5)):
+        list(fill(runner, slot, tokens_of(slot, length)))
+    expected = runner.decode([7, 8], [12, 5]).copy()
+    own = runner._cache.own
+    for name in own.names:
+        runner._memory.from_host(own.address(name, 2), np.full(own.shape.row_bytes, 0xFF, np.uint8))
+    assert np.array_equal(runner.decode([7, 8], [12, 5]), expected)
