@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from build import verify
@@ -23,6 +23,7 @@ from build.publish import Slot, staged, write_new
 from build.recipe import Recipe
 from build.tasks import settled
 from build.token_table import encode_table, token_bytes
+from build.tokenizer_fit import fitted
 from build.triton_config import configs
 
 
@@ -47,6 +48,7 @@ def build_engine(
         recipe, checkpoint = settled(recipe, view(open_source(recipe.source)))
         opened()
         model = describe_model(checkpoint.config)
+        checkpoint = replace(checkpoint, tokenizer=_served(checkpoint.tokenizer, model))
         assembly = _assembly(recipe, checkpoint, model)
         _require_buildable(recipe, checkpoint, model, assembly)
         _write_tokenizer(slot.staging, checkpoint.tokenizer, model.vocab_size)
@@ -72,6 +74,12 @@ def _require_buildable(recipe: Recipe, checkpoint: Checkpoint, model: Model, ass
     require_blocks(checkpoint, recipe.precision)
     if not generation(checkpoint)["eos_token_ids"]:
         raise BadInput("the checkpoint names no end of sequence: add eos_token_id to config.json")
+
+
+def _served(files: TokenizerFiles, model: Model) -> TokenizerFiles:
+    source = model.encoder.vocab_size if isinstance(model, EncoderDecoder) else model.vocab_size
+    target = files.target and fitted(files.target, model.vocab_size)
+    return replace(files, json=fitted(files.json, source), target=target)
 
 
 def _write_tokenizer(folder: Path, files: TokenizerFiles, vocabulary: int) -> None:

@@ -1,0 +1,47 @@
+"""A tokenizer.json as it may be served: whole texts, and no id that the model has no row for."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from build.errors import BadInput
+
+Json = dict[str, Any]
+
+
+def fitted(tokenizer_json: bytes, vocabulary: int) -> bytes:
+    """Without truncation, padding, and added tokens from id `vocabulary` on; byte for byte the same where
+    there are none.
+
+    bart-large-cnn has lost the row of `<mask>`: that text is then spelled like any other.
+    """
+    content = _parsed(tokenizer_json)
+    changed = any(content.get(key) for key in ("truncation", "padding"))
+    beyond = {token["content"] for token in content.get("added_tokens") or [] if token["id"] >= vocabulary}
+    if not changed and not beyond:
+        return tokenizer_json
+    content |= {"truncation": None, "padding": None}
+    if beyond:
+        content["added_tokens"] = [t for t in content["added_tokens"] if t["content"] not in beyond]
+        content["model"]["vocab"] = _without(content["model"]["vocab"], beyond)
+    return json.dumps(content, ensure_ascii=False).encode()
+
+
+def _parsed(tokenizer_json: bytes) -> Json:
+    try:
+        content = json.loads(tokenizer_json)
+    except ValueError as error:
+        raise BadInput(f"tokenizer.json: is damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise BadInput("tokenizer.json: must hold a JSON object")
+    return content
+
+
+def _without(vocab: Any, tokens: set[str]) -> Any:
+    """Pieces of a list have their places for ids: only the last can go."""
+    if isinstance(vocab, dict):
+        return {token: index for token, index in vocab.items() if token not in tokens}
+    while vocab and vocab[-1][0] in tokens:
+        vocab = vocab[:-1]
+    return vocab
