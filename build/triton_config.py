@@ -70,6 +70,7 @@ _ENGINE_PARAMETERS = {
     "kv_budget_bytes": ("0", "memory for the KV cache; 0 takes what slots and max_context need"),
     "prefill_chunk": ("128", "prompt tokens per step, so that a long prompt stalls no other stream"),
     "heartbeat_ms": ("500", "an empty chunk this often while a streamed request waits"),
+    "device": ("auto", "cpu or cuda; auto is the GPU of KIND_GPU, or any that the engine cannot do without"),
 }
 
 
@@ -122,7 +123,7 @@ def _engine(name: str, context: int) -> str:
     parameters = {**_ENGINE_PARAMETERS, "max_context": (str(context), _ENGINE_PARAMETERS["max_context"][1])}
     return _document(
         f"# {name}_engine: token ids to new token ids, many requests in one continuous batch.\n"
-        "# The engine batches by itself: one instance, and no batching by Triton.",
+        "# The engine batches by itself: one instance for a CPU or for each GPU, and no batching by Triton.",
         [
             _head(f"{name}_engine", "llm_engine"),
             "model_transaction_policy {\n  decoupled: true  # many responses to one request\n}",

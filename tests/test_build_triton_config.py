@@ -78,6 +78,7 @@ def test_parameters_have_the_defaults_that_readers_expect() -> None:
         "kv_budget_bytes": "0",
         "prefill_chunk": "128",
         "heartbeat_ms": "500",
+        "device": "auto",
     }
     tokenizer = {k: v.string_value for k, v in parsed("smollm2_tokenizer").parameters.items()}
     assert tokenizer == {

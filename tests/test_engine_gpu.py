@@ -19,7 +19,7 @@ from engine.cuda_host import check_gpu, import_tensorrt, open_cuda_session, open
 from engine.device import Device, DeviceChoice, choose_device
 from engine.errors import ArtifactError, EngineError, SettingsError
 from engine.executor import Profile
-from engine.gpu import tensorrt_runner
+from engine.gpu import needs_gpu, tensorrt_runner
 from engine.manifest import KvDtype, Manifest, ModelShape, read_manifest
 from engine.memory import HostMemory
 from engine.plan import Plan, check_host, check_settings, read_plan
@@ -40,27 +40,40 @@ AUTO, CPU, CUDA = DeviceChoice.AUTO, DeviceChoice.CPU, DeviceChoice.CUDA
 
 
 @pytest.mark.parametrize(
-    ("choice", "tensorrt", "placed", "wanted"),
+    ("choice", "needs_gpu", "placed", "wanted"),
     [
-        (AUTO, False, None, "cpu"),
-        (AUTO, False, 0, "cuda:0"),
-        (AUTO, False, 3, "cuda:3"),
-        (AUTO, True, None, "cuda:0"),
-        (AUTO, True, 2, "cuda:2"),
-        (CPU, False, 1, "cpu"),
-        (CUDA, False, None, "cuda:0"),
-        (CUDA, True, 1, "cuda:1"),
+        (AUTO, None, None, "cpu"),
+        (AUTO, None, 0, "cuda:0"),
+        (AUTO, None, 3, "cuda:3"),
+        (AUTO, "a plan", None, "cuda:0"),
+        (AUTO, "a plan", 2, "cuda:2"),
+        (CPU, None, 1, "cpu"),
+        (CUDA, None, None, "cuda:0"),
+        (CUDA, "a plan", 1, "cuda:1"),
     ],
 )
 def test_the_device_is_the_named_one_else_where_triton_placed_it(
-    choice: DeviceChoice, tensorrt: bool, placed: int | None, wanted: str
+    choice: DeviceChoice, needs_gpu: str | None, placed: int | None, wanted: str
 ) -> None:
-    assert str(choose_device(choice, tensorrt=tensorrt, placed=placed)) == wanted
+    assert str(choose_device(choice, needs_gpu=needs_gpu, placed=placed)) == wanted
 
 
-def test_a_tensorrt_engine_is_not_for_a_cpu() -> None:
+@pytest.mark.parametrize(
+    ("dialect", "kind", "needed"),
+    [
+        ("tensorrt", KvDtype.FLOAT16, "a TensorRT engine"),
+        ("onnxruntime", KvDtype.FLOAT16, "a float16 KV cache"),
+        ("onnxruntime", KvDtype.FLOAT32, None),
+    ],
+)
+def test_what_runs_on_no_cpu(tmp_path: Path, dialect: str, kind: KvDtype, needed: str | None) -> None:
+    found = replace(manifest(tmp_path, dialect=dialect), shape=shape(kind))
+    assert needs_gpu(found) == needed
+
+
+def test_what_runs_on_no_cpu_is_refused_there() -> None:
     with pytest.raises(SettingsError, match=r"^INVALID_ARG: device: cpu, a TensorRT engine needs cuda; "):
-        choose_device(CPU, tensorrt=True, placed=None)
+        choose_device(CPU, needs_gpu="a TensorRT engine", placed=None)
 
 
 @pytest.mark.parametrize(("kind", "wanted"), [("CPU", None), ("GPU", 2), ("MODEL", None)])
@@ -144,7 +157,7 @@ def test_an_engine_for_a_gpu_does_not_open_without_one(
 
 
 def manifest(folder: Path, **changes: Any) -> Manifest:
-    return read_manifest(write_artifact(folder / "1", dialect="tensorrt", **{"engine": ENGINE, **changes}))
+    return read_manifest(write_artifact(folder / "1", **{"dialect": "tensorrt", "engine": ENGINE, **changes}))
 
 
 def test_a_plan_is_described_by_its_manifest(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from engine.errors import SettingsError
 
 
 class DeviceChoice(StrEnum):
-    """The parameter `device`; auto is cuda for an instance of KIND_GPU and for a TensorRT engine."""
+    """The parameter `device`; auto is cuda for an instance of KIND_GPU, and where nothing else will do."""
 
     AUTO = "auto"
     CPU = "cpu"
@@ -26,15 +26,12 @@ class Device:
         return "cpu" if self.gpu is None else f"cuda:{self.gpu}"
 
 
-def choose_device(choice: DeviceChoice, *, tensorrt: bool, placed: int | None) -> Device:
-    """`placed` is the GPU that Triton gave the instance, None for KIND_CPU. Raises SettingsError for a
-    TensorRT engine on a CPU.
+def choose_device(choice: DeviceChoice, *, needs_gpu: str | None, placed: int | None) -> Device:
+    """`placed` is the GPU that Triton gave the instance, None for KIND_CPU; `needs_gpu` is what of the engine
+    runs on no CPU, if anything. Raises SettingsError where it is to run on one.
     """
-    if tensorrt and choice is DeviceChoice.CPU:
-        problem = (
-            "cpu, a TensorRT engine needs cuda; or build one for the CPU: make engines ENGINE=onnxruntime"
-        )
-        raise SettingsError("device", problem)
-    if choice is DeviceChoice.CPU or (choice is DeviceChoice.AUTO and placed is None and not tensorrt):
+    if needs_gpu and choice is DeviceChoice.CPU:
+        raise SettingsError("device", f"cpu, {needs_gpu} needs cuda; or build the engine in int8 for a CPU")
+    if choice is DeviceChoice.CPU or (choice is DeviceChoice.AUTO and placed is None and not needs_gpu):
         return Device()
     return Device(placed or 0)

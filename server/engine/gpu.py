@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engine.cuda_host import import_tensorrt, open_cuda_session, open_memory
 from engine.executor import Executor
-from engine.manifest import Manifest, verify_files
+from engine.manifest import KvDtype, Manifest, verify_files
 from engine.memory import DeviceMemory
 from engine.plan import Plan, check_host, check_settings, read_plan
 from engine.runner import Runner
@@ -17,6 +17,14 @@ from engine.runner_tensorrt import TensorRtRunner
 from engine.settings import Settings, check_fit
 
 TENSORRT = "tensorrt"
+
+
+def needs_gpu(manifest: Manifest) -> str | None:
+    """What of the engine runs on no CPU."""
+    if manifest.dialect == TENSORRT:
+        return "a TensorRT engine"
+    kind = manifest.shape.kv_dtype
+    return None if kind is KvDtype.FLOAT32 else f"a {kind} KV cache"
 
 
 def open_gpu_runner(manifest: Manifest, settings: Settings, gpu: int) -> Runner:

@@ -12,9 +12,9 @@ import numpy as np
 from engine.channel import Signal, SignalReceiver
 from engine.device import choose_device
 from engine.errors import ArtifactError, Cancelled, InternalError
-from engine.gpu import TENSORRT, open_gpu_runner
+from engine.gpu import needs_gpu, open_gpu_runner
 from engine.loop import Loop
-from engine.manifest import KvDtype, Manifest, read_manifest, verify_files
+from engine.manifest import Manifest, read_manifest, verify_files
 from engine.outbox import Outbox, Responder
 from engine.recorder import Recorder
 from engine.request import Request
@@ -88,7 +88,7 @@ def open_service(folder: Path, settings: Settings, report: Report, placed: int |
     `placed` is the GPU that Triton gave the instance, None for KIND_CPU.
     """
     manifest = read_manifest(folder)
-    device = choose_device(settings.device, tensorrt=manifest.dialect == TENSORRT, placed=placed)
+    device = choose_device(settings.device, needs_gpu=needs_gpu(manifest), placed=placed)
     if device.gpu is None:
         runner: Runner = open_cpu_runner(manifest, settings)
     else:
@@ -100,9 +100,6 @@ def open_service(folder: Path, settings: Settings, report: Report, placed: int |
 def open_cpu_runner(manifest: Manifest, settings: Settings) -> OnnxRunner:
     """Raises SettingsError for what does not fit, ArtifactError for graphs that cannot run here."""
     shape = manifest.shape
-    if shape.kv_dtype is not KvDtype.FLOAT32:
-        problem = f"{shape.kv_dtype} keys and values need a GPU; build with precision fp32, int8 or int4"
-        raise ArtifactError("manifest", problem)
     check_fit(settings, shape, free_memory())
     graphs = ("model.onnx", "encoder.onnx") if shape.has_encoder else ("model.onnx",)
     verify_files(manifest, tuple({*manifest.files, *graphs, "tokens.bin"}))
