@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -11,7 +14,7 @@ from build.architecture import describe
 from build.architecture.parts import Architecture as Decoder
 from build.dialects.scored import Scored
 from build.quantise import Precision
-from engine.manifest import Architecture, ModelShape
+from engine.manifest import Architecture, KvDtype, ModelShape
 from engine.memory import HostMemory
 from engine.runner_cuda import CudaRunner
 from engine.runner_onnx import OnnxRunner, open_session
@@ -80,6 +83,22 @@ def test_an_encoder_decoder_runs_as_on_the_cpu(graphs: list[ort.InferenceSession
     decoder, encoder = graphs
     pair = Pair(decoder, encoder, shape_of(decoder, Architecture.ENCODER_DECODER))
     compare(drawn.of_an_encoder_decoder, pair.cuda, pair.cpu, tolerance=0)
+
+
+def test_caches_of_float16(tmp_path: Path) -> None:
+    """What a GPU runs: half the bytes, and the logits of float32 as far as float16 can tell."""
+    checkpoint = tiny.opened(tiny.write_folder(tmp_path / "checkpoint", "llama"))
+    architecture = describe(checkpoint.config)
+    assert isinstance(architecture, Decoder)
+    runners = []
+    for precision, kind in ((Precision.FP16, KvDtype.FLOAT16), (Precision.FP32, KvDtype.FLOAT32)):
+        engine = write_engine(tmp_path / precision.value, checkpoint, architecture, precision)
+        session = open_session(engine.folder / f"{Scored.LAST.value}.onnx", threads=1)
+        shape = replace(shape_of(session), kv_dtype=kind)
+        runners.append(CudaRunner(session, None, shape, HostMemory(), *SIZES))
+    play = Moves((5, 20, 30, 9), 1, 3, (2, 8), cross=True, rows=4)
+    half, full = runners
+    compare(play.of_a_decoder, half, full, tolerance=0.1)
 
 
 def test_a_row_that_has_no_source_yet_harms_nobody(graphs: list[ort.InferenceSession]) -> None:
