@@ -27,6 +27,7 @@ _EXAMPLES = """examples:
   python -m build recommend --help                     which of them fits a task, a memory and a device
   python -m build smollm2                              int8, into model_repository/
   python -m build smollm2 --precision fp32 --force     replace what is there
+  python -m build smollm2 --precision int4 --new-version   beside what is there, for `halimede reload smollm2`
   python -m build gpt2 --source ./gpt2                 a recipe, from a local folder
   python -m build --name mine --source ./checkpoint    a folder of safetensors
   python -m build --name mine --source model.gguf --precision gguf
@@ -75,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--precision", choices=[precision.value for precision in Precision])
     add("--repository", type=Path, default=Path("model_repository"), help="default: %(default)s")
     add("--force", action="store_true", help="replace an engine that is there")
+    add("--new-version", action="store_true", help="add a version beside it, which a server loads instead")
     add(
         "--accept-terms",
         action="append",
@@ -149,6 +151,7 @@ def _built(recipe: Recipe, options: argparse.Namespace) -> Result:
             options.repository,
             _Bars(bars),
             force=options.force,
+            new_version=options.new_version,
             verify_tokens=options.verify_tokens,
         )
 

@@ -19,7 +19,7 @@ from build.dialects.encoding import require_blocks
 from build.errors import BadInput, BuildError
 from build.generation import generation
 from build.manifest import MANIFEST_FILE, Json, encode_manifest, manifest
-from build.publish import Slot, staged, write_new
+from build.publish import Slot, place, staged, write_new
 from build.recipe import Recipe
 from build.tasks import settled
 from build.token_table import encode_table, token_bytes
@@ -39,10 +39,14 @@ def build_engine(
     repository: Path,
     progress: Progress,
     force: bool = False,
+    new_version: bool = False,
     verify_tokens: int = verify.DEFAULT_TOKENS,
 ) -> Result:
-    """Publishes REPOSITORY/NAME_engine/1 and the configs that are absent; BuildError leaves all as it was."""
-    target = repository / f"{recipe.name}_engine" / "1"
+    """Publishes NAME_engine/VERSION and the configs that are absent; BuildError leaves all as it was.
+
+    The version is 1, or the newest there is, which `force` replaces; with `new_version` it is the next.
+    """
+    target = place(repository / f"{recipe.name}_engine", new_version)
     with _space_errors(repository), staged(target, force) as slot:
         opened = progress.stage("source", 1)
         recipe, checkpoint = settled(recipe, view(open_source(recipe.source)))
@@ -96,7 +100,8 @@ def _publish(slot: Slot, texts: Mapping[str, str], repository: Path) -> None:
         config = repository / model / "config.pbtxt"
         if not config.exists():
             write_new(config, text.encode())
-        (repository / model / "1").mkdir(exist_ok=True)
+        if model != slot.target.parent.name:  # the steps read the engine's artifacts, of whatever version
+            (repository / model / "1").mkdir(exist_ok=True)
     slot.publish()
 
 

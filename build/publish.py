@@ -1,8 +1,8 @@
 """Publishing is one rename: a folder appears whole and verified, or not at all.
 
 Invariants
-- work happens in `VERSION.building`, beside the target on the same file system, and is flushed to
-  disk before the rename;
+- work happens in `.building-VERSION`, beside the target on the same file system, and is flushed to
+  disk before the rename; Triton takes a folder whose name begins with a number for a version;
 - an engine that stands is replaced only when asked, and is back in place if the rename fails;
 - one build at a time holds the lock of a model's folder, so whatever else is found in it is stale.
 """
@@ -23,16 +23,16 @@ Rename = Callable[[Path, Path], object]
 
 
 class Slot:
-    """The place of one engine: NAME_engine/1, its workshop and, while it is replaced, its predecessor."""
+    """Of one engine: its place NAME_engine/VERSION, its workshop and, while replaced, its predecessor."""
 
     def __init__(self, target: Path, rename: Rename) -> None:
         self.target = target
         self._rename = rename
-        self.staging = target.with_name(f"{target.name}.building")
-        self._previous = target.with_name(f"{target.name}.previous")
+        self.staging = target.with_name(f".building-{target.name}")
+        self._previous = target.with_name(f".previous-{target.name}")
 
     def occupied(self) -> bool:
-        return self.target.is_dir() and any(path.name != _PLACEHOLDER for path in self.target.iterdir())
+        return _holds_an_engine(self.target)
 
     def recover(self) -> None:
         """Puts right what a killed build left: call with the lock held."""
@@ -61,6 +61,13 @@ class Slot:
             shutil.rmtree(self._previous)
 
 
+def place(folder: Path, new_version: bool) -> Path:
+    """Where in NAME_engine to build: its newest version, which a server loads, or the one after it."""
+    versions = [int(path.name) for path in folder.glob("[0-9]*") if path.name.isdecimal()]
+    newest = max((number for number in versions if _holds_an_engine(folder / f"{number}")), default=0)
+    return folder / f"{newest + 1 if new_version else max(newest, 1)}"
+
+
 @contextmanager
 def staged(target: Path, force: bool, rename: Rename = Path.replace) -> Iterator[Slot]:
     """A slot whose `staging` folder is empty and ours; what is not published is removed.
@@ -69,7 +76,7 @@ def staged(target: Path, force: bool, rename: Rename = Path.replace) -> Iterator
     """
     slot = Slot(target, rename)
     if slot.occupied() and not force:
-        raise BadInput(f"{target} exists: add --force to replace it")
+        raise BadInput(f"{target} exists: add --force to replace it, --new-version to keep it")
     target.parent.mkdir(parents=True, exist_ok=True)
     with _locked(target.parent):
         slot.recover()
@@ -107,6 +114,10 @@ def write_new(path: Path, content: bytes) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _holds_an_engine(version: Path) -> bool:
+    return version.is_dir() and any(path.name != _PLACEHOLDER for path in version.iterdir())
 
 
 def _flush(folder: Path) -> None:

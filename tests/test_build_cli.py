@@ -42,6 +42,14 @@ def test_a_second_build_needs_force(folder: Path, tmp_path: Path, capsys: pytest
     assert main(command(folder, tmp_path, "--force")) == 0
 
 
+def test_a_new_version_stands_beside_the_old_one(folder: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert main(command(folder, tmp_path, "--new-version")) == 0
+    (engine,) = tmp_path.rglob("*_engine")
+    assert sorted(path.name for path in engine.iterdir()) == ["1", "2", "config.pbtxt"]
+    assert (engine / "1/manifest.json").read_bytes() == (engine / "2/manifest.json").read_bytes()
+
+
 def test_a_recipe_may_be_a_file(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = tmp_path / "mine.toml"
     recipe.write_text(f'name = "mine"\nsource = "{folder}"\nprecision = "fp32"\n')

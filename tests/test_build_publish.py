@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from build.errors import BadInput, BuildError
-from build.publish import Rename, Slot, staged, write_new
+from build.publish import Rename, Slot, place, staged, write_new
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_when_the_rename_fails_the_old_engine_is_back(target: Path) -> None:
     publish(target, "old")
 
     def fails_on_the_new(source: Path, destination: Path) -> None:
-        if source.name.endswith(".building"):
+        if source.name.startswith(".building"):
             raise OSError(errno.EIO, "input/output error")
         source.replace(destination)
 
@@ -87,7 +87,7 @@ def test_when_the_rename_fails_the_old_engine_is_back(target: Path) -> None:
 
 
 def test_what_a_killed_build_left_is_cleaned(target: Path) -> None:
-    stale = target.with_name("1.building")
+    stale = target.with_name(".building-1")
     stale.mkdir(parents=True)
     (stale / "half").write_text("half")
     publish(target, "new")
@@ -97,7 +97,7 @@ def test_what_a_killed_build_left_is_cleaned(target: Path) -> None:
 
 def test_a_build_killed_between_its_two_renames_lost_nothing(target: Path) -> None:
     publish(target, "old")
-    target.rename(target.with_name("1.previous"))
+    target.rename(target.with_name(".previous-1"))
     with staged(target, force=True):
         assert (target / "file").read_text() == "old"
     assert names(target) == ["1"]
@@ -124,5 +124,19 @@ def test_a_small_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "model"]
 
 
-def test_a_slot_is_beside_its_target(target: Path) -> None:
-    assert Slot(target, Path.replace).staging.parent == target.parent
+def test_a_slot_is_beside_its_target_and_no_version_for_triton(target: Path) -> None:
+    """Triton reads `3.building` as version 3, and its load fails."""
+    staging = Slot(target, Path.replace).staging
+    assert staging.parent == target.parent
+    assert not staging.name[0].isdecimal()
+
+
+def test_a_build_goes_to_the_newest_version_or_to_the_one_after_it(target: Path) -> None:
+    folder = target.parent
+    assert place(folder, new_version=False) == place(folder, new_version=True) == folder / "1"
+    for version in ("1", "2", "10"):
+        publish(folder / version, "an engine")
+    (folder / "11").mkdir()  # a placeholder
+    (folder / "12.old").mkdir()
+    assert place(folder, new_version=False) == folder / "10"
+    assert place(folder, new_version=True) == folder / "11"
