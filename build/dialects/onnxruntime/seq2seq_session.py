@@ -9,6 +9,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from build.architecture.seq2seq import EncoderDecoder
+from build.dialects.onnxruntime.session import cache_dtype
 from build.quantise import Floats, Ids
 
 _CPU = ("cpu", 0)
@@ -30,10 +31,11 @@ class EncoderDecoderSession:
             ort.InferenceSession(folder / name, options, providers=["CPUExecutionProvider"])
             for name in (_ENCODER, _DECODER)
         )
+        self._dtype = cache_dtype(self._decoder)
         stack = model.decoder
         names = [f"{kind}_{index}" for index in range(len(stack.layers)) for kind in ("key", "value")]
         own, cross = (
-            {name: np.zeros((rows, stack.heads, most, stack.head_dim), np.float32) for name in names}
+            {name: np.zeros((rows, stack.heads, most, stack.head_dim), self._dtype) for name in names}
             for most in (capacity, source_capacity)
         )
         self.capacity, self.source_capacity = capacity, source_capacity
@@ -69,7 +71,7 @@ class EncoderDecoderSession:
         ):
             for name, cache in caches.items():
                 view = cache[rows]
-                place = (np.float32, view.shape, view.ctypes.data)
+                place = (self._dtype, view.shape, view.ctypes.data)
                 binding.bind_input(f"{past}{name}", *_CPU, *place)
                 binding.bind_output(f"{present}{name}", *_CPU, *place)
         self._decoder.run_with_iobinding(binding)

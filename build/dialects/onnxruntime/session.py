@@ -21,11 +21,12 @@ class Session:
         options = ort.SessionOptions()
         options.log_severity_level = 3
         self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self._dtype = cache_dtype(self._session)
         shape = (rows, architecture.kv_heads, capacity, architecture.head_dim)
         self.capacity = capacity
         self.lengths = np.zeros(rows, np.int32)
         self._caches = {
-            f"{kind}_{index}": np.zeros(shape, np.float32)
+            f"{kind}_{index}": np.zeros(shape, self._dtype)
             for index in range(len(architecture.layers))
             for kind in ("key", "value")
         }
@@ -58,9 +59,15 @@ class Session:
         binding.bind_output("logits", "cpu")  # first, so that it is output 0 below
         for name, cache in self._caches.items():
             view = cache[rows]
-            place = (np.float32, view.shape, view.ctypes.data)
+            place = (self._dtype, view.shape, view.ctypes.data)
             binding.bind_input(f"past_{name}", *_CPU, *place)
             binding.bind_output(f"present_{name}", *_CPU, *place)
         self._session.run_with_iobinding(binding)
         logits: Floats = binding.get_outputs()[0].numpy()
         return logits
+
+
+def cache_dtype(session: ort.InferenceSession) -> type[np.float16] | type[np.float32]:
+    """Of the keys and values that the graph reads and writes."""
+    kinds = {value.name: value.type for value in session.get_inputs()}
+    return np.float16 if kinds["past_key_0"] == "tensor(float16)" else np.float32
