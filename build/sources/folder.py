@@ -15,6 +15,7 @@ from build.checkpoint import DERIVED, Checkpoint, Origin, TokenizerFiles, Weight
 from build.digest import sha256
 from build.errors import BadInput, Unsupported
 from build.quantise import Floats
+from build.sources import marian_tokenizer
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
@@ -47,8 +48,9 @@ def open_folder(folder: Path) -> Checkpoint:
     weights: dict[str, Weight] = {}
     for shard in shards:
         weights.update(_weights(shard))
-    used = [folder / "config.json", folder / "tokenizer.json", *shards]
+    used = [folder / "config.json", *shards]
     optional = ["generation_config.json", "tokenizer_config.json", "chat_template.jinja"]
+    optional += ["tokenizer.json"] if (folder / "tokenizer.json").is_file() else marian_tokenizer.FILES
     used += [folder / name for name in optional if (folder / name).is_file()]
     tokenizer = _tokenizer(folder)
     return Checkpoint(
@@ -92,14 +94,19 @@ def _shards(folder: Path) -> list[Path]:
 
 
 def _conversion(folder: Path) -> str:
-    """How to get one from the format of old, which holds programs as well as weights."""
-    if not (folder / _PICKLED).is_file() and not (folder / f"{_PICKLED}.index.json").is_file():
+    if not any((folder / name).is_file() for name in (_PICKLED, f"{_PICKLED}.index.json")):
         return ""
+    return f", only {_PICKLED}: {conversion(str(folder), str(folder))}"
+
+
+def conversion(source: str, folder: str) -> str:
+    """How to make safetensors of the format of old, which may hold programs and is not read here."""
     script = (
-        f"import transformers as t; f = '{folder}'; c = t.AutoConfig.from_pretrained(f);"
-        " getattr(t, c.architectures[0]).from_pretrained(f).save_pretrained(f)"
+        f"import transformers as t; c = t.AutoConfig.from_pretrained('{source}');"
+        f" getattr(t, c.architectures[0]).from_pretrained('{source}').save_pretrained('{folder}');"
+        f" t.AutoTokenizer.from_pretrained('{source}').save_pretrained('{folder}')"
     )
-    return f', only {_PICKLED}: convert it where transformers and torch are: `python -c "{script}"`'
+    return f'convert it where transformers and torch are: `python -c "{script}"`'
 
 
 def _weights(path: Path) -> dict[str, Weight]:
@@ -127,13 +134,14 @@ def _read(path: Path, name: str) -> Floats:
 
 
 def _tokenizer(folder: Path) -> TokenizerFiles:
-    path = folder / "tokenizer.json"
+    path, settings_path = folder / "tokenizer.json", folder / "tokenizer_config.json"
+    settings = _json(settings_path) if settings_path.is_file() else {}
+    if not path.is_file() and marian_tokenizer.is_marian(folder):
+        return marian_tokenizer.tokenizer_files(folder, settings)
     if not path.is_file():
         raise BadInput(
             f"{path}: no such file: save the checkpoint with a fast tokenizer (PreTrainedTokenizerFast)"
         )
-    settings_path = folder / "tokenizer_config.json"
-    settings = _json(settings_path) if settings_path.is_file() else {}
     return TokenizerFiles(
         json=path.read_bytes(),
         chat_template=_chat_template(folder, settings),

@@ -15,14 +15,16 @@ from huggingface_hub.errors import (
 
 from build.checkpoint import Checkpoint
 from build.errors import BadInput, HubUnreachable
-from build.sources.folder import open_folder
+from build.sources.folder import conversion, open_folder
 
-_PATTERNS = ["*.safetensors", "*.json", "*.jinja", "README.md"]
+_PATTERNS = ["*.safetensors", "*.json", "*.jinja", "*.spm", "README.md"]
 
 
 def open_hub(name: str, revision: str | None) -> Checkpoint:
     """The checkpoint at a revision; the origin records the commit it resolved to."""
     folder = _download(name, revision)
+    if not any(folder.glob("*.safetensors")):
+        raise BadInput(f"{name}: holds no safetensors: {conversion(name, name.rpartition('/')[2])}")
     opened = open_folder(folder)
     return replace(opened, origin=replace(opened.origin, kind="hub", id=name, revision=folder.name))
 

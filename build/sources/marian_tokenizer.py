@@ -1,0 +1,168 @@
+"""tokenizer.json from the files of a Marian checkpoint: source.spm, target.spm and vocab.json.
+
+A text is cut by SentencePiece, and each piece is looked up in vocab.json, which holds the pieces of both
+languages where they share one. The `tokenizers` library does both in one Unigram model over the ids of
+vocab.json: pieces of the source keep their scores, and those it does not know are spelled so that no text
+matches them. Language codes such as `>>de<<` choose the language of the answer and are whole tokens.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from build.checkpoint import TokenizerFiles
+from build.errors import BadInput, Unsupported
+from build.sources.sentencepiece_model import (
+    Algorithm,
+    PieceKind,
+    SentencePieceModel,
+    read_sentencepiece,
+)
+
+Json = dict[str, Any]
+FILES = ("source.spm", "target.spm", "vocab.json", "target_vocab.json")
+_SPACE = "\u2581"
+_SPECIALS = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+
+
+def is_marian(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in FILES[:3])
+
+
+def tokenizer_files(folder: Path, settings: Mapping[str, Any]) -> TokenizerFiles:
+    """For questions and answers; `settings` is tokenizer_config.json. BadInput names the file at fault."""
+    names = {role: _text(settings.get(role)) or token for role, token in _SPECIALS.items()}
+    vocabulary = _vocabulary(folder / "vocab.json", names)
+    apart = folder / "target_vocab.json"
+    answers = _vocabulary(apart, names) if settings.get("separate_vocabs") else vocabulary
+    source, target = (_unigram_model(folder / name) for name in FILES[:2])
+    return TokenizerFiles(
+        json=_encoded(_tokenizer(source, _questions(source, vocabulary, names), names)),
+        chat_template=None,
+        bos_token=None,
+        eos_token=names["eos_token"],
+        target=_encoded(_tokenizer(target, _answers(target, answers), names)),
+    )
+
+
+def _text(value: Any) -> str | None:
+    return value.get("content") if isinstance(value, dict) else value
+
+
+def _unigram_model(path: Path) -> SentencePieceModel:
+    model = read_sentencepiece(path)
+    if model.algorithm is not Algorithm.UNIGRAM or model.byte_fallback or model.whitespace_suffix:
+        raise Unsupported(f"{path}: only Unigram models without byte fallback are supported")
+    return model
+
+
+def _vocabulary(path: Path, names: Mapping[str, str]) -> list[str]:
+    """Tokens by id."""
+    try:
+        ids = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BadInput(f"{path}: no such file") from error
+    except ValueError as error:
+        raise BadInput(f"{path}: is damaged or no JSON: {error}") from error
+    if not isinstance(ids, dict) or sorted(ids.values()) != list(range(len(ids))):
+        raise BadInput(f"{path}: must map tokens to the ids from 0 on")
+    missing = [token for token in names.values() if token not in ids]
+    if missing:
+        raise BadInput(f"{path}: lacks {missing[0]!r}, which tokenizer_config.json names")
+    return sorted(ids, key=ids.__getitem__)
+
+
+def _scores(model: SentencePieceModel) -> dict[str, float]:
+    return {piece.text: piece.score for piece in model.pieces if piece.kind is PieceKind.NORMAL}
+
+
+def _questions(
+    model: SentencePieceModel, vocabulary: list[str], names: Mapping[str, str]
+) -> list[tuple[str, float]]:
+    """Pieces of the source and added tokens as they are, the rest spelled as no text is.
+
+    SentencePiece leaves a run of characters that it does not know as it is, which vocab.json may hold.
+    """
+    scores = _scores(model)
+    lowest, known = min(scores.values()), set().union(*scores)
+    kept = {*scores, *_added_tokens(vocabulary, names)}
+    return [
+        (token if token in kept or not known & set(token) else f" {token}", scores.get(token, lowest))
+        for token in vocabulary
+    ]
+
+
+def _answers(model: SentencePieceModel, vocabulary: list[str]) -> list[tuple[str, float]]:
+    """All tokens as they read: answers are only decoded."""
+    scores = _scores(model)
+    lowest = min(scores.values())
+    return [(token, scores.get(token, lowest)) for token in vocabulary]
+
+
+def _tokenizer(model: SentencePieceModel, pieces: list[tuple[str, float]], names: Mapping[str, str]) -> Json:
+    vocabulary = [token for token, _ in pieces]
+    index = {token: number for number, token in enumerate(vocabulary)}
+    end, whole = names["eos_token"], any(_SPACE in piece.text[1:] for piece in model.pieces)
+    metaspace = {
+        "type": "Metaspace",
+        "replacement": _SPACE,
+        "prepend_scheme": "always" if model.adds_prefix else "never",
+    }
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [_added(token, index[token]) for token in _added_tokens(vocabulary, names)],
+        "normalizer": {"type": "Sequence", "normalizers": _normalisers(model)},
+        "pre_tokenizer": {**metaspace, "split": not whole},
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [_part("Sequence", "A", 0), _part("SpecialToken", end, 0)],
+            "pair": [_part("Sequence", "A", 0), _part("Sequence", "B", 1), _part("SpecialToken", end, 1)],
+            "special_tokens": {end: {"id": end, "ids": [index[end]], "tokens": [end]}},
+        },
+        "decoder": {**metaspace, "split": True},
+        "model": {
+            "type": "Unigram",
+            "unk_id": index[names["unk_token"]],
+            "vocab": [list(piece) for piece in pieces],
+            "byte_fallback": False,
+        },
+    }
+
+
+def _added_tokens(vocabulary: list[str], names: Mapping[str, str]) -> list[str]:
+    """Special tokens and language codes, in the order of their ids."""
+    codes = {token for token in vocabulary if token.startswith(">>") and token.endswith("<<")}
+    return [token for token in vocabulary if token in codes or token in names.values()]
+
+
+def _added(token: str, index: int) -> Json:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {"id": index, "content": token, **flags, "special": True}
+
+
+def _part(kind: str, name: str, type_id: int) -> Json:
+    return {kind: {"id": name, "type_id": type_id}}
+
+
+def _normalisers(model: SentencePieceModel) -> list[Json]:
+    steps: list[Json] = []
+    if model.charsmap:
+        compiled = base64.b64encode(model.charsmap).decode()
+        steps.append({"type": "Precompiled", "precompiled_charsmap": compiled})
+    if model.removes_extra_spaces:
+        steps += [_replace(r"\A +| +\z", ""), _replace(" {2,}", " ")]
+    return steps
+
+
+def _replace(pattern: str, by: str) -> Json:
+    return {"type": "Replace", "pattern": {"Regex": pattern}, "content": by}
+
+
+def _encoded(content: Json) -> bytes:
+    return json.dumps(content, ensure_ascii=False).encode()
