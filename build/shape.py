@@ -24,7 +24,8 @@ class Shape:
     """`layers` are the decoder's; `encoder_layers` is 0 for a decoder alone, and an encoder is as wide.
 
     `max_positions` holds for source and answer alike; `gated`: the feed-forward has two products in, one of
-    them a gate; `tied`: the head is the embedding.
+    them a gate; `tied`: the head is the embedding; `rotary_tables`: of so many frequencies; `wide`: its
+    activations leave the range of float16.
     """
 
     parameters: int
@@ -40,13 +41,15 @@ class Shape:
     encoder_layers: int = 0
     gated: bool = False
     tied: bool = True
+    rotary_tables: int = 1
+    wide: bool = False
 
     def __post_init__(self) -> None:
         if self.heads % self.kv_heads:
             raise BadInput(f"shape.heads: {self.heads}, must be a multiple of kv_heads, {self.kv_heads}")
 
 
-_FLAGS = ("gated", "tied")
+_FLAGS = ("gated", "tied", "wide")
 
 
 def parse_shape(table: Any) -> Shape:

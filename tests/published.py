@@ -11,6 +11,7 @@ FAMILIES = {
     "bart-large-cnn": "bart",
     "distilgpt2": "gpt2",
     "flan-t5-base": "t5",
+    "gemma3-270m": "gemma3_text",
     "gpt2": "gpt2",
     "llama-3.2-1b-instruct": "llama",
     "opus-mt-en-de": "marian",
@@ -27,6 +28,8 @@ def config(family: str, shape: Shape) -> dict[str, Any]:
         return _gpt2(shape)
     if family == "t5":
         return _t5(shape)
+    if family == "gemma3_text":
+        return _llama(family, shape) | {"hidden_activation": "gelu_pytorch_tanh"}
     return _bart(family, shape) if family in ("bart", "marian") else _llama(family, shape)
 
 

@@ -18,13 +18,22 @@ BENCH = {
     "machine": {"cpu": "A CPU", "cores": 2, "date": "2026-11-23T12:00:00+0000"},
     "plan": {"default_slots": 16, "max_context": 2048, "tokens_in": 128, "tokens_out": 64},
     "samples": [
-        {"row": "engine", "streams": 1, "decode_tokens_per_s": 120.0},
-        {"row": "engine", "streams": 1, "decode_tokens_per_s": 124.0},
-        {"row": "engine", "streams": 8, "decode_tokens_per_s": 420.0},
-        {"row": "engine", "streams": 32, "decode_tokens_per_s": None},
-        {"row": "grpc", "streams": 1, "decode_tokens_per_s": 99.0},
+        {"row": "engine", "streams": 1, "tokens_per_s": 100.0, "decode_tokens_per_s": 120.0},
+        {"row": "engine", "streams": 1, "tokens_per_s": 104.0, "decode_tokens_per_s": 124.0},
+        {"row": "engine", "streams": 8, "tokens_per_s": 220.0, "decode_tokens_per_s": 420.0},
+        {"row": "engine", "streams": 32, "tokens_per_s": 215.0, "decode_tokens_per_s": None},
+        {"row": "grpc", "streams": 1, "tokens_per_s": 90.0, "decode_tokens_per_s": 99.0},
+        {"row": "transformers", "streams": 1, "tokens_per_s": 13.0, "decode_tokens_per_s": 14.0},
     ],
     "footprint": {"filled": {"pss": 2_100_000_000}},
+}
+MODELS = {
+    "machine": BENCH["machine"],
+    "plan": {"tokens_out": 64, "cases": [{"shape": {"name": "bart-base"}, "tokens_in": 256}]},
+    "samples": [
+        {"model": "bart-base", "side": side, "load": {"beams": beams, "requests": 1}, "tokens_per_s": rate}
+        for side, beams, rate in (("triton", 1, 120.0), ("triton", 4, 60.0), ("transformers", 1, 26.0))
+    ],
 }
 MANIFEST = {
     "name": "smollm2",
@@ -35,15 +44,10 @@ MANIFEST = {
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> list[str]:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Where nothing has been built or measured."""
-    return [
-        "recommend",
-        "--repository",
-        str(tmp_path / "repository"),
-        "--bench",
-        str(tmp_path / "bench.json"),
-    ]
+    monkeypatch.chdir(tmp_path)
+    return ["recommend", "--repository", "repository"]
 
 
 @pytest.fixture
@@ -52,6 +56,7 @@ def measured(here: list[str], tmp_path: Path) -> list[str]:
     folder.mkdir(parents=True)
     (folder / "manifest.json").write_text(json.dumps(MANIFEST))
     (tmp_path / "bench.json").write_text(json.dumps(BENCH))
+    (tmp_path / "bench-models.json").write_text(json.dumps(MODELS))
     return here
 
 
@@ -86,26 +91,42 @@ def test_json_has_every_figure(here: list[str], capsys: pytest.CaptureFixture[st
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert found["device"]["title"] == "NVIDIA L4"
     assert found["memory_bytes"] == 24 * 10**9
-    assert [model["name"] for model in found["models"]] == ["gpt2", "distilgpt2"]
-    best = found["models"][0]
+    assert [model["name"] for model in found["models"]] == ["gemma3-270m", "gpt2", "distilgpt2"]
+    best = found["models"][1]
     memory = best["memory_bytes"]
     parts = sum(size for name, size in memory.items() if name != "total")
     assert (memory["total"], best["fits"], best["reasons"]) == (parts, True, [])
     assert best["serving"] == {"slots": 16, "context": 1024, "source": 0}
-    assert (best["licence"], best["measured"]) == ("MIT", {})
+    assert (best["licence"], best["measured"]) == ("MIT", {"benches": []})
     assert 0 < best["tokens_per_s"]["one"] < best["tokens_per_s"]["full"]
 
 
 def test_what_was_measured_is_shown(measured: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    need = ["--task", "chat", "--memory", "16GiB", "--device", "cpu-server"]
+    need = ["--memory", "16GiB", "--device", "cpu-server"]
     assert main([*measured, *need]) == 0
-    out = capsys.readouterr().out
+    out = " ".join(capsys.readouterr().out.split())
     assert "smollm2: built here: 0.24 GiB on disk, -0.1% perplexity" in out
-    assert "measured on A CPU, 2 cores, 2026-11-23: tokens/s 122 with 1, 420 with 8; 2 GiB with 16" in out
-    assert main([*measured, *need, "--json"]) == 0
-    (smollm2,) = (m for m in json.loads(capsys.readouterr().out)["models"] if m["name"] == "smollm2")
+    assert (
+        "measured in process, 128 tokens in, 64 out: tokens/s 102 with 1, 220 with 8, 215 with 32;"
+        " 2 GiB with all slots full; A CPU, 2 cores, 2026-11-23"
+    ) in out
+    assert "bart-base: measured Triton gRPC, 256 tokens in, 64 out: tokens/s 120 with 1; A CPU" in out
+
+
+def test_json_has_what_was_measured(measured: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*measured, "--memory", "16GiB", "--device", "cpu-server", "--json"]) == 0
+    models = {model["name"]: model for model in json.loads(capsys.readouterr().out)["models"]}
+    smollm2, bart = models["smollm2"], models["bart-base"]
     assert smollm2["perplexity_ratio"] == {"ratio": 10.71 / 10.72, "measured": True}
-    assert smollm2["measured"]["bench"]["decode_tokens_per_s"] == {"1": 122.0, "8": 420.0}
+    (run,) = smollm2["measured"]["benches"]
+    assert [(r["through"], r["requests"], r["decode"]) for r in run["tokens_per_s"]] == [
+        ("in process", 1, 122.0),
+        ("in process", 8, 420.0),
+        ("in process", 32, None),
+        ("Triton gRPC", 1, 99.0),
+    ]
+    (run,) = bart["measured"]["benches"]
+    assert [(r["beams"], r["whole"]) for r in run["tokens_per_s"]] == [(1, 120.0), (4, 60.0)]
 
 
 def test_measurements_of_another_precision_are_not_its(
@@ -113,7 +134,9 @@ def test_measurements_of_another_precision_are_not_its(
 ) -> None:
     need = ["--task", "chat", "--memory", "16GiB", "--device", "cpu-server", "--precision", "fp32"]
     assert main([*measured, *need]) == 0
-    assert "measured" not in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "smollm2" in out
+    assert "measured" not in out
 
 
 def test_a_manifest_that_says_nothing_is_passed_over(
@@ -127,10 +150,15 @@ def test_a_manifest_that_says_nothing_is_passed_over(
 
 
 def test_the_check_prints_ratios(measured: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["recommend", "--check", measured[-1]]) == 0
+    assert main(["recommend", "--check"]) == 0
     out = capsys.readouterr().out
-    assert "tokens/s while 8 streams decode" in out
-    assert "memory of the server, 16 slots full" in out
+    rows = [
+        line for line in out.splitlines() if line.strip().startswith(("smollm2 int8, ", "bart-base int8, "))
+    ]
+    assert len(rows) == 4 + 3 + 2 + 1
+    assert all(float(row.split()[-1]) > 0 for row in rows)
+    assert "bart-base int8, 1 stream of 4 beams, Triton gRPC: tokens/s" in out
+    assert "smollm2 int8, 16 slots full: memory" in out
 
 
 @pytest.mark.parametrize(
@@ -140,8 +168,10 @@ def test_the_check_prints_ratios(measured: list[str], capsys: pytest.CaptureFixt
         (["--device", "cpu-server"], "--memory: missing; cpu-server is no machine in particular"),
         (["--device", "h100", "--precision", "fp32"], "--precision: fp32, engines for h100 take fp16"),
         (["--device", "t4", "--precision", "fp8"], "--precision: fp8, engines for t4 take fp16, int8, int4"),
-        (["--check", "absent.json"], "absent.json: No such file or directory; `make bench` writes it"),
-        (["--check", "README.md"], "README.md: is no JSON of `make bench`"),
+        (["--bench", "absent.json"], "absent.json: No such file or directory; `make bench` writes bench"),
+        (["--bench", str(ROOT / "README.md")], f"{ROOT / 'README.md'}: is no JSON of `make bench`"),
+        (["--bench", str(ROOT / "build")], f"{ROOT / 'build'}: Is a directory"),
+        (["--check"], "--check: no bench.json and no bench-models.json here: run `make bench`, or give"),
     ],
 )
 def test_a_faulty_need_is_one_line_and_exit_code_2(
@@ -149,10 +179,8 @@ def test_a_faulty_need_is_one_line_and_exit_code_2(
     message: str,
     here: list[str],
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.chdir(ROOT)
-    assert main([*here, *arguments]) == 2
+    assert main([*here, "--device", "l4", *arguments]) == 2
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert err.startswith(f"error: {message}")

@@ -13,7 +13,7 @@ from build.architecture.parts import Architecture, Layer, Projection
 from build.architecture.seq2seq import DecoderLayer, EncoderDecoder, EncoderLayer
 from build.checkpoint import Checkpoint
 from build.quantise import Precision
-from build.recipe import load_recipe
+from build.recipe import known_recipes, load_recipe
 from build.recommend.device import Kind
 from build.recommend.products import stored, weights
 from build.recommend.weights import disk_bytes
@@ -77,6 +77,10 @@ def test_the_products_are_those_of_the_model(name: str) -> None:
     shape = shape_of(name)
     model = describe_model(published.config(published.FAMILIES[name], shape))
     assert weights(stored(shape)) == sum(sum(p.rows) * p.columns for p in projections(model))
+
+
+def test_every_recipe_is_checked() -> None:
+    assert set(known_recipes()) == set(published.FAMILIES)
 
 
 def test_the_shape_of_smollm2_is_that_of_its_checkpoint() -> None:

@@ -16,23 +16,25 @@ from build.recommend.amount import parse_bytes
 from build.recommend.device import Device
 from build.recommend.devices import CPU, DEVICES, named
 from build.recommend.free import free_memory
-from build.recommend.measured import read_bench, read_built
+from build.recommend.measured import Bench, read_bench, read_built
 from build.recommend.quality import Quality
 from build.recommend.rank import Need, rank
 from build.recommend.roofline import Load
+from build.shape import Shape
 
 _EXAMPLES = """examples:
   python -m build recommend --task chat --memory 8GiB --device cpu
   python -m build recommend --task summarize --device h100 --latency-ms 20 --slots 64
   python -m build recommend --memory 4GiB --precision int4 --quality 1.15 --explain
   python -m build recommend --device l4 --json
-  python -m build recommend --check bench.json         estimates beside a benchmark of this machine
+  python -m build recommend --check                    estimates beside the benchmarks of this machine
 
 `--device cpu` measures this machine for two seconds; the others are data sheets. All figures of speed are
 estimates but those marked as measured: docs/choosing.md has the formula and how far off it was.
 
 exit codes: 0 at least one model fits, 1 none does, 2 the command is at fault
 """
+_BENCHES = ("bench.json", "bench-models.json")
 # What the server's settings allow.
 _SLOTS = 1024
 _POSITIONS = 2**20
@@ -42,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     """The exit code; errors are one line on stderr."""
     options = parser().parse_args(arguments)
     try:
-        return _check(options.check) if options.check else _recommend(options)
+        return _check(_benches(options.bench)) if options.check else _recommend(options)
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -97,15 +99,10 @@ def parser() -> argparse.ArgumentParser:
         default=Path("model_repository"),
         help="whose engines are built (default: %(default)s)",
     )
-    add("--bench", type=Path, default=Path("bench.json"), help="of `make bench` (default: %(default)s)")
+    add("--bench", type=Path, action="append", metavar="FILE", help=f"default: {' and '.join(_BENCHES)}")
     add("--json", action="store_true", help="all figures, for programs")
     add("--explain", action="store_true", help="the formula, with the figures of the first model")
-    add(
-        "--check",
-        type=Path,
-        metavar="FILE",
-        help="a bench.json of this machine: estimate and measured, as ratios",
-    )
+    add("--check", action="store_true", help="benchmarks of this machine beside their estimates, as ratios")
     return parser
 
 
@@ -149,14 +146,14 @@ def _number(text: str) -> float:
 def _recommend(options: argparse.Namespace) -> int:
     recipes = [load_recipe(name) for name in known_recipes()]
     engines = read_built(options.repository)
-    bench = read_bench(options.bench) if options.bench.exists() else None
+    benches = _benches(options.bench)
     need = _need(options)
     known = {(engine.name, engine.precision): Quality(engine.ratio, measured=True) for engine in engines}
     found = rank(recipes, need, known)
     if options.json:
-        print(json.dumps(report.to_json(found, need, engines, bench), indent=1))
+        print(json.dumps(report.to_json(found, need, engines, benches), indent=1))
     else:
-        report.show(found, need, engines, bench, _unknown(recipes, need), options.explain)
+        report.show(found, need, engines, benches, _unknown(recipes, need), options.explain)
     return 0 if any(verdict.fits for verdict in found) else 1
 
 
@@ -202,10 +199,23 @@ def _memory(given: int | None, device: Device) -> int:
     return free_memory()
 
 
-def _check(path: Path) -> int:
-    bench = read_bench(path)
-    shape = load_recipe(bench.name).shape
-    if shape is None:
-        raise BadInput(f"{path}: the recipe of {bench.name} has no [shape]")
-    check.show(bench, shape, _device(CPU))
+def _benches(named_files: Sequence[Path] | None) -> list[Bench]:
+    """Of the files that are named, which must be there, or of those that `make` writes, where they are."""
+    files = named_files or [path for path in map(Path, _BENCHES) if path.exists()]
+    return [read_bench(path) for path in files]
+
+
+def _check(benches: Sequence[Bench]) -> int:
+    if not benches:
+        raise BadInput(
+            f"--check: no {' and no '.join(_BENCHES)} here: run `make bench`, or give --bench FILE"
+        )
+    check.show(benches, _shape, _device(CPU))
     return 0
+
+
+def _shape(name: str) -> Shape:
+    shape = load_recipe(name).shape
+    if shape is None:
+        raise BadInput(f"recipe {name}: has no [shape]")
+    return shape

@@ -18,8 +18,9 @@ from build.shape import Shape
 _MIB = 2**20
 # Python, numpy, ONNX Runtime and a graph of some hundred nodes, without weights.
 _PROCESS = 60 * _MIB
-# tritonserver, the launcher, and the steps that tokenize and detokenize.
-_TRITON = 200 * _MIB
+# tritonserver, the launcher, and the steps that tokenize and detokenize; a token of the tokenizer's.
+_TRITON = 120 * _MIB
+_TOKEN = 650
 # CUDA's context, cuBLAS and TensorRT.
 _CUDA = 700 * _MIB
 _MAX_CONTEXT = 2048
@@ -69,7 +70,7 @@ def footprint(shape: Shape, precision: Precision, kind: Kind, served: Serving) -
         weights=loaded_bytes(shape, precision, kind),
         caches=served.slots * (served.context + served.source) * token_bytes(shape, kind),
         working=_working(shape, served),
-        server=_PROCESS + _TRITON if kind is Kind.CPU else _CUDA,
+        server=_PROCESS + _TRITON + _TOKEN * shape.vocab_size if kind is Kind.CPU else _CUDA,
     )
 
 

@@ -1,9 +1,9 @@
-"""What has been measured: manifests of the engines that are built, and a benchmark's JSON."""
+"""What has been measured: manifests of the engines that are built, and the JSON of benchmarks."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -11,10 +11,14 @@ from typing import Any
 
 from build.errors import BadInput
 from build.quantise import Precision
+from build.recommend.roofline import Load
 
-# What the benchmark is of where its JSON does not say.
-_BENCH_MODEL = "smollm2"
-_BENCH_PRECISION = "int8"
+# `make bench` is of this engine and these of its rows, `make bench-models` of many in one precision.
+_MODEL = "smollm2"
+_PRECISION = Precision.INT8
+_ROWS = {"engine": "in process", "grpc": "Triton gRPC"}
+
+Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -28,19 +32,36 @@ class Built:
 
 
 @dataclass(frozen=True)
-class Bench:
-    """One run: tokens/s while all streams decode, by number of streams; memory of the server, slots full."""
+class Rate:
+    """Tokens/s, medians of the repeats: of the `whole` run, prompts included, and while all `decode`."""
 
     name: str
     precision: Precision
-    machine: str
-    date: str
+    through: str
+    requests: int
+    beams: int
+    load: Load
+    whole: float
+    decode: float | None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of the server and all its processes with every slot full."""
+
+    name: str
+    precision: Precision
     slots: int
     context: int
-    tokens_in: int
-    tokens_out: int
-    decode: Mapping[int, float]
-    memory: int | None
+    size: int
+
+
+@dataclass(frozen=True)
+class Bench:
+    machine: str
+    date: str
+    rates: tuple[Rate, ...]
+    memory: Memory | None
 
 
 def read_built(repository: Path) -> list[Built]:
@@ -64,37 +85,55 @@ def _built(path: Path) -> Built | None:
 
 
 def read_bench(path: Path) -> Bench:
-    """BadInput when it is no benchmark's JSON."""
+    """BadInput when it is no JSON of `make bench` or `make bench-models`."""
     try:
-        content = json.loads(path.read_text("utf-8"))
-        return _bench(content)
+        return _bench(json.loads(path.read_text("utf-8")))
     except OSError as error:
-        raise BadInput(f"{path}: {error.strerror}; `make bench` writes it") from error
+        raise BadInput(f"{path}: {error.strerror}; `make bench` writes bench.json") from error
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise BadInput(f"{path}: is no JSON of `make bench` ({error!r})") from error
+        raise BadInput(f"{path}: is no JSON of `make bench` or `make bench-models` ({error!r})") from error
 
 
-def _bench(content: Mapping[str, Any]) -> Bench:
+def _bench(content: Json) -> Bench:
     machine, plan = content["machine"], content["plan"]
-    filled = (content.get("footprint") or {}).get("filled") or {}
+    of_models = "cases" in plan
     return Bench(
-        name=content.get("model", _BENCH_MODEL),
-        precision=Precision(content.get("precision", _BENCH_PRECISION)),
         machine=f"{machine['cpu']}, {machine['cores']} cores",
         date=str(machine["date"])[:10],
-        slots=plan["default_slots"],
-        context=plan["max_context"],
-        tokens_in=plan["tokens_in"],
-        tokens_out=plan["tokens_out"],
-        decode=_decode(content["samples"]),
-        memory=filled.get("pss"),
+        rates=tuple(_of_models(content) if of_models else _of_streams(content)),
+        memory=None if of_models else _memory(content),
     )
 
 
-def _decode(samples: Iterable[Mapping[str, Any]]) -> dict[int, float]:
-    """Of the engine in process: medians over the repeats."""
-    rates: dict[int, list[float]] = {}
+def _of_streams(content: Json) -> Iterator[Rate]:
+    plan = content["plan"]
+    load = Load(plan["tokens_in"], plan["tokens_out"])
+    for (row, streams), samples in _grouped(content["samples"], ("row", "streams")):
+        if row in _ROWS:
+            whole = median(sample["tokens_per_s"] for sample in samples)
+            decode = [s["decode_tokens_per_s"] for s in samples if s["decode_tokens_per_s"]]
+            rate = median(decode) if decode else None
+            yield Rate(_MODEL, _PRECISION, _ROWS[row], streams, 1, load, whole, rate)
+
+
+def _of_models(content: Json) -> Iterator[Rate]:
+    plan = content["plan"]
+    tokens_in = {case["shape"]["name"]: case["tokens_in"] for case in plan["cases"]}
+    triton = [{**s, **s["load"]} for s in content["samples"] if s["side"] == "triton"]
+    for (name, beams, requests), samples in _grouped(triton, ("model", "beams", "requests")):
+        load = Load(tokens_in[name], plan["tokens_out"])
+        whole = median(sample["tokens_per_s"] for sample in samples)
+        yield Rate(name, _PRECISION, _ROWS["grpc"], requests, beams, load, whole, None)
+
+
+def _grouped(samples: Iterable[Json], keys: tuple[str, ...]) -> Iterable[tuple[tuple[Any, ...], list[Json]]]:
+    found: dict[tuple[Any, ...], list[Json]] = {}
     for sample in samples:
-        if sample["row"] == "engine" and sample["decode_tokens_per_s"]:
-            rates.setdefault(sample["streams"], []).append(sample["decode_tokens_per_s"])
-    return {streams: median(found) for streams, found in sorted(rates.items())}
+        found.setdefault(tuple(sample[key] for key in keys), []).append(sample)
+    return found.items()
+
+
+def _memory(content: Json) -> Memory:
+    plan = content["plan"]
+    size = content["footprint"]["filled"]["pss"]
+    return Memory(_MODEL, _PRECISION, plan["default_slots"], plan["max_context"], size)

@@ -60,7 +60,7 @@ def table_values(shape: Shape) -> int:
     """Numbers in the tables that are looked up: positions, and cosines and sines."""
     sides = 2 if shape.encoder_layers else 1
     if shape.positions is Positions.ROTARY:
-        return shape.max_positions * shape.head_dim
+        return shape.rotary_tables * shape.max_positions * shape.head_dim
     if shape.positions is Positions.LEARNED:
         return sides * shape.max_positions * shape.hidden_size
     return shape.max_positions * shape.hidden_size if shape.positions is Positions.SINUSOIDAL else 0

@@ -13,7 +13,7 @@ from build.recommend.footprint import Footprint, Serving, footprint, serving
 from build.recommend.quality import Quality, typical
 from build.recommend.roofline import Load, Speed, decode, speed
 from build.recommend.weights import disk_bytes
-from build.shape import Positions, Shape
+from build.shape import Shape
 
 _LEAST_CONTEXT = 128
 Known = Mapping[tuple[str, Precision], Quality]
@@ -80,13 +80,8 @@ def _precisions(shape: Shape, need: Need) -> Sequence[Precision]:
         return (need.precision,)
     if need.device.kind is Kind.CPU:
         return need.device.kind.precisions
-    half = Precision.BF16 if _is_wide(shape) and Precision.BF16 in need.device.compute else Precision.FP16
+    half = Precision.BF16 if shape.wide and Precision.BF16 in need.device.compute else Precision.FP16
     return (half, Precision.INT8, Precision.INT4)
-
-
-def _is_wide(shape: Shape) -> bool:
-    """T5's activations leave the range of float16."""
-    return shape.positions is Positions.RELATIVE
 
 
 def _judge(recipe: Recipe, shape: Shape, precision: Precision, need: Need, known: Known) -> Verdict:
@@ -107,7 +102,7 @@ def _judge(recipe: Recipe, shape: Shape, precision: Precision, need: Need, known
 
 def _reasons(verdict: Verdict, need: Need) -> Iterator[str]:
     shape, served = verdict.shape, verdict.served
-    if _is_wide(shape) and need.device.kind is Kind.GPU and Precision.BF16 not in need.device.compute:
+    if shape.wide and need.device.kind is Kind.GPU and Precision.BF16 not in need.device.compute:
         yield f"needs bfloat16, which {need.device.title} does not have"
     if served.context > shape.max_positions:
         most = shape.max_positions

@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from build.quantise import Precision
 from build.recommend.amount import gib
 from build.recommend.measured import Bench, Built
 from build.recommend.rank import Need, Verdict
@@ -26,7 +27,7 @@ FORMULA = (
 _TUNE = "pretrained for no task: fine-tune it, and build that"
 
 
-def to_json(found: Sequence[Verdict], need: Need, engines: Sequence[Built], bench: Bench | None) -> Json:
+def to_json(found: Sequence[Verdict], need: Need, engines: Sequence[Built], benches: Sequence[Bench]) -> Json:
     device = need.device
     return {
         "device": {
@@ -41,11 +42,11 @@ def to_json(found: Sequence[Verdict], need: Need, engines: Sequence[Built], benc
         "tokens_in": need.load.tokens_in,
         "tokens_out": need.load.tokens_out,
         "formula": list(FORMULA),
-        "models": [_verdict(verdict, engines, bench) for verdict in found],
+        "models": [_verdict(verdict, engines, benches) for verdict in found],
     }
 
 
-def _verdict(verdict: Verdict, engines: Sequence[Built], bench: Bench | None) -> Json:
+def _verdict(verdict: Verdict, engines: Sequence[Built], benches: Sequence[Bench]) -> Json:
     recipe = verdict.recipe
     return {
         "name": recipe.name,
@@ -63,31 +64,47 @@ def _verdict(verdict: Verdict, engines: Sequence[Built], bench: Bench | None) ->
         "step_s": verdict.speed.step_s,
         "first_token_s": verdict.speed.first_token_s,
         "perplexity_ratio": asdict(verdict.quality),
-        "measured": _measured(verdict, engines, bench),
+        "measured": _measured(verdict, engines, benches),
     }
 
 
-def _measured(verdict: Verdict, engines: Sequence[Built], bench: Bench | None) -> Json:
+def _measured(verdict: Verdict, engines: Sequence[Built], benches: Sequence[Bench]) -> Json:
     key = (verdict.recipe.name, verdict.precision)
     found: Json = {}
     for engine in engines:
         if (engine.name, engine.precision) == key:
             found |= {"disk_bytes": engine.disk_bytes, "perplexity_ratio": engine.ratio}
-    if bench and (bench.name, bench.precision) == key:
-        found["bench"] = {
-            "machine": bench.machine,
-            "date": bench.date,
-            "decode_tokens_per_s": {str(streams): rate for streams, rate in bench.decode.items()},
-            "memory_bytes": bench.memory,
-        }
-    return found
+    runs = [_run(bench, key) for bench in benches]
+    return found | {"benches": [run for run in runs if run["tokens_per_s"]]}
+
+
+def _run(bench: Bench, key: tuple[str, Precision]) -> Json:
+    memory = bench.memory and (bench.memory.name, bench.memory.precision) == key
+    return {
+        "machine": bench.machine,
+        "date": bench.date,
+        "tokens_per_s": [
+            {
+                "through": rate.through,
+                "requests": rate.requests,
+                "beams": rate.beams,
+                "tokens_in": rate.load.tokens_in,
+                "tokens_out": rate.load.tokens_out,
+                "whole": rate.whole,
+                "decode": rate.decode,
+            }
+            for rate in bench.rates
+            if (rate.name, rate.precision) == key
+        ],
+        "memory_bytes": bench.memory.size if bench.memory and memory else None,
+    }
 
 
 def show(
     found: Sequence[Verdict],
     need: Need,
     engines: Sequence[Built],
-    bench: Bench | None,
+    benches: Sequence[Bench],
     unknown: Sequence[str],
     explained: bool,
 ) -> None:
@@ -97,7 +114,7 @@ def show(
     if fitting:
         console.print(_table(fitting, need))
     for verdict in found:
-        for line in _lines(verdict, engines, bench):
+        for line in _lines(verdict, engines, benches):
             console.print(f"{verdict.recipe.name}: {line}", markup=False)
     for name in unknown:
         console.print(f"{name}: its recipe has no [shape], so that nothing is known before it is built")
@@ -133,7 +150,7 @@ def _cells(verdict: Verdict) -> tuple[str, ...]:
         f"{1e3 * speed.step_s:.1f}",
         _seconds(speed.first_token_s),
         f"{'' if verdict.quality.measured else '~'}{100 * (verdict.quality.ratio - 1):.1f}%",
-        verdict.recipe.licence or "unknown",
+        (verdict.recipe.licence or "unknown") + (" (terms)" if verdict.recipe.terms else ""),
     )
 
 
@@ -143,25 +160,26 @@ def _seconds(seconds: float) -> str:
     return f"{1e3 * seconds:.0f} ms" if seconds >= 0.01 else f"{1e3 * seconds:.1f} ms"
 
 
-def _lines(verdict: Verdict, engines: Sequence[Built], bench: Bench | None) -> list[str]:
+def _lines(verdict: Verdict, engines: Sequence[Built], benches: Sequence[Bench]) -> list[str]:
     lines = []
     if verdict.reasons:
         lines.append(f"{verdict.precision.value} does not fit: {'; '.join(verdict.reasons)}")
     elif verdict.recipe.needs_tuning:
         lines.append(_TUNE)
-    measured = _measured(verdict, engines, bench)
+    measured = _measured(verdict, engines, benches)
     if "disk_bytes" in measured:
         ratio = 100 * (measured["perplexity_ratio"] - 1)
         lines.append(f"built here: {gib(measured['disk_bytes'])} on disk, {ratio:+.1f}% perplexity")
-    if "bench" in measured and bench:
-        lines.append(_benched(bench))
-    return lines
+    return lines + [_benched(run) for run in measured["benches"]]
 
 
-def _benched(bench: Bench) -> str:
-    rates = ", ".join(f"{rate:.0f} with {streams}" for streams, rate in bench.decode.items())
-    memory = f"; {gib(bench.memory)} with {bench.slots} slots full" if bench.memory else ""
-    return f"measured on {bench.machine}, {bench.date}: tokens/s {rates}{memory}"
+def _benched(run: Json) -> str:
+    rates = [rate for rate in run["tokens_per_s"] if rate["beams"] == 1]
+    through = rates[0]["through"]
+    shown = ", ".join(f"{r['whole']:.0f} with {r['requests']}" for r in rates if r["through"] == through)
+    memory = f"; {gib(run['memory_bytes'])} with all slots full" if run["memory_bytes"] else ""
+    load = f"{rates[0]['tokens_in']} tokens in, {rates[0]['tokens_out']} out"
+    return f"measured {through}, {load}: tokens/s {shown}{memory}; {run['machine']}, {run['date']}"
 
 
 def _explain(console: Console, found: Sequence[Verdict], need: Need) -> None:

@@ -67,6 +67,15 @@ def speed(shape: Shape, precision: Precision, device: Device, slots: int, load: 
     return Speed(1 / one, slots / full, full, first_token(shape, precision, device, load))
 
 
+def whole_run(
+    shape: Shape, precision: Precision, device: Device, requests: int, load: Load, beams: int = 1
+) -> float:
+    """Tokens/s of requests that come at once, prompts included: those are read one after another."""
+    prompts = requests * first_token(shape, precision, device, load)
+    step = decode(shape, precision, device, requests * beams, load).seconds
+    return requests * load.tokens_out / (prompts + load.tokens_out * step)
+
+
 def decode(shape: Shape, precision: Precision, device: Device, rows: int, load: Load) -> Step:
     """One token for each of the rows."""
     products = [*answering(shape), head(shape)]
