@@ -108,5 +108,5 @@ $(VENV)/.run: $(VENV)/.pip pyproject.toml requirements.lock
 
 $(VENV)/.test: $(VENV)/.run
 	@echo "installing what the tests need"
-	@$(install) -e '.[build,serve,test,dev]'
+	@$(install) -e '.[build,serve,test,dev,tensorrt-check]'
 	@touch $@

