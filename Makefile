@@ -1,7 +1,9 @@
 # The verbs of the project. CI calls only these; `make` alone lists them.
 
 MODEL        ?= smollm2
-PRECISION    ?= int8
+DEVICE       ?= cpu
+ENGINE       ?= $(if $(filter cuda,$(DEVICE)),tensorrt,onnxruntime)
+PRECISION    ?= $(if $(filter cuda,$(DEVICE))$(filter tensorrt,$(ENGINE)),fp16,int8)
 SOURCE       ?=
 HTTP_PORT    ?= 8000
 GRPC_PORT    ?= 8001
@@ -25,12 +27,12 @@ paths   := PYTHONPATH=.:client:server
 ports   := --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $(METRICS_PORT)
 engine  := model_repository/$(MODEL)_engine/1/manifest.json
 
-.PHONY: help setup demo engines serve chat test check bench bench-models clean contract lock
+.PHONY: help setup demo engines serve chat test check bench bench-models gpu-check clean contract lock
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  MODEL=$(MODEL) PRECISION=$(PRECISION) HTTP_PORT=$(HTTP_PORT)" \
+	@echo "  MODEL=$(MODEL) DEVICE=$(DEVICE) ENGINE=$(ENGINE) PRECISION=$(PRECISION) HTTP_PORT=$(HTTP_PORT)" \
 	  "GRPC_PORT=$(GRPC_PORT) METRICS_PORT=$(METRICS_PORT) URL=$(URL)"
 
 setup: $(VENV)/.run ## install what the demo needs into .venv (no torch)
@@ -40,13 +42,15 @@ demo: $(VENV)/.run ## build the engine if there is none, serve it, stream an ans
 	@[ -f $(engine) ] || $(MAKE) --no-print-directory engines
 	@$(py) server/demo.py --model $(MODEL) $(ports)
 
-engines: $(VENV)/.run ## build MODEL in PRECISION; SOURCE=FOLDER instead of the hub, FORCE=1 replaces
+engines: $(VENV)/.run ## build MODEL for DEVICE=cpu or cuda; SOURCE=FOLDER instead of the hub, FORCE=1 replaces
+	@case '$(DEVICE)' in cpu|cuda) ;; *) echo "DEVICE=$(DEVICE): must be cpu or cuda" >&2; exit 1;; esac
 	@if [ -f $(engine) ] && [ -z "$(FORCE)" ]; then \
-	  if grep -q '"precision": "$(PRECISION)"' $(engine); \
+	  if grep -q '"precision": "$(PRECISION)"' $(engine) && grep -q '"dialect": "$(ENGINE)"' $(engine); \
 	  then echo "$(MODEL) in $(PRECISION) is built already; FORCE=1 builds it again"; \
-	  else echo "$(engine) is of another precision; FORCE=1 replaces it by $(PRECISION)" >&2; exit 1; \
+	  else echo "$(engine) is another engine; FORCE=1 replaces it by $(ENGINE) in $(PRECISION)" >&2; exit 1; \
 	  fi; \
-	else $(py) -m build $(MODEL) --precision $(PRECISION) $(if $(SOURCE),--source '$(SOURCE)') $(if $(FORCE),--force) \
+	else $(py) -m build $(MODEL) --precision $(PRECISION) \
+	  $(if $(filter-out onnxruntime,$(ENGINE)),--engine $(ENGINE)) $(if $(SOURCE),--source '$(SOURCE)') $(if $(FORCE),--force) \
 	  $(if $(ACCEPT_TERMS),--accept-terms '$(ACCEPT_TERMS)'); fi
 
 serve: $(VENV)/.run ## serve every model that is built, in the foreground
@@ -69,6 +73,12 @@ bench: $(VENV)/.test ## measure throughput and latency; a table and bench.json
 
 bench-models: $(VENV)/.test ## compare GPT-2 and BART with transformers; a table and bench-models.json
 	@$(paths) $(py) -m loadtest.models --json bench-models.json
+
+gpu-check: ## on a host with an NVIDIA GPU: every test, and both GPU engines served and measured
+	@python3 .ci/gpu_host.py
+	@$(MAKE) --no-print-directory $(VENV)/.gpu
+	@$(py) -m pytest
+	@$(paths) $(py) -m loadtest.gpu
 
 contract: $(VENV)/.test ## run the contract tests against the server at URL
 	@HALIMEDE_URL=$(URL) $(py) -m pytest tests/e2e -m contract
@@ -109,4 +119,11 @@ $(VENV)/.run: $(VENV)/.pip pyproject.toml requirements.lock
 $(VENV)/.test: $(VENV)/.run
 	@echo "installing what the tests need"
 	@$(install) -e '.[build,serve,test,dev,tensorrt-check]'
+	@touch $@
+
+# onnxruntime and onnxruntime-gpu are one Python package: the second takes the place of the first.
+$(VENV)/.gpu: $(VENV)/.test
+	@echo "installing what a GPU needs"
+	@$(py) -m pip uninstall -qq -y onnxruntime
+	@$(install) -e '.[gpu]'
 	@touch $@

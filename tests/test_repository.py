@@ -21,6 +21,7 @@ VERBS = {
     "contract",
     "demo",
     "engines",
+    "gpu-check",
     "help",
     "lock",
     "serve",
@@ -117,7 +118,8 @@ def test_the_lock_holds_no_hash_and_no_local_version() -> None:
     assert all(re.fullmatch(r"[\w.]+", version) for version in versions)
 
 
-def test_the_image_has_the_versions_of_the_lock() -> None:
+@pytest.mark.parametrize("file", ["requirements.txt", "requirements-gpu.txt"])
+def test_the_images_have_the_versions_of_the_lock(file: str) -> None:
     lock = _pins("requirements.lock")
-    image = _pins("server/requirements.txt")
+    image = _pins(f"server/{file}")
     assert image == {name: lock[name] for name in image}

@@ -1,0 +1,76 @@
+"""The engines of a GPU: built, served, put through the contract tests, and measured.
+
+`make gpu-check` runs it after the tests. On a host without a GPU it builds what it can and then fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from loadtest.artifacts import CACHE, MODEL, ROOT
+from loadtest.errors import BenchError
+from loadtest.options import names_of
+from loadtest.served import Served, served
+
+ENGINES = {"onnxruntime": "ONNX Runtime on CUDA", "tensorrt": "TensorRT"}
+STREAMS = "1,8,16"
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        for engine in options.engines:
+            print(f"== {ENGINES[engine]}, {options.precision}", flush=True)
+            repository = CACHE.with_name("gpu") / engine
+            _build(engine, options.precision, repository)
+            with served(repository, repository.with_suffix(".log")) as server:
+                _contract(server)
+                _bench(server, options.json / f"bench-{engine}.json", options.quick)
+    except BenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m loadtest.gpu", description=__doc__)
+    add = parser.add_argument
+    add("--engines", type=names_of(ENGINES), default=tuple(ENGINES), metavar="ENGINE,…")
+    add("--precision", default="fp16")
+    add("--json", type=Path, default=ROOT, metavar="DIR", help="where bench-ENGINE.json is written")
+    add("--quick", action="store_true", help="a benchmark whose figures mean nothing")
+    return parser
+
+
+def _build(engine: str, precision: str, repository: Path) -> None:
+    options = ["--precision", precision, "--repository", str(repository), "--force"]
+    options += ["--engine", engine] if engine != "onnxruntime" else []
+    _run("the engine could not be built", "-m", "build", MODEL, *options)
+
+
+def _contract(server: Served) -> None:
+    address = {"HALIMEDE_URL": server.grpc, "HALIMEDE_HTTP_URL": server.http}
+    _run("a contract test failed", "-m", "pytest", "-q", "tests/e2e", "-m", "contract", **address)
+
+
+def _bench(server: Served, path: Path, quick: bool) -> None:
+    options = ["--rows", "url", "--url", server.grpc.removeprefix("grpc://"), "--json", str(path)]
+    options += ["--quick"] if quick else ["--streams", STREAMS]
+    _run("the benchmark failed", "-m", "loadtest.bench", *options)
+
+
+def _run(problem: str, *arguments: str, **environment: str) -> None:
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, env={**os.environ, **environment}, check=False
+    )
+    if done.returncode:
+        raise BenchError(f"{problem}: {' '.join(arguments[:4])} … says why above")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
