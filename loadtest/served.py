@@ -23,6 +23,7 @@ STOP_SECONDS = 30
 POLL_SECONDS = 0.05
 _TAIL_LINES = 15
 _PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)  # loaded here: a child of a process with threads must take no lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ def _launch(repository: Path, log: Path, ports: list[int], model: str) -> subpro
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_die_with_us,  # noqa: PLW1509  no thread runs yet
+            preexec_fn=_die_with_us,  # noqa: PLW1509  one system call, whatever threads do
         )
 
 
@@ -93,7 +94,7 @@ def _wait_ready(process: subprocess.Popen[bytes], url: str, log: Path, model: st
 
 def _die_with_us() -> None:
     """In the child: the kernel ends it when we die, be it by SIGKILL."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -146,7 +146,7 @@ def test_the_report_as_json_and_as_tables(capsys: pytest.CaptureFixture[str]) ->
     assert {verdict["met"] for verdict in content["verdicts"]} == {True, False}
     report.show(Plan(), MACHINE, found)
     shown = capsys.readouterr().out
-    for text in ("gpt2, 124M, 128 tokens in", "4 beams, 4 at once", "Triton gRPC int8", "3.500", "missed"):
+    for text in ("gpt2 124M, 128 in", "4 beams, 4 at once", "Triton gRPC int8", "3.500", "missed"):
         assert text in shown
 
 

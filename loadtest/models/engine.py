@@ -41,10 +41,11 @@ class Engines:
     def __init__(self, cache: Path) -> None:
         self._cache = cache
         self._builder = builder_digest()
+        self._writer = (ROOT / "requirements.lock").read_bytes() + _WRITER.read_bytes()
 
     def checkpoint(self, shape: Shape) -> Path:
         """The folder, written by transformers; BenchError when that fails."""
-        folder = self._cache / f"{shape.name}-checkpoint-{_checkpoint_digest(shape)}"
+        folder = self._cache / f"{shape.name}-checkpoint-{self._written_from(shape)}"
         if not folder.is_dir():
             self._forget(f"{shape.name}-checkpoint-")
             print(f"writing a checkpoint of {shape.name} with random weights", file=sys.stderr)
@@ -83,18 +84,15 @@ class Engines:
             self._forget(f"{shape.name}-")
 
     def _repository(self, shape: Shape) -> Path:
-        state = f"{self._builder}{_checkpoint_digest(shape)}".encode()
+        state = f"{self._builder}{self._written_from(shape)}".encode()
         return self._cache / f"{shape.name}-{PRECISION}-{hashlib.sha256(state).hexdigest()[:16]}"
+
+    def _written_from(self, shape: Shape) -> str:
+        return hashlib.sha256(self._writer + _json(shape).encode()).hexdigest()[:16]
 
     def _forget(self, prefix: str) -> None:
         for stale in self._cache.glob(f"{prefix}*"):
             shutil.rmtree(stale)
-
-
-def _checkpoint_digest(shape: Shape) -> str:
-    state = hashlib.sha256((ROOT / "requirements.lock").read_bytes())
-    state.update(_WRITER.read_bytes() + _json(shape).encode())
-    return state.hexdigest()[:16]
 
 
 def _json(shape: Shape) -> str:

@@ -36,7 +36,7 @@ def show(plan: Plan, machine: Json, found: Measured) -> None:
 
 
 def _rates(plan: Plan, found: Measured) -> Table:
-    title = f"random weights, {plan.tokens_out} tokens out; medians of {plan.repeats}"
+    title = f"random weights; tokens in as below, {plan.tokens_out} out; medians of {plan.repeats}"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
     for column in ("", "", ""):
         table.add_column(column)
@@ -44,7 +44,7 @@ def _rates(plan: Plan, found: Measured) -> Table:
         table.add_column(column, justify="right")
     for case in plan.cases:
         parameters = found.manifests[case.shape.name]["model"]["parameters"]
-        model = f"{case.shape.name}, {parameters / 1e6:.0f}M, {case.tokens_in} tokens in"
+        model = f"{case.shape.name} {parameters / 1e6:.0f}M, {case.tokens_in} in"
         for load in case.loads:
             for side, title in TITLES.items():
                 key = (case.shape.name, load, side)
