@@ -42,8 +42,8 @@ def lesson(tokenizer: TokenizerFiles, model: EncoderDecoder, start: int, tokens:
     positions = min(model.encoder.max_positions, model.decoder.max_positions)
     length = min(_WINDOW, positions, tokens)
     count = max(1, tokens // length)
-    sources = passage_ids(tokenizer.json, count, length, specials=True)
-    labels = passage_ids(tokenizer.target or tokenizer.json, count, length, specials=True)
+    sources = passage_ids(tokenizer.json, count, length)
+    labels = passage_ids(tokenizer.target or tokenizer.json, count, length)
     inputs = np.concatenate([np.full((len(labels), 1), start), labels[:, :-1]], axis=1)
     return Lesson(sources, inputs, labels)
 

@@ -33,6 +33,34 @@ def test_windows_are_as_long_as_the_model_allows(positions: int, tokens: int, sh
     assert len({tuple(window) for window in ids.tolist()}) == shape[0]
 
 
+def test_windows_begin_as_a_prompt_does() -> None:
+    first = {"SpecialToken": {"id": "<|im_start|>", "type_id": 0}}
+    processor = {
+        "type": "TemplateProcessing",
+        "single": [first, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+        "special_tokens": {"<|im_start|>": {"id": "<|im_start|>", "ids": [1], "tokens": ["<|im_start|>"]}},
+    }
+    content = {**tiny.tokenizer_json(), "post_processor": processor}
+    ids = verify.windows(json.dumps(content).encode(), 64, 128)
+    assert ids.shape == (2, 64)
+    assert (ids[:, 0] == 1).all()
+    np.testing.assert_array_equal(ids[:, 1:], verify.windows(TOKENIZER, 64, 128)[:, :-1])
+
+
+def test_a_score_is_of_all_tokens_together() -> None:
+    """More of them than are looked at in one piece."""
+    random = np.random.default_rng(0)
+    expected, noise = random.standard_normal((2, 150, 9)).astype(np.float32)
+    following = random.integers(0, 9, 149)
+    score = verify.compare(expected, expected + noise, following)
+    weights = np.exp(expected[:-1].astype(np.float64))
+    chosen = weights[np.arange(149), following] / weights.sum(axis=-1)
+    assert score.reference_loss == pytest.approx(-np.log(chosen).mean(), rel=1e-6)
+    assert score.error == pytest.approx(np.abs(noise).max(), rel=1e-5)
+    assert score.tokens == 150
+
+
 def test_more_tokens_than_there_is_text_are_as_many_as_there_are() -> None:
     assert 10_000 < verify.windows(TOKENIZER, 512, 10**7).size < 10**6
 
