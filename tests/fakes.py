@@ -14,6 +14,7 @@ from engine.answer import decode_chunk
 from engine.batch import Sequence as SequenceInEngine
 from engine.beams import BeamSearch
 from engine.errors import EngineError
+from engine.intake import Encoder
 from engine.loop import Loop
 from engine.outbox import Chunk, Outbox
 from engine.recorder import Recorder
@@ -22,7 +23,6 @@ from engine.runner import Floats
 from engine.scheduler import Scheduler
 from engine.slots import SlotTable
 from engine.stops import TextStream
-from engine.stream import Encoder
 from engine.tokens import TokenTable
 
 EOS: Final = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from engine.intake import Encoder
 from engine.loop import Loop
 from engine.manifest import Architecture, ModelShape
 from engine.outbox import Outbox
@@ -13,7 +14,6 @@ from engine.request import FinishReason, Request, Sampling
 from engine.runner_onnx import OnnxRunner, open_session
 from engine.scheduler import Scheduler
 from engine.slots import SlotTable
-from engine.stream import Encoder
 from engine.tokens import TokenTable
 from tests.fakes import Client, FakeClock, unexpected
 from tests.seq2seq_engines import Engine

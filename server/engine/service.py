@@ -13,6 +13,7 @@ from engine.channel import Signal, SignalReceiver
 from engine.device import choose_device
 from engine.errors import ArtifactError, Cancelled, InternalError
 from engine.gpu import needs_gpu, open_gpu_runner
+from engine.intake import Encoder
 from engine.loop import Loop
 from engine.manifest import Manifest, read_manifest, verify_files
 from engine.outbox import Outbox, Responder
@@ -23,7 +24,6 @@ from engine.runner_onnx import OnnxRunner, open_session
 from engine.scheduler import Scheduler
 from engine.settings import Settings, check_fit, free_memory
 from engine.slots import SlotTable
-from engine.stream import Encoder
 from engine.tokens import load_table
 
 Report = Callable[[BaseException], None]

@@ -1,19 +1,23 @@
-"""Requests that the engine has accepted, with what decides their tokens and what their clients have seen."""
+"""Requests that the engine has accepted: what decides their tokens, what was sent, how they end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from engine.batch import Sequence
 from engine.beams import BeamSearch
-from engine.errors import DeadlineExceeded, EngineError, InvalidArgument
-from engine.outbox import Chunk, Logprobs, Responder
-from engine.request import FinishReason, Request
-from engine.sampler import TokenChooser, check_ids, check_prompt
+from engine.errors import DeadlineExceeded, EngineError, InternalError
+from engine.outbox import Chunk, Logprobs, Outbox, Responder
+from engine.recorder import Recorder
+from engine.request import FinishReason
+from engine.sampler import Choice, TokenChooser, describe
 from engine.scheduler import Scheduler
-from engine.stops import TextStream
+from engine.slots import Move
 from engine.tokens import TokenTable
+
+Clock = Callable[[], int]
 
 
 @dataclass(slots=True, eq=False)
@@ -52,55 +56,113 @@ class Stream:
         return DeadlineExceeded("timeout", f"{request.timeout_us} us passed after {done} tokens")
 
 
-@dataclass(frozen=True, slots=True)
-class Encoder:
-    """What an encoder reads is of `vocab` ids; answers begin behind `decoder_start`, where the model has one
-    and the request names no other.
+class Streams:
+    """Those that have not ended. Each ends in exactly one final parcel: a chunk with a finish reason, or an
+    error.
+
+    The lock guards the scheduler and the register; only the loop's thread ends a stream.
     """
 
-    vocab: int
-    decoder_start: int | None
-
-
-class Intake:
-    """Makes streams of requests; `vocab` is the decoder's."""
-
-    def __init__(self, scheduler: Scheduler, table: TokenTable, vocab: int, encoder: Encoder | None) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        table: TokenTable,
+        outbox: Outbox,
+        recorder: Recorder,
+        clock: Clock,
+        lock: threading.Condition,
+    ) -> None:
         self._scheduler = scheduler
         self._table = table
-        self._vocab = vocab
-        self._encoder = encoder
+        self._outbox = outbox
+        self._recorder = recorder
+        self._clock = clock
+        self._lock = lock
+        self._streams: dict[int, Stream] = {}
 
-    def open(self, key: int, request: Request, responder: Responder, handle: Callable[[int], str]) -> Stream:
-        """Raises InvalidArgument for what the model cannot do."""
-        self._scheduler.check(request)
-        check_ids(request.sampling, self._vocab)
-        check_prompt(request.prompt, self._encoder.vocab if self._encoder else self._vocab)
-        given = self._given(request)
-        words = tuple(word.encode() for word in request.sampling.stop_words)
-        sequence = Sequence(key, request, TextStream(self._table, words), list(given))
-        chooser, search = self._decider(request, given)
-        return Stream(sequence, chooser, search, responder, handle(key))
+    def __len__(self) -> int:
+        return len(self._streams)
 
-    def _decider(
-        self, request: Request, given: tuple[int, ...]
-    ) -> tuple[TokenChooser | None, BeamSearch | None]:
-        sampling, eos = request.sampling, self._scheduler.eos
-        longest = min(len(given) + sampling.max_tokens, self._scheduler.slots.capacity)
-        if sampling.num_beams > 1:
-            return None, BeamSearch(sampling, given, longest, eos, self._vocab)
-        return TokenChooser(sampling, given, longest, eos, self._vocab), None
+    def __getitem__(self, key: int) -> Stream:
+        return self._streams[key]
 
-    def _given(self, request: Request) -> tuple[int, ...]:
-        """The tokens that the decoder begins with."""
-        start = request.sampling.decoder_start_token_id
-        if self._encoder is None:
-            if start is not None:
-                problem = f"{start}, must be left out: this model has no encoder"
-                raise InvalidArgument("decoder_start_token_id", problem)
-            return request.prompt
-        if start is None:
-            start = self._encoder.decoder_start
-        if start is None:
-            raise InvalidArgument("decoder_start_token_id", "left out, must be given: this model names none")
-        return (start,)
+    def get(self, key: int) -> Stream | None:
+        return self._streams.get(key)
+
+    def add(self, stream: Stream) -> None:
+        """Raises what the scheduler raises; the caller holds the lock."""
+        self._scheduler.add(stream.sequence)
+        self._streams[stream.sequence.key] = stream
+
+    def all(self) -> list[Stream]:
+        with self._lock:
+            return list(self._streams.values())
+
+    def advance(self, sequences: list[Sequence], choices: Iterable[Choice | None]) -> None:
+        """Each sequence gets its token; those that are complete end, streams get a chunk."""
+        now = self._clock()
+        self._recorder.tokens(len(sequences))
+        for sequence, choice in zip(sequences, choices, strict=True):
+            if choice is None:
+                self.fail([sequence], FloatingPointError("the model returned logits that are not finite"))
+                continue
+            stream = self._streams[sequence.key]
+            self._time_token(stream, now)
+            if sequence.request.sampling.num_logprobs is not None:
+                stream.logprobs += (describe(choice, self._table),)
+            finish = self._scheduler.append(sequence, choice.token)
+            if finish:
+                self._finish(stream, finish, now)
+            elif sequence.request.stream:
+                self.send(stream, now)
+
+    def complete(self, stream: Stream, answer: tuple[int, ...]) -> None:
+        """The answer of a search, which comes all at once."""
+        now = self._clock()
+        self._recorder.tokens(len(answer))
+        self._time_token(stream, now)
+        self._finish(stream, self._scheduler.complete(stream.sequence, answer), now)
+
+    def send(self, stream: Stream, now: int) -> None:
+        """What is new; without new tokens an empty chunk, which joins with those before and after it."""
+        self._outbox.put(stream.responder, stream.chunk(now))
+
+    def end(self, stream: Stream, error: EngineError) -> None:
+        """It ends before its answer is complete."""
+        self._remove(stream)
+        self._refuse(stream, error)
+
+    def fail(self, sequences: list[Sequence], error: Exception, moves: Iterable[Move] = ()) -> None:
+        """A failed step ends its own requests; the engine goes on."""
+        self._recorder.fault(error)
+        with self._lock:
+            self._scheduler.fail(sequences, moves)
+            streams = [self._streams.pop(sequence.key) for sequence in sequences]
+        for stream in streams:
+            problem = f"the step failed ({type(error).__name__}); the request was ended"
+            self._refuse(stream, InternalError("engine", problem))
+
+    def _finish(self, stream: Stream, finish: FinishReason, now: int) -> None:
+        chunk = stream.chunk(now, finish)
+        self._remove(stream)
+        request = stream.sequence.request
+        self._recorder.finished(finish.value, now - request.arrival_ns, request.stream)
+        self._outbox.put(stream.responder, chunk)
+
+    def _refuse(self, stream: Stream, error: EngineError) -> None:
+        self._recorder.rejected(error.code.lower())
+        self._outbox.put(stream.responder, error)
+
+    def _remove(self, stream: Stream) -> None:
+        with self._lock:
+            self._scheduler.remove(stream.sequence)
+            del self._streams[stream.sequence.key]
+
+    def _time_token(self, stream: Stream, now: int) -> None:
+        request = stream.sequence.request
+        if stream.last_ns is None:
+            stream.first_ns = now
+            self._recorder.first_token(now - request.arrival_ns, request.stream)
+        else:
+            self._recorder.next_token(now - stream.last_ns, request.stream)
+        stream.last_ns = now

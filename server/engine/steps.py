@@ -1,0 +1,147 @@
+"""Carries out one batch: the model runs, its logits become tokens, and what failed ends.
+
+A call of the runner can fail in any way; whatever it is, the requests it was made for end, and no others.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+
+from engine.batch import Batch, Encode, Prefill, Sequence
+from engine.recorder import Recorder
+from engine.runner import Floats, Runner
+from engine.sampler import Choice, choose
+from engine.scheduler import Scheduler
+from engine.slots import Copy, Move
+from engine.stream import Clock, Streams
+
+
+class Steps:
+    """The lock guards the scheduler; models run outside it."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        runner: Runner,
+        streams: Streams,
+        recorder: Recorder,
+        clock: Clock,
+        lock: threading.Condition,
+    ) -> None:
+        self._scheduler = scheduler
+        self._runner = runner
+        self._streams = streams
+        self._recorder = recorder
+        self._clock = clock
+        self._lock = lock
+
+    def run(self, batch: Batch) -> None:
+        try:
+            self._move(batch.moves)
+        except Exception as error:  # noqa: BLE001  see above
+            self._streams.fail(batch.sequences, error, batch.moves)
+            return
+        if batch.decode:
+            self._decode(batch)
+        if batch.prefill:
+            self._prefill(batch.prefill)
+        if batch.encode:
+            self._encode(batch.encode)
+
+    def _move(self, moves: Iterable[Move]) -> None:
+        for move in moves:
+            if isinstance(move, Copy):
+                self._runner.copy(move.source, move.target, move.tokens, start=move.start, cross=move.cross)
+            else:
+                self._runner.swap(move.a, move.b, move.tokens)
+
+    def _decode(self, batch: Batch) -> None:
+        rows, searches = batch.decode, batch.searches
+        lanes = [row.lane for row in rows]
+        busy = [i for i, lane in enumerate(lanes) if lane and lane.sequence not in searches]
+        sequences = [lane.sequence for lane in lanes if lane and lane.sequence not in searches]
+        try:
+            logits = self._runner.decode([r.token for r in rows], [r.position for r in rows])
+            theirs = [logits[[lane.slot.index for lane in search.lanes]] for search in searches]
+            choices = self._choose(logits if len(busy) == len(rows) else logits[busy], sequences)
+        except Exception as error:  # noqa: BLE001  see above
+            self._streams.fail(batch.decoding, error)
+            return
+        with self._lock:
+            self._scheduler.commit_decode(rows)
+        self._streams.advance(sequences, choices)
+        for search, scores in zip(searches, theirs, strict=True):
+            self._search(search, scores)
+
+    def _prefill(self, prefill: Prefill) -> None:
+        sequence = prefill.sequence
+        if prefill.start == sequence.reused:
+            self._started(sequence)
+        chooses = prefill.last and sequence.rows == 1
+        try:
+            logits = self._runner.prefill(prefill.slot.index, prefill.start, prefill.tokens)
+            choices = self._choose(logits, [sequence]) if chooses else []
+        except Exception as error:  # noqa: BLE001  see above
+            self._streams.fail([sequence], error)
+            return
+        with self._lock:
+            self._scheduler.commit_prefill(prefill)
+        if not prefill.last:
+            return
+        self._recorder.prompt(len(sequence.request.prompt), sequence.reused)
+        if chooses:
+            self._streams.advance([sequence], choices)
+            return
+        logits = logits.copy()  # the fork is a call of the runner
+        if self._fork(sequence):
+            self._search(sequence, logits)
+
+    def _encode(self, encode: Encode) -> None:
+        sequence, source = encode.sequence, encode.sequence.request.prompt
+        self._started(sequence)
+        try:
+            if not encode.held:
+                self._runner.encode(encode.slot.index, source)
+        except Exception as error:  # noqa: BLE001  see above
+            self._streams.fail([sequence], error)
+            return
+        with self._lock:
+            self._scheduler.commit_encode(encode)
+        self._recorder.prompt(len(source), sequence.reused)
+        self._fork(sequence)
+
+    def _fork(self, sequence: Sequence) -> bool:
+        """All rows of a search hold what the first one does; false when that failed."""
+        with self._lock:
+            moves = self._scheduler.fork(sequence)
+        try:
+            self._move(moves)
+        except Exception as error:  # noqa: BLE001  see above
+            self._streams.fail([sequence], error)
+            return False
+        return True
+
+    def _search(self, sequence: Sequence, logits: Floats) -> None:
+        """One step of a beam search, from the logits of its rows."""
+        stream = self._streams[sequence.key]
+        search = stream.search
+        assert search is not None
+        try:
+            branches = search.advance(logits)
+            if not search.done:
+                with self._lock:
+                    moves = self._scheduler.branch(sequence, branches)
+                self._move(moves)
+        except Exception as error:  # noqa: BLE001  see above
+            self._streams.fail([sequence], error)
+            return
+        if search.done:
+            self._streams.complete(stream, search.best.tokens if search.best else ())
+
+    def _choose(self, logits: Floats, sequences: list[Sequence]) -> list[Choice | None]:
+        choosers = (self._streams[sequence.key].chooser for sequence in sequences)
+        return choose(logits, [chooser for chooser in choosers if chooser])
+
+    def _started(self, sequence: Sequence) -> None:
+        self._recorder.started(self._clock() - sequence.request.arrival_ns)
