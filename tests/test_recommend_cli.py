@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from build.cli import main
+from build.recommend.devices import DEVICES
 from build.recommend.free import free_memory
 
 ROOT = Path(__file__).parent.parent
@@ -214,6 +216,15 @@ def test_the_help_has_examples() -> None:
     command = [sys.executable, "-m", "build", "recommend", "--help"]
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert "python -m build recommend --task chat --memory 8GiB --device cpu" in shown
+
+
+def test_the_page_has_every_device_and_option(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "choosing.md").read_text("utf-8")
+    assert [name for name in DEVICES if f"`{name}`" not in page] == []
+    with pytest.raises(SystemExit, match="0"):
+        main(["recommend", "--help"])
+    options = set(re.findall(r"(--[a-z-]+)", capsys.readouterr().out))
+    assert set(re.findall(r"`(--[a-z-]+)`", page)) <= options
 
 
 def test_free_memory_is_what_the_control_group_leaves(tmp_path: Path) -> None:
