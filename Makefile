@@ -27,10 +27,10 @@ paths   := PYTHONPATH=.:client:server
 ports   := --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $(METRICS_PORT)
 engine  := model_repository/$(MODEL)_engine/1/manifest.json
 
-.PHONY: help setup demo engines serve chat test check bench bench-models gpu-check clean contract lock
+.PHONY: help setup demo engines serve chat test check bench bench-models recommend-check gpu-check clean contract lock
 
 help: ## list the verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  MODEL=$(MODEL) DEVICE=$(DEVICE) ENGINE=$(ENGINE) PRECISION=$(PRECISION) HTTP_PORT=$(HTTP_PORT)" \
 	  "GRPC_PORT=$(GRPC_PORT) METRICS_PORT=$(METRICS_PORT) URL=$(URL)"
@@ -73,6 +73,9 @@ bench: $(VENV)/.test ## measure throughput and latency; a table and bench.json
 
 bench-models: $(VENV)/.test ## compare GPT-2 and BART with transformers; a table and bench-models.json
 	@$(paths) $(py) -m loadtest.models --json bench-models.json
+
+recommend-check: $(VENV)/.run ## what recommend estimates beside what the benchmarks measured here, as ratios
+	@$(py) -m build recommend --check
 
 gpu-check: ## on a host with an NVIDIA GPU: every test, and both GPU engines served and measured
 	@python3 .ci/gpu_host.py

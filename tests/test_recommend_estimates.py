@@ -60,6 +60,15 @@ def test_the_server_of_the_demo_takes_what_was_measured() -> None:
     )
 
 
+def test_steps_are_those_that_were_measured() -> None:
+    """SmolLM2 int8 on two quiet cores (docs/decisions.md), with that machine's rates."""
+    shape = SHAPES["smollm2"]
+    device = replace(DEVICES["cpu-laptop"], bandwidth=36e9, compute={Precision.INT8: 197e9})
+    steps = {rows: 1e3 * decode(shape, Precision.INT8, device, rows, LOAD).seconds for rows in (1, 8, 16)}
+    assert steps == pytest.approx({1: 8.1, 8: 18.5, 16: 33.5}, rel=0.2)
+    assert 1e3 * first_token(shape, Precision.INT8, device, LOAD) == pytest.approx(164, rel=0.2)
+
+
 @given(shape=shapes, kind=st.sampled_from(Kind), slots=some, context=st.integers(2, 512))
 def test_more_slots_and_positions_take_more_memory(
     shape: Shape, kind: Kind, slots: int, context: int
