@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,10 @@ from build.quantise import Floats, Precision
 from build.recipe import load_recipe
 from build.recommend.device import Kind
 from build.recommend.footprint import Serving, footprint
+from build.recommend.weights import disk_bytes
 from build.shape import Shape
 from tests import engines, published, seq2seq_engines
+from tests.e2e import artifacts
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
@@ -50,6 +53,19 @@ def test_the_estimate_is_within_15_percent_of_a_loaded_engine(
     measured = _loaded(folder, shape, served)
     estimate = footprint(shape, precision, Kind.CPU, served).engine
     assert 0.85 < estimate / measured < 1.15, f"{estimate / 2**20:.0f} MiB, measured {measured / 2**20:.0f}"
+
+
+def test_the_manifest_of_a_build_has_the_recipe_s_dimensions_and_size() -> None:
+    shape = load_recipe("smollm2").shape
+    assert shape is not None
+    path = artifacts.built("int8") / "smollm2_engine" / "1" / "manifest.json"
+    manifest = json.loads(path.read_text("utf-8"))
+    model = manifest["model"]
+    shared = set(model) & {field.name for field in fields(shape)}
+    assert {"parameters", "layers", "heads", "kv_heads", "vocab_size", "max_positions"} <= shared
+    assert {key: model[key] for key in shared} == {key: getattr(shape, key) for key in shared}
+    estimate = disk_bytes(shape, Precision.INT8, Kind.CPU)
+    assert manifest["size_bytes"] == pytest.approx(estimate, rel=0.01)
 
 
 def _write(folder: Path, config: dict[str, Any], precision: Precision) -> None:
