@@ -16,9 +16,9 @@ CHAT_TEMPLATE = (
 )
 
 
-def byte_tokenizer() -> Tokenizer:
-    """A token for each byte, and two special tokens."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+def byte_tokenizer(backwards: bool = False) -> Tokenizer:
+    """A token for each byte, numbered in either order, and two special tokens."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet(), reverse=backwards)
     tokenizer = Tokenizer(models.BPE({letter: place for place, letter in enumerate(alphabet)}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -50,10 +50,10 @@ def _byte_alphabet() -> dict[str, int]:
 _BYTE_OF = _byte_alphabet()
 
 
-def write_artifact(folder: Path, **changes: Any) -> Path:
+def write_artifact(folder: Path, spelling: Tokenizer | None = None, **changes: Any) -> Path:
     """`changes` replace fields of the manifest. Returns the folder."""
     folder.mkdir(parents=True)
-    tokenizer = byte_tokenizer()
+    tokenizer = spelling or byte_tokenizer()
     entries = token_bytes(tokenizer)
     lengths = struct.pack(f"<{len(entries)}H", *map(len, entries))
     files = {

@@ -157,7 +157,8 @@ def test_a_timeout_becomes_a_deadline(ensemble: Ensemble, how: str) -> None:
         if how == "parameter"
         else ensemble.tokenize(timeout=5000, text_input="Hi")
     )
-    envelope = json.loads(tokenized["request"])
+    (written,) = json.loads(tokenized["request"])
+    envelope = written["request"]
     assert envelope["timeout_us"] == 5000
     assert envelope["deadline_ns"] - envelope["arrival_ns"] == 5_000_000
 
@@ -251,8 +252,8 @@ def test_a_request_that_comes_while_others_are_looked_at_stays_watched(ensemble:
     """One that is submitted between the two looks is not taken for one that has ended."""
     loop = ensemble.engine._service.loop
     keys = loop.keys
-    ensemble.engine._direct[10**6] = ensemble.modules["engine"].TritonResponder(Sender())
-    newcomer = ensemble.modules["engine"].TritonResponder(Sender())
+    ensemble.engine._direct[10**6] = ensemble.modules["engine"].TritonResponder(Sender(), "")
+    newcomer = ensemble.modules["engine"].TritonResponder(Sender(), "")
 
     def slow_keys() -> list[int]:
         found: list[int] = keys()

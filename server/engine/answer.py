@@ -47,5 +47,14 @@ FALLBACK = Answer("", "", None, None, None)
 
 def read_handle(chunk: bytes) -> str:
     """The handle of a chunk that could not be decoded, or an empty string when even that cannot be read."""
-    found = re.search(rb'"handle":"([^"]*)"', chunk)
+    return _read(rb'"handle":"([^"]*)"', chunk)
+
+
+def read_table(chunk: bytes) -> str:
+    """The key of the token table that a chunk is to be decoded with."""
+    return _read(rb'"table":"([^"]*)"', chunk)
+
+
+def _read(pattern: bytes, chunk: bytes) -> str:
+    found = re.search(pattern, chunk)
     return found[1].decode("ascii", "replace") if found else ""

@@ -40,14 +40,16 @@ class Chunk:
             logprobs=self.logprobs + later.logprobs,
         )
 
-    def to_json(self) -> str:
+    def to_json(self, table: str = "") -> str:
         """The protocol between the engine step and the detokenizer step.
 
-        The text of the chunk is the bytes `skip:limit` of the tokens `ids`, taken together.
+        The text of the chunk is the bytes `skip:limit` of the tokens `ids`, taken together; `table` is the
+        key of the table that has their bytes (engine.versions).
         """
         return json.dumps(
             {
                 "handle": self.handle,
+                "table": table,
                 "ids": self.span.tokens,
                 "skip": self.span.begin - self.span.base,
                 "limit": self.span.end - self.span.base,

@@ -238,9 +238,14 @@ class Request:
     @classmethod
     def from_json(cls, text: str, prompt: tuple[int, ...]) -> Request:
         """Raises InvalidArgument when the text is not what `to_json` writes, or out of its limits."""
-        fields = parse_json("request", text)
+        return cls.from_fields(parse_json("request", text), prompt)
+
+    @classmethod
+    def from_fields(cls, written: Any, prompt: tuple[int, ...]) -> Request:
+        """The same of JSON that is parsed already."""
         try:
-            sampling = fields.pop("sampling")
+            fields = dict(written)
+            sampling = dict(fields.pop("sampling"))
             sampling["stop_words"] = tuple(sampling.get("stop_words", ()))
             sampling["logit_bias"] = tuple((i, b) for i, b in sampling.get("logit_bias", ()))
             sampling["suppress_tokens"] = tuple(sampling.get("suppress_tokens", ()))
@@ -249,7 +254,7 @@ class Request:
             _check_envelope(fields)
             return cls(prompt=prompt, sampling=Sampling(**sampling), **fields)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InvalidArgument("request", f"{shown(text)}, not a request: {error}") from None
+            raise InvalidArgument("request", f"{shown(written)}, not a request: {error}") from None
 
 
 _ENVELOPE: Final[Mapping[str, Any]] = {

@@ -15,10 +15,15 @@ from engine.errors import EngineError, SettingsError
 REGION_PREFIX: Final = "HALIMEDE_REGION_PREFIX"
 
 
-def artifact_folder(args: Mapping[str, str], suffix: str) -> Path:
-    """The folder NAME_engine/VERSION of the model whose step, NAME + suffix, Triton is loading."""
+def artifact_folder(args: Mapping[str, str]) -> Path:
+    """The folder NAME_engine/VERSION that Triton is loading."""
+    return Path(args["model_repository"], args["model_version"])
+
+
+def engine_folder(args: Mapping[str, str], suffix: str) -> Path:
+    """The folder NAME_engine beside the step NAME + suffix that Triton is loading."""
     folder = Path(args["model_repository"])
-    return folder.with_name(folder.name.removesuffix(suffix) + "_engine") / args["model_version"]
+    return folder.with_name(folder.name.removesuffix(suffix) + "_engine")
 
 
 def gpu_of(args: Mapping[str, str]) -> int | None:

@@ -3,6 +3,8 @@
 It is stateless, and it never returns an error: an error of the last step leaves the request in flight for
 ever. What it cannot read becomes an empty text, and the engine is told, which ends the request. It is also
 the one step that sees a client go away, and passes that on to the engine.
+
+It decodes the chunks of whatever version of the engine sends them: each names the table it was made with.
 """
 
 from __future__ import annotations
@@ -12,20 +14,20 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from engine.answer import FALLBACK, Answer, decode_chunk, read_handle
+from engine.answer import FALLBACK, Answer, decode_chunk, read_handle, read_table
 from engine.channel import Signal, SignalSender
-from engine.manifest import read_manifest, verify_files
+from engine.manifest import Manifest, verify_files
 from engine.orphan import exit_with_parent
-from engine.tokens import load_table
-from engine.triton import artifact_folder
+from engine.tokens import TokenTable, load_table
+from engine.triton import engine_folder
+from engine.versions import Versions, table_key
 
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         exit_with_parent()
-        manifest = read_manifest(artifact_folder(args, "_detokenizer"))
-        verify_files(manifest, ("tokens.bin",))
-        self._table = load_table(manifest.path("tokens.bin"))
+        folder = engine_folder(args, "_detokenizer")
+        self._tables = Versions(folder, table_key, _open_table, _log)
         self._engine = SignalSender()
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -35,18 +37,27 @@ class TritonPythonModel:
         chunk = b""
         try:
             chunk = pb_utils.get_input_tensor_by_name(request, "chunk").as_numpy().item()
-            decoded = decode_chunk(chunk, self._table)
+            decoded = decode_chunk(chunk, self._tables.find(read_table(chunk)))
             if request.is_cancelled():
                 self._tell(decoded.handle, Signal.CANCEL)
             return _response(decoded.answer)
         except Exception as error:  # noqa: BLE001  see above: whatever it is, the ensemble must get its response
-            pb_utils.Logger.log_error(f"llm_detokenizer: {error!r}")
+            _log(error)
             self._tell(read_handle(chunk), Signal.FAULT)
             return _response(FALLBACK)
 
     def _tell(self, handle: str, signal: Signal) -> None:
         if not self._engine.send(handle, signal):
             pb_utils.Logger.log_warn(f"llm_detokenizer: the engine could not be told: {signal}")
+
+
+def _open_table(manifest: Manifest) -> TokenTable:
+    verify_files(manifest, ("tokens.bin",))
+    return load_table(manifest.path("tokens.bin"))
+
+
+def _log(error: BaseException) -> None:
+    pb_utils.Logger.log_error(f"llm_detokenizer: {error!r}")
 
 
 def _response(answer: Answer) -> Any:

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from engine.describe import asks_to_describe, description_chunk
 from engine.errors import Cancelled, EngineError
 from engine.load_board import LoadBoard
 from engine.metrics import MetricsFlusher
-from engine.orphan import exit_with_parent
+from engine.orphan import end_server, exit_with_parent
 from engine.outbox import Chunk
-from engine.request import Request
+from engine.reader import pick
 from engine.service import open_service
 from engine.settings import Settings, read_settings
 from engine.triton import (
@@ -32,6 +33,7 @@ from engine.triton import (
     parameters_of,
     to_triton_error,
 )
+from engine.versions import request_key, table_key
 
 HOUSEKEEPING_SECONDS = 0.02
 
@@ -39,11 +41,16 @@ HOUSEKEEPING_SECONDS = 0.02
 class TritonResponder:
     """One request's response sender."""
 
-    def __init__(self, sender: Any) -> None:
+    def __init__(self, sender: Any, table: str) -> None:
+        """`table` is the key of the token table that its chunks are decoded with."""
         self._sender = sender
+        self._table = table
 
     def send(self, chunk: Chunk, final: bool) -> None:
-        tensor = pb_utils.Tensor("chunk", np.array([[chunk.to_json().encode()]], np.object_))
+        self.send_json(chunk.to_json(self._table).encode(), final)
+
+    def send_json(self, data: bytes, final: bool) -> None:
+        tensor = pb_utils.Tensor("chunk", np.array([[data]], np.object_))
         self._sender.send(pb_utils.InferenceResponse([tensor]), flags=_flags(final))
 
     def fail(self, error: EngineError) -> None:
@@ -59,12 +66,14 @@ class TritonPythonModel:
         exit_with_parent()
         config = json.loads(args["model_config"])
         settings = read_settings(parameters_of(config, Settings.__slots__))
-        self._service = open_service(artifact_folder(args, "_engine"), settings, _log, gpu_of(args))
+        self._service = open_service(artifact_folder(args), settings, _log, gpu_of(args), _give_up)
         instances = instances_of(config)
         self._metrics = MetricsFlusher(pb_utils, self._service.recorder, args, instances)
         self._board = None
         if instances > 1:
             self._board = LoadBoard(load_board_of(args, os.environ), instances, self._load)
+        manifest = self._service.manifest
+        self._key, self._table = request_key(manifest), table_key(manifest)
         self._direct: dict[int, TritonResponder] = {}
         self._stopping = threading.Event()
         self._housekeeper = threading.Thread(target=self._keep_house, name="engine-metrics", daemon=True)
@@ -73,7 +82,7 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:
-            responder = TritonResponder(request.get_response_sender())
+            responder = TritonResponder(request.get_response_sender(), self._table)
             try:
                 self._submit(request, responder)
             except EngineError as error:
@@ -95,7 +104,11 @@ class TritonPythonModel:
     def _submit(self, request: Any, responder: TritonResponder) -> None:
         ids = pb_utils.get_input_tensor_by_name(request, "input_ids").as_numpy()
         envelope = pb_utils.get_input_tensor_by_name(request, "request").as_numpy().item()
-        accepted = Request.from_json(envelope.decode("utf-8", "replace"), tuple(ids.reshape(-1).tolist()))
+        text = envelope.decode("utf-8", "replace")
+        if asks_to_describe(text):
+            responder.send_json(description_chunk(self._service.description), final=True)
+            return
+        accepted = pick(text, ids.reshape(-1).tolist(), self._key)
         key = self._service.submit(accepted, responder)
         if not accepted.ensemble:
             self._direct[key] = responder
@@ -120,6 +133,11 @@ class TritonPythonModel:
                 del self._direct[key]
             elif responder.is_cancelled():
                 self._service.loop.cancel(key, Cancelled("request", "by the client"))
+
+
+def _give_up() -> None:
+    pb_utils.Logger.log_error("llm_engine: a bug of its own ended its loop; the server stops, start another")
+    end_server()
 
 
 def _flags(final: bool) -> int:

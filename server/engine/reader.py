@@ -1,0 +1,115 @@
+"""A client's inputs as one version of a model reads them: a prompt in its token ids, and its sampling.
+
+While two versions serve, the tokenizer step writes a request once for each that reads it differently, and the
+engine takes its own (`write`, `pick`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from engine.chat import ChatTemplate
+from engine.errors import EngineError, InvalidArgument, Unavailable
+from engine.inputs import InputLimits, Inputs, parse_inputs
+from engine.manifest import Manifest, verify_files
+from engine.prompt import PromptEncoder, load_tokenizer
+from engine.request import Request, parse_json
+
+CHAT: Final = "chat"
+RETURNS: Final = ("num_input_tokens", "num_output_tokens")
+
+Reading = Request | EngineError
+
+
+class Reader:
+    """Opens the tokenizer and the chat template; raises ArtifactError when they are not the manifest's."""
+
+    def __init__(self, manifest: Manifest, limits: InputLimits) -> None:
+        self._manifest = manifest
+        self._limits = limits
+        self._encoder = _encoder(manifest)
+
+    def read(self, values: Mapping[str, Any], parameters: Mapping[str, Any], now_ns: int) -> Request:
+        """Raises InvalidArgument for what this model does not take."""
+        manifest = self._manifest
+        vocabulary = manifest.shape.vocab_size
+        inputs = parse_inputs(values, parameters, self._limits, manifest.generation, vocabulary)
+        return _request(inputs, self._encode(inputs), now_ns)
+
+    def try_read(self, values: Mapping[str, Any], parameters: Mapping[str, Any], now_ns: int) -> Reading:
+        """The fault where `read` would raise it."""
+        try:
+            return self.read(values, parameters, now_ns)
+        except EngineError as error:
+            return error
+
+    def _encode(self, inputs: Inputs) -> list[int]:
+        if inputs.messages is None:
+            assert inputs.text is not None
+            return self._encoder.encode_text(inputs.text)
+        if self._manifest.task != CHAT:
+            raise InvalidArgument("messages", f"this model's task is {self._manifest.task}, use text_input")
+        return self._encoder.encode_chat(inputs.messages)
+
+
+def write(readings: Mapping[str, Reading]) -> tuple[Sequence[int], str]:
+    """The tensors `input_ids` and `request` for readings by key; raises the first where all are faults.
+
+    `input_ids` are those of the first one that is none, and only the others stand in `request`.
+    """
+    good = {key: reading for key, reading in readings.items() if isinstance(reading, Request)}
+    if not good:
+        raise next(fault for fault in readings.values() if isinstance(fault, EngineError))
+    first = next(iter(good))
+    written = [_written(key, reading, with_ids=key != first) for key, reading in readings.items()]
+    return good[first].prompt, f"[{','.join(written)}]"
+
+
+def pick(text: str, ids: Sequence[int], key: str) -> Request:
+    """The reading of `key`; raises its fault. A request that no tokenizer step wrote is one object.
+
+    Raises Unavailable when there is none for this engine, and InvalidArgument for what is no request.
+    """
+    written = parse_json("request", text)
+    if not isinstance(written, list):
+        return Request.from_fields(written, tuple(ids))
+    for entry in written:
+        if isinstance(entry, dict) and entry.get("for") == key:
+            if "fault" in entry:
+                raise InvalidArgument(*entry["fault"])
+            return Request.from_fields(entry.get("request"), tuple(entry.get("ids", ids)))
+    raise Unavailable("model", "its files were replaced by those of another model: reload it")
+
+
+def _written(key: str, reading: Reading, with_ids: bool) -> str:
+    if isinstance(reading, EngineError):
+        return json.dumps({"for": key, "fault": [reading.field, reading.problem]})
+    ids = f'"ids":{json.dumps(reading.prompt)},' if with_ids else ""
+    return f'{{"for":"{key}",{ids}"request":{reading.to_json()}}}'
+
+
+def _encoder(manifest: Manifest) -> PromptEncoder:
+    template = manifest.path("chat_template.jinja")
+    files = ("tokenizer.json", template.name) if template.name in manifest.files else ("tokenizer.json",)
+    verify_files(manifest, files)
+    chat = ChatTemplate(template.read_text("utf-8"), manifest.special) if len(files) > 1 else None
+    return PromptEncoder(load_tokenizer(manifest.path("tokenizer.json")), chat, manifest.prefix)
+
+
+def _request(inputs: Inputs, ids: Sequence[int], now_ns: int) -> Request:
+    wanted = [name for name in RETURNS if getattr(inputs, f"return_{name}")]
+    if inputs.sampling.num_logprobs is not None:
+        wanted.append("logprobs")
+    return Request(
+        prompt=tuple(ids),
+        sampling=inputs.sampling,
+        stream=inputs.stream,
+        arrival_ns=now_ns,
+        deadline_ns=now_ns + 1000 * inputs.timeout_us if inputs.timeout_us else None,
+        timeout_us=inputs.timeout_us,
+        returns=tuple(wanted),
+        ensemble=True,
+        open_ended=inputs.open_ended,
+    )
