@@ -59,9 +59,11 @@ class Ensemble:
         )
         return model
 
-    def open(self, folder: Path, settings: Settings, report: Any, placed: int | None) -> Service:
+    def open(
+        self, folder: Path, settings: Settings, report: Any, placed: int | None, give_up: Callable[[], None]
+    ) -> Service:
         assert placed is None
-        return Service(read_manifest(folder), settings, self.runner, report)
+        return Service(read_manifest(folder), settings, self.runner, report, give_up)
 
     def tokenize(self, parameters: dict[str, Any] | None = None, timeout: int = 0, **inputs: Any) -> Response:
         tensors: list[Tensor] = [InputTensor(name, value) for name, value in inputs.items()]

@@ -81,16 +81,19 @@ class Loop:
         """The requests that have not ended."""
         return [stream.sequence.key for stream in self._streams.all()]
 
-    def run(self) -> None:
-        """Step until `stop`, then end what is left."""
+    def run(self) -> bool:
+        """Step until `stop`, then end what is left; false when a bug of ours ended it before."""
+        sound = True
         try:
             while self._wait():
                 self.step()
         except Exception as error:  # noqa: BLE001 (our bug, but nobody may wait for ever)
             self._recorder.fault(error)
             self.stop()
+            sound = False
         for stream in self._streams.all():
             self._streams.end(stream, Unavailable("server", "stopped before the answer was complete"))
+        return sound
 
     def stop(self) -> None:
         with self._work:

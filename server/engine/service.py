@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.channel import Signal, SignalReceiver
+from engine.describe import describe
 from engine.device import choose_device
 from engine.errors import ArtifactError, Cancelled, InternalError
 from engine.gpu import needs_gpu, open_gpu_runner
@@ -30,13 +31,27 @@ Report = Callable[[BaseException], None]
 
 
 class Service:
-    """`start` runs the threads; `submit` takes requests from any thread; `close` ends what is left."""
+    """`start` runs the threads; `submit` takes requests from any thread; `close` ends what is left.
 
-    def __init__(self, manifest: Manifest, settings: Settings, runner: Runner, report: Report) -> None:
+    After a bug in the loop nothing can be trusted: all requests are ended, and then `give_up` is called. A
+    service that only refused from then on would look healthy for ever.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        settings: Settings,
+        runner: Runner,
+        report: Report,
+        give_up: Callable[[], None] = lambda: None,
+        device: str = "cpu",
+    ) -> None:
         source = settings.source_capacity(manifest.shape)
         slots = SlotTable(settings.slots, settings.max_context, source_capacity=source)
         scheduler = Scheduler(slots, manifest.eos, settings.max_queue, settings.prefill_chunk)
         self.manifest = manifest
+        self.description = describe(manifest, settings, device)
+        self._give_up = give_up
         self.recorder = Recorder(report)
         self._outbox = Outbox(report)
         self.loop = Loop(
@@ -48,7 +63,7 @@ class Service:
         self._threads = [
             threading.Thread(target=target, name=name, daemon=True)
             for name, target in {
-                "engine-loop": self.loop.run,
+                "engine-loop": self._run_loop,
                 "engine-outbox": self._outbox.run,
                 "engine-signals": self._signals.run,
             }.items()
@@ -71,6 +86,12 @@ class Service:
         self._signals.close()
         signals.join()
 
+    def _run_loop(self) -> None:
+        if not self.loop.run():
+            self._outbox.close()
+            self._threads[1].join()
+            self._give_up()
+
     def _deliver(self, key: int, signal: Signal) -> None:
         fault = InternalError("detokenizer", "could not decode a chunk; the request was ended")
         self.loop.cancel(key, fault if signal is Signal.FAULT else Cancelled("request", "by the client"))
@@ -82,7 +103,13 @@ def _encoder(manifest: Manifest) -> Encoder | None:
     return Encoder(manifest.shape.source_vocab_size, manifest.generation.get("decoder_start_token_id"))
 
 
-def open_service(folder: Path, settings: Settings, report: Report, placed: int | None = None) -> Service:
+def open_service(
+    folder: Path,
+    settings: Settings,
+    report: Report,
+    placed: int | None = None,
+    give_up: Callable[[], None] = lambda: None,
+) -> Service:
     """Load the artifact, check that it fits, and prove that it runs; raises EngineError.
 
     `placed` is the GPU that Triton gave the instance, None for KIND_CPU.
@@ -94,7 +121,8 @@ def open_service(folder: Path, settings: Settings, report: Report, placed: int |
     else:
         runner = open_gpu_runner(manifest, settings, device.gpu)
     self_test(runner, manifest, settings)
-    return Service(manifest, settings, runner, report)
+    name = "cpu" if device.gpu is None else f"cuda:{device.gpu}"
+    return Service(manifest, settings, runner, report, give_up, name)
 
 
 def open_cpu_runner(manifest: Manifest, settings: Settings) -> OnnxRunner:
