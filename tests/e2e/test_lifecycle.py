@@ -83,6 +83,9 @@ BROKEN: dict[str, tuple[Change, str]] = {
     "context over the model's": (
         _engine(max_context="8193"), r"max_context: 8193, must be at most 8192 \(the model's positions\)",
     ),
+    "no GPU, or an engine that runs on none": (
+        _engine(device="cuda"), r"device: cuda, .*; |its KV cache is float32, attention on CUDA takes",
+    ),
     "nonsense for the engine": (_engine(slots="many"), r"slots: many, must be a whole number in \[1, 1024\]"),
     "nonsense for the tokenizer": (
         _tokenizer(default_max_tokens="-1"), r"default_max_tokens: -1, must be a whole number of at least 1",
