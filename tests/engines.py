@@ -23,7 +23,7 @@ from build.quantise import Floats, Ids, Precision
 class Engine:
     folder: Path
     architecture: Architecture
-    capacity: int = 128
+    capacity: int
 
     def session(self, scored: Scored = Scored.LAST, rows: int = 1) -> Session:
         graph = self.folder / f"{scored.value}.onnx"
@@ -43,7 +43,11 @@ class Engine:
 
 
 def write_engine(
-    folder: Path, checkpoint: Checkpoint, architecture: Architecture, precision: Precision
+    folder: Path,
+    checkpoint: Checkpoint,
+    architecture: Architecture,
+    precision: Precision,
+    capacity: int = 128,
 ) -> Engine:
     folder.mkdir()
     with WeightFile(folder / "weights") as file:
@@ -51,4 +55,4 @@ def write_engine(
         store_decoder(store, architecture, lambda: None)
     for scored in Scored:
         ir.save(build_graph(architecture, store, scored), folder / f"{scored.value}.onnx")
-    return Engine(folder, architecture)
+    return Engine(folder, architecture, capacity)
