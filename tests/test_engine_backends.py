@@ -234,6 +234,15 @@ def test_the_engine_step_called_directly_refuses_what_is_wrong(
     assert ensemble.answers(well.sender)[-1].error is None
 
 
+def test_the_engine_step_describes_itself_in_one_final_chunk(ensemble: Ensemble) -> None:
+    request = direct('{"describe": true}', [0])
+    ensemble.engine.execute([request])
+    response, final = request.sender.sent.get(timeout=30)
+    assert final
+    told = json.loads(response["chunk"])["describe"]
+    assert (told["name"], told["slots"], told["max_context"], told["device"]) == ("toy", 2, CONTEXT, "cpu")
+
+
 def test_a_direct_request_is_cancelled_without_a_detokenizer(ensemble: Ensemble) -> None:
     request = direct('{"sampling":{"max_tokens":90,"ignore_eos":true}}', [1])
     request.sender.cancelled = True

@@ -119,6 +119,37 @@ def test_a_fault_comes_through_the_channel(running: Running, detokenizer: Signal
     assert client.error == "INTERNAL: detokenizer: could not decode a chunk; the request was ended"
 
 
+def test_after_a_bug_in_the_loop_all_is_ended_and_the_service_gives_up(tmp_path: Path) -> None:
+    faults: list[BaseException] = []
+    gave_up = threading.Event()
+    seen: list[bool] = []
+
+    def give_up() -> None:
+        seen.append(all(client.done for client in clients))  # they were told before
+        gave_up.set()
+
+    runner = Paced()
+    runner.gate.clear()
+    manifest = read_manifest(write_artifact(tmp_path / "1"))
+    service = Service(manifest, SETTINGS, runner, faults.append, give_up)
+    service.start()
+    clients = [Waiting() for _ in range(3)]
+    for client in clients:
+        service.submit(Request((1,), Sampling(9, ignore_eos=True), stream=True), client)
+    assert clients[0].begun.wait(30)
+    service.loop._scheduler.schedule = None  # type: ignore[method-assign, assignment]
+    runner.gate.set()
+    assert gave_up.wait(30)
+    assert seen == [True]
+    assert {client.error for client in clients} == {
+        "UNAVAILABLE: server: stopped before the answer was complete"
+    }
+    assert [type(fault) for fault in faults] == [TypeError]
+    with pytest.raises(Unavailable):
+        service.submit(Request((1,), Sampling(9)), Waiting())
+    service.close()
+
+
 def test_close_ends_what_is_left_and_every_thread(tmp_path: Path) -> None:
     running = Running(write_artifact(tmp_path / "1"))
     running.service.start()
