@@ -1,6 +1,7 @@
 # The verbs of the project. CI calls only these; `make` alone lists them.
 
 MODEL        ?= smollm2
+MODELS       ?=
 DEVICE       ?= cpu
 ENGINE       ?= $(if $(filter cuda,$(DEVICE)),tensorrt,onnxruntime)
 PRECISION    ?= $(if $(filter cuda,$(DEVICE))$(filter tensorrt,$(ENGINE)),fp16,int8)
@@ -10,6 +11,7 @@ GRPC_PORT    ?= 8001
 METRICS_PORT ?= 8002
 URL          ?= 127.0.0.1:$(GRPC_PORT)
 FORCE        ?=
+NEW_VERSION  ?=
 ACCEPT_TERMS ?=
 VENV         ?= .venv
 PYTHON       ?= python3.11
@@ -42,19 +44,20 @@ demo: $(VENV)/.run ## build the engine if there is none, serve it, stream an ans
 	@[ -f $(engine) ] || $(MAKE) --no-print-directory engines
 	@$(py) server/demo.py --model $(MODEL) $(ports)
 
-engines: $(VENV)/.run ## build MODEL for DEVICE=cpu or cuda; SOURCE=FOLDER instead of the hub, FORCE=1 replaces
+engines: $(VENV)/.run ## build MODEL for DEVICE=cpu or cuda; SOURCE=FOLDER instead of the hub, FORCE=1 replaces, NEW_VERSION=1 adds
 	@case '$(DEVICE)' in cpu|cuda) ;; *) echo "DEVICE=$(DEVICE): must be cpu or cuda" >&2; exit 1;; esac
-	@if [ -f $(engine) ] && [ -z "$(FORCE)" ]; then \
+	@if [ -f $(engine) ] && [ -z "$(FORCE)$(NEW_VERSION)" ]; then \
 	  if grep -q '"precision": "$(PRECISION)"' $(engine) && grep -q '"dialect": "$(ENGINE)"' $(engine); \
 	  then echo "$(MODEL) in $(PRECISION) is built already; FORCE=1 builds it again"; \
 	  else echo "$(engine) is another engine; FORCE=1 replaces it by $(ENGINE) in $(PRECISION)" >&2; exit 1; \
 	  fi; \
 	else $(py) -m build $(MODEL) --precision $(PRECISION) \
 	  $(if $(filter-out onnxruntime,$(ENGINE)),--engine $(ENGINE)) $(if $(SOURCE),--source '$(SOURCE)') $(if $(FORCE),--force) \
+	  $(if $(NEW_VERSION),--new-version) \
 	  $(if $(ACCEPT_TERMS),--accept-terms '$(ACCEPT_TERMS)'); fi
 
-serve: $(VENV)/.run ## serve every model that is built, in the foreground
-	@exec $(py) server/launch.py $(ports)
+serve: $(VENV)/.run ## serve MODELS="NAME NAME", or every model that is built, in the foreground
+	@exec $(py) server/launch.py $(addprefix --model ,$(MODELS)) $(ports)
 
 chat: $(VENV)/.run ## talk to a running server
 	@$(VENV)/bin/halimede chat --model $(MODEL) --url $(URL)

@@ -20,10 +20,17 @@ from launcher.interpreter import Interpreter, this_interpreter
 from launcher.ports import check_ports
 from launcher.process import Server
 from launcher.refusal import Refusal
-from launcher.repository import models_to_serve
+from launcher.repository import models_to_serve, task_of
 from launcher.triton import Triton, assemble_backends, find_triton
 
 SERVER = Path(__file__).resolve().parent
+# The command of the client for each task.
+TRIED_BY = {
+    "chat": "chat",
+    "complete": 'generate "Once upon a time"',
+    "summarize": "summarize @FILE",
+    "translate": 'translate "Good morning!"',
+}
 LOG_LEVELS = ("error", "warning", "info", "verbose")
 # Drained before, Triton has nothing left to do but to look, once a second, whether it is done.
 KILL_AFTER_SECONDS = 3.0
@@ -33,6 +40,7 @@ SIGNALLED = 128  # a shell adds the signal's number
 EXAMPLES = """\
 examples:
   launch.py                                     every model that is built, on 127.0.0.1
+  launch.py --model smollm2 --model gpt2        these two
   launch.py --model smollm2 --http-port 9000
   launch.py --host 0.0.0.0                      reachable from other machines; there is no login
   launch.py -- --trace-config rate=100          what follows -- goes to tritonserver as it is
@@ -109,6 +117,8 @@ def command(
         "model-repository": options.model_repository,
         "backend-directory": backends,
         "model-control-mode": "explicit",
+        # Or one model that is being replaced, or whose new version failed, would make all of them unready.
+        "strict-readiness": "false",
         "exit-timeout-secs": options.exit_timeout,
         "metrics-interval-ms": options.metrics_interval_ms,
         "allow-cpu-metrics": "true",
@@ -149,14 +159,16 @@ def environment(base: Mapping[str, str], python: Interpreter, triton: Triton) ->
     return {**base, "PATH": path} | ({"LD_LIBRARY_PATH": libraries} if libraries else {})
 
 
-def _announce(options: Options, models: Sequence[str], seconds: float) -> None:
+def banner(options: Options, models: Sequence[str], seconds: float) -> str:
+    """Where it serves, and for each model the command that tries it."""
     web, grpc, metrics = (options.url(service) for service in ("http", "grpc", "metrics"))
-    print(
-        f"ready in {seconds:.1f} s: {', '.join(models)} on http://{web}, grpc {grpc}, "
-        f"metrics http://{metrics}/metrics\n"
-        f"talk to it: halimede chat --url {grpc} --model {models[0]}; Ctrl-C stops it",
-        flush=True,
-    )
+    width = max(map(len, models))
+    lines = [f"ready in {seconds:.1f} s on http://{web}, grpc {grpc}, metrics http://{metrics}/metrics"]
+    for model in models:
+        verb = TRIED_BY.get(task_of(options.model_repository, model) or "")
+        tried = f"halimede {verb} --url {grpc} --model {model}" if verb else "served as it is"
+        lines.append(f"  {model:{width}}  {tried}")
+    return "\n".join([*lines, "Ctrl-C stops it; halimede load, unload and reload change what it serves"])
 
 
 def _cache_roots() -> tuple[Path, ...]:
@@ -168,8 +180,8 @@ def _cache_roots() -> tuple[Path, ...]:
 def serve(options: Options) -> int:
     """Runs tritonserver until it ends; returns its exit code, 0 if it was stopped in order."""
     began = time.monotonic()
-    machine.check_shared_memory(shared_memory.FOLDER)
     models = models_to_serve(options.model_repository, options.models)
+    machine.check_shared_memory(shared_memory.FOLDER, len(models))
     python = this_interpreter()
     triton = find_triton(os.environ, python, machine.this_platform())
     check_ports(options.host, options.ports)
@@ -182,12 +194,12 @@ def serve(options: Options) -> int:
             command(options, triton, backends, models, claim.prefix),
             environment(os.environ, python, triton) | {REGION_PREFIX: claim.prefix},
             grace_seconds=KILL_AFTER_SECONDS,
-            drain=lambda: control.drain(models, options.exit_timeout),
+            drain=lambda: control.drain(options.exit_timeout),
             inherited=[claim.lock],
         )
         server.stop_on_signals()
         if server.wait_ready(control.is_ready):
-            _announce(options, models, time.monotonic() - began)
+            print(banner(options, models, time.monotonic() - began), flush=True)
             return server.wait()
         return never_ready(server)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -44,6 +45,27 @@ def test_models_are_loaded_explicitly() -> None:
     command = _command()
     assert "--model-control-mode=explicit" in command
     assert [flag for flag in command if flag.startswith("--load-model")] == ["--load-model=smollm2"]
+
+
+def test_one_model_that_is_being_replaced_does_not_make_all_unready() -> None:
+    assert _flags()["strict-readiness"] == "false"
+
+
+def test_the_banner_has_a_command_for_each_model_by_its_task(tmp_path: Path) -> None:
+    for name, task in (("gpt2", "complete"), ("bart", "summarize"), ("smollm2", "chat")):
+        for version, found in (("1", "other"), ("2", task), ("10.old", "other")):
+            folder = tmp_path / f"{name}_engine" / version
+            folder.mkdir(parents=True)
+            (folder / "manifest.json").write_text(json.dumps({"task": found}))
+    options = launch.parse(["--model-repository", str(tmp_path), "--grpc-port", "9001"])
+    lines = launch.banner(options, ["bart", "echo", "gpt2", "smollm2"], 1.25).splitlines()
+    assert lines[0].startswith("ready in 1.2 s on http://127.0.0.1:8000, grpc 127.0.0.1:9001, ")
+    assert lines[1:5] == [
+        "  bart     halimede summarize @FILE --url 127.0.0.1:9001 --model bart",
+        "  echo     served as it is",
+        '  gpt2     halimede generate "Once upon a time" --url 127.0.0.1:9001 --model gpt2',
+        "  smollm2  halimede chat --url 127.0.0.1:9001 --model smollm2",
+    ]
 
 
 def test_regions_carry_the_prefix_of_this_server() -> None:

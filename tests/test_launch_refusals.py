@@ -46,8 +46,9 @@ def test_other_platforms_are_refused(change: dict[str, str], named: str) -> None
 def test_shared_memory_that_is_too_small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     room = SimpleNamespace(f_bavail=1, f_frsize=machine.MIB)
     monkeypatch.setattr(os, "statvfs", lambda _: room)
-    with pytest.raises(Refusal, match=r"1 MiB free, 32 MiB are needed.*--shm-size"):
-        machine.check_shared_memory(tmp_path)
+    for models, needed in ((1, 32), (3, 64)):
+        with pytest.raises(Refusal, match=rf"1 MiB free, {needed} MiB are needed.*--shm-size"):
+            machine.check_shared_memory(tmp_path, models)
 
 
 def test_shared_memory_that_is_not_there(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 Triton 2.51 cannot be stopped by a signal alone: a client that went away just before SIGTERM keeps its
 request in flight for good, and an idle keep-alive connection alone holds the exit up, both until the
-exit timeout. While it serves, neither happens. So it is drained first: the models that clients call
-are unloaded, which refuses new requests and lets running ones end, then the steps that they used.
+exit timeout. While it serves, neither happens. So it is drained first: the models that clients call, be
+they loaded at the start or later, are unloaded, which refuses new requests and lets running ones end, then
+the steps that they used.
 
 Even so it may hold on to a model that has nothing left to do: the last requests to end in an error in the
 midst of a stream, or over gRPC, stay referenced until later ones take their place. So a model whose engine
@@ -39,12 +40,14 @@ class Control:
         except (http.client.HTTPException, OSError):
             return False
 
-    def drain(self, models: Collection[str], seconds: float) -> bool:
-        """Unloads `models`, then all others; whether nothing was left to do in time."""
+    def drain(self, seconds: float) -> bool:
+        """Unloads every model that clients call, then the others; whether nothing was left to do in time."""
         try:
-            if not self._unload(models, seconds, or_idle=True):
+            alive = self._alive()
+            called = alive.difference(*map(self._steps, alive))
+            if not self._unload(called, seconds, or_idle=True):
                 return False
-            self._unload(self._alive() - set(models), STEPS_SECONDS)
+            self._unload(self._alive() - called, STEPS_SECONDS)
         except (http.client.HTTPException, OSError, ValueError):
             return False
         return True
@@ -69,6 +72,14 @@ class Control:
     def _alive(self) -> set[str]:
         entries = json.loads(_ask(self.address, "POST", "/v2/repository/index")[1])
         return {entry["name"] for entry in entries if entry.get("state") in ALIVE}
+
+    def _steps(self, model: str) -> set[str]:
+        """The models that an ensemble calls; none for any other, and for one that is not ready."""
+        status, config = _ask(self.address, "GET", f"/v2/models/{model}/config")
+        if status != http.client.OK:
+            return set()
+        steps = json.loads(config).get("ensemble_scheduling", {}).get("step", [])
+        return {step["model_name"] for step in steps}
 
     def _is_idle(self) -> bool:
         """Whether the engines say that nothing runs or waits; not where there is no engine to ask."""

@@ -11,9 +11,10 @@ from launcher.refusal import Refusal
 
 MIB = 2**20
 GLIBC = (2, 35)
-# Three steps with a region of REGION_BYTES each, and room for them to grow.
+# Each model has three steps with a region of REGION_BYTES each, and room for one of them to grow.
 REGION_BYTES = 4 * MIB
-SHARED_MEMORY_BYTES = 32 * MIB
+MODEL_BYTES = 4 * REGION_BYTES
+SPARE_BYTES = 16 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +43,16 @@ def check_platform(found: Platform) -> None:
         )
 
 
-def check_shared_memory(folder: Path) -> None:
-    """Raises Refusal unless Triton and its Python steps can exchange tensors in `folder`."""
+def check_shared_memory(folder: Path, models: int = 1) -> None:
+    """Raises Refusal unless Triton and the steps of so many models can exchange tensors in `folder`."""
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise Refusal(f"{folder} is not a folder that this user can write to: Triton needs it")
     room = os.statvfs(folder)
     free = room.f_bavail * room.f_frsize
-    if free < SHARED_MEMORY_BYTES:
+    needed = SPARE_BYTES + models * MODEL_BYTES
+    if free < needed:
         raise Refusal(
-            f"{folder} has {free // MIB} MiB free, {SHARED_MEMORY_BYTES // MIB} MiB are needed; "
+            f"{folder} has {free // MIB} MiB free, {needed // MIB} MiB are needed; "
             "in a container, --shm-size sets its size"
         )
 

@@ -6,6 +6,7 @@ folder with a numbered version is served as it is.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,11 +14,25 @@ from launcher.refusal import Refusal
 
 ENGINE = "_engine"
 VERSION = "[0-9]*"
+MANIFEST = "manifest.json"
 
 
 def built_models(repository: Path) -> list[str]:
-    manifests = repository.glob(f"*{ENGINE}/{VERSION}/manifest.json")
-    return sorted({path.parts[-3].removesuffix(ENGINE) for path in manifests})
+    return sorted({path.parts[-3].removesuffix(ENGINE) for path in _manifests(repository, "*")})
+
+
+def task_of(repository: Path, name: str) -> str | None:
+    """What the newest version of a model is for; None for one that `build` did not make."""
+    manifests = _manifests(repository, name)
+    if not manifests:
+        return None
+    newest = max(manifests, key=lambda path: int(path.parent.name))
+    return str(json.loads(newest.read_text("utf-8")).get("task"))
+
+
+def _manifests(repository: Path, name: str) -> list[Path]:
+    found = repository.glob(f"{name}{ENGINE}/{VERSION}/{MANIFEST}")
+    return [path for path in found if path.parent.name.isdecimal()]
 
 
 def models_to_serve(repository: Path, names: Sequence[str]) -> list[str]:

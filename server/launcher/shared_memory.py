@@ -12,6 +12,7 @@ import fcntl
 import os
 import re
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ FOLDER = Path("/dev/shm")
 MARK = "halimede_"
 PREFIX = re.compile(rf"{MARK}\d+_[0-9a-f]{{8}}_")
 LOCK = "lock"
+# A killed process holds its files until the kernel has taken its memory apart.
+DYING_SECONDS = 2.0
+POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +41,16 @@ def claim(folder: Path = FOLDER) -> Iterator[Claim]:
         yield Claim(prefix, lock)
     finally:
         os.close(lock)
-        _remove_if_dead(folder, prefix)
+        deadline = time.monotonic() + DYING_SECONDS
+        while _remove_if_dead(folder, prefix) is None and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
 
 
 def remove_leftovers(folder: Path = FOLDER) -> int:
     """Removes the regions of servers that are gone; returns how many there were."""
     found = (PREFIX.match(path.name) for path in folder.iterdir())
-    return sum(_remove_if_dead(folder, prefix) for prefix in {match[0] for match in found if match})
+    removed = [_remove_if_dead(folder, prefix) for prefix in {match[0] for match in found if match}]
+    return sum(filter(None, removed))
 
 
 def _new_claim(folder: Path) -> tuple[str, int]:
@@ -58,11 +65,12 @@ def _new_claim(folder: Path) -> tuple[str, int]:
         os.close(lock)
 
 
-def _remove_if_dead(folder: Path, prefix: str) -> int:
+def _remove_if_dead(folder: Path, prefix: str) -> int | None:
+    """How many regions were removed; None when the server lives, or is another user's."""
     path = folder / f"{prefix}{LOCK}"
     lock = _take(path) if path.exists() else None
     if lock is None and path.exists():
-        return 0
+        return None
     try:
         regions = [region for region in folder.glob(f"{prefix}*") if region != path]
         with suppress(PermissionError):  # another user's
