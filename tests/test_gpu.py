@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,16 @@ import pytest
 from build.architecture import describe
 from build.architecture.parts import Architecture
 from build.dialects.scored import Scored
+from build.dialects.tensorrt.builder import check_and_serialise, decode_profile, prefill_profile
+from build.dialects.tensorrt.toolkit import tensorrt
 from build.quantise import Precision
-from engine.cuda_host import open_cuda_session, open_memory
+from engine.cuda_host import import_tensorrt, open_cuda_session, open_memory
 from engine.manifest import KvDtype
 from engine.memory import HostMemory
 from engine.runner_cuda import CudaRunner
 from engine.runner_onnx import OnnxRunner, open_session
-from tests import engines, tiny
+from engine.runner_tensorrt import TensorRtRunner
+from tests import engines, tensorrt_graphs, tiny
 from tests.runner_play import CAPACITY, CHUNK, SLOTS, Moves, compare, shape_of
 from tests.test_engine_memory_cuda import played
 
@@ -62,3 +67,26 @@ def test_cuda_runs_as_the_cpu(tmp_path: Path, model: tuple[Any, Architecture], p
     memory = open_memory(0)
     runner = CudaRunner(open_cuda_session(graph, memory, shape), None, shape, memory, *SIZES)
     compare(play.of_a_decoder, runner, wanted, TOLERANCE)
+
+
+class Silent:
+    """Progress that nobody sees."""
+
+    def stage(self, _name: str, _steps: int) -> Callable[[], None]:
+        return lambda: None
+
+
+@pytest.mark.parametrize("play", PLAYS)
+def test_tensorrt_runs_as_the_cpu(tmp_path: Path, model: tuple[Any, Architecture], play: Moves) -> None:
+    """Three steps of each count of rows: plain, captured, replayed."""
+    wanted = reference(tmp_path, model)
+    graphs = tensorrt_graphs.write_graphs(tmp_path / "tensorrt", *model, Precision.FP16, CAPACITY)
+    profiles = [decode_profile(SLOTS), prefill_profile(CHUNK)]
+    toolkit = tensorrt(tmp_path / "timings")
+    plan = tmp_path / "model.plan"
+    plan.write_bytes(check_and_serialise(toolkit, graphs.model, profiles, Silent()))
+    memory, shape = open_memory(0), replace(wanted._shape, kv_dtype=KvDtype.FLOAT16)
+    # It imports CUDA, which only a GPU host has.
+    module = import_module("engine.executor_tensorrt")
+    executor = module.TensorRtExecutor(import_tensorrt(), plan, memory)
+    compare(play.of_a_decoder, TensorRtRunner(executor, None, shape, memory, *SIZES), wanted, TOLERANCE)
