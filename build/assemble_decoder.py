@@ -9,9 +9,10 @@ import onnx_ir as ir
 
 from build import verify
 from build.architecture.parts import Architecture
-from build.assembly import GRAPH, WEIGHTS, Progress
+from build.assembly import GRAPH, WEIGHTS, Facts, Progress, onnxruntime_facts
 from build.checkpoint import Checkpoint
 from build.dialects.contents import store_decoder
+from build.dialects.encoding import require_blocks
 from build.dialects.onnxruntime.graph import build_graph, require_runnable
 from build.dialects.onnxruntime.store import Store
 from build.dialects.scored import Scored
@@ -31,6 +32,7 @@ class DecoderAssembly:
 
     def require_buildable(self) -> None:
         require_runnable(self.architecture)
+        require_blocks(self.checkpoint, self.precision)
 
     def write(self, folder: Path, progress: Progress) -> None:
         prepared = self._prepared(progress)
@@ -50,6 +52,9 @@ class DecoderAssembly:
         verify.require_same_graph(every, folder / GRAPH, self.architecture, ids[0])
         every.unlink()
         return quality
+
+    def facts(self) -> Facts:
+        return onnxruntime_facts(self.precision)
 
     def _prepared(self, progress: Progress) -> Checkpoint:
         """What is written: the same model, its ranges made easier where it will be rounded."""

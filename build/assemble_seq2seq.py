@@ -9,15 +9,15 @@ import onnx_ir as ir
 
 from build import verify_seq2seq
 from build.architecture.seq2seq import EncoderDecoder
-from build.assembly import ENCODER, GRAPH, WEIGHTS, Progress
+from build.assembly import ENCODER, GRAPH, WEIGHTS, Facts, Progress, onnxruntime_facts
 from build.checkpoint import Checkpoint
+from build.dialects.encoding import require_blocks
 from build.dialects.onnxruntime.cross_graph import build_cross_decoder
 from build.dialects.onnxruntime.encoder_graph import build_encoder
 from build.dialects.onnxruntime.store import Store
 from build.dialects.seq2seq_contents import store_encoder_decoder
 from build.dialects.weight_file import WeightFile
-from build.errors import BadInput
-from build.generation import generation
+from build.generation import decoder_start
 from build.passes.smooth_seq2seq import smooth_seq2seq
 from build.quantise import Precision
 from build.verify import Quality
@@ -30,7 +30,8 @@ class EncoderDecoderAssembly:
     precision: Precision
 
     def require_buildable(self) -> None:
-        self._start()
+        decoder_start(self.checkpoint)
+        require_blocks(self.checkpoint, self.precision)
 
     def write(self, folder: Path, progress: Progress) -> None:
         prepared = self._prepared(progress)
@@ -42,9 +43,14 @@ class EncoderDecoderAssembly:
         ir.save(build_cross_decoder(self.model, store), folder / GRAPH)
 
     def verify(self, folder: Path, progress: Progress, tokens: int) -> Quality:
-        taught = verify_seq2seq.lesson(self.checkpoint.tokenizer, self.model, self._start(), tokens)
+        taught = verify_seq2seq.lesson(
+            self.checkpoint.tokenizer, self.model, decoder_start(self.checkpoint), tokens
+        )
         advance = progress.stage("verify", self._layers() + taught.steps)
         return verify_seq2seq.measure(self.checkpoint, self.model, folder, taught, advance)
+
+    def facts(self) -> Facts:
+        return onnxruntime_facts(self.precision)
 
     def _prepared(self, progress: Progress) -> Checkpoint:
         """What is written: the same model, its ranges made easier where it will be rounded."""
@@ -54,12 +60,3 @@ class EncoderDecoderAssembly:
 
     def _layers(self) -> int:
         return len(self.model.encoder.layers) + len(self.model.decoder.layers)
-
-    def _start(self) -> int:
-        start = generation(self.checkpoint)["decoder_start_token_id"]
-        if not isinstance(start, int):
-            raise BadInput(
-                "the checkpoint names no token that answers begin with: add decoder_start_token_id to"
-                " generation_config.json"
-            )
-        return start

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from build.quantise import Precision
 from build.verify import Quality
 
 GRAPH = "model.onnx"
@@ -18,6 +20,16 @@ class Progress(Protocol):
         """A stage of so many steps begins; call the result after each."""
 
 
+@dataclass(frozen=True)
+class Facts:
+    """For the manifest; `engine` is what a plan was compiled for, `settings` are those of its server."""
+
+    dialect: str
+    kv_dtype: str
+    engine: Mapping[str, Any] | None = None
+    settings: Mapping[str, int] = field(default_factory=dict)
+
+
 class Assembly(Protocol):
     def require_buildable(self) -> None:
         """BadInput or Unsupported for all that can be refused before the long work."""
@@ -27,3 +39,10 @@ class Assembly(Protocol):
 
     def verify(self, folder: Path, progress: Progress, tokens: int) -> Quality:
         """Scores what `write` left on about so many tokens; BuildError when graphs disagree."""
+
+    def facts(self) -> Facts:
+        """What has been built: call it last."""
+
+
+def onnxruntime_facts(precision: Precision) -> Facts:
+    return Facts("onnxruntime", "float16" if precision is Precision.FP16 else "float32")

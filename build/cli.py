@@ -13,10 +13,12 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress, TaskID, TimeElapsedColumn
 
+from build.cli_plans import add_plan_options, plans
+from build.dialects.tensorrt.report import Unbuilt
 from build.engine import Result, build_engine
 from build.errors import BadInput, BuildError, HubUnreachable
 from build.quantise import Precision
-from build.recipe import Recipe, known_recipes, load_recipe
+from build.recipe import Engine, Recipe, known_recipes, load_recipe
 from build.recommend.cli import main as recommend
 from build.sources.resolve import open_source
 from build.terms import require_accepted
@@ -28,12 +30,14 @@ _EXAMPLES = """examples:
   python -m build smollm2                              int8, into model_repository/
   python -m build smollm2 --precision fp32 --force     replace what is there
   python -m build smollm2 --precision int4 --new-version   beside what is there, for `halimede reload smollm2`
+  python -m build smollm2 --engine tensorrt --precision fp16   on a GPU host; elsewhere it is checked only
   python -m build gpt2 --source ./gpt2                 a recipe, from a local folder
   python -m build --name mine --source ./checkpoint    a folder of safetensors
   python -m build --name mine --source model.gguf --precision gguf
   python -m build --name qwen --source Qwen/Qwen2.5-0.5B-Instruct@main
 
-exit codes: 0 built, 1 the build failed, 2 the command, recipe or checkpoint is at fault
+exit codes: 0 built, 1 the build failed, 2 the command, recipe or checkpoint is at fault,
+  3 --engine tensorrt: all checks passed that need no GPU, the plan takes one, nothing was published
 """
 
 
@@ -48,6 +52,9 @@ def main(arguments: Sequence[str]) -> int:
     started = time.monotonic()
     try:
         result = _build(options)
+    except Unbuilt as report:
+        print(report)
+        return report.exit_code
     except BuildError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -74,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         " or `hub` for the original the recipe names",
     )
     add("--precision", choices=[precision.value for precision in Precision])
+    add("--engine", choices=[engine.value for engine in Engine], help="default: the recipe's, or onnxruntime")
     add("--repository", type=Path, default=Path("model_repository"), help="default: %(default)s")
     add("--force", action="store_true", help="replace an engine that is there")
     add("--new-version", action="store_true", help="add a version beside it, which a server loads instead")
@@ -91,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="tokens of English text to score the engine on (default: %(default)s)",
     )
+    add_plan_options(parser)
     return parser
 
 
@@ -115,6 +124,8 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         changes["source"] = _source(recipe, options.source)
     if options.precision:
         changes["precision"] = Precision(options.precision)
+    if options.engine:
+        changes["engine"] = Engine(options.engine)
     return replace(recipe, **changes)
 
 
@@ -153,6 +164,7 @@ def _built(recipe: Recipe, options: argparse.Namespace) -> Result:
             force=options.force,
             new_version=options.new_version,
             verify_tokens=options.verify_tokens,
+            plans=plans(recipe.engine, options),
         )
 
 

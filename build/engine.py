@@ -13,14 +13,14 @@ from build.architecture import Model, describe_model, view
 from build.architecture.seq2seq import EncoderDecoder
 from build.assemble_decoder import DecoderAssembly
 from build.assemble_seq2seq import EncoderDecoderAssembly
+from build.assemble_tensorrt import Plans, TensorRtAssembly
 from build.assembly import Assembly, Progress
 from build.checkpoint import Checkpoint, TokenizerFiles
-from build.dialects.encoding import require_blocks
 from build.errors import BadInput, BuildError
 from build.generation import generation
 from build.manifest import MANIFEST_FILE, Json, encode_manifest, manifest
 from build.publish import Slot, place, staged, write_new
-from build.recipe import Recipe
+from build.recipe import Engine, Recipe
 from build.tasks import settled
 from build.token_table import encode_table, token_bytes
 from build.tokenizer_fit import fitted
@@ -41,10 +41,12 @@ def build_engine(
     force: bool = False,
     new_version: bool = False,
     verify_tokens: int = verify.DEFAULT_TOKENS,
+    plans: Plans | None = None,
 ) -> Result:
     """Publishes NAME_engine/VERSION and the configs that are absent; BuildError leaves all as it was.
 
     The version is 1, or the newest there is, which `force` replaces; with `new_version` it is the next.
+    `plans` are for a recipe whose engine is TensorRT; Unbuilt is raised where it can only be checked.
     """
     target = place(repository / f"{recipe.name}_engine", new_version)
     with _space_errors(repository), staged(target, force) as slot:
@@ -53,29 +55,32 @@ def build_engine(
         opened()
         model = describe_model(checkpoint.config)
         checkpoint = replace(checkpoint, tokenizer=_served(checkpoint.tokenizer, model))
-        assembly = _assembly(recipe, checkpoint, model)
-        _require_buildable(recipe, checkpoint, model, assembly)
+        assembly = _assembly(recipe, checkpoint, model, plans)
+        _require_buildable(checkpoint, model, assembly)
         _write_tokenizer(slot.staging, checkpoint.tokenizer, model.vocab_size)
         assembly.write(slot.staging, progress)
         quality = assembly.verify(slot.staging, progress, verify_tokens)
         verify.require(quality, recipe.limit())
-        content = manifest(recipe, checkpoint, model, quality, slot.staging)
+        facts = assembly.facts()
+        content = manifest(recipe, checkpoint, model, quality, slot.staging, facts)
         (slot.staging / MANIFEST_FILE).write_bytes(encode_manifest(content))
-        _publish(slot, configs(recipe.name, model.max_positions), repository)
+        _publish(slot, configs(recipe.name, model.max_positions, facts.settings), repository)
     return Result(target, content)
 
 
-def _assembly(recipe: Recipe, checkpoint: Checkpoint, model: Model) -> Assembly:
+def _assembly(recipe: Recipe, checkpoint: Checkpoint, model: Model, plans: Plans | None) -> Assembly:
+    if recipe.engine is Engine.TENSORRT:
+        assert plans is not None
+        return TensorRtAssembly(checkpoint, model, recipe.precision, recipe.limit(), plans)
     if isinstance(model, EncoderDecoder):
         return EncoderDecoderAssembly(checkpoint, model, recipe.precision)
     return DecoderAssembly(checkpoint, model, recipe.precision)
 
 
-def _require_buildable(recipe: Recipe, checkpoint: Checkpoint, model: Model, assembly: Assembly) -> None:
+def _require_buildable(checkpoint: Checkpoint, model: Model, assembly: Assembly) -> None:
     """All that can be refused before the long work."""
     checkpoint.require_exactly(model.tensors())
     assembly.require_buildable()
-    require_blocks(checkpoint, recipe.precision)
     if not generation(checkpoint)["eos_token_ids"]:
         raise BadInput("the checkpoint names no end of sequence: add eos_token_id to config.json")
 

@@ -37,6 +37,17 @@ def generation(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
+def decoder_start(checkpoint: Checkpoint) -> int:
+    """The token that an encoder-decoder's answers begin with; BadInput where none is named."""
+    start = _optional(checkpoint.generation, "decoder_start_token_id")
+    if start is None:
+        raise BadInput(
+            "the checkpoint names no token that answers begin with: add decoder_start_token_id to"
+            " generation_config.json"
+        )
+    return start
+
+
 def _length(checkpoint: Checkpoint, end: str) -> int | None:
     new = _optional(checkpoint.generation, f"{end}_new_tokens")
     whole = _optional(checkpoint.generation, f"{end}_length")

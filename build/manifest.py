@@ -13,10 +13,10 @@ from typing import Any
 from build.architecture import Model
 from build.architecture.parts import Architecture
 from build.architecture.seq2seq import EncoderDecoder
+from build.assembly import Facts
 from build.checkpoint import Checkpoint
 from build.digest import sha256
 from build.generation import generation
-from build.quantise import Precision
 from build.recipe import Recipe
 from build.verify import Quality
 
@@ -33,6 +33,7 @@ def manifest(
     model: Model,
     quality: Quality,
     folder: Path,
+    facts: Facts,
 ) -> Json:
     """Describes the folder as it stands: every file in it is listed. The recipe's task is settled."""
     assert recipe.task is not None
@@ -43,18 +44,19 @@ def manifest(
         "name": recipe.name,
         "task": recipe.task.value,
         "prefix": recipe.prefix,
-        "dialect": "onnxruntime",
+        "dialect": facts.dialect,
         "precision": recipe.precision.value,
         "source": {**origin, "licence": recipe.licence or origin["licence"]},
         "recipe": recipe.resolved(),
         "tools": {"python": platform.python_version()} | {t: metadata.version(t) for t in _TOOLS},
-        "model": _model(model, recipe.precision),
+        "model": _model(model, facts.kv_dtype),
         "generation": generation(checkpoint),
         "tokenizer": {
             "bos_token": checkpoint.tokenizer.bos_token,
             "eos_token": checkpoint.tokenizer.eos_token,
         },
         "quality": quality.rounded(),
+        **({"engine": dict(facts.engine)} if facts.engine else {}),
         "files": files,
         "size_bytes": sum(file["bytes"] for file in files.values()),
     }
@@ -68,12 +70,12 @@ def _file(path: Path) -> Json:
     return {"sha256": sha256(path), "bytes": path.stat().st_size}
 
 
-def _model(model: Model, precision: Precision) -> Json:
+def _model(model: Model, kv_dtype: str) -> Json:
     shape = _decoder(model) if isinstance(model, Architecture) else _encoder_decoder(model)
     return {
         "family": model.family,
         **shape,
-        "kv_dtype": "float16" if precision is Precision.FP16 else "float32",
+        "kv_dtype": kv_dtype,
         "parameters": sum(map(math.prod, model.tensors().values())),
     }
 

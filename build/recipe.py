@@ -31,6 +31,13 @@ class Task(Enum):
     TRANSLATE = "translate"
 
 
+class Engine(Enum):
+    """What runs it; the word for a graph's dialect too."""
+
+    ONNXRUNTIME = "onnxruntime"
+    TENSORRT = "tensorrt"
+
+
 @dataclass(frozen=True)
 class Limits:
     """What an engine may lose against the reference before the build fails.
@@ -43,6 +50,7 @@ class Limits:
     agreement: float | None = None
 
 
+_CHOICES: dict[str, type[Enum]] = {"task": Task, "precision": Precision, "engine": Engine}
 # An fp32 engine computes the same as the reference, so any visible difference is a fault of the graph.
 _LIMITS = {
     "fp32": Limits(logit_error=0.01, perplexity=1.0005, agreement=0.995),
@@ -68,6 +76,7 @@ class Recipe:
     source: str
     task: Task | None = None
     precision: Precision = Precision.INT8
+    engine: Engine = Engine.ONNXRUNTIME
     hub: str | None = None
     licence: str | None = None
     terms: Terms | None = None
@@ -92,6 +101,7 @@ class Recipe:
             "name": self.name,
             "task": self.task.value if self.task else None,
             "precision": self.precision.value,
+            "engine": self.engine.value,
             "source": Path(self.source).name if Path(self.source).exists() else self.source,
             "limits": asdict(self.limit()),
             "terms": asdict(self.terms) if self.terms else None,
@@ -136,10 +146,9 @@ def parse_recipe(table: Mapping[str, Any]) -> Recipe:
         values["terms"] = parse_terms(values["terms"])
     if "shape" in values:
         values["shape"] = parse_shape(values["shape"])
-    if "task" in values:
-        values["task"] = _member(Task, "task", values["task"])
-    if "precision" in values:
-        values["precision"] = _member(Precision, "precision", values["precision"])
+    for key, kind in _CHOICES.items():
+        if key in values:
+            values[key] = _member(kind, key, values[key])
     values["limits"] = {**_LIMITS, **_limits(values.get("limits", {}))}
     return Recipe(**values)
 

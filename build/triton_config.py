@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,14 @@ _ENGINE_PARAMETERS = {
 }
 
 
-def configs(name: str, max_positions: int = _CONTEXT) -> dict[str, str]:
-    """config.pbtxt text by model name; `max_positions` are those of the model."""
+def configs(
+    name: str, max_positions: int = _CONTEXT, settings: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, str]:
+    """config.pbtxt text by model name; `max_positions` are those of the model, `settings` of its engine."""
     return {
         name: _ensemble(name),
         f"{name}_tokenizer": _tokenizer(name),
-        f"{name}_engine": _engine(name, min(_CONTEXT, max_positions)),
+        f"{name}_engine": _engine(name, {"max_context": min(_CONTEXT, max_positions), **settings}),
         f"{name}_detokenizer": _detokenizer(name),
     }
 
@@ -119,8 +122,9 @@ def _tokenizer(name: str) -> str:
     )
 
 
-def _engine(name: str, context: int) -> str:
-    parameters = {**_ENGINE_PARAMETERS, "max_context": (str(context), _ENGINE_PARAMETERS["max_context"][1])}
+def _engine(name: str, settings: Mapping[str, int]) -> str:
+    named = {key: (str(value), _ENGINE_PARAMETERS[key][1]) for key, value in settings.items()}
+    parameters = {**_ENGINE_PARAMETERS, **named}
     return _document(
         f"# {name}_engine: token ids to new token ids, many requests in one continuous batch.\n"
         "# The engine batches by itself: one instance for a CPU or for each GPU, and no batching by Triton.",

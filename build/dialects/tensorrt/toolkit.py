@@ -50,15 +50,16 @@ class TensorRtToolkit:
 
 def rtx() -> RtxToolkit:
     """Raises Missing where TensorRT-RTX is not installed."""
-    return RtxToolkit(_imported("tensorrt_rtx", "pip install '.[tensorrt-check]'"))
+    return RtxToolkit(imported("tensorrt_rtx", "pip install '.[tensorrt-check]'"))
 
 
 def tensorrt(timings: Path) -> TensorRtToolkit:
     """Raises Missing where TensorRT is not installed."""
-    return TensorRtToolkit(_imported("tensorrt", "build inside the Triton image, which has it"), timings)
+    return TensorRtToolkit(imported("tensorrt", "build inside the Triton image, which has it"), timings)
 
 
-def _imported(name: str, remedy: str) -> Any:
+def imported(name: str, remedy: str) -> Any:
+    """Raises Missing with the remedy."""
     try:
         return import_module(name)
     except (ImportError, OSError) as error:  # OSError: a library that it links is missing
