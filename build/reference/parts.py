@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import erf
 
 import numpy as np
 
 from build.architecture.parts import Activation, FeedForward, Norm, NormKind, Projection
 from build.checkpoint import Checkpoint
 from build.quantise import Floats
+from build.reference.erf import erf
 
 Observe = Callable[[str, Floats], None]
 
@@ -106,8 +106,7 @@ def _silu(x: Floats) -> Floats:
 
 
 def _gelu(x: Floats) -> Floats:
-    # numpy has no erf; through ufunc it is slow, which a reference may be.
-    exact: Floats = (x / 2 * (1 + _erf(x / np.sqrt(2)).astype(np.float64))).astype(np.float32)
+    exact: Floats = x / 2 * (1 + erf(x / np.float32(np.sqrt(2))))
     return exact
 
 
@@ -122,7 +121,6 @@ def _relu(x: Floats) -> Floats:
     return np.maximum(x, np.float32(0))
 
 
-_erf = np.frompyfunc(erf, 1, 1)
 _ACTIVATIONS: dict[Activation, Callable[[Floats], Floats]] = {
     Activation.SILU: _silu,
     Activation.GELU: _gelu,
