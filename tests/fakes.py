@@ -285,6 +285,7 @@ class ToyEngine:
         prompt: Sequence[int],
         stream: bool = True,
         timeout_ms: int | None = None,
+        open_ended: bool = False,
         **sampling: Any,
     ) -> Client:
         """Submit a request; raises what `Loop.submit` raises."""
@@ -296,6 +297,7 @@ class ToyEngine:
             arrival_ns=now,
             deadline_ns=None if timeout_ms is None else now + timeout_ms * 1_000_000,
             timeout_us=None if timeout_ms is None else timeout_ms * 1000,
+            open_ended=open_ended,
         )
         client.key = self.loop.submit(request, client, lambda key: f"toy/{key}")
         self.clients.append(client)
