@@ -45,6 +45,7 @@ class _DecoderBuilder:
         self._longest = tensor("total_sequence_length", ir.DataType.INT32, [])
         self._source_lengths = tensor("source_seqlens", ir.DataType.INT32, ["batch"])
         self._longest_source = tensor("source_total", ir.DataType.INT32, [])
+        self._nothing: ir.Value | None = None
         self._pasts = self._caches("past_", "capacity")
         self._cross_pasts = self._caches("cross_", "source_capacity")
         self._presents = self._caches("present_", "capacity")
@@ -131,17 +132,17 @@ class _DecoderBuilder:
 
     def _cross(self, index: int, cross: CrossAttention, hidden: ir.Value) -> ir.Value:
         query = self._blocks.project(hidden, cross.query)
-        nothing = self._nothing(query, f"decoder_{index}_no_keys")
+        nothing = self._nothing = self._nothing or self._no_keys(query)
         inputs = [query, nothing, nothing, *self._cross_pasts[index]]
         inputs += [self._source_lengths, self._longest_source]
         attended = ir.Value(name=f"decoder_{index}_cross_heads")
         self._attend(inputs, [attended, *self._cross_presents[index]], cross.scale)
         return self._blocks.project(attended, cross.output)
 
-    def _nothing(self, query: ir.Value, name: str) -> ir.Value:
-        """[batch, 0, heads * size]"""
+    def _no_keys(self, query: ir.Value) -> ir.Value:
+        """[batch, 0, heads * size], for all layers."""
         zero, axis = self._writer.integers("no_step", [0]), self._writer.integers("step_axis", [1])
-        return self._writer.op("Slice", [query, zero, zero, axis], name)
+        return self._writer.op("Slice", [query, zero, zero, axis], "no_keys")
 
     def _attend(self, inputs: Sequence[ir.Value | None], outputs: list[ir.Value], scale: float) -> None:
         heads = self._stack.heads
