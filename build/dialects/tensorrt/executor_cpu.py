@@ -27,8 +27,8 @@ class CpuExecutor:
     """`rows` is how many sequences its caches hold; `encoder` is the other graph of an encoder-decoder."""
 
     def __init__(self, graph: Path, rows: int = 1, encoder: Path | None = None) -> None:
-        self._session = _open(graph)
-        self._encoder = _open(encoder) if encoder else None
+        self._session = open_session(graph)
+        self._encoder = open_session(encoder) if encoder else None
         inputs = {value.name: value for value in self._session.get_inputs()}
         self.inputs = frozenset(inputs)
         own, cross = ([name for name in inputs if name.startswith(kind)] for kind in _CACHES)
@@ -73,7 +73,8 @@ class CpuExecutor:
         return (*_CPU, int(self._types[name]), array.shape, array.ctypes.data)
 
 
-def _open(graph: Path) -> ort.InferenceSession:
+def open_session(graph: Path) -> ort.InferenceSession:
+    """Computes what the graph says, in bfloat16 too; writes a file beside it for that."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
     # Else products of int8 weights round their inputs too, which TensorRT does not.

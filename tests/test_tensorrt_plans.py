@@ -1,0 +1,327 @@
+"""Plans: how they are verified, and what `python -m build --engine tensorrt` publishes and says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from build.architecture import describe
+from build.architecture.parts import Architecture
+from build.assemble_tensorrt import Plans
+from build.cli import main
+from build.dialects.tensorrt.cuda import Cuda
+from build.dialects.tensorrt.executor_cpu import CpuExecutor
+from build.dialects.tensorrt.executor_plan import PlanExecutor
+from build.dialects.tensorrt.host import GpuHost, Host, compute_capability
+from build.dialects.tensorrt.report import Unbuilt
+from build.dialects.tensorrt.session import Executor, Session
+from build.dialects.tensorrt.sizes import Room, sizes
+from build.dialects.tensorrt.toolkit import Missing, RtxToolkit, TensorRtToolkit, rtx
+from build.engine import Result, build_engine
+from build.errors import BadInput, BuildError
+from build.quantise import Precision
+from build.recipe import Engine, Limits, Recipe
+from build.sources.resolve import open_source
+from tests import tiny
+from tests.fake_gpu import FakeCuda, as_plan, fake_tensorrt
+from tests.tensorrt_graphs import write_graphs
+from tests.test_tensorrt_check import Silent
+
+LOOSE = {precision.value: Limits() for precision in Precision}
+IDS = np.random.default_rng(3).integers(3, len(tiny.VOCAB), 30)
+PROFILES = [{"batch": (1, 4), "seq": (1, 1)}, {"batch": (1, 2), "seq": (1, 16)}]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tiny.write_folder(tmp_path / "checkpoint", "gemma3_text")
+
+
+@pytest.fixture
+def toolkit() -> RtxToolkit:
+    try:
+        return rtx()
+    except Missing as reason:
+        pytest.skip(str(reason))
+
+
+def test_a_plan_is_stepped_as_the_graph_it_was_made_of(folder: Path, tmp_path: Path) -> None:
+    checkpoint = tiny.opened(folder)
+    architecture = describe(checkpoint.config)
+    assert isinstance(architecture, Architecture)
+    graphs = write_graphs(tmp_path / "engine", checkpoint, architecture, Precision.FP16)
+    runtime = FakeCuda()
+    cuda = Cuda(runtime)
+    plan = PlanExecutor(fake_tensorrt(PROFILES), cuda, as_plan(graphs.model), rows=3)
+    sessions = Session(plan, 3), graphs.session(rows=3)
+    for row, start in enumerate((5, 16, 9)):
+        actual, expected = (session.prefill(row, IDS[:start]) for session in sessions)
+        np.testing.assert_array_equal(actual, expected)
+    for step in range(4):
+        actual, expected = (session.decode(IDS[step : step + 3]) for session in sessions)
+        np.testing.assert_array_equal(actual, expected)
+    with pytest.raises(BuildError, match=r"last.plan: input_ids \(1, 17\) does not fit profile prefill"):
+        sessions[0].prefill(0, IDS[:17])
+    cuda.close()
+    assert not runtime.blocks
+
+
+@pytest.mark.parity
+def test_a_plan_pair_is_stepped_as_its_graphs(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from tests import tiny_seq2seq  # noqa: PLC0415  (needs torch)
+    from tests.seq2seq_engines import open_model  # noqa: PLC0415
+    from tests.tensorrt_graphs import write_pair  # noqa: PLC0415
+
+    checkpoint, model = open_model(tiny_seq2seq.write_folder(tmp_path / "checkpoint", "flan-t5"))
+    pair = write_pair(tmp_path / "engine", checkpoint, model, Precision.INT8)
+    module = fake_tensorrt([{"batch": (1, 4), "seq": (1, 1), "source": (1, 40)}])
+    plans = [as_plan(pair.folder / name) for name in ("last.onnx", "encoder.onnx")]
+    sessions = Session(PlanExecutor(module, Cuda(FakeCuda()), plans[0], 2, plans[1]), 2), pair.session(rows=2)
+    ids = IDS % 40
+    for session in sessions:
+        session.encode(1, ids[:25])
+        session.encode(0, ids[:3])
+    for step in range(4):
+        actual, expected = (session.decode(ids[step : step + 2]) for session in sessions)
+        np.testing.assert_array_equal(actual, expected)
+
+
+def test_a_gpu_that_is_out_of_memory_is_no_riddle() -> None:
+    with pytest.raises(BuildError, match="cudaErrorMemoryAllocation: is the GPU out of memory"):
+        Cuda(FakeCuda(memory=10)).allocate(11)
+
+
+def test_the_compute_capability_is_that_of_the_gpu() -> None:
+    assert compute_capability(FakeCuda()) == "9.0"
+    with pytest.raises(Missing, match=r"no GPU that CUDA can use \(cudaErrorNoDevice\)"):
+        compute_capability(FakeCuda(gpus=0))
+
+
+@dataclass
+class Config:
+    """The timing cache of a builder's configuration; `foreign` is one of another GPU."""
+
+    foreign: bytes = b"foreign"
+    cache: bytes = b""
+
+    def create_timing_cache(self, known: bytes) -> bytes:
+        return known
+
+    def set_timing_cache(self, cache: bytes, ignore_mismatch: bool) -> bool:
+        assert not ignore_mismatch
+        self.cache = cache
+        return cache != self.foreign
+
+    def get_timing_cache(self) -> Any:
+        return SimpleNamespace(serialize=lambda: self.cache + b"+")
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, b"+"), (b"ours", b"ours+"), (b"foreign", b"+")])
+def test_timings_grow_and_foreign_ones_are_begun_anew(
+    before: bytes | None, after: bytes, tmp_path: Path
+) -> None:
+    timings = tmp_path / "cache" / "timings"
+    if before is not None:
+        timings.parent.mkdir()
+        timings.write_bytes(before)
+    config, built = Config(), TensorRtToolkit(SimpleNamespace(), timings)
+    built.begin(config)
+    built.end(config)
+    assert timings.read_bytes() == after
+    assert [path.name for path in timings.parent.iterdir()] == ["timings"]
+
+
+@given(st.integers(1, 12), st.sampled_from([8, 24, 64, 80, 128]), st.integers(1, 4096), st.integers(1, 4096))
+def test_every_row_of_a_cache_begins_where_tensorrt_takes_it(
+    heads: int, head_dim: int, positions: int, asked: int
+) -> None:
+    plain = describe(tiny.config("llama"))
+    assert isinstance(plain, Architecture)
+    model = replace(plain, kv_heads=heads, head_dim=head_dim, max_positions=positions)
+    found = sizes(model, Room(max_context=asked), 2)
+    assert found.capacity * heads * head_dim * 2 % 256 == 0
+    assert found.capacity <= max(min(positions, asked), 128)
+    assert found.prefill <= found.capacity
+    assert found.source_capacity == 0
+
+
+@dataclass
+class FakeHost:
+    """Builds with TensorRT-RTX; what was kept of the graphs runs in the place of plans."""
+
+    toolkit: RtxToolkit
+    graphs: Path
+    version: str = "11.4.0"
+    compute_capability: str = "9.0"
+    seen: dict[str, int] = field(default_factory=dict)
+    wrong: bool = False
+
+    @contextmanager
+    def executor(self, plan: Path, rows: int, encoder: Path | None) -> Iterator[Executor]:
+        self.seen = {path.name: path.stat().st_size for path in plan.parent.iterdir()}
+        graph = self.graphs / "encoder.onnx" if encoder else None
+        found = CpuExecutor(self.graphs / "model.onnx", rows, graph)
+        yield Wrong(found) if self.wrong else found
+
+
+class Wrong:
+    """A plan whose cache does not work: every step reads as if it were the first."""
+
+    def __init__(self, executor: CpuExecutor) -> None:
+        self._executor = executor
+        self.inputs, self.capacity, self.source_capacity = executor.inputs, executor.capacity, 0
+
+    def encode(self, feeds: Mapping[str, Any], row: int) -> None:
+        raise NotImplementedError
+
+    def run(self, profile: Any, feeds: Mapping[str, Any], rows: slice) -> Any:
+        firsts = {key: value * 0 for key, value in feeds.items() if key == "write_indices"}
+        return self._executor.run(profile, {**feeds, **firsts}, rows)
+
+
+def no_host() -> Host:
+    raise Missing("no GPU that CUDA can use (cudaErrorNoDevice): nvidia-smi shows those there are")
+
+
+def no_checker() -> RtxToolkit:
+    raise Missing("tensorrt_rtx cannot be imported")
+
+
+def build(folder: Path, repository: Path, plans: Plans, precision: Precision = Precision.FP16) -> Result:
+    recipe = Recipe("mini", str(folder), precision=precision, engine=Engine.TENSORRT, limits=LOOSE)
+    return build_engine(recipe, open_source, repository, Silent(), verify_tokens=96, plans=plans)
+
+
+def test_a_gpu_host_publishes_a_plan(folder: Path, tmp_path: Path, toolkit: RtxToolkit) -> None:
+    repository, kept = tmp_path / "repository", tmp_path / "kept"
+    host = FakeHost(toolkit, kept)
+    room = Room(slots=3, max_context=64, prefill_chunk=16)
+    result = build(folder, repository, Plans(no_checker, lambda: host, room, kept))
+    files = {path.name for path in result.target.iterdir()}
+    assert files == {"chat_template.jinja", "manifest.json", "model.plan", "tokenizer.json", "tokens.bin"}
+    assert host.seen["model.plan"] > 100_000
+    manifest = json.loads((result.target / "manifest.json").read_text())
+    assert manifest["dialect"] == "tensorrt"
+    assert manifest["model"]["kv_dtype"] == "float16"
+    assert manifest["engine"] == {
+        "tensorrt": "11.4.0",
+        "compute_capability": "9.0",
+        "profiles": {"rows": 3, "prefill": 16, "capacity": 64, "source_capacity": 0},
+    }
+    assert manifest["files"].keys() == files - {"manifest.json"}
+    config = (repository / "mini_engine" / "config.pbtxt").read_text()
+    for setting, value in (("slots", 3), ("max_context", 64), ("prefill_chunk", 16)):
+        assert f'key: "{setting}" value {{ string_value: "{value}" }}' in config
+
+
+@pytest.mark.parity
+def test_a_gpu_host_publishes_both_plans_of_an_encoder_decoder(tmp_path: Path, toolkit: RtxToolkit) -> None:
+    pytest.importorskip("torch")
+    from tests import tiny_seq2seq  # noqa: PLC0415  (needs torch)
+
+    folder, kept = tiny_seq2seq.write_folder(tmp_path / "checkpoint", "flan-t5"), tmp_path / "kept"
+    plans = Plans(lambda: toolkit, lambda: FakeHost(toolkit, kept), Room(slots=2, max_source=48), kept)
+    result = build(folder, tmp_path / "repository", plans, Precision.BF16)
+    assert {path.name for path in result.target.glob("*.plan")} == {"model.plan", "encoder.plan"}
+    assert not list(result.target.glob("*.onnx*"))
+    manifest = json.loads((result.target / "manifest.json").read_text())
+    assert manifest["model"]["kv_dtype"] == "bfloat16"
+    assert manifest["engine"]["profiles"]["source_capacity"] == 48
+
+
+def test_a_plan_that_strays_is_not_published(folder: Path, tmp_path: Path, toolkit: RtxToolkit) -> None:
+    repository, kept = tmp_path / "repository", tmp_path / "kept"
+    plans = Plans(no_checker, lambda: FakeHost(toolkit, kept, wrong=True), keep_onnx=kept)
+    with pytest.raises(BuildError, match=r"model\.plan strays by"):
+        build(folder, repository, plans)
+    assert not list(repository.iterdir())
+
+
+def test_without_a_gpu_it_says_what_was_checked_and_publishes_nothing(folder: Path, tmp_path: Path) -> None:
+    repository, kept = tmp_path / "repository", tmp_path / "kept"
+    with pytest.raises(Unbuilt) as raised:
+        build(folder, repository, Plans(no_checker, no_host, keep_onnx=kept))
+    lines = str(raised.value).splitlines()
+    assert lines[0] == "passed   model.onnx: the rules of the dialect hold"
+    assert lines[1].startswith("passed   numerics on a CPU: perplexity ")
+    assert lines[2] == "skipped  what TensorRT makes of the graphs: tensorrt_rtx cannot be imported"
+    assert lines[3].startswith("not done the plan: no GPU that CUDA can use")
+    assert lines[4].endswith(str(kept))
+    assert lines[5].startswith("Nothing was published.")
+    assert not list(repository.iterdir())
+    assert {path.name for path in kept.iterdir()} == {"model.onnx", "model.onnx.data"}
+    with pytest.raises(BadInput, match="must be a folder that is new or empty"):
+        build(folder, repository, Plans(no_checker, no_host, keep_onnx=kept))
+
+
+def test_limits_hold_without_a_gpu_too(folder: Path, tmp_path: Path) -> None:
+    strict = {Precision.INT4.value: Limits(logit_error=1e-6)}
+    recipe = Recipe(
+        "mini", str(folder), precision=Precision.INT4, engine=Engine.TENSORRT, limits={**LOOSE, **strict}
+    )
+    with pytest.raises(BuildError, match=r"quality: max logit error .*nothing was published"):
+        build_engine(
+            recipe,
+            open_source,
+            tmp_path / "repository",
+            Silent(),
+            verify_tokens=96,
+            plans=Plans(no_checker, no_host),
+        )
+
+
+def test_the_command_exits_with_3_where_a_plan_takes_a_gpu(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "tensorrt", None)
+    command = ["--name", "mini", "--source", str(folder), "--repository", str(tmp_path / "repository")]
+    command += ["--engine", "tensorrt", "--precision", "fp16", "--verify-tokens", "64"]
+    assert main(command) == 3
+    out, err = capsys.readouterr()
+    assert "not done the plan: tensorrt cannot be imported" in out
+    assert err == ""
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--slots", "4"], "--slots: only with --engine tensorrt"),
+        (["--keep-onnx", "kept"], "--keep-onnx: only with --engine tensorrt"),
+        (["--precision", "bf16"], "engine onnxruntime takes fp32, fp16, int8, int4, gguf"),
+        (
+            ["--engine", "tensorrt", "--precision", "gguf"],
+            "engine tensorrt takes fp16, bf16, int8, int4, fp8",
+        ),
+    ],
+)
+def test_options_of_the_other_engine_are_refused(
+    more: list[str], message: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["--name", "mini", "--source", str(folder), "--repository", str(tmp_path / "repository")]
+    assert main([*command, *more]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_host_frees_the_gpu_behind_itself(folder: Path, tmp_path: Path) -> None:
+    checkpoint = tiny.opened(folder)
+    architecture = describe(checkpoint.config)
+    assert isinstance(architecture, Architecture)
+    graphs = write_graphs(tmp_path / "engine", checkpoint, architecture, Precision.FP16)
+    runtime = FakeCuda()
+    host = GpuHost(TensorRtToolkit(fake_tensorrt(PROFILES), tmp_path / "timings"), runtime, "9.0")
+    assert host.version == "11.4.0"
+    with host.executor(as_plan(graphs.model), 2, None) as executor:
+        Session(executor, 2).decode(IDS[:2])
+        assert runtime.blocks
+    assert not runtime.blocks
