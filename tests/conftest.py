@@ -16,5 +16,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return
     skipped = pytest.mark.skip(reason="needs an NVIDIA GPU: make gpu-check, on a host that has one")
     for item in items:
-        if "gpu" in item.keywords:
+        if item.get_closest_marker("gpu"):
             item.add_marker(skipped)

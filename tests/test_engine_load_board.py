@@ -77,10 +77,18 @@ def give(instances: list[Instance]) -> Instance:
     return taker
 
 
-def test_requests_are_spread_evenly(path: Path) -> None:
-    instances = [Instance(path, 3) for _ in range(3)]
+def joined(path: Path, count: int) -> list[Instance]:
+    """Instances with a request each, and free."""
+    instances = [Instance(path, count) for _ in range(count)]
     for one in instances:
         one.take()
+    for one in instances:
+        one.wait()
+    return instances
+
+
+def test_requests_are_spread_evenly(path: Path) -> None:
+    instances = joined(path, 3)
     for number in range(4, 16):
         give(instances)
         loads_now = [one.load for one in instances]
@@ -89,11 +97,12 @@ def test_requests_are_spread_evenly(path: Path) -> None:
 
 
 def test_one_that_was_free_before_another_became_idle_takes_one_request_more_at_most(path: Path) -> None:
-    instances = [Instance(path) for _ in range(2)]
-    for _ in range(8):
+    instances = joined(path, 2)
+    for _ in range(6):
         give(instances)
     for one in instances:
         one.wait()
+    assert [one.load for one in instances] == [4, 4]
     idle, loaded = instances
     idle.end(4)
     takers = [give(instances) for _ in range(5)]
