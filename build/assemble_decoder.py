@@ -31,7 +31,7 @@ class DecoderAssembly:
     precision: Precision
 
     def require_buildable(self) -> None:
-        require_runnable(self.architecture)
+        require_runnable(self.architecture, self.precision)
         require_blocks(self.checkpoint, self.precision)
 
     def write(self, folder: Path, progress: Progress) -> None:

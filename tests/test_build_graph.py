@@ -75,4 +75,11 @@ def test_the_graphs_share_one_weight_file(engine: Engine) -> None:
 def test_a_head_size_that_the_operator_refuses_is_refused_at_once() -> None:
     architecture = describe(tiny.config("llama", head_dim=24))
     with pytest.raises(Unsupported, match="head_dim 24 is not supported"):
-        require_runnable(architecture)
+        require_runnable(architecture, Precision.FP32)
+
+
+def test_halves_that_could_not_hold_the_activations_are_refused() -> None:
+    architecture = describe(tiny.config("gemma3_text"))
+    require_runnable(architecture, Precision.INT8)
+    with pytest.raises(Unsupported, match="activations of a gemma3_text leave the range of float16: take"):
+        require_runnable(architecture, Precision.FP16)

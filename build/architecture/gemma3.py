@@ -71,6 +71,7 @@ class _Adapter:
             tied_head=tied,
             embedding=embedding,
             embedding_scale=self._hidden**0.5,
+            wide=True,  # the residual stream of the smallest, of 270M, reaches 100 000
             layers=tuple(self._layer(i) for i in range(read.count("num_hidden_layers"))),
             final_norm=self._norm("model.norm", self._hidden),
             head=Projection((embedding if tied else "lm_head.weight",), (vocab,), self._hidden),

@@ -138,7 +138,7 @@ class Architecture:
     """A decoder: dimensions, and the names of its tensors.
 
     The embedding of a token is its row times `embedding_scale`, plus that of its position where there are
-    `positions`.
+    `positions`. `wide`: activations leave the range of float16.
     """
 
     family: str
@@ -155,6 +155,7 @@ class Architecture:
     head: Projection
     embedding_scale: float = 1.0
     positions: Positions | None = None
+    wide: bool = False
 
     def tensors(self) -> Shapes:
         """Name and shape of every tensor the model is made of."""

@@ -21,13 +21,19 @@ from build.dialects.rotary import rotations
 from build.dialects.scored import Scored
 from build.dialects.writer import Writer, tensor
 from build.errors import Unsupported
+from build.quantise import Precision
 
 _OPSETS = {"": 21, CONTRIB: 1}
 _IR_VERSION = 10
 
 
-def require_runnable(architecture: Architecture) -> None:
+def require_runnable(architecture: Architecture, precision: Precision) -> None:
     """Unsupported where the operators of this dialect cannot run the model."""
+    if architecture.wide and precision is Precision.FP16:
+        raise Unsupported(
+            f"precision fp16: activations of a {architecture.family} leave the range of float16: take int8,"
+            " or bf16 with --engine tensorrt"
+        )
     if rotations(architecture) and architecture.head_dim % 16:
         raise Unsupported(
             f"head_dim {architecture.head_dim} is not supported: ONNX Runtime's GroupQueryAttention"
