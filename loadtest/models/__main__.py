@@ -30,6 +30,7 @@ _EXAMPLES = """examples:
   python -m loadtest.models --json bench-models.json      all but bart-large: about eight minutes, two cores
   python -m loadtest.models --build gpt2,bart-large       the large build too: four minutes and 8 GB more
   python -m loadtest.models --models gpt2 --build none --repeats 3
+  python -m loadtest.models --models none --build bart-large
   python -m loadtest.models --quick                       does it run? Its figures mean nothing
 
 Nothing else may run on the machine. A missed target is a result, not an error: exit codes are 0 measured,
@@ -63,7 +64,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--json", type=Path, metavar="FILE", help="write everything that was measured")
     add("--quick", action="store_true", help="a smoke test, with tiny models")
     add("--repeats", type=positive, metavar="N", help=f"default: {plan.repeats}")
-    add("--models", type=names_of(models), metavar="NAME,…", help=f"default: {listed(models)}")
+    add(
+        "--models",
+        type=names_of([*models, "none"]),
+        metavar="NAME,…",
+        help=f"to compare, of {listed(models)}, or none; default: all",
+    )
     add(
         "--build",
         type=names_of([*builds, "none"]),

@@ -30,7 +30,8 @@ def to_json(plan: Plan, machine: Json, found: Measured) -> Json:
 
 def show(plan: Plan, machine: Json, found: Measured) -> None:
     console = wide_console()
-    console.print(_rates(plan, found))
+    if found.samples:
+        console.print(_rates(plan, found))
     console.print(targets_table(verdicts(plan, found), quick=plan.quick))
     console.print(where(machine))
 
