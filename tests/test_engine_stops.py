@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import reduce
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -105,6 +107,27 @@ def play(
         if takes[place % len(takes)]:
             spans.append(stream.take())
     return [*spans, stream.take(final=True)], data, stopped
+
+
+def test_a_space_before_an_answer_is_dropped_once() -> None:
+    """SentencePiece spells every word with one, the first too."""
+    table = TokenTable([b"", b" ", b" a", b"b"])
+    for tokens, text in (([0, 2, 2], "a a"), ([1, 2], " a"), ([3, 2], "b a"), ([1], ""), ([0], "")):
+        for step in (True, False):
+            stream, spans = TextStream(table, (b"STOP",), drop_space=True), []
+            for token in tokens:
+                assert not stream.push(token)
+                spans += [stream.take()] if step else []
+            spans.append(stream.take(final=True))
+            assert "".join(text_of(span, table) for span in spans) == text
+            assert text_of(reduce(Span.then, spans), table) == text
+
+
+def test_a_stop_sequence_may_begin_in_the_space_that_is_dropped() -> None:
+    table = TokenTable([b" a", b"b"])
+    stream = TextStream(table, (b" a",), drop_space=True)
+    assert stream.push(0)
+    assert text_of(stream.take(final=True), table) == ""
 
 
 stop_words = st.lists(text_words, max_size=3).map(tuple)

@@ -20,11 +20,12 @@ from engine.tokens import TokenTable
 @dataclass(frozen=True, slots=True)
 class Encoder:
     """What an encoder reads is of `vocab` ids; answers begin behind `decoder_start`, where the model has one
-    and the request names no other.
+    and the request names no other. With `leading_space` they are spelled with one space too many.
     """
 
     vocab: int
     decoder_start: int | None
+    leading_space: bool = False
 
 
 class Intake:
@@ -43,7 +44,8 @@ class Intake:
         check_prompt(request.prompt, self._encoder.vocab if self._encoder else self._vocab)
         given = self._given(request)
         words = tuple(word.encode() for word in request.sampling.stop_words)
-        sequence = Sequence(key, request, TextStream(self._table, words), list(given))
+        drop_space = self._encoder is not None and self._encoder.leading_space
+        sequence = Sequence(key, request, TextStream(self._table, words, drop_space), list(given))
         chooser, search = self._decider(request, given)
         return Stream(sequence, chooser, search, responder, handle(key))
 

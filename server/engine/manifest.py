@@ -70,6 +70,7 @@ class ModelShape:
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """`prefix` is put before `text_input`. `generation` has what the model sets of the sampling fields.
+    `leading_space` says that tokens.bin spells an answer with a space before it.
     `engine` says what a TensorRT plan was compiled for, and is empty for other dialects.
     """
 
@@ -85,6 +86,7 @@ class Manifest:
     generation: Mapping[str, Any]
     eos: frozenset[int]
     special: Mapping[str, str | None]
+    leading_space: bool
     files: Mapping[str, Mapping[str, Any]]
     model: Mapping[str, Any]
     quality: Mapping[str, Any]
@@ -125,7 +127,8 @@ def _manifest(folder: Path, data: dict[str, Any]) -> Manifest:
         generation=generation,
         eos=eos,
         licence=data["source"]["licence"],
-        special=dict(data["tokenizer"]),
+        special={name: data["tokenizer"][name] for name in ("bos_token", "eos_token")},
+        leading_space=bool(data["tokenizer"].get("leading_space", False)),
         files={name: {key: file[key] for key in ("sha256", "bytes")} for name, file in data["files"].items()},
         model=dict(data["model"]),
         quality=dict(data["quality"]),

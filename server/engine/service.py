@@ -100,7 +100,8 @@ class Service:
 def _encoder(manifest: Manifest) -> Encoder | None:
     if not manifest.shape.has_encoder:
         return None
-    return Encoder(manifest.shape.source_vocab_size, manifest.generation.get("decoder_start_token_id"))
+    start = manifest.generation.get("decoder_start_token_id")
+    return Encoder(manifest.shape.source_vocab_size, start, manifest.leading_space)
 
 
 def open_service(

@@ -75,7 +75,9 @@ class Span:
     end: int
 
     def then(self, later: Span) -> Span:
-        """This span and the one that follows it, as one."""
+        """This span and the one that follows it, as one: behind one of no bytes a space may be dropped."""
+        if self.begin == self.end:
+            return later
         assert later.begin == self.end
         tokens = self.tokens[: later.first - self.first] + later.tokens
         return Span(self.first, tokens, self.base, self.begin, later.end)
@@ -83,11 +85,12 @@ class Span:
 
 class TextStream:
     """The text of one answer, token by token: what may be sent, never cut inside a character or a stop
-    sequence.
+    sequence. With `drop_space` a space it begins with is no part of it.
     """
 
-    def __init__(self, table: TokenTable, stop_words: tuple[bytes, ...]) -> None:
+    def __init__(self, table: TokenTable, stop_words: tuple[bytes, ...], drop_space: bool = False) -> None:
         self._table = table
+        self._drop_space = drop_space
         self._matcher = StopMatcher(stop_words)
         self._tokens: list[int] = []  # those not sent in full
         self._pending = bytearray()  # their bytes
@@ -103,6 +106,8 @@ class TextStream:
         before = self._base + len(self._pending)
         self._tokens.append(token)
         self._pending += data
+        if data and self._drop_space:
+            self._sent, self._drop_space = int(data[:1] == b" "), False
         start = self._matcher.push(data, match)
         if start is not None:
             self._cut = before + start
