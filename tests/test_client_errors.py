@@ -55,13 +55,29 @@ def test_the_code_in_the_text_wins() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "kind", "told"),
+    [
+        ("Request for unknown model: 'x' is not found", NotFound, "is not in the server's repository"),
+        ("Request for unknown model: 'x' has no available versions", Unavailable, "is not loaded"),
+        (
+            "Request for unknown model: 'x' version 3 is not found",
+            NotFound,
+            "is not in the server's repository",
+        ),
+    ],
+)
+def test_tritons_words_for_a_model_that_does_not_serve(text: str, kind: type[ServerError], told: str) -> None:
+    error = server_error(text, "NOT_FOUND")
+    assert type(error) is kind
+    assert (error.code, error.field, error.value, error.limit) == (kind.CODE, "model", "x", told)
+
+
+@pytest.mark.parametrize(
     ("text", "code", "kind"),
     [
         ("queue full", "UNAVAILABLE", Unavailable),
         ("no such thing", "RESOURCE_EXHAUSTED", ServerError),
         ("no code at all", None, ServerError),
-        ("Request for unknown model: 'x' is not found", None, NotFound),
-        ("Request for unknown model: 'x' has no available versions", "NOT_FOUND", Unavailable),
         ("INVALID_ARGUMENTS: x: y, z", "INTERNAL", errors.Internal),
     ],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from halimede import Client, ModelCard, ModelInfo, NotFound, ProtocolError, RetryPolicy, Unsupported
+from halimede import Client, ModelCard, ModelInfo, ProtocolError, RetryPolicy, Unsupported
 from halimede.cli import app
 from halimede.cli.exits import Exit
 from halimede.cli.session import Session, Tools
@@ -97,27 +97,6 @@ class TestCommands:
         found = json.loads(_run(FakeTransport(models=MODELS, cards=[BART]), "models", "--json").stdout)
         assert [model["name"] for model in found] == ["bart", "gpt2", "resnet"]
         assert [model["card"] and model["card"]["max_source"] for model in found] == [1024, None, None]
-
-    @pytest.mark.parametrize("verb", ["load", "unload"])
-    def test_a_model_is_loaded_and_unloaded(self, verb: str) -> None:
-        fake = FakeTransport(models=MODELS)
-        result = _run(fake, verb, "gpt2")
-        assert (result.exit_code, result.stdout) == (Exit.OK, f"gpt2 is {verb}ed\n")
-        assert fake.changes == [(verb, "gpt2")]
-
-    def test_an_unknown_model_is_told_what_there_is(self) -> None:
-        fake = FakeTransport(models=MODELS)
-        result = _run(fake, "unload", "llama")
-        assert result.exit_code == Exit.USAGE
-        assert (
-            "model: llama, is not in the server's repository, which has bart, gpt2, resnet" in result.stderr
-        )
-        assert not fake.changes
-
-    def test_a_failed_load_shows_the_servers_reason(self) -> None:
-        result = _run(FakeTransport(models=MODELS, failure=NotFound("no engine")), "load", "gpt2")
-        assert result.exit_code == Exit.USAGE
-        assert "no engine" in result.stderr
 
     def test_texts_come_from_arguments_stdin_and_files(self, tmp_path: Path) -> None:
         (tmp_path / "text").write_text("from a file", "utf-8")

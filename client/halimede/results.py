@@ -95,6 +95,11 @@ class ModelInfo:
     def ready(self) -> bool:
         return self.state == "READY"
 
+    @property
+    def alive(self) -> bool:
+        """Whether it takes memory: also while it loads, and while its last requests end."""
+        return self.state in ("LOADING", "READY", "UNLOADING")
+
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:

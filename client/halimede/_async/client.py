@@ -10,11 +10,12 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self, Unpack
 
+from halimede._async.repository import AsyncRepository
 from halimede._async.stream import AsyncStream
 from halimede._async.transport import AsyncTransport, connect
 from halimede.clock import AsyncSleep, Clock
 from halimede.deadline import Deadline
-from halimede.errors import HalimedeError, NotFound, ProtocolError, Unsupported
+from halimede.errors import HalimedeError, InvalidArgument, NotFound, ProtocolError, Unsupported
 from halimede.results import Chunk, Generation, Health, Metrics, ModelCard, ModelInfo
 from halimede.retry import RetryPolicy
 from halimede.sampling import CallOptions, Message
@@ -106,13 +107,28 @@ class AsyncClient:
         """What a model is: its task, precision, size, quality and limits."""
         return await self._ready_transport().acard(model or self._model, timeout)
 
-    async def load(self, model: str | None = None, *, timeout: float = 300.0) -> None:
-        """Loads the model, or its newest version; returns when it is ready to answer."""
-        await self._ready_transport().aload(model or self._model, timeout)
+    async def load(self, model: str | None = None, *, timeout: float = 300.0) -> str:
+        """Loads a model of the server's repository, or what is new of one that is loaded.
+
+        Returns the version that is ready, warmed up; the other models serve on, and so does the
+        version before until then, whose streams end in order. Over gRPC only. Raises NotFound with
+        the names there are, and where the load fails the model's own reason.
+        """
+        return await self._repository().load(model or self._model, timeout)
+
+    async def reload(self, model: str | None = None, *, timeout: float = 300.0) -> str:
+        """As `load`, for a model that is loaded: its newest version, or its changed configuration.
+
+        Raises Unavailable where it is not loaded.
+        """
+        return await self._repository().reload(model or self._model, timeout)
 
     async def unload(self, model: str | None = None, *, timeout: float = 300.0) -> None:
-        """Unloads the model; requests in flight end in order."""
-        await self._ready_transport().aunload(model or self._model, timeout)
+        """Has the model refuse requests, and returns when those in flight have ended and its memory is free.
+
+        Raises NotFound with the names there are, DeadlineExceeded where requests outlast the timeout.
+        """
+        await self._repository().unload(model or self._model, timeout)
 
     async def models(self, *, timeout: float = 10.0) -> tuple[ModelInfo, ...]:
         """Every model of the server's repository, by name."""
@@ -146,6 +162,9 @@ class AsyncClient:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._target} {self._model}>"
 
+    def _repository(self) -> AsyncRepository:
+        return AsyncRepository(self._ready_transport(), self._clock, self._sleep)
+
     def _ready_transport(self) -> AsyncTransport:
         if self._closed:
             raise HalimedeError("this client is closed")
@@ -166,27 +185,28 @@ class AsyncClient:
 
     async def _require_task(self, model: str, task: str, timeout_s: float | None) -> None:
         """Models say their task once. One that says none, as it is not ours, may do anything."""
-        if model not in self._tasks:
-            try:
-                self._tasks[model] = (await self._ready_transport().acard(model, timeout_s)).task
-            except (NotFound, ProtocolError):
-                self._tasks[model] = None
+        if self._tasks.get(model, "") in (task, None):
+            return
+        try:  # again where it was another: the model may have been replaced
+            self._tasks[model] = (await self._ready_transport().acard(model, timeout_s)).task
+        except (InvalidArgument, NotFound, ProtocolError):
+            self._tasks[model] = None
         found = self._tasks[model]
         if found not in (task, None):
-            raise Unsupported.of("model", model, f"its task is {found}, not {task}; see the models served")
+            raise Unsupported.of("model", model, f"its task is {found}, not {task}")
 
     async def _chunks(
         self, request: GenerateRequest, timeout_s: float, task: str | None
     ) -> AsyncGenerator[Chunk, None]:
         """The chunks without heartbeats, from the first attempt that brings one."""
         deadline = Deadline(timeout_s, self._clock)
-        if task is not None:
-            await self._require_task(request.model, task, deadline.allowance_s())
         chunk: Chunk | None = None
         failures = 0
         while True:
             allowance_s = deadline.allowance_s()
             try:
+                if task is not None:
+                    await self._require_task(request.model, task, allowance_s)
                 async with aclosing(self._attempt(request, allowance_s)) as chunks:
                     async for chunk in chunks:
                         yield chunk

@@ -63,6 +63,10 @@ class AsyncGrpcTransport:
         finally:
             call.cancel()
 
+    async def aindex(self, timeout_s: float | None) -> tuple[ModelInfo, ...]:
+        index = await self._ask("RepositoryIndex", pb.RepositoryIndexRequest(), timeout_s)
+        return tuple(model_info(_as_dict(row), None) for row in index.models)
+
     async def amodels(self, timeout_s: float | None) -> tuple[ModelInfo, ...]:
         index = await self._ask("RepositoryIndex", pb.RepositoryIndexRequest(), timeout_s)
         models = [await self._model(row, timeout_s) for row in index.models]
@@ -73,8 +77,8 @@ class AsyncGrpcTransport:
         if row.state == "READY":
             ask = pb.ModelConfigRequest(name=row.name, version=row.version)
             answer = await self._ask("ModelConfig", ask, timeout_s)
-            config = MessageToDict(answer.config, preserving_proto_field_name=True)
-        return model_info(MessageToDict(row, preserving_proto_field_name=True), config)
+            config = _as_dict(answer.config)
+        return model_info(_as_dict(row), config)
 
     async def acard(self, model: str, timeout_s: float | None) -> ModelCard:
         call = self._service().ModelStreamInfer(
@@ -89,9 +93,7 @@ class AsyncGrpcTransport:
         await self._ask("RepositoryModelLoad", pb.RepositoryModelLoadRequest(model_name=model), timeout_s)
 
     async def aunload(self, model: str, timeout_s: float | None) -> None:
-        ask = pb.RepositoryModelUnloadRequest(model_name=model)
-        ask.parameters["unload_dependents"].bool_param = True
-        await self._ask("RepositoryModelUnload", ask, timeout_s)
+        await self._ask("RepositoryModelUnload", pb.RepositoryModelUnloadRequest(model_name=model), timeout_s)
 
     async def ahealth(self, model: str, timeout_s: float | None) -> Health:
         live = await self._ask("ServerLive", pb.ServerLiveRequest(), timeout_s)
@@ -132,3 +134,8 @@ class AsyncGrpcTransport:
     async def aclose(self) -> None:
         if self._channel is not None:
             await self._channel.close()
+
+
+def _as_dict(message: Any) -> dict[str, Any]:
+    found: dict[str, Any] = MessageToDict(message, preserving_proto_field_name=True)
+    return found

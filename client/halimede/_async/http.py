@@ -9,6 +9,7 @@ from urllib.parse import quote
 import httpx
 
 from halimede._async.metrics import fetch_metrics
+from halimede.errors import Unsupported
 from halimede.http_faults import LIMITS, raises_our_errors, timeouts
 from halimede.results import Chunk, Health, ModelCard, ModelInfo
 from halimede.target import Target
@@ -48,6 +49,10 @@ class AsyncHttpTransport:
                 for chunk in reply.finish():
                     yield chunk
 
+    async def aindex(self, timeout_s: float | None) -> tuple[ModelInfo, ...]:
+        response = await self._ask("POST", "/v2/repository/index", timeout_s)
+        return tuple(model_info(row, None) for row in _body(response, list))
+
     async def amodels(self, timeout_s: float | None) -> tuple[ModelInfo, ...]:
         response = await self._ask("POST", "/v2/repository/index", timeout_s)
         models = [await self._model(row, timeout_s) for row in _body(response, list)]
@@ -68,15 +73,15 @@ class AsyncHttpTransport:
             raise server_error(str(reply["error"]))
         return card_of(typed(reply.get("chunk"), str, "chunk"))
 
-    async def aload(self, model: str, timeout_s: float | None) -> None:
-        await self._change(model, "load", {}, timeout_s)
+    async def aload(self, model: str, timeout_s: float | None) -> None:  # noqa: ARG002
+        """Triton 2.51 loads in the thread that also writes to an eighth of the HTTP streams: for as long
+        as it takes they stand still, and those that fall far behind lose their end. gRPC does not."""
+        remedy = "goes over gRPC only, or HTTP streams would break: give that address, by default port 8001"
+        raise Unsupported.of("load", f"{model} at http://{self._address}", remedy)
 
     async def aunload(self, model: str, timeout_s: float | None) -> None:
-        await self._change(model, "unload", {"parameters": {"unload_dependents": True}}, timeout_s)
-
-    async def _change(self, model: str, verb: str, body: dict[str, Any], timeout_s: float | None) -> None:
-        path = f"/v2/repository/models/{quote(model, safe='')}/{verb}"
-        response = await self._ask("POST", path, timeout_s, body)
+        path = f"/v2/repository/models/{quote(model, safe='')}/unload"
+        response = await self._ask("POST", path, timeout_s)
         if response.status_code != 200:
             raise status_error(response.status_code, response.content)
 

@@ -16,11 +16,13 @@ class AsyncTransport(Protocol):
     """Raises HalimedeError alone. Nothing is connected before the first call.
 
     `agenerate` sends one request and yields its chunks, heartbeats included; closing it before its
-    end cancels the request on the server. `aload` returns when the model is ready, or raises with the
-    reason; `aunload` takes the models that an ensemble uses along, and returns before they are gone.
+    end cancels the request on the server. `aindex` is `amodels` without what their configs tell. `aload`
+    returns when that one model is ready, or raises with the reason; `aunload` returns before it is gone.
     """
 
     def agenerate(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]: ...
+
+    async def aindex(self, timeout_s: float | None) -> tuple[ModelInfo, ...]: ...
 
     async def amodels(self, timeout_s: float | None) -> tuple[ModelInfo, ...]: ...
 

@@ -10,11 +10,12 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self, Unpack
 
+from halimede._sync.repository import Repository
 from halimede._sync.stream import Stream
 from halimede._sync.transport import Transport, connect
 from halimede.clock import Clock, Sleep
 from halimede.deadline import Deadline
-from halimede.errors import HalimedeError, NotFound, ProtocolError, Unsupported
+from halimede.errors import HalimedeError, InvalidArgument, NotFound, ProtocolError, Unsupported
 from halimede.results import Chunk, Generation, Health, Metrics, ModelCard, ModelInfo
 from halimede.retry import RetryPolicy
 from halimede.sampling import CallOptions, Message
@@ -106,13 +107,28 @@ class Client:
         """What a model is: its task, precision, size, quality and limits."""
         return self._ready_transport().card(model or self._model, timeout)
 
-    def load(self, model: str | None = None, *, timeout: float = 300.0) -> None:
-        """Loads the model, or its newest version; returns when it is ready to answer."""
-        self._ready_transport().load(model or self._model, timeout)
+    def load(self, model: str | None = None, *, timeout: float = 300.0) -> str:
+        """Loads a model of the server's repository, or what is new of one that is loaded.
+
+        Returns the version that is ready, warmed up; the other models serve on, and so does the
+        version before until then, whose streams end in order. Over gRPC only. Raises NotFound with
+        the names there are, and where the load fails the model's own reason.
+        """
+        return self._repository().load(model or self._model, timeout)
+
+    def reload(self, model: str | None = None, *, timeout: float = 300.0) -> str:
+        """As `load`, for a model that is loaded: its newest version, or its changed configuration.
+
+        Raises Unavailable where it is not loaded.
+        """
+        return self._repository().reload(model or self._model, timeout)
 
     def unload(self, model: str | None = None, *, timeout: float = 300.0) -> None:
-        """Unloads the model; requests in flight end in order."""
-        self._ready_transport().unload(model or self._model, timeout)
+        """Has the model refuse requests, and returns when those in flight have ended and its memory is free.
+
+        Raises NotFound with the names there are, DeadlineExceeded where requests outlast the timeout.
+        """
+        self._repository().unload(model or self._model, timeout)
 
     def models(self, *, timeout: float = 10.0) -> tuple[ModelInfo, ...]:
         """Every model of the server's repository, by name."""
@@ -146,6 +162,9 @@ class Client:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._target} {self._model}>"
 
+    def _repository(self) -> Repository:
+        return Repository(self._ready_transport(), self._clock, self._sleep)
+
     def _ready_transport(self) -> Transport:
         if self._closed:
             raise HalimedeError("this client is closed")
@@ -166,25 +185,26 @@ class Client:
 
     def _require_task(self, model: str, task: str, timeout_s: float | None) -> None:
         """Models say their task once. One that says none, as it is not ours, may do anything."""
-        if model not in self._tasks:
-            try:
-                self._tasks[model] = (self._ready_transport().card(model, timeout_s)).task
-            except (NotFound, ProtocolError):
-                self._tasks[model] = None
+        if self._tasks.get(model, "") in (task, None):
+            return
+        try:  # again where it was another: the model may have been replaced
+            self._tasks[model] = (self._ready_transport().card(model, timeout_s)).task
+        except (InvalidArgument, NotFound, ProtocolError):
+            self._tasks[model] = None
         found = self._tasks[model]
         if found not in (task, None):
-            raise Unsupported.of("model", model, f"its task is {found}, not {task}; see the models served")
+            raise Unsupported.of("model", model, f"its task is {found}, not {task}")
 
     def _chunks(self, request: GenerateRequest, timeout_s: float, task: str | None) -> Generator[Chunk, None]:
         """The chunks without heartbeats, from the first attempt that brings one."""
         deadline = Deadline(timeout_s, self._clock)
-        if task is not None:
-            self._require_task(request.model, task, deadline.allowance_s())
         chunk: Chunk | None = None
         failures = 0
         while True:
             allowance_s = deadline.allowance_s()
             try:
+                if task is not None:
+                    self._require_task(request.model, task, allowance_s)
                 with closing(self._attempt(request, allowance_s)) as chunks:
                     for chunk in chunks:
                         yield chunk

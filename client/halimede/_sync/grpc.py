@@ -64,6 +64,10 @@ class GrpcTransport:
         finally:
             call.cancel()
 
+    def index(self, timeout_s: float | None) -> tuple[ModelInfo, ...]:
+        index = self._ask("RepositoryIndex", pb.RepositoryIndexRequest(), timeout_s)
+        return tuple(model_info(_as_dict(row), None) for row in index.models)
+
     def models(self, timeout_s: float | None) -> tuple[ModelInfo, ...]:
         index = self._ask("RepositoryIndex", pb.RepositoryIndexRequest(), timeout_s)
         models = [self._model(row, timeout_s) for row in index.models]
@@ -74,8 +78,8 @@ class GrpcTransport:
         if row.state == "READY":
             ask = pb.ModelConfigRequest(name=row.name, version=row.version)
             answer = self._ask("ModelConfig", ask, timeout_s)
-            config = MessageToDict(answer.config, preserving_proto_field_name=True)
-        return model_info(MessageToDict(row, preserving_proto_field_name=True), config)
+            config = _as_dict(answer.config)
+        return model_info(_as_dict(row), config)
 
     def card(self, model: str, timeout_s: float | None) -> ModelCard:
         call = self._service().ModelStreamInfer(
@@ -90,9 +94,7 @@ class GrpcTransport:
         self._ask("RepositoryModelLoad", pb.RepositoryModelLoadRequest(model_name=model), timeout_s)
 
     def unload(self, model: str, timeout_s: float | None) -> None:
-        ask = pb.RepositoryModelUnloadRequest(model_name=model)
-        ask.parameters["unload_dependents"].bool_param = True
-        self._ask("RepositoryModelUnload", ask, timeout_s)
+        self._ask("RepositoryModelUnload", pb.RepositoryModelUnloadRequest(model_name=model), timeout_s)
 
     def health(self, model: str, timeout_s: float | None) -> Health:
         live = self._ask("ServerLive", pb.ServerLiveRequest(), timeout_s)
@@ -133,3 +135,8 @@ class GrpcTransport:
     def close(self) -> None:
         if self._channel is not None:
             self._channel.close()
+
+
+def _as_dict(message: Any) -> dict[str, Any]:
+    found: dict[str, Any] = MessageToDict(message, preserving_proto_field_name=True)
+    return found

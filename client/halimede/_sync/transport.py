@@ -17,11 +17,13 @@ class Transport(Protocol):
     """Raises HalimedeError alone. Nothing is connected before the first call.
 
     `generate` sends one request and yields its chunks, heartbeats included; closing it before its
-    end cancels the request on the server. `load` returns when the model is ready, or raises with the
-    reason; `unload` takes the models that an ensemble uses along, and returns before they are gone.
+    end cancels the request on the server. `index` is `models` without what their configs tell. `load`
+    returns when that one model is ready, or raises with the reason; `unload` returns before it is gone.
     """
 
     def generate(self, request: GenerateRequest) -> Generator[Chunk, None]: ...
+
+    def index(self, timeout_s: float | None) -> tuple[ModelInfo, ...]: ...
 
     def models(self, timeout_s: float | None) -> tuple[ModelInfo, ...]: ...
 

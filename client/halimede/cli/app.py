@@ -9,7 +9,7 @@ import typer
 from halimede.cli.answer import generate
 from halimede.cli.chat import chat
 from halimede.cli.options import command
-from halimede.cli.repository import load, models, unload
+from halimede.cli.repository import load, models, reload, unload
 from halimede.cli.server import health, metrics
 from halimede.cli.session import Session, Tools
 from halimede.cli.tasks import summarize, translate
@@ -30,6 +30,8 @@ halimede summarize @report.txt --model bart-large-cnn --num-beams 4
 
 halimede models
 
+halimede load gpt2
+
 halimede health --json
 
 [bold]Exit codes[/]
@@ -46,7 +48,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for function in (chat, generate, summarize, translate, models, load, unload, health, metrics):
+for function in (chat, generate, summarize, translate, models, load, unload, reload, health, metrics):
     app.command()(command(function))
 
 

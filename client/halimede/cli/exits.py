@@ -48,12 +48,19 @@ _HINTS: tuple[tuple[type[HalimedeError], str], ...] = (
     (ProtocolError, "this may be no Halimede model: `halimede models` lists what is served"),
 )
 
+_HINTS_BY_FIELD: dict[tuple[str, str | None], str] = {
+    ("UNAVAILABLE", "model"): "`halimede models` tells which are loaded, `halimede load NAME` loads one",
+    ("UNSUPPORTED", "model"): "`halimede models` tells the task of each: choose with --model",
+}
+
 
 def exit_code(error: HalimedeError) -> Exit:
     return next((code for kind, code in _CODES if isinstance(error, kind)), Exit.SERVER)
 
 
 def hint(error: HalimedeError) -> str | None:
+    if isinstance(error, ServerError) and (error.code, error.field) in _HINTS_BY_FIELD:
+        return _HINTS_BY_FIELD[error.code, error.field]
     return next((text for kind, text in _HINTS if isinstance(error, kind)), None)
 
 

@@ -1,10 +1,10 @@
-"""halimede models, load and unload: what a server serves, and changes to it while it runs."""
+"""halimede models, load, unload and reload: what a server serves, and changes to it while it runs."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,34 +13,42 @@ from rich.table import Table
 
 from halimede.cli.output import print_json
 from halimede.cli.session import Session
-from halimede.errors import NotFound, ServerError
+from halimede.errors import InvalidArgument, NotFound, ProtocolError, Unavailable
 from halimede.results import ModelCard, ModelInfo
 from halimede.wire.card import engine_of
+from halimede.wire.repository import served, version_of
 
 if TYPE_CHECKING:
     from halimede._sync.client import Client
 
-__all__ = ["load", "models", "unload"]
+__all__ = ["load", "models", "reload", "unload"]
 
 _Name = Annotated[str | None, typer.Argument(help="The model; else the one of --model.")]
 _WIDE = 1000
 _COLUMNS = ("model", "version", "state", "task", "precision", "size", "limits", "quality")
+_UNLOADED = ("", "unloaded")  # why Triton says that a model is UNAVAILABLE
 
 
 def models(
     session: Session,
-    every: Annotated[bool, typer.Option("--all", help="The steps of the ensembles too.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="The steps of the ensembles too, and versions that are gone.")
+    ] = False,
 ) -> None:
     """List the models of the server: task, precision, size, limits and quality.
+
+    Limits are slots x context, the longest source of an encoder, and the queue. Quality is what
+    the build measured: perplexity beside that of the original weights, and how often both choose
+    the same token. Models that are not Halimede's are listed without.
 
     [dim]halimede models[/]
 
     [dim]halimede models --json --all[/]
     """
     with session.client() as client:
-        found = client.models()
-        shown = found if every else _without_steps(found)
-        cards = _cards(client, found)
+        rows = client.models()
+        cards = _cards(client, rows)
+    shown = rows if every else _shown(rows)
     if session.json:
         print_json([asdict(model) | {"card": cards.get(model.name)} for model in shown])
         return
@@ -52,48 +60,74 @@ def models(
 
 
 def load(session: Session, name: _Name = None) -> None:
-    """Load a model of the repository, or its newest version; the others serve on.
+    """Load a model of the repository, or what is new of it; the others serve on. Waits until it is ready.
 
     [dim]halimede load gpt2[/]
     """
+    _load(session, name, again=False)
+
+
+def reload(session: Session, name: _Name = None) -> None:
+    """Put the newest version of a loaded model, or its changed configuration, in the place of the old one.
+
+    The old one answers until the new one is ready, and its streams end in order.
+
+    [dim]python -m build smollm2 --precision int4 --new-version && halimede reload smollm2[/]
+    """
+    _load(session, name, again=True)
+
+
+def _load(session: Session, name: str | None, *, again: bool) -> None:
     model = name or session.model
     with session.client() as client:
-        try:
-            client.load(model)
-        except ServerError as error:
-            raise _explained(client, model, error) from error
-    print(f"{model} is loaded")
+        change = client.reload if again else client.load
+        version = change(model, timeout=session.timeout)
+    if session.json:
+        print_json({"model": model, "state": "READY", "version": version})
+        return
+    print(f"{model} is ready, version {version}")
 
 
 def unload(session: Session, name: _Name = None) -> None:
-    """Unload a model; requests in flight end in order, the other models serve on.
+    """Unload a model, once the requests in flight have ended; the other models serve on.
 
     [dim]halimede unload gpt2[/]
     """
     model = name or session.model
     with session.client() as client:
-        if model not in {info.name for info in client.models()}:
-            raise _unknown(client, model)
-        client.unload(model)
+        client.unload(model, timeout=session.timeout)
+    if session.json:
+        print_json({"model": model, "state": "UNAVAILABLE", "version": ""})
+        return
     print(f"{model} is unloaded")
 
 
-def _cards(client: Client, found: Iterable[ModelInfo]) -> Mapping[str, ModelCard]:
+def _cards(client: Client, rows: Iterable[ModelInfo]) -> Mapping[str, ModelCard]:
     """Of the ready ensembles that have an engine of ours."""
-    ready = {model.name for model in found if model.ready}
-    return {name: client.card(name) for name in ready if engine_of(name) in ready}
+    ready = {model.name for model in rows if model.ready}
+    cards = {name: _card(client, name) for name in ready if engine_of(name) in ready}
+    return {name: card for name, card in cards.items() if card is not None}
 
 
-def _without_steps(found: tuple[ModelInfo, ...]) -> tuple[ModelInfo, ...]:
-    """Steps are those that a ready ensemble names, or that are called as an ensemble's steps are."""
-    names = {model.name for model in found}
-    steps = {step for model in found for step in model.steps}
-    steps |= {f"{name}_{step}" for name in names for step in ("tokenizer", "engine", "detokenizer")}
-    return tuple(model for model in found if model.name not in steps)
+def _card(client: Client, model: str) -> ModelCard | None:
+    """None where something else is called as an engine of ours would be, or it went a moment ago."""
+    try:
+        return client.card(model)
+    except (InvalidArgument, NotFound, ProtocolError, Unavailable):
+        return None
+
+
+def _shown(rows: Sequence[ModelInfo]) -> list[ModelInfo]:
+    """A row for each model that clients call, with the version of its engine that serves."""
+    best: dict[str, ModelInfo] = {}
+    for row in served(rows):
+        if row.name not in best or row.ready:
+            best[row.name] = row
+    return [replace(row, version=version_of(row.name, rows)) for row in best.values()]
 
 
 def _row(model: ModelInfo, card: ModelCard | None) -> tuple[str, ...]:
-    state = f"{model.state}: {model.reason}" if model.reason else model.state
+    state = _state(model)
     if card is None:
         return model.name, model.version, state, "", "", "", "", model.backend or ""
     size = f"{card.size_bytes / 1e6:.0f} MB"
@@ -106,18 +140,17 @@ def _limits(card: ModelCard) -> str:
     return f"{card.slots} x {card.max_context}{source}, queue {card.max_queue}"
 
 
+def _state(model: ModelInfo) -> str:
+    if model.state == "UNAVAILABLE" and model.reason in _UNLOADED:
+        return "not loaded"
+    return f"{model.state}: {model.reason}" if model.reason else model.state
+
+
 def _quality(card: ModelCard) -> str:
-    quality = card.quality
-    if "perplexity" not in quality or "reference_perplexity" not in quality:
-        return ""
-    return f"ppl {quality['perplexity']:.2f} (reference {quality['reference_perplexity']:.2f})"
-
-
-def _explained(client: Client, model: str, error: ServerError) -> ServerError:
-    """Triton's reason; for a model that it does not have, those that it has."""
-    return error if model in {info.name for info in client.models()} else _unknown(client, model)
-
-
-def _unknown(client: Client, model: str) -> NotFound:
-    names = ", ".join(info.name for info in _without_steps(client.models())) or "nothing"
-    return NotFound.of("model", model, f"is not in the server's repository, which has {names}")
+    told = card.quality
+    found = []
+    if "perplexity" in told and "reference_perplexity" in told:
+        found.append(f"ppl {told['perplexity']:.2f} (reference {told['reference_perplexity']:.2f})")
+    if "greedy_agreement" in told:
+        found.append(f"agreement {told['greedy_agreement']:.1%}")
+    return ", ".join(found)

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 
 from halimede.errors import HalimedeError, NotFound
 from halimede.results import Chunk, Health, ModelCard, ModelInfo
@@ -19,7 +21,8 @@ class FakeTransport:
 
     A turn is a sequence of texts, Chunks and errors; `answer` makes a whole one. `requests` are
     the requests that came, `cancelled` counts the streams that were left before their end.
-    `changes` are the loads and unloads that were asked for. `failure` is raised by all but requests.
+    `changes` are the loads and unloads that were asked for, which change the states of `models`;
+    `broken` are the errors that the load of a model raises. `failure` is raised by all but requests.
     """
 
     def __init__(
@@ -27,6 +30,7 @@ class FakeTransport:
         *turns: Sequence[Step],
         models: Sequence[ModelInfo] = (),
         cards: Sequence[ModelCard] = (),
+        broken: Mapping[str, HalimedeError] = MappingProxyType({}),
         health: Health | None = None,
         metrics: str = "",
         failure: HalimedeError | None = None,
@@ -34,6 +38,7 @@ class FakeTransport:
         self._turns = Turns(turns)
         self._models = tuple(models)
         self._cards = {card.name: card for card in cards}
+        self._broken = broken
         self._health = health
         self._metrics = metrics
         self._failure = failure
@@ -67,10 +72,16 @@ class FakeTransport:
     async def amodels(self, timeout_s: float | None) -> tuple[ModelInfo, ...]:
         return self.models(timeout_s)
 
+    def index(self, timeout_s: float | None) -> tuple[ModelInfo, ...]:
+        return self.models(timeout_s)
+
+    async def aindex(self, timeout_s: float | None) -> tuple[ModelInfo, ...]:
+        return self.models(timeout_s)
+
     def card(self, model: str, timeout_s: float | None) -> ModelCard:
         self._fail()
         if model not in self._cards:
-            raise NotFound(f"Request for unknown model: '{model}_engine' is not found")
+            raise NotFound.of("model", f"{model}_engine", "is not in the server's repository")
         return self._cards[model]
 
     async def acard(self, model: str, timeout_s: float | None) -> ModelCard:
@@ -79,6 +90,9 @@ class FakeTransport:
     def load(self, model: str, timeout_s: float | None) -> None:
         self._fail()
         self.changes.append(("load", model))
+        if model in self._broken:
+            raise self._broken[model]
+        self._set(model, "READY", version="1")
 
     async def aload(self, model: str, timeout_s: float | None) -> None:
         self.load(model, timeout_s)
@@ -86,6 +100,7 @@ class FakeTransport:
     def unload(self, model: str, timeout_s: float | None) -> None:
         self._fail()
         self.changes.append(("unload", model))
+        self._set(model, "UNAVAILABLE", reason="unloaded")
 
     async def aunload(self, model: str, timeout_s: float | None) -> None:
         self.unload(model, timeout_s)
@@ -109,6 +124,14 @@ class FakeTransport:
 
     async def aclose(self) -> None:
         self.close()
+
+    def _set(self, model: str, state: str, version: str = "", reason: str = "") -> None:
+        self._models = tuple(
+            replace(row, state=state, version=row.version or version, reason=reason)
+            if row.name == model
+            else row
+            for row in self._models
+        )
 
     def _fail(self) -> None:
         if self._failure is not None:

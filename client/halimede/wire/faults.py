@@ -37,12 +37,13 @@ _FORM = re.compile(
 )
 
 _OF_TRITON = (  # its words for what a status code would tell, were there one
-    (re.compile(r"Request for unknown model: .* has no available versions"), "UNAVAILABLE"),
     (re.compile(r"Request for unknown model"), "NOT_FOUND"),
     (re.compile(r"Failed to process the request"), "INTERNAL"),  # a Python step raised
     (re.compile(r"Unable to parse"), "INVALID_ARG"),
     (re.compile(r"failed to parse the request JSON"), "INVALID_ARG"),
 )
+_UNKNOWN = re.compile(r"Request for unknown model: '(?P<model>[^']*)' (?P<problem>.*)", re.DOTALL)
+_UNLOADED = "has no available versions"
 
 
 def server_error(text: str, code: str | None = None) -> ServerError:
@@ -54,8 +55,17 @@ def server_error(text: str, code: str | None = None) -> ServerError:
     """
     message = _PREFIX.sub("", text, count=1) if _PREFIX.match(text) else text
     form = _FORM.match(message)
+    unknown = _UNKNOWN.match(message)
+    if unknown is not None:
+        return _unknown(unknown["model"], unloaded=unknown["problem"].startswith(_UNLOADED))
     if form is None:
         code = next((c for words, c in _OF_TRITON if words.match(message)), code)
         return ERRORS.get(code or "", ServerError)(message, code)
     kind = ERRORS[form["code"]]
     return kind(message, form["code"], form["field"], form["value"], form["limit"])
+
+
+def _unknown(model: str, *, unloaded: bool) -> ServerError:
+    if unloaded:
+        return Unavailable.of("model", model, "is not loaded")
+    return NotFound.of("model", model, "is not in the server's repository")

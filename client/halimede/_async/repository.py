@@ -1,0 +1,77 @@
+"""Loading and unloading a model of a running server: an ensemble goes with its steps.
+
+What Triton 2.51 does, and why its own load of an ensemble is not enough: it answers that all is well
+where the new version of a step failed and the old one serves on; and it may leave steps of an
+ensemble loaded that it was told to unload with them. So each step is told by its name, the engine
+first, since it is the one that fails. Requests in flight keep the steps that they began with.
+"""
+
+from __future__ import annotations
+
+from halimede._async.transport import AsyncTransport
+from halimede.clock import AsyncSleep, Clock
+from halimede.deadline import Deadline
+from halimede.errors import DeadlineExceeded, ServerError, Unavailable
+from halimede.results import ModelInfo
+from halimede.wire.repository import failed_load, parts_of, unknown_model, version_of
+
+__all__ = ["AsyncRepository"]
+
+POLL_S = 0.1
+
+
+class AsyncRepository:
+    """Raises NotFound, with the names that there are, for a model that the repository does not have."""
+
+    def __init__(self, transport: AsyncTransport, clock: Clock, sleep: AsyncSleep) -> None:
+        self._transport = transport
+        self._clock = clock
+        self._sleep = sleep
+
+    async def load(self, model: str, timeout_s: float) -> str:
+        """The version that is ready. What fails is taken back, and what served before serves on."""
+        deadline = Deadline(timeout_s, self._clock)
+        rows = await self._rows(model, deadline)
+        before = {row.name for row in rows if row.ready}
+        parts = parts_of(model, rows)
+        try:
+            for part in parts:
+                await self._transport.aload(part, deadline.allowance_s())
+        except DeadlineExceeded:
+            raise
+        except ServerError as error:
+            for part in parts:
+                if part not in before:
+                    await self._transport.aunload(part, deadline.allowance_s())
+            raise failed_load(model, error, serves=model in before) from error
+        return version_of(model, await self._rows(model, deadline))
+
+    async def reload(self, model: str, timeout_s: float) -> str:
+        """As `load`, but raises Unavailable where the model is not loaded."""
+        rows = await self._rows(model, Deadline(timeout_s, self._clock))
+        if not any(row.ready for row in rows if row.name == model):
+            raise Unavailable.of("model", model, "is not loaded: load it")
+        return await self.load(model, timeout_s)
+
+    async def unload(self, model: str, timeout_s: float) -> None:
+        """Returns when the requests in flight have ended and nothing of the model is left in memory."""
+        deadline = Deadline(timeout_s, self._clock)
+        rows = await self._transport.amodels(deadline.allowance_s())
+        shared = {step for row in rows if row.ready and row.name != model for step in row.steps}
+        parts = [part for part in reversed(parts_of(model, self._known(model, rows))) if part not in shared]
+        for part in parts:
+            await self._transport.aunload(part, deadline.allowance_s())
+        try:
+            while any(row.alive for row in await self._rows(model, deadline) if row.name in parts):
+                await self._sleep(POLL_S)
+        except DeadlineExceeded as error:
+            problem = f"{model} refuses requests, and goes when those it has end"
+            raise DeadlineExceeded.of("timeout", f"{timeout_s} s", problem) from error
+
+    async def _rows(self, model: str, deadline: Deadline) -> tuple[ModelInfo, ...]:
+        return self._known(model, await self._transport.aindex(deadline.allowance_s()))
+
+    def _known(self, model: str, rows: tuple[ModelInfo, ...]) -> tuple[ModelInfo, ...]:
+        if not any(row.name == model for row in rows):
+            raise unknown_model(model, rows)
+        return rows
