@@ -75,8 +75,8 @@ class Span:
     end: int
 
     def then(self, later: Span) -> Span:
-        """This span and the one that follows it, as one: behind one of no bytes a space may be dropped."""
-        if self.begin == self.end:
+        """This span and the one that follows it, as one; a space that is dropped lies between them."""
+        if self.begin == self.end < later.begin:
             return later
         assert later.begin == self.end
         tokens = self.tokens[: later.first - self.first] + later.tokens
