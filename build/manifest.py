@@ -14,10 +14,11 @@ from build.architecture import Model
 from build.architecture.parts import Architecture
 from build.architecture.seq2seq import EncoderDecoder
 from build.assembly import Facts
-from build.checkpoint import Checkpoint
+from build.checkpoint import Checkpoint, TokenizerFiles
 from build.digest import sha256
 from build.generation import generation
 from build.recipe import Recipe
+from build.token_table import leading_space
 from build.verify import Quality
 
 MANIFEST_FILE = "manifest.json"
@@ -51,10 +52,7 @@ def manifest(
         "tools": {"python": platform.python_version()} | {t: metadata.version(t) for t in _TOOLS},
         "model": _model(model, facts.kv_dtype),
         "generation": generation(checkpoint),
-        "tokenizer": {
-            "bos_token": checkpoint.tokenizer.bos_token,
-            "eos_token": checkpoint.tokenizer.eos_token,
-        },
+        "tokenizer": _tokenizer(checkpoint.tokenizer, model),
         "quality": quality.rounded(),
         **({"engine": dict(facts.engine)} if facts.engine else {}),
         "files": files,
@@ -68,6 +66,12 @@ def encode_manifest(content: Json) -> bytes:
 
 def _file(path: Path) -> Json:
     return {"sha256": sha256(path), "bytes": path.stat().st_size}
+
+
+def _tokenizer(files: TokenizerFiles, model: Model) -> Json:
+    """An answer of a decoder continues its prompt: a space before it is part of it."""
+    own = isinstance(model, EncoderDecoder) and leading_space(files.target or files.json)
+    return {"bos_token": files.bos_token, "eos_token": files.eos_token, "leading_space": own}
 
 
 def _model(model: Model, kv_dtype: str) -> Json:

@@ -44,6 +44,15 @@ def token_bytes(tokenizer_json: bytes, count: int) -> list[bytes]:
     return table
 
 
+def leading_space(tokenizer_json: bytes) -> bool:
+    """Whether the bytes of a text begin with a space that the library takes off when it decodes."""
+    tokenizer = load_tokenizer(tokenizer_json)
+    to_bytes = _converter(json.loads(tokenizer_json).get("decoder"))
+    encoded = tokenizer.encode(_SAMPLES[0], add_special_tokens=False)
+    spelled = b"".join(map(to_bytes, encoded.tokens))
+    return spelled.startswith(b" ") and not tokenizer.decode(encoded.ids).startswith(" ")
+
+
 def load_tokenizer(tokenizer_json: bytes) -> Tokenizer:
     """BadInput when the file is damaged."""
     try:

@@ -107,7 +107,11 @@ def test_the_manifest_describes_every_file(folder: Path, repository: Path) -> No
     assert manifest["size_bytes"] == sum(entry["bytes"] for entry in manifest["files"].values())
     assert manifest["generation"]["eos_token_ids"] == [2, 0]
     assert manifest["generation"]["temperature"] == 0.0
-    assert manifest["tokenizer"] == {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
+    assert manifest["tokenizer"] == {
+        "bos_token": "<|im_start|>",
+        "eos_token": "<|im_end|>",
+        "leading_space": False,
+    }
     assert manifest["model"]["family"] == "qwen2"
     assert manifest["quality"]["tokens"] == 96
     assert str(folder.parent) not in text

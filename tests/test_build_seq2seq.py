@@ -89,6 +89,14 @@ def test_the_manifest_has_what_a_server_needs(folders: Callable[[str], Path], tm
     assert manifest["generation"]["forced_eos_token_id"] == 0
 
 
+@pytest.mark.parametrize(("kind", "expected"), [("bart", False), ("t5", True), ("marian", True)])
+def test_pieces_of_sentencepiece_spell_a_space_too_many(
+    kind: str, expected: bool, folders: Callable[[str], Path], tmp_path: Path
+) -> None:
+    tokenizer = build(recipe(folders(kind)), tmp_path).manifest["tokenizer"]
+    assert tokenizer["leading_space"] is expected
+
+
 @pytest.mark.parametrize(("precision", "dtype"), [(Precision.FP16, "float16"), (Precision.INT8, "float32")])
 def test_the_caches_are_of_the_type_the_manifest_says(
     precision: Precision, dtype: str, folders: Callable[[str], Path], tmp_path: Path
