@@ -27,8 +27,8 @@ from loadtest.progress import Bars, bars
 from loadtest.prompts import Prompts
 
 _EXAMPLES = """examples:
-  python -m loadtest.models --json bench-models.json      all but bart-large: about eight minutes, two cores
-  python -m loadtest.models --build gpt2,bart-large       the large build too: four minutes and 8 GB more
+  python -m loadtest.models --json bench-models.json      all but bart-large: about seven minutes, two cores
+  python -m loadtest.models --build gpt2,bart-large       the large build too: three minutes and 2.5 GB of disk more
   python -m loadtest.models --models gpt2 --build none --repeats 3
   python -m loadtest.models --models none --build bart-large
   python -m loadtest.models --quick                       does it run? Its figures mean nothing
@@ -119,6 +119,8 @@ def _found(plan: Plan, engines: Engines) -> Measured:
 
 def _samples(plan: Plan, engines: Engines, shown: Bars) -> list[Sample]:
     samples: list[Sample] = []
+    if not plan.cases:
+        return samples
     advance = shown.stage("side by side", plan.measurements)
     for case in plan.cases:
         repository = engines.repository(case.shape)
