@@ -118,6 +118,17 @@ def test_a_gauge_is_set_when_it_changes(triton: FakeTriton, recorder: Recorder) 
     assert triton.metric("num_requests_waiting").calls == [("set", 1), ("set", 0), ("set", 1)]
 
 
+def test_what_is_left_when_it_closes_is_handed_over(triton: FakeTriton, recorder: Recorder) -> None:
+    """The series of an unloaded model stay: it must not look busy for ever."""
+    flusher = MetricsFlusher(triton, recorder, ARGS)
+    recorder.gauges(3, 2, 0.5)
+    flusher.flush(10.0)
+    recorder.tokens(7)
+    flusher.close()
+    assert triton.metric("generation_tokens_total").total == 7
+    assert [triton.metric(name).calls[-1] for name in GAUGES] == [("set", 0)] * 3
+
+
 def test_buckets_are_seconds_in_order() -> None:
     for _, buckets in HISTOGRAMS.values():
         assert buckets == sorted(set(buckets))

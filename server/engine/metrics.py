@@ -129,6 +129,16 @@ class MetricsFlusher:
             for value in values:
                 metric.observe(value)
 
+    def close(self) -> None:
+        """Hands over the last counts: the series stay as they are then, until the model is loaded again.
+
+        They are not taken off the page. A model that is loaded anew in place has the same series, and
+        Triton 2.51 dies of a segmentation fault when one process deletes what another writes.
+        """
+        self._recorder.gauges(0, 0, 0.0)
+        self._next = 0.0
+        self.flush(0.0)
+
     def _make_families(self) -> dict[str, Any]:
         family = self._pb_utils.MetricFamily
         gauges = {name: (text, family.GAUGE) for name, text in GAUGES.items()}

@@ -95,6 +95,7 @@ class TritonPythonModel:
         self._stopping.set()
         self._housekeeper.join()
         self._service.close()
+        self._metrics.close()
         if self._board:
             self._board.close()
 
