@@ -17,6 +17,7 @@ from build.dialects.onnxruntime.encoder_graph import build_encoder
 from build.dialects.onnxruntime.store import Store
 from build.dialects.seq2seq_contents import store_encoder_decoder
 from build.dialects.weight_file import WeightFile
+from build.errors import Unsupported
 from build.generation import decoder_start
 from build.passes.smooth_seq2seq import smooth_seq2seq
 from build.quantise import Precision
@@ -30,6 +31,12 @@ class EncoderDecoderAssembly:
     precision: Precision
 
     def require_buildable(self) -> None:
+        """Halves are for CUDA, where the operator appends a key even if given none, and takes no bias."""
+        if self.precision is Precision.FP16:
+            raise Unsupported(
+                "precision fp16: ONNX Runtime has no attention on CUDA that could read an encoder-decoder's"
+                " caches: build it with --engine tensorrt for a GPU, or as int8 for a CPU"
+            )
         decoder_start(self.checkpoint)
         require_blocks(self.checkpoint, self.precision)
 

@@ -18,7 +18,7 @@ from build.architecture import describe_model
 from build.architecture.seq2seq import EncoderDecoder
 from build.dialects.onnxruntime.seq2seq_session import EncoderDecoderSession
 from build.engine import Result, build_engine
-from build.errors import BadInput
+from build.errors import BadInput, Unsupported
 from build.quantise import Precision
 from build.recipe import Limits, Recipe, Task
 from build.sources.resolve import open_source
@@ -97,13 +97,17 @@ def test_pieces_of_sentencepiece_spell_a_space_too_many(
     assert tokenizer["leading_space"] is expected
 
 
-@pytest.mark.parametrize(("precision", "dtype"), [(Precision.FP16, "float16"), (Precision.INT8, "float32")])
-def test_the_caches_are_of_the_type_the_manifest_says(
-    precision: Precision, dtype: str, folders: Callable[[str], Path], tmp_path: Path
-) -> None:
-    manifest = build(recipe(folders("bart"), precision), tmp_path).manifest
-    assert manifest["model"]["kv_dtype"] == dtype
+def test_int8_is_near_and_its_caches_are_fp32(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    manifest = build(recipe(folders("bart"), Precision.INT8), tmp_path).manifest
+    assert manifest["model"]["kv_dtype"] == "float32"
     assert 0 < manifest["quality"]["max_logit_error"] < 0.5
+
+
+def test_fp16_is_refused_before_a_gpu_would_compute_it_wrong(
+    folders: Callable[[str], Path], tmp_path: Path
+) -> None:
+    with pytest.raises(Unsupported, match=r"precision fp16: .* --engine tensorrt"):
+        build(recipe(folders("bart"), Precision.FP16), tmp_path)
 
 
 def test_what_is_published_runs(folders: Callable[[str], Path], tmp_path: Path) -> None:
