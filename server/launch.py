@@ -200,8 +200,17 @@ def serve(options: Options) -> int:
         server.stop_on_signals()
         if server.wait_ready(control.is_ready):
             print(banner(options, models, time.monotonic() - began), flush=True)
-            return server.wait()
+            return ended(server)
         return never_ready(server)
+
+
+def ended(server: Server) -> int:
+    """Its exit code; one that ends in order though nobody stopped it is a fault, to be started again."""
+    code = server.wait()
+    if code or server.stopping:
+        return code
+    print("tritonserver ended though nobody stopped it; see above", file=sys.stderr)
+    return 1
 
 
 def never_ready(server: Server) -> int:

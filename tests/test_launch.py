@@ -121,3 +121,11 @@ def test_a_crash_before_it_is_ready_is_a_failed_start(program: str, code: int) -
     """Seen: after a model failed to load, Triton can end in a segmentation fault of its own."""
     server = Server([sys.executable, "-c", program], dict(os.environ), grace_seconds=1)
     assert launch.never_ready(server) == code
+
+
+def test_an_end_that_nobody_asked_for_is_a_fault() -> None:
+    """An engine that cannot go on ends its server in order; whoever watches must start it again."""
+    assert launch.ended(Server([sys.executable, "-c", ""], dict(os.environ), grace_seconds=1)) == 1
+    asked = Server([sys.executable, "-c", "import time; time.sleep(60)"], dict(os.environ), grace_seconds=1)
+    asked.stop()
+    assert launch.ended(asked) == 128 + 15
