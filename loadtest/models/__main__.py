@@ -28,7 +28,7 @@ from loadtest.prompts import Prompts
 
 _EXAMPLES = """examples:
   python -m loadtest.models --json bench-models.json      all but bart-large: about seven minutes, two cores
-  python -m loadtest.models --build gpt2,bart-large       the large build too: three minutes and 2.5 GB of disk more
+  python -m loadtest.models --build gpt2,bart-large       the large build too: three minutes and 2.5 GB more
   python -m loadtest.models --models gpt2 --build none --repeats 3
   python -m loadtest.models --models none --build bart-large
   python -m loadtest.models --quick                       does it run? Its figures mean nothing
