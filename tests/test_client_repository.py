@@ -171,7 +171,17 @@ class TestUnload:
 
         fake = Busy(models=_llm("smollm2"))
         _client(fake).unload("smollm2")
-        assert fake.looks == 4
+        assert fake.looks == 5  # and one more, for the steps
+
+    def test_what_triton_holds_on_to_when_the_engine_has_gone_is_not_waited_for(self) -> None:
+        """Seen: after requests that ended in errors the ensemble stays UNLOADING, without its engine."""
+
+        class Held(FakeTransport):
+            def index(self, timeout_s: float | None) -> tuple[ModelInfo, ...]:
+                held = ModelInfo("smollm2", "1", "UNLOADING")
+                return (held, *_llm("smollm2", "UNAVAILABLE")[1:])
+
+        _client(Held(models=_llm("smollm2")), count(step=0.2)).unload("smollm2", timeout=600.0)
 
     def test_requests_that_outlast_the_timeout_are_told_of(self) -> None:
         class Busy(FakeTransport):

@@ -11,13 +11,15 @@ from __future__ import annotations
 from halimede._async.transport import AsyncTransport
 from halimede.clock import AsyncSleep, Clock
 from halimede.deadline import Deadline
-from halimede.errors import DeadlineExceeded, ServerError, Unavailable
+from halimede.errors import DeadlineExceeded, ServerError, Unavailable, Unsupported
 from halimede.results import ModelInfo
 from halimede.wire.repository import failed_load, parts_of, unknown_model, version_of
 
 __all__ = ["AsyncRepository"]
 
 POLL_S = 0.1
+CALL_S = 10.0
+SETTLE_S = 3.0
 
 
 class AsyncRepository:
@@ -37,7 +39,7 @@ class AsyncRepository:
         try:
             for part in parts:
                 await self._transport.aload(part, deadline.allowance_s())
-        except DeadlineExceeded:
+        except (DeadlineExceeded, Unsupported):
             raise
         except ServerError as error:
             for part in parts:
@@ -54,19 +56,34 @@ class AsyncRepository:
         return await self.load(model, timeout_s)
 
     async def unload(self, model: str, timeout_s: float) -> None:
-        """Returns when the requests in flight have ended and nothing of the model is left in memory."""
+        """Returns when the requests in flight have ended and the model's memory is free."""
         deadline = Deadline(timeout_s, self._clock)
         rows = await self._transport.amodels(deadline.allowance_s())
         shared = {step for row in rows if row.ready and row.name != model for step in row.steps}
-        parts = [part for part in reversed(parts_of(model, self._known(model, rows))) if part not in shared]
+        steps_last = reversed(parts_of(model, self._known(model, rows)))
+        parts = [part for part in steps_last if part == model or part not in shared]
         for part in parts:
             await self._transport.aunload(part, deadline.allowance_s())
         try:
-            while any(row.alive for row in await self._rows(model, deadline) if row.name in parts):
+            while parts[-1] in await self._alive(model, deadline):
                 await self._sleep(POLL_S)
         except DeadlineExceeded as error:
             problem = f"{model} refuses requests, and goes when those it has end"
             raise DeadlineExceeded.of("timeout", f"{timeout_s} s", problem) from error
+        await self._settle(model, parts, Deadline(SETTLE_S, self._clock))
+
+    async def _settle(self, model: str, parts: list[str], deadline: Deadline) -> None:
+        """The engine has gone, and all memory with it, but the last tokens may still be on their way.
+
+        Not for long: of a model whose last requests ended in errors Triton holds on to the small rest.
+        """
+        while deadline.remaining_s():
+            if (await self._alive(model, Deadline(CALL_S, self._clock))).isdisjoint(parts):
+                return
+            await self._sleep(POLL_S)
+
+    async def _alive(self, model: str, deadline: Deadline) -> set[str]:
+        return {row.name for row in await self._rows(model, deadline) if row.alive}
 
     async def _rows(self, model: str, deadline: Deadline) -> tuple[ModelInfo, ...]:
         return self._known(model, await self._transport.aindex(deadline.allowance_s()))

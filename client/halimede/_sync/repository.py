@@ -12,13 +12,15 @@ from __future__ import annotations
 from halimede._sync.transport import Transport
 from halimede.clock import Clock, Sleep
 from halimede.deadline import Deadline
-from halimede.errors import DeadlineExceeded, ServerError, Unavailable
+from halimede.errors import DeadlineExceeded, ServerError, Unavailable, Unsupported
 from halimede.results import ModelInfo
 from halimede.wire.repository import failed_load, parts_of, unknown_model, version_of
 
 __all__ = ["Repository"]
 
 POLL_S = 0.1
+CALL_S = 10.0
+SETTLE_S = 3.0
 
 
 class Repository:
@@ -38,7 +40,7 @@ class Repository:
         try:
             for part in parts:
                 self._transport.load(part, deadline.allowance_s())
-        except DeadlineExceeded:
+        except (DeadlineExceeded, Unsupported):
             raise
         except ServerError as error:
             for part in parts:
@@ -55,19 +57,34 @@ class Repository:
         return self.load(model, timeout_s)
 
     def unload(self, model: str, timeout_s: float) -> None:
-        """Returns when the requests in flight have ended and nothing of the model is left in memory."""
+        """Returns when the requests in flight have ended and the model's memory is free."""
         deadline = Deadline(timeout_s, self._clock)
         rows = self._transport.models(deadline.allowance_s())
         shared = {step for row in rows if row.ready and row.name != model for step in row.steps}
-        parts = [part for part in reversed(parts_of(model, self._known(model, rows))) if part not in shared]
+        steps_last = reversed(parts_of(model, self._known(model, rows)))
+        parts = [part for part in steps_last if part == model or part not in shared]
         for part in parts:
             self._transport.unload(part, deadline.allowance_s())
         try:
-            while any(row.alive for row in self._rows(model, deadline) if row.name in parts):
+            while parts[-1] in self._alive(model, deadline):
                 self._sleep(POLL_S)
         except DeadlineExceeded as error:
             problem = f"{model} refuses requests, and goes when those it has end"
             raise DeadlineExceeded.of("timeout", f"{timeout_s} s", problem) from error
+        self._settle(model, parts, Deadline(SETTLE_S, self._clock))
+
+    def _settle(self, model: str, parts: list[str], deadline: Deadline) -> None:
+        """The engine has gone, and all memory with it, but the last tokens may still be on their way.
+
+        Not for long: of a model whose last requests ended in errors Triton holds on to the small rest.
+        """
+        while deadline.remaining_s():
+            if (self._alive(model, Deadline(CALL_S, self._clock))).isdisjoint(parts):
+                return
+            self._sleep(POLL_S)
+
+    def _alive(self, model: str, deadline: Deadline) -> set[str]:
+        return {row.name for row in self._rows(model, deadline) if row.alive}
 
     def _rows(self, model: str, deadline: Deadline) -> tuple[ModelInfo, ...]:
         return self._known(model, self._transport.index(deadline.allowance_s()))
