@@ -24,6 +24,7 @@ VERBS = {
     "gpu-check",
     "help",
     "lock",
+    "recommend-check",
     "serve",
     "setup",
     "test",
