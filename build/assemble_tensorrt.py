@@ -29,6 +29,7 @@ from build.dialects.tensorrt.graphs import ALL_POSITIONS, layers, write_graphs
 from build.dialects.tensorrt.host import Host
 from build.dialects.tensorrt.precision import compute_type, require_precision
 from build.dialects.tensorrt.report import Report
+from build.dialects.tensorrt.rounding import BLOCK_SIZES
 from build.dialects.tensorrt.session import Session
 from build.dialects.tensorrt.sizes import Room, Sizes, sizes
 from build.dialects.tensorrt.toolkit import Missing
@@ -50,6 +51,7 @@ class Plans:
     host: Callable[[], Host]
     room: Room = field(default_factory=Room)
     keep_onnx: Path | None = None
+    int4_block: int = BLOCK_SIZES[0]
 
 
 @dataclass
@@ -73,7 +75,8 @@ class TensorRtAssembly:
             raise BadInput(f"--keep-onnx {kept}: must be a folder that is new or empty")
 
     def write(self, folder: Path, progress: Progress) -> None:
-        write_graphs(folder, self.checkpoint, self.model, self.precision, self._sizes(), progress)
+        block = self.plans.int4_block
+        write_graphs(folder, self.checkpoint, self.model, self.precision, block, self._sizes(), progress)
         self._report.passed(f"{' and '.join(self._profiles())}: the rules of the dialect hold")
 
     def verify(self, folder: Path, progress: Progress, tokens: int) -> Quality:

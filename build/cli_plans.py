@@ -8,12 +8,14 @@ from pathlib import Path
 
 from build.assemble_tensorrt import Plans
 from build.dialects.tensorrt.host import find_host
+from build.dialects.tensorrt.rounding import BLOCK_SIZES
 from build.dialects.tensorrt.sizes import Room
 from build.dialects.tensorrt.toolkit import rtx
 from build.errors import BadInput
 from build.recipe import Engine
 
 _TIMINGS = Path(".cache/tensorrt.timings")
+_BLOCKS = "columns that share a scale at precision int4 (default: 32, which loses least)"
 _SIZES = {
     "slots": "sequences generated at once",
     "max_context": "tokens of prompt and answer together",
@@ -30,6 +32,7 @@ def add_plan_options(parser: argparse.ArgumentParser) -> None:
     for name, about in _SIZES.items():
         most = getattr(Room(), name)
         group.add_argument(_flag(name), type=_count, metavar="N", help=f"{about} (default: {most} at most)")
+    group.add_argument("--int4-block", type=int, choices=BLOCK_SIZES, help=_BLOCKS)
     group.add_argument("--keep-onnx", type=Path, metavar="DIR", help="keep the checked ONNX files there")
     about = f"what earlier builds measured (default: {_TIMINGS})"
     group.add_argument("--timing-cache", type=Path, metavar="FILE", help=about)
@@ -40,8 +43,8 @@ def plans(engine: Engine, options: argparse.Namespace) -> Plans | None:
     given = {name: getattr(options, name) for name in _SIZES if getattr(options, name) is not None}
     if engine is Engine.TENSORRT:
         find = partial(find_host, options.timing_cache or _TIMINGS)
-        return Plans(rtx, find, Room(**given), options.keep_onnx)
-    for name in (*_SIZES, "keep_onnx", "timing_cache"):
+        return Plans(rtx, find, Room(**given), options.keep_onnx, options.int4_block or BLOCK_SIZES[0])
+    for name in (*_SIZES, "int4_block", "keep_onnx", "timing_cache"):
         if getattr(options, name) is not None:
             raise BadInput(f"{_flag(name)}: only with --engine tensorrt; engine {engine.value} has no plan")
     return None

@@ -58,7 +58,7 @@ _LIMITS = {
     "bf16": Limits(perplexity=1.01, agreement=0.95),
     "int8": Limits(perplexity=1.02, agreement=0.90),
     "int4": Limits(perplexity=1.25, agreement=0.70),
-    "fp8": Limits(perplexity=1.03, agreement=0.90),
+    "fp8": Limits(perplexity=1.08, agreement=0.85),
     "gguf": Limits(perplexity=1.02, agreement=0.90),
 }
 

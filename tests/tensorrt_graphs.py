@@ -22,6 +22,7 @@ from build.dialects.tensorrt.cross_decoder import build_cross_decoder
 from build.dialects.tensorrt.decoder import build_decoder
 from build.dialects.tensorrt.encoder import build_encoder
 from build.dialects.tensorrt.executor_cpu import CpuExecutor
+from build.dialects.tensorrt.rounding import BLOCK_SIZES
 from build.dialects.tensorrt.session import Session
 from build.dialects.tensorrt.store import Store, open_store
 from build.dialects.weight_file import WeightFile
@@ -48,9 +49,10 @@ def write_graphs(
     architecture: Architecture,
     precision: Precision,
     capacity: int = CAPACITY,
+    block_size: int = BLOCK_SIZES[0],
 ) -> Graphs:
     folder.mkdir()
-    with _store(folder / "weights", checkpoint, precision) as store:
+    with _store(folder / "weights", checkpoint, precision, block_size) as store:
         store_decoder(store, architecture, lambda: None)
         for scored in Scored:
             ir.save(build_decoder(architecture, store, capacity, scored), folder / f"{scored.value}.onnx")
@@ -86,9 +88,11 @@ def write_pair(
 
 
 @contextmanager
-def _store(path: Path, checkpoint: Checkpoint, precision: Precision) -> Iterator[Store]:
+def _store(
+    path: Path, checkpoint: Checkpoint, precision: Precision, block_size: int = BLOCK_SIZES[0]
+) -> Iterator[Store]:
     with WeightFile(path) as file:
-        yield open_store(checkpoint, precision, file)
+        yield open_store(checkpoint, precision, file, block_size)
 
 
 def as_rounded(

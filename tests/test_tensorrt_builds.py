@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx_ir as ir
 import pytest
 
 from build.architecture import describe
@@ -15,6 +16,7 @@ from build.dialects.tensorrt.builder import (
     prefill_profile,
 )
 from build.dialects.tensorrt.precision import PRECISIONS
+from build.dialects.tensorrt.rounding import BLOCK_SIZES
 from build.dialects.tensorrt.toolkit import Missing, RtxToolkit, rtx
 from build.quantise import Precision
 from tests import tiny
@@ -47,6 +49,23 @@ def test_a_decoder_is_built_for_decoding_and_prefilling(
     checkpoint = tiny.opened(tiny.write_folder(tmp_path / "checkpoint", family, **changes))
     architecture = describe(checkpoint.config)
     graphs = write_graphs(tmp_path / "engine", checkpoint, architecture, precision)
+    assert builds(toolkit, graphs.model, [decode_profile(8), prefill_profile(32)])
+
+
+@pytest.mark.parametrize("block_size", BLOCK_SIZES)
+def test_blocks_of_every_size_are_built(block_size: int, tmp_path: Path, toolkit: RtxToolkit) -> None:
+    folder = tiny.write_folder(tmp_path / "checkpoint", "llama", hidden_size=128, head_dim=32)
+    checkpoint = tiny.opened(folder)
+    architecture = describe(checkpoint.config)
+    graphs = write_graphs(
+        tmp_path / "engine", checkpoint, architecture, Precision.INT4, block_size=block_size
+    )
+    sizes = {
+        node.attributes["block_size"].as_int()
+        for node in ir.load(graphs.model).graph
+        if node.op_type == "DequantizeLinear" and "block_size" in node.attributes
+    }
+    assert sizes == {block_size}
     assert builds(toolkit, graphs.model, [decode_profile(8), prefill_profile(32)])
 
 

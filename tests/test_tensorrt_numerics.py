@@ -23,7 +23,6 @@ from tests.tensorrt_graphs import as_rounded, write_graphs
 IDS = np.random.default_rng(2).integers(3, len(tiny.VOCAB), 24)
 # The share of the largest logit that rounding activations costs.
 TOLERANCES = {ir.DataType.FLOAT16: 0.008, ir.DataType.BFLOAT16: 0.05}
-# Columns that blocks of 64 cut, and those that only blocks of 32 do.
 SHAPES = {
     "llama": {"hidden_size": 128, "intermediate_size": 192, "head_dim": 32},
     "gpt2": {},

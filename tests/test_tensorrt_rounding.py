@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from build.dialects.encoding import Role
 from build.dialects.tensorrt.precision import stored_kind
-from build.dialects.tensorrt.rounding import Kind, block_size, round_blocks, round_rows
+from build.dialects.tensorrt.rounding import Kind, round_blocks, round_rows
 from build.dialects.weight_file import WeightFile
 from build.quantise import Floats, Precision
 
@@ -57,15 +57,11 @@ def test_every_scale_is_positive_and_zero_stays_zero(matrix: Floats, scale: Any)
         assert not rounded.restored()[:, ::2].any()
 
 
-def test_blocks_cut_the_columns_evenly() -> None:
-    assert [block_size(columns) for columns in (64, 96, 576, 80)] == [64, 32, 64, None]
-
-
 def test_int4_keeps_8_bits_where_it_must() -> None:
-    assert stored_kind(Precision.INT4, Role.ROBUST, 64) is Kind.INT4
-    assert stored_kind(Precision.INT4, Role.ROBUST, None) is Kind.INT8
-    assert stored_kind(Precision.INT4, Role.SENSITIVE, 64) is Kind.INT8
-    assert stored_kind(Precision.BF16, Role.ROBUST, 64) is None
+    assert stored_kind(Precision.INT4, Role.ROBUST, True) is Kind.INT4
+    assert stored_kind(Precision.INT4, Role.ROBUST, False) is Kind.INT8
+    assert stored_kind(Precision.INT4, Role.SENSITIVE, True) is Kind.INT8
+    assert stored_kind(Precision.BF16, Role.ROBUST, True) is None
 
 
 @pytest.mark.parametrize("dtype", [ml_dtypes.int4, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, np.int8])

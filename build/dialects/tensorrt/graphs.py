@@ -26,11 +26,17 @@ ALL_POSITIONS = "all_positions.onnx"
 
 
 def write_graphs(
-    folder: Path, checkpoint: Checkpoint, model: Model, precision: Precision, sizes: Sizes, progress: Progress
+    folder: Path,
+    checkpoint: Checkpoint,
+    model: Model,
+    precision: Precision,
+    block_size: int,
+    sizes: Sizes,
+    progress: Progress,
 ) -> None:
     """BuildError where a graph breaks a rule of the dialect."""
     with WeightFile(folder / WEIGHTS) as file:
-        store = open_store(checkpoint, precision, file)
+        store = open_store(checkpoint, precision, file, block_size)
         _store(store, model, progress)
     for scored, name in ((Scored.LAST, GRAPH), (Scored.ALL, ALL_POSITIONS)):
         _save(_decoder(model, store, sizes, scored), folder / name)

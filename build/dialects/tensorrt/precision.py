@@ -32,9 +32,8 @@ def compute_type(precision: Precision, family: str) -> ir.DataType:
     return _COMPUTE.get(precision, rounded)
 
 
-def stored_kind(precision: Precision, role: Role, block_size: int | None) -> Kind | None:
-    """None is dense. At int4, 8 bits are kept where rounding costs most, and where no block fits."""
+def stored_kind(precision: Precision, role: Role, blocks_fit: bool) -> Kind | None:
+    """None is dense. At int4, 8 bits are kept where rounding costs most, and where blocks do not fit."""
     if precision is Precision.INT4:
-        robust = role is Role.ROBUST and block_size is not None
-        return Kind.INT4 if robust else Kind.INT8
+        return Kind.INT4 if role is Role.ROBUST and blocks_fit else Kind.INT8
     return {Precision.INT8: Kind.INT8, Precision.FP8: Kind.FP8}.get(precision)

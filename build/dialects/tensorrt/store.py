@@ -15,7 +15,7 @@ from build.architecture.parts import Norm, Projection
 from build.checkpoint import Checkpoint
 from build.dialects.encoding import Role, bias, stacked
 from build.dialects.tensorrt.precision import compute_type, stored_kind
-from build.dialects.tensorrt.rounding import Kind, Rounded, block_size, round_blocks, round_rows
+from build.dialects.tensorrt.rounding import BLOCK_SIZES, Kind, Rounded, round_blocks, round_rows
 from build.dialects.weight_file import WeightFile
 from build.errors import BuildError
 from build.quantise import Floats, Precision
@@ -43,6 +43,7 @@ class Store:
     precision: Precision
     compute: ir.DataType
     file: WeightFile
+    block_size: int = BLOCK_SIZES[0]
     tensors: dict[str, ir.Value] = field(default_factory=dict)
     projections: dict[Projection, StoredProjection] = field(default_factory=dict)
 
@@ -86,15 +87,13 @@ class Store:
 
     def rounded(self, projection: Projection, role: Role) -> Rounded | None:
         """None where the precision keeps the product dense."""
-        size = block_size(projection.columns)
-        kind = stored_kind(self.precision, role, size)
+        kind = stored_kind(self.precision, role, projection.columns % self.block_size == 0)
         if kind is None:
             return None
         matrix = stacked(self.checkpoint, projection)
-        if kind is not Kind.INT4:
-            return round_rows(matrix, kind, self.dtype)
-        assert size is not None
-        return round_blocks(matrix, size, self.dtype)
+        if kind is Kind.INT4:
+            return round_blocks(matrix, self.block_size, self.dtype)
+        return round_rows(matrix, kind, self.dtype)
 
     def _bias(self, name: str, projection: Projection) -> ir.Value | None:
         offsets = bias(self.checkpoint, projection)
@@ -107,6 +106,9 @@ class Store:
         return values.astype(self.dtype)
 
 
-def open_store(checkpoint: Checkpoint, precision: Precision, file: WeightFile) -> Store:
+def open_store(
+    checkpoint: Checkpoint, precision: Precision, file: WeightFile, block_size: int = BLOCK_SIZES[0]
+) -> Store:
+    """`block_size` is that of products in 4 bits."""
     family = str(checkpoint.config.get("model_type"))
-    return Store(checkpoint, precision, compute_type(precision, family), file)
+    return Store(checkpoint, precision, compute_type(precision, family), file, block_size)
