@@ -30,7 +30,7 @@ class Weight:
 
 @dataclass(frozen=True)
 class TokenizerFiles:
-    """`json` is a tokenizer.json of the `tokenizers` library; `target` is that of answers where it differs."""
+    """`json` is a tokenizer.json of the `tokenizers` library, `target` that of answers where it differs."""
 
     json: bytes
     chat_template: str | None

@@ -58,6 +58,7 @@ def test_characters_the_source_lacks_are_unknown_or_a_token_of_the_target(folder
     files = tokenizer_files(folder, {})
     assert tokens_of(files, "s☃☃s") == ["\u2581", "s", "<unk>", "s", "</s>"]
     assert tokens_of(files, "sЖs") == ["\u2581", "s", "Ж", "s", "</s>"]
+    assert tokens_of(files, "☃Ж☃") == ["\u2581", "<unk>", "Ж", "<unk>", "</s>"]
 
 
 def test_language_codes_and_special_tokens_are_whole(folder: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import pydoc_data.topics
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +40,13 @@ SAMPLES = [
 ]
 
 
-@dataclass(frozen=True)
 class Both:
-    theirs: Any
-    source: Tokenizer
-    target: Tokenizer
+    """No dataclass: hypothesis would print all of the tokenizers where an example fails."""
+
+    def __init__(self, theirs: Any, source: Tokenizer, target: Tokenizer) -> None:
+        self.theirs = theirs
+        self.source = source
+        self.target = target
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,8 @@ _KNOWN = st.sampled_from([character for character in sorted(set(PROSE)) if chara
 _WORDS = st.sampled_from(
     sorted({word for line in LINES[:300] for word in line.split() if len(set(word)) > 3})
 )
-_ODD = st.sampled_from("☃ é　\u00a0½ﬁ🙂\t東")
+# In no vocabulary: where a run of unknown characters holds a token of the target, the two differ.
+_ODD = st.sampled_from("☃ 　\u00a0½ﬁ🙂\t東")
 
 
 @given(st.lists(st.one_of(_WORDS, _KNOWN, _ODD, st.just(" ")), max_size=12), st.sampled_from(["", " "]))

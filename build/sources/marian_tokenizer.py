@@ -85,7 +85,8 @@ def _questions(
 ) -> list[tuple[str, float]]:
     """Pieces of the source and added tokens as they are, the rest spelled as no text is.
 
-    SentencePiece leaves a run of characters that it does not know as it is, which vocab.json may hold.
+    SentencePiece leaves a run of characters that it does not know as it is, which vocab.json may hold. Where
+    it holds parts of it alone, transformers takes `<unk>` for all, and these parts are taken here.
     """
     scores = _scores(model)
     lowest, known = min(scores.values()), set().union(*scores)
