@@ -27,11 +27,11 @@ _SIZES = {
 def add_plan_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "engine tensorrt",
-        "A plan has a fixed size: the server's settings of these names cannot exceed it.",
+        "A plan has a fixed size, at most the model's: no setting of the server's may exceed it.",
     )
     for name, about in _SIZES.items():
-        most = getattr(Room(), name)
-        group.add_argument(_flag(name), type=_count, metavar="N", help=f"{about} (default: {most} at most)")
+        usual = getattr(Room(), name)
+        group.add_argument(_flag(name), type=_count, metavar="N", help=f"{about} (default: {usual})")
     group.add_argument("--int4-block", type=int, choices=BLOCK_SIZES, help=_BLOCKS)
     group.add_argument("--keep-onnx", type=Path, metavar="DIR", help="keep the checked ONNX files there")
     about = f"what earlier builds measured (default: {_TIMINGS})"

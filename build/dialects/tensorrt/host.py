@@ -53,7 +53,7 @@ class GpuHost:
 def find_host(timings: Path) -> GpuHost:
     """This host, on its first GPU (CUDA_VISIBLE_DEVICES chooses); raises Missing with what it lacks."""
     toolkit = tensorrt(timings)
-    runtime = imported("cuda.bindings.runtime", "pip install '.[gpu]'")
+    runtime = imported("cuda.bindings.runtime", "docs/gpu.md says what a GPU host has")
     return GpuHost(toolkit, runtime, compute_capability(runtime))
 
 

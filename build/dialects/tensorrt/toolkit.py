@@ -11,6 +11,7 @@ from build.errors import BuildError
 
 # One that has fp8. What is built for it is thrown away.
 _CHECKED_FOR = "SM89"
+_GPU_HOST = "docs/gpu.md says what a GPU host has"
 
 
 class Missing(BuildError):
@@ -55,7 +56,7 @@ def rtx() -> RtxToolkit:
 
 def tensorrt(timings: Path) -> TensorRtToolkit:
     """Raises Missing where TensorRT is not installed."""
-    return TensorRtToolkit(imported("tensorrt", "build inside the Triton image, which has it"), timings)
+    return TensorRtToolkit(imported("tensorrt", _GPU_HOST), timings)
 
 
 def imported(name: str, remedy: str) -> Any:
