@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import onnxruntime as ort
+
 from build.architecture import Model
 from build.architecture.parts import Architecture
 from build.architecture.seq2seq import EncoderDecoder
@@ -23,7 +25,7 @@ from build.verify import Quality
 
 MANIFEST_FILE = "manifest.json"
 _VERSION = 2
-_TOOLS = ("gguf", "numpy", "onnx-ir", "onnxruntime", "safetensors", "tokenizers")
+_TOOLS = ("gguf", "numpy", "onnx-ir", "safetensors", "tokenizers")
 
 Json = dict[str, Any]
 
@@ -49,7 +51,7 @@ def manifest(
         "precision": recipe.precision.value,
         "source": {**origin, "licence": recipe.licence or origin["licence"]},
         "recipe": recipe.resolved(),
-        "tools": {"python": platform.python_version()} | {t: metadata.version(t) for t in _TOOLS},
+        "tools": _tools(),
         "model": _model(model, facts.kv_dtype),
         "generation": generation(checkpoint),
         "tokenizer": _tokenizer(checkpoint.tokenizer, model),
@@ -62,6 +64,12 @@ def manifest(
 
 def encode_manifest(content: Json) -> bytes:
     return (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def _tools() -> Json:
+    """ONNX Runtime is asked itself: on a GPU host its package goes by another name."""
+    versions = {name: metadata.version(name) for name in _TOOLS}
+    return {"python": platform.python_version(), "onnxruntime": ort.__version__, **versions}
 
 
 def _file(path: Path) -> Json:
