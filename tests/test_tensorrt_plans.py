@@ -30,7 +30,7 @@ from build.dialects.tensorrt.toolkit import Missing, RtxToolkit, TensorRtToolkit
 from build.engine import Result, build_engine
 from build.errors import BadInput, BuildError
 from build.quantise import Precision
-from build.recipe import Engine, Limits, Recipe
+from build.recipe import Engine, Limits, Recipe, parse_recipe
 from build.sources.resolve import open_source
 from tests import tiny
 from tests.fake_gpu import FakeCuda, as_plan, fake_tensorrt
@@ -311,6 +311,16 @@ def test_options_of_the_other_engine_are_refused(
     command = ["--name", "mini", "--source", str(folder), "--repository", str(tmp_path / "repository")]
     assert main([*command, *more]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_recipe_names_its_engine() -> None:
+    table = {"name": "mini", "source": "x"}
+    assert parse_recipe(table).engine is Engine.ONNXRUNTIME
+    recipe = parse_recipe({**table, "engine": "tensorrt"})
+    assert recipe.engine is Engine.TENSORRT
+    assert recipe.resolved()["engine"] == "tensorrt"
+    with pytest.raises(BadInput, match="engine: 'trt', must be one of onnxruntime, tensorrt"):
+        parse_recipe({**table, "engine": "trt"})
 
 
 def test_a_host_frees_the_gpu_behind_itself(folder: Path, tmp_path: Path) -> None:
