@@ -84,10 +84,12 @@ class AsyncGrpcTransport:
         call = self._service().ModelStreamInfer(
             iter((proto.encode_card(model),)), metadata=self._metadata or None, timeout=timeout_s
         )
+        # Read to its end: Triton 2.51 holds on to the model of a call that was left.
         with raises_our_errors(self._target):
-            async for response in call:
-                return card_of(proto.chunk_text(response))
-        raise ProtocolError(f"{model}: did not describe itself")
+            cards = [card_of(proto.chunk_text(response)) async for response in call]
+        if not cards:
+            raise ProtocolError(f"{model}: did not describe itself")
+        return cards[0]
 
     async def aload(self, model: str, timeout_s: float | None) -> None:
         await self._ask("RepositoryModelLoad", pb.RepositoryModelLoadRequest(model_name=model), timeout_s)

@@ -85,10 +85,12 @@ class GrpcTransport:
         call = self._service().ModelStreamInfer(
             iter((proto.encode_card(model),)), metadata=self._metadata or None, timeout=timeout_s
         )
+        # Read to its end: Triton 2.51 holds on to the model of a call that was left.
         with raises_our_errors(self._target):
-            for response in call:
-                return card_of(proto.chunk_text(response))
-        raise ProtocolError(f"{model}: did not describe itself")
+            cards = [card_of(proto.chunk_text(response)) for response in call]
+        if not cards:
+            raise ProtocolError(f"{model}: did not describe itself")
+        return cards[0]
 
     def load(self, model: str, timeout_s: float | None) -> None:
         self._ask("RepositoryModelLoad", pb.RepositoryModelLoadRequest(model_name=model), timeout_s)
