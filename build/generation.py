@@ -64,9 +64,13 @@ def _early_stopping(settings: Mapping[str, Any]) -> str:
 
 
 def _suppressed(settings: Mapping[str, Any]) -> list[int]:
-    """Tokens that are never chosen: what `suppress_tokens` lists, and bad words of one token."""
+    """Tokens that are never chosen: what `suppress_tokens` lists, and bad words of one token.
+
+    As in transformers, the end of a sequence is no bad word: no answer would end.
+    """
     words = settings.get("bad_words_ids") or []
-    return sorted({*(settings.get("suppress_tokens") or []), *(word[0] for word in words if len(word) == 1)})
+    bad = {word[0] for word in words if len(word) == 1} - set(_eos_ids(settings))
+    return sorted({*(settings.get("suppress_tokens") or []), *bad})
 
 
 def _eos_ids(settings: Mapping[str, Any]) -> list[int]:
