@@ -156,6 +156,18 @@ def test_serves_until_it_is_told_to_stop(repository: Path) -> None:
         assert not _regions(server.process.pid)
 
 
+def test_the_command_lists_models_that_are_not_ours(repository: Path) -> None:
+    """They are there, without what only our engines tell of themselves."""
+    with _launched(repository) as server:
+        url = f"127.0.0.1:{server.ports['grpc']}"
+        halimede = [sys.executable, "-m", "halimede", "--url", url]
+        shown = subprocess.run([*halimede, "models"], capture_output=True, text=True, check=True).stdout
+        assert shown.splitlines()[1].split() == ["echo", "1", "READY", "ensemble"]
+        subprocess.run([*halimede, "unload", "echo"], capture_output=True, check=True)
+        shown = subprocess.run([*halimede, "models"], capture_output=True, text=True, check=True).stdout
+        assert shown.splitlines()[1].split() == ["echo", "not", "loaded"]
+
+
 def test_a_running_request_ends_before_the_server_does(repository: Path) -> None:
     with _launched(repository) as server, ThreadPoolExecutor() as pool:
         answer = pool.submit(server.generate, "slow")
