@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -19,7 +18,7 @@ from pathlib import Path
 
 from loadtest import artifacts, footprint, report
 from loadtest.artifacts import CACHE, MODEL, ROOT
-from loadtest.errors import BenchError
+from loadtest.errors import BenchError, exit_code
 from loadtest.machine import describe, warn_if_busy
 from loadtest.options import listed, names_of, numbers, positive
 from loadtest.plan import TITLES, Plan, quick
@@ -49,17 +48,13 @@ are 0 measured, 1 something failed, 2 the command is at fault.
 
 def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        if options.url:
-            require_loopback(options.url)
-        return _profile(options) if options.profile else _bench(options)
-    except BenchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    return exit_code(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.url:
+        require_loopback(options.url)
+    return _profile(options) if options.profile else _bench(options)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,7 +17,7 @@ from build.dialects.tensorrt.builder import (
 )
 from build.dialects.tensorrt.precision import PRECISIONS
 from build.dialects.tensorrt.rounding import BLOCK_SIZES
-from build.dialects.tensorrt.toolkit import Missing, RtxToolkit, rtx
+from build.dialects.tensorrt.toolkit import RtxToolkit
 from build.quantise import Precision
 from tests import tiny
 from tests.tensorrt_graphs import CAPACITY, write_graphs, write_pair
@@ -27,14 +27,6 @@ DECODERS = [(family, Precision.FP16) for family in ("qwen2", "qwen3", "gpt2")]
 DECODERS += [("llama", precision) for precision in PRECISIONS] + [("gemma3_text", Precision.BF16)]
 PAIRS = [("t5", Precision.BF16), ("flan-t5", Precision.INT4), ("marian", Precision.FP16)]
 PAIRS += [("bart", precision) for precision in PRECISIONS] + [("mbart", Precision.FP16)]
-
-
-@pytest.fixture(scope="module")
-def toolkit() -> RtxToolkit:
-    try:
-        return rtx()
-    except Missing as reason:
-        pytest.skip(str(reason))
 
 
 def builds(toolkit: RtxToolkit, graph: Path, profiles: list[Profile]) -> bool:

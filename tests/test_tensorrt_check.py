@@ -13,7 +13,7 @@ import pytest
 from build.architecture import describe
 from build.dialects.tensorrt.builder import check_and_serialise, decode_profile, prefill_profile
 from build.dialects.tensorrt.check import faults, require_sound
-from build.dialects.tensorrt.toolkit import Missing, RtxToolkit, rtx
+from build.dialects.tensorrt.toolkit import RtxToolkit
 from build.errors import BuildError
 from build.quantise import Precision
 from tests import tiny
@@ -25,14 +25,6 @@ PROFILES = [decode_profile(4), prefill_profile(16)]
 class Silent:
     def stage(self, name: str, steps: int) -> Callable[[], None]:
         return lambda: None
-
-
-@pytest.fixture(scope="module")
-def toolkit() -> RtxToolkit:
-    try:
-        return rtx()
-    except Missing as reason:
-        pytest.skip(str(reason))
 
 
 @pytest.fixture(scope="module")

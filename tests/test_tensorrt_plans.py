@@ -18,7 +18,7 @@ from build.dialects.tensorrt.host import Host
 from build.dialects.tensorrt.report import Unbuilt
 from build.dialects.tensorrt.session import Executor
 from build.dialects.tensorrt.sizes import Room
-from build.dialects.tensorrt.toolkit import Missing, RtxToolkit, rtx
+from build.dialects.tensorrt.toolkit import Missing, RtxToolkit
 from build.engine import Result, build_engine
 from build.errors import BadInput, BuildError
 from build.quantise import Precision
@@ -33,14 +33,6 @@ LOOSE = {precision.value: Limits() for precision in Precision}
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tiny.write_folder(tmp_path / "checkpoint", "gemma3_text")
-
-
-@pytest.fixture
-def toolkit() -> RtxToolkit:
-    try:
-        return rtx()
-    except Missing as reason:
-        pytest.skip(str(reason))
 
 
 @dataclass

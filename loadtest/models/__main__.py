@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from loadtest.artifacts import CACHE, engine_of
-from loadtest.errors import BenchError
+from loadtest.errors import exit_code
 from loadtest.machine import describe, warn_if_busy
 from loadtest.models import report
 from loadtest.models.engine import Engines
@@ -40,15 +39,7 @@ Nothing else may run on the machine. A missed target is a result, not an error: 
 
 def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        return _bench(options)
-    except BenchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    return exit_code(lambda: _bench(options))
 
 
 def _parser() -> argparse.ArgumentParser:
