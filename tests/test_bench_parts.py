@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from inprocess import Call, shared_steps
-from loadtest import artifacts, bench
+from loadtest import artifacts
+from loadtest.bench import __main__ as bench
 from loadtest.errors import BenchError
 from loadtest.memory import Memory, PeakMemory, memory_of_tree, tree
 from loadtest.program import Program

@@ -50,7 +50,7 @@ def test_a_profile_names_the_call_of_the_model() -> None:
 def test_transformers_answers_with_the_same_weights(tmp_path: Path) -> None:
     tokenizer = Tokenizer.from_file(str(engine_of(built("int8")) / "tokenizer.json"))
     prompt = tokenizer.encode("The capital of France is").ids
-    command = [sys.executable, "-m", "loadtest.reference", "2"]
+    command = [sys.executable, "-m", "loadtest.bench.reference", "2"]
     with Program("transformers", command, tmp_path / "log", {"HF_HUB_OFFLINE": "1"}) as program:
         answer = program.ask(prompts=[prompt, prompt], max_tokens=2)
     assert [tokenizer.decode(ids) for ids in answer["ids"]] == [" Paris."] * 2

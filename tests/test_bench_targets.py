@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from loadtest import report
-from loadtest.footprint import Footprint, Prefix
+from loadtest.bench import report
+from loadtest.bench.footprint import Footprint, Prefix
+from loadtest.bench.plan import Plan
+from loadtest.bench.targets import Measured, Verdict, verdicts
+from loadtest.bench.throughput import Steps
 from loadtest.memory import Memory
-from loadtest.plan import Plan
 from loadtest.sample import Sample
-from loadtest.targets import Measured, Verdict, verdicts
-from loadtest.throughput import Steps
 
 MACHINE = {"cpu": "a CPU", "cores": 2, "date": "today", "commit": "abc", "uncommitted_changes": False}
 

@@ -9,10 +9,10 @@ from statistics import median
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from loadtest.bench.report import Json, targets_table, where, wide_console
 from loadtest.models.plan import TITLES, Plan
 from loadtest.models.targets import Measured, verdicts
 from loadtest.models.versus import Sample
-from loadtest.report import Json, targets_table, where, wide_console
 
 _FACTS = ("name", "precision", "model", "size_bytes", "quality")
 

@@ -67,5 +67,5 @@ def _streams(url: str, model: str) -> Iterator[Streams]:
 def _transformers(checkpoint: Path, log: Path) -> Program:
     """With as many threads as the engine takes of itself."""
     threads = f"{len(os.sched_getaffinity(0))}"
-    command = [sys.executable, "-m", "loadtest.reference", threads, str(checkpoint)]
+    command = [sys.executable, "-m", "loadtest.bench.reference", threads, str(checkpoint)]
     return Program("transformers", command, log, {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"})

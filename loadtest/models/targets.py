@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from loadtest.bench.targets import Verdict, ratio
 from loadtest.models.engine import Build
 from loadtest.models.plan import GB, BuildLimit, Case, Load, Plan
 from loadtest.models.versus import Sample
-from loadtest.targets import Verdict, ratio
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,20 +16,21 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from loadtest import artifacts, footprint, report
+from loadtest import artifacts
 from loadtest.artifacts import CACHE, MODEL, ROOT
+from loadtest.bench import footprint, report
+from loadtest.bench.plan import TITLES, Plan, quick
+from loadtest.bench.targets import Measured
+from loadtest.bench.throughput import InProcess, Row, Steps, Throughput
 from loadtest.errors import BenchError, exit_code
 from loadtest.machine import describe, warn_if_busy
 from loadtest.options import listed, names_of, numbers, positive
-from loadtest.plan import TITLES, Plan, quick
 from loadtest.program import Program
 from loadtest.progress import Bars, bars
 from loadtest.prompts import Prompts
 from loadtest.sample import Sample
 from loadtest.served import Served, served
 from loadtest.streams import Streams, require_loopback
-from loadtest.targets import Measured
-from loadtest.throughput import InProcess, Row, Steps, Throughput
 
 _PROFILE_STREAMS = 8
 _PROFILE_LINES = 25
@@ -172,12 +173,12 @@ def _engine(repository: Path) -> Program:
 
 def _bare(repository: Path) -> Program:
     engine = str(artifacts.engine_of(repository))
-    command = [sys.executable, "-m", "loadtest.bare", engine, f"{_threads(repository)}"]
+    command = [sys.executable, "-m", "loadtest.bench.bare", engine, f"{_threads(repository)}"]
     return Program("the bare loop", command, CACHE / "bare.log")
 
 
 def _reference(repository: Path) -> Program:
-    command = [sys.executable, "-m", "loadtest.reference", f"{_threads(repository)}"]
+    command = [sys.executable, "-m", "loadtest.bench.reference", f"{_threads(repository)}"]
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
     return Program("transformers", command, CACHE / "reference.log", offline)
 

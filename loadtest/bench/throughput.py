@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Protocol
 
-from loadtest.plan import Plan
+from loadtest.bench.plan import Plan
 from loadtest.program import Answer, Program
 from loadtest.prompts import Prompt, Prompts
 from loadtest.sample import Sample, Stream, sample_of

@@ -11,9 +11,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from loadtest.plan import TITLES, Plan
+from loadtest.bench.plan import TITLES, Plan
+from loadtest.bench.targets import Measured, Verdict, verdicts
 from loadtest.sample import Sample
-from loadtest.targets import Measured, Verdict, verdicts
 
 Json = dict[str, Any]
 _WORDS = {True: "[green]met", False: "[red]missed", None: "[yellow]not measured"}

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from loadtest.footprint import Footprint
-from loadtest.plan import TITLES
+from loadtest.bench.footprint import Footprint
+from loadtest.bench.plan import TITLES
+from loadtest.bench.throughput import Steps
 from loadtest.sample import Sample
-from loadtest.throughput import Steps
 
 GB = 1e9
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loadtest.artifacts import MODEL
+from loadtest.bench.plan import Plan
 from loadtest.memory import Memory, PeakMemory, memory_of_tree
-from loadtest.plan import Plan
 from loadtest.prompts import Prompts
 from loadtest.served import served
 from loadtest.streams import Streams

@@ -1,0 +1,1 @@
+"""One engine, alone and through Triton, beside transformers: `python -m loadtest.bench`."""
