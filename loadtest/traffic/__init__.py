@@ -1,0 +1,1 @@
+"""What load is offered: profiles, arrivals, lengths, prompts. Pure, but for reading profiles and traces."""

@@ -1,0 +1,146 @@
+"""The requests of a run, one after the other, the same in every run of the same profile and seed.
+
+Each request draws what it is from its own generator of random numbers, seeded by the profile and its number.
+So it is the same whoever sends it, and at whatever rate: of n workers each takes every n-th request of one
+schedule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import count, islice
+from random import Random
+
+from loadtest.traffic.arrivals import Closed, Constant, Gamma, Poisson, Trace, constant_times, random_times
+from loadtest.traffic.errors import TrafficError
+from loadtest.traffic.generator import generated
+from loadtest.traffic.lengths import Lengths
+from loadtest.traffic.mix import Bad, MixEntry, choose
+from loadtest.traffic.profile import Profile
+from loadtest.traffic.trace import Arrival, read_trace
+
+# A chat template adds to a prompt; SmolLM2's comes to 30 tokens.
+TEMPLATE_TOKENS = 48
+# What follows a shared prefix: room enough to differ at once.
+MIN_OWN_TOKENS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One request as it is to be sent.
+
+    `at_s` is in seconds since the start of the run, its warm-up included; None in a closed loop: when a user
+    is free. The first `prefix_tokens` of its `tokens_in` are those of its group. `clipped`: its lengths were
+    drawn (or recorded) outside of what the profile's max_context holds. `seed` makes its text its own.
+    """
+
+    request: int
+    at_s: float | None
+    kind: MixEntry
+    tokens_in: int
+    tokens_out: int
+    prefix_group: int | None
+    prefix_tokens: int
+    clipped: bool
+    seed: int
+
+
+def schedule(profile: Profile, worker: int = 0, workers: int = 1) -> Iterator[Planned]:
+    """The requests of one of the workers, in order; without end in a closed loop.
+
+    A trace's file is read here, before the first request: TrafficError when it cannot be.
+    """
+    if not 0 <= worker < workers:
+        raise TrafficError(f"worker {worker}: must be from 0 to {workers - 1}")
+    due = _due(profile)
+    return (
+        _planned(profile, number, arrival)
+        for number, arrival in islice(enumerate(due), worker, None, workers)
+    )
+
+
+def share_of(users: int, worker: int, workers: int) -> int:
+    """The users of a closed loop that are this worker's."""
+    return users // workers + (worker < users % workers)
+
+
+_Due = tuple[float | None, Arrival | None]
+
+
+def _due(profile: Profile) -> Iterator[_Due]:
+    match profile.arrivals:
+        case Closed():
+            return ((None, None) for _ in count())
+        case Trace() as trace:
+            return ((arrival.at_s, arrival) for arrival in _within(profile, _recorded(trace, profile.seed)))
+        case Constant(rate_per_s):
+            times = constant_times(rate_per_s)
+        case Poisson(rate_per_s):
+            times = random_times(rate_per_s, 1.0, Random(f"{profile.seed}/times"))
+        case Gamma(rate_per_s, variation):
+            times = random_times(rate_per_s, variation, Random(f"{profile.seed}/times"))
+    return ((at_s, None) for at_s in _until(profile.total_s, times))
+
+
+def _recorded(trace: Trace, seed: int) -> Iterable[Arrival]:
+    return read_trace(trace.file, trace.columns, trace.speed) if trace.file else generated(trace, seed)
+
+
+def _within(profile: Profile, arrivals: Iterable[Arrival]) -> Iterator[Arrival]:
+    for arrival in arrivals:
+        if arrival.at_s >= profile.total_s:
+            return
+        yield arrival
+
+
+def _until(end_s: float, times: Iterable[float]) -> Iterator[float]:
+    for at_s in times:
+        if at_s >= end_s:
+            return
+        yield at_s
+
+
+def _planned(profile: Profile, request: int, due: _Due) -> Planned:
+    random = Random(f"{profile.seed}/{request}")
+    kind = choose(profile.mix, random)
+    at_s, arrival = due
+    scale = profile.arrivals.scale if isinstance(profile.arrivals, Trace) else 1.0
+    drawn_in = _drawn(kind.prompt_tokens, arrival.tokens_in if arrival else None, scale, random)
+    drawn_out = _drawn(kind.output_tokens, arrival.tokens_out if arrival else None, scale, random)
+    tokens_in, tokens_out = _clipped(profile, kind, drawn_in, drawn_out)
+    group, prefix_tokens = _prefix(kind, tokens_in, random)
+    return Planned(
+        request, at_s, kind, tokens_in, tokens_out, group, prefix_tokens,
+        clipped=(tokens_in, tokens_out) != (drawn_in, drawn_out),
+        seed=random.getrandbits(63),
+    )  # fmt: skip
+
+
+def _drawn(lengths: Lengths | None, recorded: int | None, scale: float, random: Random) -> int:
+    """The entry's own length first; 0 where nobody says: an empty prompt has none."""
+    if lengths is not None:
+        return lengths.sample(random)
+    return 0 if recorded is None else round(recorded * scale)
+
+
+def _clipped(profile: Profile, kind: MixEntry, tokens_in: int, tokens_out: int) -> tuple[int, int]:
+    """At least a token each way, both within the context; the answer's length is kept if it can be."""
+    if kind.bad in {Bad.TOO_LONG, Bad.EMPTY}:
+        return tokens_in, max(tokens_out, 1)
+    tokens_in, tokens_out = max(tokens_in, 1), max(tokens_out, 1)
+    if profile.max_context is None:
+        return tokens_in, tokens_out
+    room = profile.max_context - TEMPLATE_TOKENS
+    tokens_out = min(tokens_out, room // 2) if tokens_in + tokens_out > room else tokens_out
+    return min(tokens_in, room - tokens_out), tokens_out
+
+
+def _prefix(kind: MixEntry, tokens_in: int, random: Random) -> tuple[int | None, int]:
+    shared = kind.shared_prefix
+    if shared is None:
+        return None, 0
+    # Both are drawn always, so that a change of the share changes nothing else.
+    chosen, group = random.random() < shared.share, random.randrange(shared.groups)
+    tokens = min(shared.tokens, tokens_in - MIN_OWN_TOKENS)
+    return (group, tokens) if chosen and tokens > 0 else (None, 0)
