@@ -124,7 +124,7 @@ $(VENV)/.run: $(VENV)/.pip pyproject.toml requirements.lock
 
 $(VENV)/.test: $(VENV)/.run
 	@echo "installing what the tests need"
-	@$(install) -e '.[build,serve,test,dev,tensorrt-check]'
+	@$(install) -e '.[build,serve,test,load,dev,tensorrt-check]'
 	@touch $@
 
 # onnxruntime and onnxruntime-gpu are one Python package: the second takes the place of the first.
