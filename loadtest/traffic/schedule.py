@@ -24,6 +24,8 @@ from loadtest.traffic.trace import Arrival, read_trace
 TEMPLATE_TOKENS = 48
 # What follows a shared prefix: room enough to differ at once.
 MIN_OWN_TOKENS = 8
+# Their lengths are what is wrong with them.
+_UNCUT = frozenset({Bad.TOO_LONG, Bad.EMPTY})
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ def _planned(profile: Profile, request: int, due: _Due) -> Planned:
     group, prefix_tokens = _prefix(kind, tokens_in, random)
     return Planned(
         request, at_s, kind, tokens_in, tokens_out, group, prefix_tokens,
-        clipped=(tokens_in, tokens_out) != (drawn_in, drawn_out),
+        clipped=kind.bad not in _UNCUT and (tokens_in, tokens_out) != (drawn_in, drawn_out),
         seed=random.getrandbits(63),
     )  # fmt: skip
 
@@ -126,7 +128,7 @@ def _drawn(lengths: Lengths | None, recorded: int | None, scale: float, random: 
 
 def _clipped(profile: Profile, kind: MixEntry, tokens_in: int, tokens_out: int) -> tuple[int, int]:
     """At least a token each way, both within the context; the answer's length is kept if it can be."""
-    if kind.bad in {Bad.TOO_LONG, Bad.EMPTY}:
+    if kind.bad in _UNCUT:
         return tokens_in, max(tokens_out, 1)
     tokens_in, tokens_out = max(tokens_in, 1), max(tokens_out, 1)
     if profile.max_context is None:

@@ -85,6 +85,6 @@ def _date(place: str, text: str) -> float:
 
 
 def _tokens(place: str, text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or int(text) > MAX_TOKENS:
+    if not (text.isascii() and text.isdigit() and len(text) <= 9) or int(text) > MAX_TOKENS:
         raise TrafficError(f"{place}: {shown(text)}, must be a whole number from 0 to {MAX_TOKENS:,}")
     return int(text)
