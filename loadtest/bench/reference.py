@@ -94,14 +94,14 @@ def _config(model: Any, tokens: int, beams: int) -> GenerationConfig:
     )
 
 
-def _gguf() -> Path:
+def gguf_file() -> Path:
     files = metadata.distribution(PACKAGE).files or []
     return next(Path(str(file.locate())) for file in files if file.suffix == ".gguf")
 
 
 def main(threads: int, folder: Path | None) -> None:
     torch.set_num_threads(threads)
-    serve(lambda: partial(generate, load_folder(folder) if folder else load_gguf(_gguf())))
+    serve(lambda: partial(generate, load_folder(folder) if folder else load_gguf(gguf_file())))
 
 
 if __name__ == "__main__":
