@@ -14,7 +14,7 @@ from loadtest.measure.result import Result
 from loadtest.measure.slo import Verdict
 from loadtest.measure.statistics import Latency
 from loadtest.measure.sweep import Sweep
-from loadtest.pages.words import MEASURES, count, limit_words, number, verdict_words
+from loadtest.pages.words import MEASURES, count, limit_words, number, sweep_words, verdict_words
 
 WIDTH = 80
 _COLOURS = {True: "green", False: "red", None: "yellow"}
@@ -38,17 +38,6 @@ def show_sweep(sweep: Sweep, console: Console) -> None:
     console.print(f"[bold]{escape(sweep.name)}[/], a sweep of {escape(sweep.server.url)}", highlight=False)
     console.print(_rungs(sweep))
     console.print(sweep_words(sweep), highlight=False)
-
-
-def sweep_words(sweep: Sweep) -> str:
-    if sweep.highest_rate_per_s is None or sweep.goodput_per_s is None:
-        return "the SLO was missed at every rate"
-    held = (
-        f"the SLO holds up to {sweep.highest_rate_per_s:.3g} requests/s: goodput {sweep.goodput_per_s:.3g}/s"
-    )
-    if sweep.lowest_miss_per_s is None:
-        return f"{held}; no rate missed it, so there may be more"
-    return f"{held}; it is missed at {sweep.lowest_miss_per_s:.3g}/s"
 
 
 def _head(result: Result) -> Iterator[str]:

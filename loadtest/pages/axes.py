@@ -1,0 +1,75 @@
+"""What the axes of the plots have in common."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from loadtest.measure.result import Result
+from loadtest.pages.canvas import GRID, INK, PALETTE, SHADE
+
+# A limit further off than this would press the curves flat.
+_FAR = 2.5
+# Lines with this at the head of their id are no data.
+_REFERENCE = "reference-"
+
+
+def outside_measured(axis: Axes, result: Result) -> None:
+    """Shades warm-up and drain, and spans the whole run."""
+    start_s, end_s = result.window_s
+    last_s = len(result.timeline) * result.window_width_s
+    right = max(end_s, last_s)
+    for low, high in ((0.0, start_s), (end_s, right)):
+        if high > low:
+            axis.axvspan(low, high, color=SHADE, zorder=0, linewidth=0)
+    axis.set_xlim(min(0.0, start_s), right)
+
+
+def limit_line(axis: Axes, limit: float, label: str) -> None:
+    """A dashed line at the limit, or a word in the legend where it is far above what was seen."""
+    if limit <= _FAR * axis.get_ylim()[1]:
+        line = axis.axhline(
+            limit, color=INK, linestyle=(0, (6, 3)), linewidth=1, label=f"{label}: {limit:,.4g}"
+        )
+        line.set_gid(f"{_REFERENCE}{len(axis.lines)}")
+    else:
+        axis.plot([], [], " ", label=f"{label}: {limit:,.4g}, off the scale")
+
+
+def rate_line(axis: Axes, rate_per_s: float, label: str) -> None:
+    line = axis.axvline(rate_per_s, color=PALETTE[2], linewidth=1, alpha=0.6, label=label)
+    line.set_gid(f"{_REFERENCE}{len(axis.lines)}")
+
+
+def finish(axis: Axes, below: str, beside: str) -> None:
+    """Units, a scale from nought, and the legend above the plot, where no curve runs."""
+    axis.set_xlabel(below)
+    axis.set_ylabel(beside)
+    if axis.get_yscale() == "linear":
+        bottom, top = axis.get_ylim()
+        axis.set_ylim(min(0.0, bottom), top if top > 0 else 1.0)
+    axis.set_axisbelow(True)
+    axis.tick_params(color=GRID)
+    if not _has_data(axis):
+        axis.text(0.5, 0.5, "nothing was seen", transform=axis.transAxes, ha="center", va="center")
+    legend(axis)
+
+
+def legend(axis: Axes) -> None:
+    handles, labels = axis.get_legend_handles_labels()
+    if handles:
+        axis.legend(
+            handles,
+            labels,
+            loc="lower right",
+            bbox_to_anchor=(1, 0.98),
+            ncols=min(len(labels), 7),
+            borderaxespad=0,
+            handlelength=2.2,
+            columnspacing=1.4,
+        )
+
+
+def _has_data(axis: Axes) -> bool:
+    curves = (line for line in axis.lines if not str(line.get_gid()).startswith(_REFERENCE))
+    return bool(axis.containers) or any(np.isfinite(line.get_ydata()).any() for line in curves)
