@@ -70,7 +70,7 @@ def _launch(repository: Path, log: Path, ports: list[int], model: str) -> subpro
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_die_with_us,  # noqa: PLW1509  one system call, whatever threads do
+            preexec_fn=die_with_us,  # noqa: PLW1509  one system call, whatever threads do
         )
 
 
@@ -92,7 +92,7 @@ def _wait_ready(process: subprocess.Popen[bytes], url: str, log: Path, model: st
     raise BenchError(f"the server {what}; the end of {log}:\n  {tail}")
 
 
-def _die_with_us() -> None:
+def die_with_us() -> None:
     """In the child: the kernel ends it when we die, be it by SIGKILL."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
