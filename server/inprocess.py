@@ -10,6 +10,7 @@ lists of token ids, all submitted at once (sources, where there is an encoder); 
               from one model call to the next, `model_s` of the model call alone
   {"do": "profile", "prompts": [[…]…], "max_tokens": 64, "lines": 25}
     profile   the functions of the engine's loop that took the most time themselves, as text
+  {"do": "arrive", …}: see arrival.py
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from arrival import arrive
 from engine.errors import EngineError
 from engine.manifest import read_manifest
 from engine.outbox import Chunk
@@ -42,11 +44,15 @@ _WARM_UP = 8
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call of the model; `positions` of its rows in a decode step, empty in a prefill."""
+    """A call of the model; `positions` of its rows in a decode step, empty in a prefill, which computes
+    so many `tokens` from `start` on.
+    """
 
     positions: tuple[int, ...]
     began: float
     ended: float
+    start: int = 0
+    tokens: int = 0
 
 
 class TimedRunner:
@@ -65,7 +71,7 @@ class TimedRunner:
     def prefill(self, slot: int, start: int, tokens: Sequence[int]) -> Floats:
         began = time.monotonic()
         logits = self._runner.prefill(slot, start, tokens)
-        self.calls.append(Call((), began, time.monotonic()))
+        self.calls.append(Call((), began, time.monotonic(), start, len(tokens)))
         return logits
 
     def encode(self, slot: int, tokens: Sequence[int]) -> None:
@@ -107,6 +113,8 @@ class InProcess:
         self._started = False
 
     def answer(self, command: dict[str, Any]) -> dict[str, Any]:
+        if command["do"] == "arrive":
+            return self._arrive(command)
         prompts, max_tokens = command["prompts"], command["max_tokens"]
         sampling = Sampling(**{"max_tokens": max_tokens, "ignore_eos": True} | command.get("sampling", {}))
         if command["do"] == "profile":
@@ -114,11 +122,21 @@ class InProcess:
         assert command["do"] == "generate"
         return self._generate(prompts, sampling)
 
-    def _generate(self, prompts: list[list[int]], sampling: Sampling) -> dict[str, Any]:
+    def _start(self) -> None:
         if not self._started:
             self._service.start()
             self._started = True
         self._runner.calls.clear()
+
+    def _arrive(self, command: dict[str, Any]) -> dict[str, Any]:
+        self._start()
+        began = time.monotonic()
+        found = arrive(self._service, command)
+        later = [c for c in self._runner.calls if c.tokens and c.began >= began + found["arrived"]]
+        return found | {"pieces": [(call.start, call.tokens, call.ended - call.began) for call in later]}
+
+    def _generate(self, prompts: list[list[int]], sampling: Sampling) -> dict[str, Any]:
+        self._start()
         began = time.monotonic()
         collectors = self._submit(prompts, sampling)
         for collector in collectors:

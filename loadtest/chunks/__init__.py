@@ -1,0 +1,1 @@
+"""A long prompt among running streams, over the sizes of its chunks: `python -m loadtest.chunks`."""
