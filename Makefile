@@ -29,7 +29,7 @@ paths   := PYTHONPATH=.:client:server
 ports   := --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $(METRICS_PORT)
 engine  := model_repository/$(MODEL)_engine/1/manifest.json
 
-.PHONY: help setup demo engines serve chat test check bench bench-models recommend-check gpu-check clean contract lock
+.PHONY: help setup demo engines serve chat test check bench bench-models bench-chunks recommend-check gpu-check clean contract lock
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ bench: $(VENV)/.test ## measure throughput and latency; a table and bench.json
 
 bench-models: $(VENV)/.test ## compare GPT-2 and BART with transformers; a table and bench-models.json
 	@$(paths) $(py) -m loadtest.models --json bench-models.json
+
+bench-chunks: $(VENV)/.test ## a long prompt among running streams, by chunk size; a table, bench-chunks.json and .png
+	@$(paths) $(py) -m loadtest.chunks --json bench-chunks.json --plot bench-chunks.png
 
 recommend-check: $(VENV)/.run ## what recommend estimates beside what the benchmarks measured here, as ratios
 	@$(py) -m build recommend --check
