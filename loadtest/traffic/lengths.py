@@ -14,6 +14,8 @@ from loadtest.traffic.errors import TrafficError
 from loadtest.traffic.table import MAX_TOKENS, Table, shown
 
 _Z90 = NormalDist().inv_cdf(0.9)
+# Of two probabilities: a nearer pair says nothing, and its slope overflows.
+_MIN_GAP = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +154,8 @@ def _quantiles(table: Table) -> Lengths:
     if not points:
         raise table.fault("quantiles", {}, 'must have at least one point such as "0.5" = 128')
     for (p0, low), (p1, high) in pairwise(points):
-        if p0 == p1:
-            raise TrafficError(f"{inner.place}: {p0:g} is given twice")
+        if p1 - p0 < _MIN_GAP:
+            raise TrafficError(f"{inner.place}: {p0:g} and {p1:g}, must be {_MIN_GAP:g} apart")
         if high < low:
             raise TrafficError(
                 f'{inner.place}: "{p1:g}" = {high:g}, must be at least the {low:g} of "{p0:g}"'
