@@ -28,7 +28,7 @@ class Sender(Interface):
 @dataclass(frozen=True, slots=True)
 class Attempts:
     """`model` is asked where the mix names none; `write` makes prompts; `heard` is told of tokens as they
-    come."""
+    come, `failed` the class and the words of an error that the mix did not ask for."""
 
     profile: Profile
     model: str
@@ -36,6 +36,7 @@ class Attempts:
     write: Callable[[Planned], str]
     now: Callable[[], float]
     heard: Callable[[int], None]
+    failed: Callable[[str, str], None]
 
     async def perform(self, planned: Planned, intended_s: float) -> Record:
         """Swallows its cancellation, whose message becomes the error: no request is without its record."""
@@ -47,8 +48,10 @@ class Attempts:
             error = TIMEOUT
         except asyncio.CancelledError as cut:
             error = str(cut)
-        except HalimedeError as failed:
-            error = error_class(failed)
+        except HalimedeError as fault:
+            error = error_class(fault)
+            if planned.kind.bad is None:
+                self.failed(error, str(fault))
         return tape.record(self.now(), error)
 
     def refuse(self, planned: Planned, intended_s: float, error: str) -> Record:

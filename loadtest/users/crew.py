@@ -37,6 +37,8 @@ _READY_S = 60.0
 # After the drain, for the last records to come.
 _GRACE_S = 15.0
 _POLL_S = 0.1
+# Of an error's text.
+_WORDS = 200
 # Clocks of hosts that differ by more are told of; a message's way is part of the difference.
 _CLOCK_S = 0.25
 
@@ -159,6 +161,9 @@ class Crew:
                 self._tally.add(record)
 
     def _remarks(self, lost: dict[int, float]) -> Iterator[str]:
+        examples = [report.examples for report in self._tally.reports.values()]
+        for error, words in {k: v for found in reversed(examples) for k, v in found.items()}.items():
+            yield f"{error}, for example: {words.partition(chr(10))[0][:_WORDS]}"
         for number, at_s in lost.items():
             name = self._ids[number]
             yield f"worker {number} ({name}) was lost by {at_s:.1f} s: what it owed counts as errors"

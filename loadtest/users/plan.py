@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -78,6 +78,7 @@ class Report:
     open: int = 0
     capped: int = 0
     tokens: int = 0
+    examples: Mapping[str, str] = field(default_factory=dict)
     fault: str | None = None
 
     def encode(self) -> dict[str, Any]:

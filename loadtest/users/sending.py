@@ -42,6 +42,7 @@ class Sending:
         self._write = writer_of(plan)
         self.records: deque[Record] = deque()
         self.tokens = 0
+        self.examples: dict[str, str] = {}
         self._zero_s = time.monotonic()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="sending", daemon=True)
@@ -90,8 +91,13 @@ class Sending:
     def _heard(self, tokens: int) -> None:
         self.tokens += tokens
 
+    def _failed(self, error: str, words: str) -> None:
+        self.examples.setdefault(error, words)
+
     def _offering(self) -> Offering:
-        attempts = Attempts(self.profile, self.plan.model, self._senders, self._write, self.now, self._heard)
+        attempts = Attempts(
+            self.profile, self.plan.model, self._senders, self._write, self.now, self._heard, self._failed
+        )
         return Offering(attempts.perform, attempts.refuse, self.records.append, self.now, cap=self.plan.cap)
 
     async def _connected(self) -> dict[Protocol, GrpcSender | HttpSender]:

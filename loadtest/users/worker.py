@@ -120,6 +120,7 @@ class Worker:
                 open=offering.open,
                 capped=offering.capped,
                 tokens=sending.tokens,
+                examples=dict(sending.examples),
             )
         )
 

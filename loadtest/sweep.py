@@ -1,0 +1,151 @@
+"""The highest rate at which the SLO holds: runs of a profile at one rate after the other.
+
+`make load-sweep` runs it. The rate is doubled until the SLO is missed, then the interval is cut in two until
+it is as small as the profile's resolution; between two runs the server gets time to finish what it has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from loadtest import pages
+from loadtest.errors import BenchError, exit_code
+from loadtest.measure import sweep as sweeps
+from loadtest.measure.result import Result
+from loadtest.measure.rungs import Search, next_rate
+from loadtest.measure.sweep import Rung, sweep_of
+from loadtest.traffic.arrivals import Closed, Trace
+from loadtest.traffic.errors import TrafficError
+from loadtest.traffic.overrides import with_overrides
+from loadtest.traffic.profile import Profile
+from loadtest.users.cooldown import cool_down
+from loadtest.users.options import add_options, fitting, folder_of, guarded, profile_of, say, session_of
+from loadtest.users.session import Session, store
+from loadtest.users.stopping import stopping
+
+HELD, MISSED, INTERRUPTED = 0, 3, 130
+_EXAMPLES = """examples:
+  python -m loadtest.sweep                                    the profile chat against 127.0.0.1:8001
+  python -m loadtest.sweep --profile steady --start 1 --max 8 --step 60
+  python -m loadtest.sweep --protocol http --resolution 0.05
+
+Ctrl-C ends the sweep with the rates that are done. Exit codes: 0 the SLO holds at some rate, 3 it is missed
+at each, 1 nothing could be measured, 2 the command or the profile is at fault, 130 interrupted.
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = _parser().parse_args(arguments)
+    return exit_code(guarded(lambda: _sweep(options)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtest.sweep",
+        description="Find the highest rate of a profile's requests at which its SLO holds: the goodput.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--start", type=float, metavar="R", help="the first rate, in requests a second")
+    add("--max", type=float, metavar="R", help="the highest")
+    add("--step", type=float, metavar="S", help="seconds that are measured at each rate")
+    add("--resolution", type=float, metavar="X", help="how near the answer must be; 0.1 is ten per cent")
+    add_options(parser)
+    return parser
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    profile = _profile(options)
+    search = Search(profile.sweep.start_per_s, profile.sweep.max_per_s, profile.sweep.resolution)
+    folder = folder_of(options, f"{profile.name}-sweep", "sweep.json")
+    with stopping() as wishes, session_of(options, profile, wishes) as session:
+        found = _climb(session, fitting(options, profile), search, folder)
+    if not found:
+        say("interrupted: no rate is done")
+        return INTERRUPTED
+    sweep = sweep_of(profile.as_table(), found)
+    pages.write_sweep(sweep, folder)
+    pages.show_sweep(sweep, Console())
+    print(f"results: {folder}")
+    if wishes.wishes:
+        return INTERRUPTED
+    return MISSED if sweep.highest_rate_per_s is None else HELD
+
+
+def _climb(session: Session, profile: Profile, search: Search, folder: Path) -> list[Rung]:
+    """The rates that were measured; what is done is stored after each."""
+    found: list[Rung] = []
+    while (rate_per_s := next_rate(search, [rung.outcome for rung in found])) is not None:
+        cool_down(session.addresses.metrics, session.stopping)
+        if session.stopping.wishes:
+            break
+        ran = session.run(at_rate(profile, rate_per_s))
+        if ran.interrupted or ran.result is None:
+            break
+        store(ran, folder / f"rate-{rate_per_s:.4g}")
+        found.append(Rung(rate_per_s, ran.result))
+        (folder / "sweep.json").write_text(sweeps.encode(sweep_of(profile.as_table(), found)), "utf-8")
+        say(_words(rate_per_s, ran.result))
+        if len(found) == 1:
+            _require_some(ran.result)
+    return found
+
+
+def at_rate(profile: Profile, rate_per_s: float) -> Profile:
+    """The run of one rate: the same requests in the same order, nearer to each other."""
+    return with_overrides(profile, rate_per_s=rate_per_s, duration_s=profile.sweep.step_s)
+
+
+def _profile(options: argparse.Namespace) -> Profile:
+    profile = with_overrides(profile_of(options), seed=options.seed)
+    _require_rate(profile)
+    given = {
+        "start_per_s": options.start,
+        "max_per_s": options.max,
+        "step_s": options.step,
+        "resolution": options.resolution,
+    }
+    values = {name: value for name, value in given.items() if value is not None}
+    for name, value in values.items():
+        if not 0 < value < float("inf"):
+            raise TrafficError(f"--{name.partition('_')[0]} {value:g}: must be above 0")
+    sweep = replace(profile.sweep, **values)
+    if sweep.start_per_s > sweep.max_per_s:
+        raise TrafficError(f"--start {sweep.start_per_s:g}: must be at most --max, {sweep.max_per_s:g}")
+    return replace(profile, sweep=sweep)
+
+
+def _require_rate(profile: Profile) -> None:
+    arrivals = profile.arrivals
+    if isinstance(arrivals, Closed):
+        raise TrafficError(f"{profile.name}: closed arrivals have no rate to search for; choose open ones")
+    if isinstance(arrivals, Trace) and arrivals.file:
+        raise TrafficError(f"{profile.name}: a trace's file brings its own times, there is no rate to search")
+
+
+def _require_some(result: Result) -> None:
+    if result.requests.total and result.requests.unexpected == result.requests.total:
+        raise BenchError(f"every one of {result.requests.total} requests failed: {result.requests.errors}")
+
+
+def _words(rate_per_s: float, result: Result) -> str:
+    ttft = result.ttft_s
+    verdict = "met" if result.slo_met else "missed"
+    missed = ", ".join(found.name for found in result.slo if not found.met)
+    return (
+        f"{rate_per_s:6.3g}/s: SLO {verdict}{f' ({missed})' if missed else ''},"
+        f" goodput {result.goodput_per_s:.2f}/s, {result.tokens_per_s:.0f} tokens/s,"
+        f" TTFT p99 {'-' if ttft is None else f'{1e3 * ttft.p99:.0f} ms'},"
+        f" {result.requests.unexpected} of {result.requests.total} failed"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
