@@ -37,9 +37,9 @@ from loadtest.users.stopping import stopping
 
 HOLDS, USAGE, MISSED, INTERRUPTED = 0, 2, 3, 130
 RESULT = "result.json"
-_SETTLE_MINUTES = 5.0
-# Of a short test no more than this share goes to settling.
-_SETTLE_SHARE = 1 / 6
+_SETTLE_MINUTES = 10.0
+# Of a short test no more than a third goes to settling.
+_SETTLE_SHARE = 1 / 3
 _EXAMPLES = """examples:
   python -m loadtest.soak --minutes 30 --rate 1.5               against a server of its own
   python -m loadtest.soak --sweep runs/20261124-chat/sweep.json   at the highest rate that met the SLO
@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--interval", type=_above_zero, default=5.0, metavar="S", help="between looks; default: %(default)g s"
     )
-    settle = f"of the beginning that memory may grow in; default: {_SETTLE_MINUTES:g}, a sixth at most"
+    settle = f"of the beginning that memory may grow in; default: {_SETTLE_MINUTES:g}, a third at most"
     add("--settle", type=_above_zero, metavar="M", help=f"minutes {settle}")
     growth, drift = limits.growth_mb_per_h, limits.drift
     add("--max-growth", type=_above_zero, default=growth, metavar="MB", help="an hour; default: %(default)g")

@@ -21,6 +21,8 @@ def soak_plot(result: Result, looks: Sequence[Look], found: Finding) -> Plot:
         _memory(axes[0], looks, found)
         _latency(axes[1], result, "ttft_s", "TTFT, s")
         _latency(axes[2], result, "itl_s", "ITL, s")
+        for axis in axes:
+            axis.set_xlim(0, max(looks[-1].at_s, _MINUTE_S / 60) / _MINUTE_S)
 
     note = "Memory from when the load was started; latencies from its first request, some seconds later."
     return Plot("soak", "Memory and latency over time", note, 3, draw)

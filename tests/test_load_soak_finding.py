@@ -1,0 +1,153 @@
+"""What a soak test concludes from memory and records."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from loadtest.measure.record import Record
+from loadtest.soak import report
+from loadtest.soak.finding import Finding, finding
+from loadtest.soak.slope import Slope
+from loadtest.soak.verdicts import Drift, Limits, Trend, drifts, trend
+from loadtest.soak.watch import Look
+
+LIMITS = Limits(growth_mb_per_h=10.0, drift=1.3)
+WINDOW_S = (10.0, 310.0)
+
+
+def record(intended_s: float, ttft_s: float = 0.2, gap_s: float = 0.02, **changed: Any) -> Record:
+    chunks = tuple((intended_s + ttft_s + gap_s * index, 1) for index in range(5))
+    plain = Record(
+        request=0, kind="chat", protocol="grpc", model="smollm2", intended_s=intended_s, sent_s=intended_s,
+        first_s=chunks[0][0], end_s=chunks[-1][0], tokens_in=8, tokens_out=5, chunks=chunks,
+        finish_reason="length", error=None, expected=True, phase="measure",
+    )  # fmt: skip
+    return replace(plain, **changed)
+
+
+def records(slow_from_s: float = 1e9, factor: float = 1.0) -> list[Record]:
+    """One a second; from that moment on slower by a factor."""
+    return [
+        record(float(at), *((0.2 * factor, 0.02 * factor) if at >= slow_from_s else (0.2, 0.02)))
+        for at in range(10, 310)
+    ]
+
+
+def looks(mb_per_h: float, minutes: int = 30) -> list[Look]:
+    """Every five seconds; 100 MB at first, which grow, and a jump in the first two minutes."""
+    times = range(0, minutes * 60, 5)
+    sizes = [100e6 * (at > 120) + 100e6 + mb_per_h * 1e6 * at / 3600 for at in times]
+    return [
+        Look(float(at), rss=int(size), pss=int(size * 0.9), processes=3)
+        for at, size in zip(times, sizes, strict=True)
+    ]
+
+
+def found(
+    taken: Sequence[Record], seen: Sequence[Look], *, settle_s: float = 300, ended: bool = False
+) -> Finding:
+    return finding(taken, WINDOW_S, seen, 1.0, settle_s, LIMITS, ended=ended)
+
+
+def test_a_steady_server_holds() -> None:
+    steady = found(records(), looks(2.0))
+    assert steady.holds
+    assert steady.rss_slope is not None
+    assert steady.rss_slope.value == pytest.approx(2.0, abs=0.01)
+    assert (steady.requests, steady.errors, steady.tokens_out) == (300, 0, 1500)
+
+
+@given(st.floats(11, 1000))
+def test_a_leak_is_seen(mb_per_h: float) -> None:
+    leaking = found(records(), looks(mb_per_h))
+    assert leaking.rss_trend is Trend.GROWING
+    assert not leaking.holds
+
+
+def test_what_grows_while_settling_is_no_leak() -> None:
+    assert found(records(), looks(0.0), settle_s=150).rss_trend is Trend.STEADY
+
+
+def test_one_error_is_too_many() -> None:
+    taken = [*records(), record(100.0, error="UNAVAILABLE", finish_reason=None, expected=False)]
+    assert found(taken, looks(0.0)).errors == 1
+    assert not found(taken, looks(0.0)).holds
+
+
+def test_an_error_that_was_asked_for_is_none() -> None:
+    taken = [*records(), record(100.0, error="INVALID_ARG", finish_reason=None)]
+    assert found(taken, looks(0.0)).holds
+
+
+def test_what_is_not_measured_does_not_count() -> None:
+    late = record(100.0, error="timeout", finish_reason=None, expected=False, phase="drain")
+    assert found([*records(), late], looks(0.0)).errors == 0
+
+
+def test_a_server_that_ended_does_not_hold() -> None:
+    assert not found(records(), looks(0.0), ended=True).holds
+
+
+def test_too_few_looks_are_undecided_and_do_not_hold() -> None:
+    short = found(records(), looks(0.0)[:3], settle_s=0)
+    assert short.rss_trend is Trend.UNDECIDED
+    assert not short.holds
+
+
+@pytest.mark.parametrize(("factor", "holds"), [(1.0, True), (1.2, True), (1.4, False), (0.5, True)])
+def test_the_last_third_must_be_like_the_first(factor: float, holds: bool) -> None:
+    slower = found(records(slow_from_s=210, factor=factor), looks(0.0))
+    assert [drift.ratio for drift in slower.drifts] == pytest.approx([factor, factor])
+    assert slower.holds is holds
+
+
+def test_a_slow_middle_is_no_drift() -> None:
+    taken = [record(float(at), 2.0 if 120 <= at < 200 else 0.2) for at in range(10, 310)]
+    assert drifts(taken, WINDOW_S)[0].ratio == pytest.approx(1.0)
+
+
+def test_a_third_without_a_request_does_not_hold() -> None:
+    ttft, itl = drifts([record(20.0)], WINDOW_S)
+    assert (ttft.ratio, itl.last_p99_s) == (None, None)
+    assert not ttft.holds(LIMITS)
+
+
+@given(st.floats(-100, 100), st.floats(0, 50), st.floats(0, 50))
+def test_a_trend_is_what_the_whole_interval_says(value: float, below: float, above: float) -> None:
+    slope = Slope(value, value - below, value + above, 20)
+    seen = trend(slope, LIMITS)
+    assert (seen is Trend.STEADY) == (slope.high <= LIMITS.growth_mb_per_h)
+    assert (seen is Trend.GROWING) == (slope.low > LIMITS.growth_mb_per_h)
+
+
+@given(st.floats(0.001, 10), st.floats(0.001, 10))
+def test_only_a_rise_is_a_drift(first_s: float, last_s: float) -> None:
+    assert Drift("TTFT", first_s, last_s).holds(LIMITS) == (last_s / first_s <= LIMITS.drift)
+
+
+def test_the_report_says_what_was_missed() -> None:
+    output = io.StringIO()
+    bad = found([*records(210, 2.0), record(50.0, expected=False, error="timeout")], looks(100.0))
+    report.show(bad, Console(file=output))
+    text = output.getvalue()
+    assert "growing" in text
+    assert text.count("missed") == 3
+    assert "5.0 min at 1 requests/s: 301 requests" in text
+
+
+def test_the_json_has_the_verdict_and_every_look() -> None:
+    seen = looks(0.0)
+    content = json.loads(json.dumps(report.to_json(found(records(), seen), seen, {}, interrupted=False)))
+    assert content["holds"] is True
+    assert content["finding"]["rss_trend"] == "steady"
+    assert len(content["memory"]["rss_bytes"]) == len(seen)
+    assert content["finding"]["drifts"][0]["ratio"] == pytest.approx(1.0)
