@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,12 @@ BART = ModelCard(
     max_source=1024,
     max_queue=64,
     device="cpu",
+    kv_bytes_per_token=36_864,
+    kv_bytes_per_source_token=36_864,
+    kv_bytes_per_slot=56_623_104,
+    kv_bytes=905_969_664,
+    kv_budget_bytes=10**9,
+    kv_max_context=671,
 )
 MODELS = (
     ModelInfo("bart", "2", "READY", backend="ensemble", steps=("bart_tokenizer", "bart_engine")),
@@ -91,7 +98,14 @@ class TestCommands:
         assert "summarize" in lines[1]
         assert "420 MB" in lines[1]
         assert "16 x 512, source 1024, queue 64" in lines[1]
+        assert "36.9 kB/token, 906 MB, room for 671" in lines[1]
         assert "ppl 10.50 (reference 10.00)" in lines[1]
+
+    def test_a_server_that_does_not_tell_of_its_kv_cache(self) -> None:
+        old = replace(BART, kv_bytes_per_token=None, kv_bytes=None, kv_max_context=None)
+        line = _run(FakeTransport(models=MODELS, cards=[old]), "models").stdout.splitlines()[1]
+        assert "kB/token" not in line
+        assert "queue 64" in line
 
     def test_json_has_the_whole_card(self) -> None:
         found = json.loads(_run(FakeTransport(models=MODELS, cards=[BART]), "models", "--json").stdout)

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from engine.describe import asks_to_describe, describe, description_chunk
-from engine.manifest import read_manifest
+from engine.manifest import Architecture, read_manifest
 from engine.settings import Settings
 from tests.artifact import write_artifact
 
@@ -14,7 +15,7 @@ from tests.artifact import write_artifact
 def test_an_engine_tells_what_it_serves_and_within_which_limits(tmp_path: Path) -> None:
     folder = write_artifact(tmp_path / "1", quality={"perplexity": 12.5}, precision="int8")
     settings = Settings(slots=3, max_context=100, max_queue=7)
-    told = json.loads(description_chunk(describe(read_manifest(folder), settings, "cuda:1")))
+    told = json.loads(description_chunk(describe(read_manifest(folder), settings, "cuda:1", 10_000)))
     manifest = json.loads((folder / "manifest.json").read_text())
     assert told == {
         "describe": {
@@ -31,8 +32,32 @@ def test_an_engine_tells_what_it_serves_and_within_which_limits(tmp_path: Path) 
             "max_source": 0,
             "max_queue": 7,
             "device": "cuda:1",
+            "kv_bytes_per_token": 64,
+            "kv_bytes_per_source_token": 0,
+            "kv_bytes_per_slot": 6400,
+            "kv_bytes": 19_200,
+            "kv_budget_bytes": 10_000,
+            "kv_max_context": 52,
         }
     }
+
+
+def test_the_source_of_an_encoder_takes_memory_too(tmp_path: Path) -> None:
+    manifest = read_manifest(write_artifact(tmp_path / "1"))
+    shape = replace(manifest.shape, architecture=Architecture.ENCODER_DECODER, max_source_positions=40)
+    told = describe(replace(manifest, shape=shape), Settings(slots=2, max_context=10), "cpu")
+    assert (told["kv_bytes_per_token"], told["kv_bytes_per_source_token"]) == (64, 64)
+    assert (told["kv_bytes_per_slot"], told["kv_bytes"]) == (64 * 50, 2 * 64 * 50)
+    assert (told["kv_budget_bytes"], told["kv_max_context"]) == (None, None)
+
+
+def test_a_plan_takes_memory_for_all_of_its_capacity(tmp_path: Path) -> None:
+    manifest = read_manifest(write_artifact(tmp_path / "1"))
+    profiles = {"rows": 4, "prefill": 128, "capacity": 64, "source_capacity": 0}
+    engine = {"tensorrt": "11", "compute_capability": "9.0", "profiles": profiles}
+    compiled = replace(manifest, dialect="tensorrt", engine=engine)
+    told = describe(compiled, Settings(slots=2, max_context=10), "cuda:0")
+    assert (told["max_context"], told["kv_bytes_per_slot"], told["kv_bytes"]) == (10, 64 * 64, 2 * 64 * 64)
 
 
 @pytest.mark.parametrize("text", ['{"describe": true}', '{"describe":true}', ' { "describe" : true } '])

@@ -102,7 +102,7 @@ def test_the_cache_of_all_slots_must_fit_the_budget() -> None:
         check_fit(tight, SHAPE, 2**30)
     assert str(caught.value) == (
         "INVALID_ARG: kv_budget_bytes: 10 slots of 100 positions need 192,000 bytes, "
-        "the limit is 191,999; 9 slots fit"
+        "the limit is 191,999; 9 slots fit, or a max_context of 99"
     )
 
 

@@ -107,6 +107,9 @@ class ModelCard:
 
     `task` is chat, complete, summarize or translate. `quality` has perplexity, reference_perplexity
     and greedy_agreement among its figures. `max_source` is 0 for a model without an encoder.
+    `kv_bytes_per_token` is what the keys and values of a token take, `kv_bytes` those of all slots.
+    `kv_max_context` is the largest context that so many slots could have within `kv_budget_bytes`.
+    None: the server does not say.
     """
 
     name: str
@@ -121,6 +124,12 @@ class ModelCard:
     max_queue: int
     device: str
     licence: str | None = None
+    kv_bytes_per_token: int | None = None
+    kv_bytes_per_source_token: int | None = None
+    kv_bytes_per_slot: int | None = None
+    kv_bytes: int | None = None
+    kv_budget_bytes: int | None = None
+    kv_max_context: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,15 @@ import json
 from typing import Any, Final
 
 from engine.manifest import Manifest
+from engine.plan import TENSORRT, check_settings, read_plan
 from engine.settings import Settings
 
 _LONGEST_REQUEST: Final = 64
 
 
-def describe(manifest: Manifest, settings: Settings, device: str) -> dict[str, Any]:
+def describe(
+    manifest: Manifest, settings: Settings, device: str, kv_budget_bytes: int | None = None
+) -> dict[str, Any]:
     """`device` as in "cpu" or "cuda:0"; sizes are bytes, limits are tokens and requests."""
     return {
         "name": manifest.name,
@@ -31,6 +34,26 @@ def describe(manifest: Manifest, settings: Settings, device: str) -> dict[str, A
         "max_source": settings.source_capacity(manifest.shape),
         "max_queue": settings.max_queue,
         "device": device,
+    } | _kv_cache(manifest, settings, kv_budget_bytes)
+
+
+def _kv_cache(manifest: Manifest, settings: Settings, budget_bytes: int | None) -> dict[str, int | None]:
+    """A token of an answer takes a position, and one of a prompt, which with an encoder is the source.
+
+    `kv_max_context` is the largest max_context that so many slots could have within the budget.
+    """
+    shape = manifest.shape
+    if manifest.dialect == TENSORRT:
+        settings = check_settings(read_plan(manifest), manifest, settings)
+    context, source = settings.max_context, settings.source_capacity(shape)
+    fitting = None if budget_bytes is None else shape.max_context(budget_bytes, settings.slots, source)
+    return {
+        "kv_bytes_per_token": shape.kv_bytes(1, 1),
+        "kv_bytes_per_source_token": shape.kv_bytes(1, 0, 1) if shape.has_encoder else 0,
+        "kv_bytes_per_slot": shape.kv_bytes(1, context, source),
+        "kv_bytes": shape.kv_bytes(settings.slots, context, source),
+        "kv_budget_bytes": budget_bytes,
+        "kv_max_context": fitting,
     }
 
 

@@ -10,13 +10,11 @@ from engine.cuda_host import import_tensorrt, open_cuda_session, open_memory
 from engine.executor import Executor
 from engine.manifest import KvDtype, Manifest, verify_files
 from engine.memory import DeviceMemory
-from engine.plan import Plan, check_host, check_settings, read_plan
+from engine.plan import TENSORRT, Plan, check_host, check_settings, read_plan
 from engine.runner import Runner
 from engine.runner_cuda import CudaRunner
 from engine.runner_tensorrt import TensorRtRunner
 from engine.settings import Settings, check_fit
-
-TENSORRT = "tensorrt"
 
 
 def needs_gpu(manifest: Manifest) -> str | None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 from engine.errors import ArtifactError, SettingsError
 from engine.manifest import Manifest
 from engine.settings import Settings
+
+# The dialect of its manifest.
+TENSORRT: Final = "tensorrt"
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from engine.request import Request
 from engine.runner import Runner
 from engine.runner_onnx import OnnxRunner, open_session
 from engine.scheduler import Scheduler
-from engine.settings import Settings, check_fit, free_memory
+from engine.settings import Settings, check_fit, free_memory, kv_budget
 from engine.slots import SlotTable
 from engine.tokens import load_table
 
@@ -50,7 +50,8 @@ class Service:
         slots = SlotTable(settings.slots, settings.max_context, source_capacity=source)
         scheduler = Scheduler(slots, manifest.eos, settings.max_queue, settings.prefill_chunk)
         self.manifest = manifest
-        self.description = describe(manifest, settings, device)
+        budget = kv_budget(settings, free_memory()) if device == "cpu" else settings.kv_budget_bytes or None
+        self.description = describe(manifest, settings, device, budget)
         self._give_up = give_up
         self.recorder = Recorder(report)
         self._outbox = Outbox(report)

@@ -88,14 +88,20 @@ def check_fit(settings: Settings, shape: ModelShape, free_bytes: int) -> None:
         raise SettingsError("max_source", problem)
     source = settings.source_capacity(shape)
     needed = shape.kv_bytes(settings.slots, settings.max_context, source)
-    budget = settings.kv_budget_bytes or int(_MEMORY_SHARE * free_bytes)
-    if needed > min(budget, free_bytes):
-        each = shape.kv_bytes(1, settings.max_context, source)
+    budget = kv_budget(settings, free_bytes)
+    if needed > budget:
+        fitting = budget // shape.kv_bytes(1, settings.max_context, source)
         problem = (
             f"{settings.slots} slots of {settings.max_context + source} positions need {needed:,} bytes, "
-            f"the limit is {min(budget, free_bytes):,}; {min(budget, free_bytes) // each} slots fit"
+            f"the limit is {budget:,}; {fitting} slots fit, "
+            f"or a max_context of {shape.max_context(budget, settings.slots, source)}"
         )
         raise SettingsError("kv_budget_bytes", problem)
+
+
+def kv_budget(settings: Settings, free_bytes: int) -> int:
+    """What the KV cache may take, in bytes."""
+    return min(settings.kv_budget_bytes or int(_MEMORY_SHARE * free_bytes), free_bytes)
 
 
 def free_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:

@@ -25,7 +25,7 @@ __all__ = ["load", "models", "reload", "unload"]
 
 _Name = Annotated[str | None, typer.Argument(help="The model; else the one of --model.")]
 _WIDE = 1000
-_COLUMNS = ("model", "version", "state", "task", "precision", "size", "limits", "quality")
+_COLUMNS = ("model", "version", "state", "task", "precision", "size", "limits", "KV cache", "quality")
 _UNLOADED = ("", "unloaded")  # why Triton says that a model is UNAVAILABLE
 
 
@@ -37,7 +37,8 @@ def models(
 ) -> None:
     """List the models of the server: task, precision, size, limits and quality.
 
-    Limits are slots x context, the longest source of an encoder, and the queue. Quality is what
+    Limits are slots x context, the longest source of an encoder, and the queue. The KV cache is that
+    of a token and of all slots, and the context up to which the memory would do. Quality is what
     the build measured: perplexity beside that of the original weights, and how often both choose
     the same token. Models that are not Halimede's are listed without.
 
@@ -129,15 +130,23 @@ def _shown(rows: Sequence[ModelInfo]) -> list[ModelInfo]:
 def _row(model: ModelInfo, card: ModelCard | None) -> tuple[str, ...]:
     state = _state(model)
     if card is None:
-        return model.name, model.version, state, "", "", "", "", model.backend or ""
+        return model.name, model.version, state, "", "", "", "", "", model.backend or ""
     size = f"{card.size_bytes / 1e6:.0f} MB"
     precision = card.precision if card.device == "cpu" else f"{card.precision} on {card.device}"
-    return model.name, model.version, state, card.task, precision, size, _limits(card), _quality(card)
+    limits, cache, quality = _limits(card), _cache(card), _quality(card)
+    return model.name, model.version, state, card.task, precision, size, limits, cache, quality
 
 
 def _limits(card: ModelCard) -> str:
     source = f", source {card.max_source}" if card.max_source else ""
     return f"{card.slots} x {card.max_context}{source}, queue {card.max_queue}"
+
+
+def _cache(card: ModelCard) -> str:
+    if card.kv_bytes_per_token is None or card.kv_bytes is None:
+        return ""
+    fits = "" if card.kv_max_context is None else f", room for {card.kv_max_context}"
+    return f"{card.kv_bytes_per_token / 1e3:.1f} kB/token, {card.kv_bytes / 1e6:.0f} MB{fits}"
 
 
 def _state(model: ModelInfo) -> str:
