@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,8 +34,3 @@ def test_any_run_fits_on_a_screen(found: list[Record]) -> None:
     lines = output.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
     assert "TTFT" in output.getvalue()
-
-
-def test_a_page_has_the_numbers(tmp_path: Path) -> None:
-    (page,) = pages.write(summarise([], FACTS), [], tmp_path)
-    assert "127.0.0.1:8001" in page.read_text()

@@ -10,6 +10,7 @@ from loadtest.pages.canvas import GRID, INK, PALETTE, SHADE
 
 # A limit further off than this would press the curves flat.
 _FAR = 2.5
+_DASHES = (0, (6, 3))
 # Lines with this at the head of their id are no data.
 _REFERENCE = "reference-"
 
@@ -44,10 +45,12 @@ def rate_line(axis: Axes, rate_per_s: float, label: str) -> None:
 def finish(axis: Axes, below: str, beside: str) -> None:
     """Units, a scale from nought, and the legend above the plot, where no curve runs."""
     axis.set_xlabel(below)
+    # Of panels one below the other only the last names what runs along them all.
+    axis.label_outer()
     axis.set_ylabel(beside)
     if axis.get_yscale() == "linear":
-        bottom, top = axis.get_ylim()
-        axis.set_ylim(min(0.0, bottom), top if top > 0 else 1.0)
+        top = axis.get_ylim()[1]
+        axis.set_ylim(0.0, top if top > 0 else 1.0)
     axis.set_axisbelow(True)
     axis.tick_params(color=GRID)
     if not _has_data(axis):
@@ -62,7 +65,7 @@ def legend(axis: Axes) -> None:
             handles,
             labels,
             loc="lower right",
-            bbox_to_anchor=(1, 0.98),
+            bbox_to_anchor=(1, 1.01),
             ncols=min(len(labels), 7),
             borderaxespad=0,
             handlelength=2.2,

@@ -76,7 +76,7 @@ def render(plot: Plot) -> Drawn:
         height = PANEL_IN * plot.panels + 0.7
         figure = Figure(figsize=(WIDTH_IN, height))
         axes = figure.subplots(plot.panels, 1, squeeze=False)[:, 0]
-        figure.subplots_adjust(_LEFT, 0.5 / height, _RIGHT, 1 - 0.3 / height, hspace=0.28)
+        figure.subplots_adjust(_LEFT, 0.5 / height, _RIGHT, 1 - 0.3 / height, hspace=0.2)
         plot.draw(list(axes))
         return Drawn(plot, _svg(figure, plot), _png(figure))
 

@@ -100,7 +100,7 @@ th:first-child{text-align:left}
 .badge{padding:.08rem .55rem;border-radius:.25rem;font-weight:600;white-space:nowrap}
 .met{background:#d6f0e4;color:#04563c}.missed{background:#fbdcc9;color:#852d00}
 .unknown{background:#e8e8ea;color:#45474a}
-.doubts{border-left:4px solid var(--line-5);padding-left:.8rem}
+.doubts{border-left:4px solid var(--line-5);padding-left:1.6rem}
 figure{margin:0 0 1rem;break-inside:avoid}
 svg{width:100%;height:auto;display:block}
 svg text{font-family:system-ui,-apple-system,"Segoe UI",sans-serif!important}

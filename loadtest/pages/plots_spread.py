@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
 
 from loadtest.measure.observed import measured
 from loadtest.measure.record import Record
@@ -50,3 +51,4 @@ def widen(axis: Axes, values: Sequence[float]) -> None:
     if values and min(values) > 0 and max(values) > _WIDE * min(values):
         axis.set_xscale("log")
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.4g}")
+        axis.xaxis.set_minor_formatter(NullFormatter())

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from math import nan
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
 
 from loadtest.measure.result import Result
 from loadtest.measure.statistics import Latency
@@ -75,6 +76,7 @@ def _widen(axis: Axes, sweep: Sweep, name: str) -> None:
     if max(seen) > 30 * min(seen):
         axis.set_yscale("log")
         axis.yaxis.set_major_formatter(lambda value, _: f"{value:,.4g}")
+        axis.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _against_rate(axis: Axes, sweep: Sweep, unit: str) -> None:

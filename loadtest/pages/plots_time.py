@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import nan
 
 from matplotlib.axes import Axes
 
@@ -51,8 +50,10 @@ def _latency(result: Result, name: str, title: str, band: Callable[[Window], Ban
 
 
 def _bands(axis: Axes, result: Result, bands: Sequence[Band | None]) -> None:
-    times = _middles(result)
-    rows = [[nan if band is None else 1e3 * getattr(band, p) for band in bands] for p in _PERCENTILES]
+    """Windows in which nothing was seen have no mark; the line goes on to the next that has."""
+    seen = [(at_s, band) for at_s, band in zip(_middles(result), bands, strict=True) if band is not None]
+    times = [at_s for at_s, _ in seen]
+    rows = [[1e3 * getattr(band, percentile) for _, band in seen] for percentile in _PERCENTILES]
     axis.fill_between(times, rows[0], rows[2], color=PALETTE[0], alpha=0.15, linewidth=0)
     for percentile, style, colour, values in zip(_PERCENTILES, _STYLES, PALETTE, rows, strict=False):
         axis.plot(times, values, style, marker=".", markersize=3, color=colour, label=percentile)
@@ -94,8 +95,10 @@ def _stacked(axis: Axes, result: Result, names: Sequence[str]) -> None:
 
 
 def _lag(axes: list[Axes], result: Result) -> None:
-    values = [nan if w.lag_max_s is None else 1e3 * w.lag_max_s for w in result.timeline]
-    axes[0].plot(_middles(result), values, marker=".", markersize=3, color=PALETTE[1], label="largest")
+    seen = [(at_s, w.lag_max_s) for at_s, w in zip(_middles(result), result.timeline, strict=True)]
+    points = [(at_s, 1e3 * lag_s) for at_s, lag_s in seen if lag_s is not None]
+    times, values = [at_s for at_s, _ in points], [lag_ms for _, lag_ms in points]
+    axes[0].plot(times, values, marker=".", markersize=3, color=PALETTE[1], label="largest")
     _over_time(axes[0], result, "ms")
 
 
