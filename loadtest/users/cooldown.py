@@ -23,7 +23,7 @@ _GAUGES = ("halimede_num_requests_running", "halimede_num_requests_waiting")
 
 
 def is_idle(text: str) -> bool:
-    """Whether a server with these metrics has nothing running and nothing waiting. ProtocolError: no metrics."""
+    """Whether nothing runs and nothing waits in a server with these metrics. ProtocolError for other text."""
     metrics = parse_metrics(text)
     return not any(metrics.total(name) for name in _GAUGES)
 
