@@ -16,6 +16,9 @@ LOAD         ?=
 FORCE        ?=
 NEW_VERSION  ?=
 ACCEPT_TERMS ?=
+MINUTES      ?= 30
+RATE         ?=
+SWEEP        ?=
 VENV         ?= .venv
 PYTHON       ?= python3.11
 PIP_FLAGS    ?= -qq
@@ -32,7 +35,7 @@ paths   := PYTHONPATH=.:client:server
 ports   := --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $(METRICS_PORT)
 engine  := model_repository/$(MODEL)_engine/1/manifest.json
 
-.PHONY: help setup demo engines serve chat test check bench bench-models load load-sweep bench-chunks recommend-check gpu-check clean contract lock
+.PHONY: help setup demo engines serve chat test check bench bench-models load load-sweep bench-chunks recommend-check gpu-check clean contract lock load-crosscheck load-soak
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,6 +91,13 @@ load: $(VENV)/.load ## put PROFILE's load on the server at URL; results in OUT; 
 
 load-sweep: $(VENV)/.load ## find the highest rate at which PROFILE's SLO holds at URL; OUT and LOAD as above
 	@$(paths) $(py) -m loadtest.sweep --profile '$(PROFILE)' --url $(URL) $(if $(OUT),--out '$(OUT)') $(LOAD)
+
+load-crosscheck: $(VENV)/.test ## the same load by our load test and by aiperf; a table and crosscheck.json
+	@$(paths) $(py) -m loadtest.crosscheck --json crosscheck.json
+
+load-soak: $(VENV)/.test ## load for MINUTES at RATE=R or that of SWEEP=sweep.json; memory, errors, drift of p99
+	@[ -n '$(RATE)$(SWEEP)' ] || { echo 'give RATE=requests a second, or SWEEP=sweep.json' >&2; exit 2; }
+	@$(paths) $(py) -m loadtest.soak --minutes $(MINUTES) $(if $(RATE),--rate $(RATE),--sweep '$(SWEEP)')
 
 recommend-check: $(VENV)/.run ## what recommend estimates beside what the benchmarks measured here, as ratios
 	@$(py) -m build recommend --check
