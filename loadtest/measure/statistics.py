@@ -51,13 +51,19 @@ def percentiles(points: Points, percents: Sequence[float]) -> list[float]:
 
     A value of weight k stands k times, without being written out k times.
     """
-    assert len(points), "there must be at least one value"
     order = np.argsort(points.value)
-    ordered, until = points.value[order], np.cumsum(points.weight[order])
+    return of_ordered(points.value[order], points.weight[order], percents)
+
+
+def of_ordered(values: Floats, weights: Floats, percents: Sequence[float]) -> list[float]:
+    """The same of rising values; those of weight 0 do not count, and one must have more."""
+    until = np.cumsum(weights)
+    assert len(until), "there must be at least one value"
+    assert until[-1] > 0, "there must be at least one value"
     place = (until[-1] - 1) * np.asarray(percents, dtype=np.float64) / 100
     low, high = np.floor(place), np.ceil(place)
-    at_low = ordered[np.searchsorted(until, low, side="right")]
-    at_high = ordered[np.searchsorted(until, high, side="right")]
+    at_low = values[np.searchsorted(until, low, side="right")]
+    at_high = values[np.searchsorted(until, high, side="right")]
     return [float(value) for value in at_low + (at_high - at_low) * (place - low)]
 
 

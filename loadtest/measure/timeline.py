@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
 
 import numpy as np
 
@@ -50,7 +49,7 @@ def timeline(records: Sequence[Record], width_s: float) -> tuple[Window, ...]:
     if not records:
         return ()
     seen = _Seen(records)
-    count = ceil(max(record.end_s for record in records) / width_s) or 1
+    count = int(max(record.end_s for record in records) // width_s) + 1
     return tuple(seen.window(index * width_s, (index + 1) * width_s) for index in range(count))
 
 
