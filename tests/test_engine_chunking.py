@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.chunking import FIRST_CHUNK, GRAIN, Limits, Pace, chunk_tokens, weight
+from engine.chunking import FIRST_CHUNK, LEAST, Limits, Pace, chunk_tokens, weight
 
 SECONDS = st.floats(1e-4, 1.0)
 LIMITS = st.builds(Limits, st.integers(1, 4096), st.sampled_from([0.0, 0.5, 2.0, 4.0]))
@@ -38,7 +38,7 @@ def test_beside_streams_a_chunk_takes_no_longer_than_its_time(
     decode_s: float, token_s: float, stall: float, start: int
 ) -> None:
     tokens = _beside(Pace(decode_s, token_s), Limits(4096, stall), start)
-    if tokens > GRAIN:
+    if tokens > LEAST:
         # Its tokens attend to each other too, which was left out when its length was chosen.
         own = token_s * (weight(start, tokens) - tokens * weight(start, 1))
         assert token_s * weight(start, tokens) <= stall * decode_s + own + 1e-9
@@ -55,7 +55,7 @@ def test_slow_decodes_allow_longer_chunks() -> None:
 
 @pytest.mark.parametrize(
     ("start", "left", "tokens"),
-    [(0, 128, 128), (0, 20, 20), (0, 129, GRAIN), (1500, 60, 60), (1500, 90, GRAIN)],
+    [(0, 128, 128), (0, 20, 20), (0, 129, LEAST), (1500, 60, 60), (1500, 90, LEAST)],
 )
 def test_a_prompt_that_takes_no_longer_than_one_chunk_runs_whole(start: int, left: int, tokens: int) -> None:
     hurried = Pace(0.001, 0.0008)

@@ -20,6 +20,8 @@ from typing import Final
 PAST_DOUBLES: Final = 1600
 # Products run over blocks of rows, and each length has bindings of its own.
 GRAIN: Final = 8
+# Of fewer tokens a call takes longer than they do: a prompt beside a single stream would never end.
+LEAST: Final = 16
 # Before anything has been timed.
 FIRST_CHUNK: Final = 32
 # The weight of the newest time. A machine's hiccup counts at most as twice the usual.
@@ -65,7 +67,7 @@ def chunk_tokens(pace: Pace, limits: Limits, start: int, left: int, *, first: bo
     if pace.decode_s is None or pace.token_s is None:
         return min(left, limits.chunk, FIRST_CHUNK)
     fitting = limits.stall * pace.decode_s / (pace.token_s * weight(start, 1))
-    return min(left, limits.chunk, max(GRAIN, int(fitting) // GRAIN * GRAIN))
+    return min(left, limits.chunk, max(LEAST, int(fitting) // GRAIN * GRAIN))
 
 
 def weight(start: int, tokens: int) -> float:
