@@ -9,6 +9,7 @@ from loadtest.crosscheck.figures import Figures, Timing
 from loadtest.errors import BenchError
 from loadtest.measure import result as results
 from loadtest.measure.record import Record, decode_lines
+from loadtest.measure.result import Result
 from loadtest.served import Served
 
 RECORDS, RESULT = "records.jsonl", "result.json"
@@ -38,11 +39,21 @@ def timings_of(folder: Path) -> list[Timing]:
 
 def headline(folder: Path) -> Figures:
     """What loadtest.load itself reports."""
-    result = results.decode((folder / RESULT).read_text("utf-8"))
+    result = _result(folder)
     ttft, itl, e2e = result.ttft_s, result.itl_s, result.e2e_s
     if ttft is None or itl is None or e2e is None:
         raise BenchError("loadtest.load: no request was answered")
     return Figures(ttft.p50, itl.mean, e2e.p50, result.tokens_per_s)
+
+
+def cached(folder: Path) -> bool:
+    """By the gauges of the run itself: what is asked before it, to learn of the server, may be cached."""
+    ratios = _result(folder).gauges.get("prefix_hit_ratio", ())
+    return any(ratio > 0 for _, ratio in ratios)
+
+
+def _result(folder: Path) -> Result:
+    return results.decode((folder / RESULT).read_text("utf-8"))
 
 
 def _timing(record: Record) -> Timing:

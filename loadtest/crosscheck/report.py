@@ -22,7 +22,7 @@ _MEASURES = {
     "ttft_p50_s": ("TTFT p50, ms", 1000),
     "itl_mean_s": ("ITL mean, ms", 1000),
     "e2e_p50_s": ("E2E p50, ms", 1000),
-    "tokens_per_s": ("output tokens/s", 1),
+    "tokens_per_s": ("tokens/s out", 1),
 }
 
 
@@ -52,6 +52,7 @@ def show(plan: Plan, runs: Sequence[Run], console: Console) -> None:
     wide = console if console.is_terminal else Console(file=console.file, width=_WIDTH)
     for load in plan.loads:
         wide.print(_table(plan, runs, load))
+    wide.print("* as the tool itself prints it; all else by one definition for both")
     for line in _remarks(plan, runs):
         wide.print(line)
 
@@ -62,9 +63,9 @@ def _table(plan: Plan, runs: Sequence[Run], load: str) -> Table:
         f" medians of {plan.repeats} repeats of {plan.duration_s} s, least to most"
     )
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
-    table.add_column("")
-    for column in ("loadtest.load", "", "aiperf", "", "difference", "spread", "", "prints itself", "aiperf"):
-        table.add_column(column, justify="right")
+    table.add_column("", no_wrap=True)
+    for column in ("load", "range", "aiperf", "range", "differ by", "spread", "", "load*", "aiperf*"):
+        table.add_column(column, justify="right", no_wrap=True)
     for found in agreements(runs, load):
         table.add_row(*_cells(found, runs, load))
     return table
@@ -75,15 +76,20 @@ def _cells(found: Agreement, runs: Sequence[Run], load: str) -> Iterator[str]:
     yield title
     for repeats in (found.ours, found.theirs):
         yield from _repeats(repeats, scale)
-    yield f"{found.difference * scale:+.1f} ({found.relative:+.1%})"
-    yield f"{found.spread * scale:.1f}"
+    yield f"{found.relative:+.1%}"
+    yield f"{found.spread / found.theirs.median:.1%}"
     yield "[green]agree" if found.agrees else "[red]differ"
     for tool in TOOLS:
-        yield f"{median(values(runs, load, tool, found.name, of='printed')) * scale:.1f}"
+        yield _number(median(values(runs, load, tool, found.name, of="printed")) * scale)
 
 
 def _repeats(repeats: Repeats, scale: float) -> tuple[str, str]:
-    return f"{repeats.median * scale:.1f}", f"{repeats.low * scale:.1f}–{repeats.high * scale:.1f}"
+    median_, low, high = (_number(value * scale) for value in (repeats.median, repeats.low, repeats.high))
+    return median_, f"{low}–{high}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
 def _remarks(plan: Plan, runs: Sequence[Run]) -> Iterator[str]:
@@ -95,8 +101,8 @@ def _remarks(plan: Plan, runs: Sequence[Run]) -> Iterator[str]:
             cpu_s = median(run.cpu_s for run in found)
             parts.append(f"{tool} {min(requests)}–{max(requests)} requests, {cpu_s:.0f} s of a core")
         yield f"{load}, a run: {'; '.join(parts)}"
-    if cached := sum(run.cached_tokens for run in runs):
-        yield f"[red]{cached:.0f} prompt tokens came from the prefix cache: the figures are too good"
+    if cached := sum(run.cached for run in runs):
+        yield f"[red]prompts of {cached} runs were in the prefix cache: their figures are too good"
     yield (
         "[green]the tools agree: no medians differ by more than a tool's repeats do"
         if agree(plan, runs)

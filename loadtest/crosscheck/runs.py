@@ -29,8 +29,8 @@ _SPARE_S = 240.0
 class Run:
     """`figures` are by our one definition, `printed` are the tool's own words for the same.
 
-    `cpu_s` is what the tool itself took of the processor that the server runs on. `cached_tokens` are prompt
-    tokens that the server did not have to compute; they must be 0.
+    `cpu_s` is what the tool itself took of the processor that the server runs on. `cached` is true where the
+    server had some of the prompts in its prefix cache: then the figures are too good.
     """
 
     load: str
@@ -40,7 +40,7 @@ class Run:
     figures: Figures
     printed: Figures
     cpu_s: float
-    cached_tokens: float
+    cached: bool
 
 
 class Runs:
@@ -63,7 +63,7 @@ class Runs:
 
     def _run(self, load: str, repeat: int, tool: str) -> Run:
         folder = (self._folder / f"{load}-{repeat + 1}-{tool}").resolve()
-        cached, cpu_s = self._server.prefix_cache_hits(), _children_cpu_s()
+        hits, cpu_s = self._server.prefix_cache_hits(), _children_cpu_s()
         timings, printed = (self._aiperf if tool == "aiperf" else self._ours)(load, repeat, folder)
         return Run(
             load,
@@ -73,7 +73,7 @@ class Runs:
             figures_of(tool, timings),
             printed,
             cpu_s=_children_cpu_s() - cpu_s,
-            cached_tokens=self._server.prefix_cache_hits() - cached,
+            cached=ours.cached(folder) if tool == "load" else self._server.prefix_cache_hits() > hits,
         )
 
     def _aiperf(self, load: str, repeat: int, folder: Path) -> tuple[list[Timing], Figures]:
