@@ -1,0 +1,308 @@
+"""The load generator against the real server: what it sends, what it records, how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from loadtest.measure.record import Record, decode_lines
+from loadtest.measure.result import Result, decode
+from loadtest.traffic.overrides import with_overrides
+from loadtest.traffic.profile import load_profile, profile_of
+from loadtest.traffic.schedule import schedule
+from tests.e2e.artifacts import ROOT, built
+from tests.e2e.serving import Server, eventually, free_ports, started
+
+pytestmark = pytest.mark.e2e
+
+PROFILES = ROOT / "loadtest" / "profiles"
+RUN_S = 120
+
+STREAM: dict[str, object] = {
+    "name": "stream",
+    "prompt_tokens": {"constant": 24},
+    "output_tokens": {"constant": 4},
+}
+HOSTILE: list[dict[str, object]] = [
+    STREAM,
+    {**STREAM, "name": "leaves", "output_tokens": {"constant": 200}, "disconnect_after_tokens": 6},
+    {**STREAM, "name": "leaves-http", "protocol": "http", "output_tokens": {"constant": 200},
+     "disconnect_after_tokens": 6},
+    {**STREAM, "name": "too-long", "prompt_tokens": {"constant": 5000}, "bad": "too_long"},
+    {**STREAM, "name": "hot", "protocol": "http", "bad": "bad_temperature"},
+    {**STREAM, "name": "empty", "protocol": "unary", "bad": "empty"},
+    {**STREAM, "name": "not-json", "protocol": "http", "bad": "not_json"},
+    {**STREAM, "name": "not-json-grpc", "bad": "not_json"},
+]  # fmt: skip
+
+
+@contextmanager
+def program(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """loadtest.load with its words in one pipe; killed with the test."""
+    command = [sys.executable, "-m", "loadtest.load", *arguments]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'client'}"}
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def load(*arguments: str) -> tuple[int, str]:
+    """Its exit code and its words."""
+    with program(*arguments) as process:
+        said, _ = process.communicate(timeout=RUN_S)
+        return process.returncode, said
+
+
+def at(server: Server) -> list[str]:
+    assert server.address.metrics
+    urls = ["--url", server.address.grpc, "--http-url", f"http://{server.address.http}"]
+    return [*urls, "--metrics-url", server.address.metrics]
+
+
+def records_of(folder: Path) -> list[Record]:
+    with (folder / "records.jsonl").open() as lines:
+        return sorted(decode_lines(lines), key=lambda record: record.request)
+
+
+def result_of(folder: Path) -> Result:
+    return decode((folder / "result.json").read_text())
+
+
+def toml(folder: Path, mix: list[dict[str, object]], **fields: object) -> str:
+    """A profile's file: scalars and lists look alike in TOML and JSON, tables do not."""
+
+    def value(found: object) -> str:
+        if isinstance(found, dict):
+            return "{" + ", ".join(f"{name} = {value(item)}" for name, item in found.items()) + "}"
+        return json.dumps(found)
+
+    lines = [f"{name} = {value(found)}" for name, found in fields.items()]
+    lines += ["mix = [" + ", ".join(map(value, mix)) + "]"]
+    path = folder / "profile.toml"
+    path.write_text("\n".join(lines))
+    return str(path)
+
+
+def test_a_smoke_run_has_a_right_record_of_every_request_over_each_protocol(
+    int8: Server, tmp_path: Path
+) -> None:
+    code, said = load("--profile", "smoke", *at(int8), "--out", str(tmp_path))
+    assert code == 0, said
+    found = records_of(tmp_path)
+    planned = list(schedule(load_profile(PROFILES / "smoke.toml")))
+    assert [r.request for r in found] == [p.request for p in planned]
+    assert [r.tokens_out for r in found] == [p.tokens_out for p in planned]
+    assert all(r.expected and r.is_complete for r in found)
+    for record, plan in zip(found, planned, strict=True):
+        assert record.intended_s == plan.at_s
+        assert record.intended_s <= record.sent_s <= record.end_s
+        template = record.tokens_in - plan.tokens_in
+        assert template == 0 if record.protocol == "unary" else 0 < template < 48
+        assert sum(tokens for _, tokens in record.chunks) == (plan.tokens_out if record.chunks else 0)
+        assert bool(record.chunks) == (record.protocol != "unary")
+    assert {r.protocol for r in found} == {"grpc", "http", "unary"}
+    result = result_of(tmp_path)
+    assert result.requests.total == sum(r.phase == "measure" for r in found)
+    assert {"running", "waiting"} <= set(result.gauges)
+    assert list(tmp_path.glob("*.html"))
+
+
+def test_planned_disconnects_and_refused_requests_are_expected(int8: Server, tmp_path: Path) -> None:
+    arrivals = {"kind": "constant", "rate_per_s": 4}
+    profile = toml(tmp_path, HOSTILE, arrivals=arrivals, duration_s=10, warmup_s=0)
+    code, said = load("--profile", profile, *at(int8), "--out", str(tmp_path / "out"))
+    assert code == 0, said
+    found = records_of(tmp_path / "out")
+    assert all(record.expected for record in found)
+    kinds = Counter((r.kind, r.error, r.finish_reason) for r in found)
+    refused = {"too-long", "hot", "empty", "not-json", "not-json-grpc"}
+    wanted: set[tuple[str, str | None, str | None]] = {(kind, "INVALID_ARG", None) for kind in refused}
+    wanted |= {("leaves", None, None), ("leaves-http", None, None), ("stream", None, "length")}
+    assert set(kinds) == wanted
+    assert all(6 <= r.tokens_out < 200 for r in found if r.kind.startswith("leaves"))
+    int8.wait_idle()  # those who left hold nothing
+
+
+def test_a_stall_of_the_server_shows_in_the_ttft_of_all_that_were_due_in_it(
+    int8: Server, tmp_path: Path
+) -> None:
+    """The regression test of coordinated omission: a closed loop would have sent one request into it."""
+    arrivals = {"kind": "constant", "rate_per_s": 5}
+    profile = toml(tmp_path, [STREAM], arrivals=arrivals, duration_s=8, warmup_s=0, slo={"ttft_p99_s": 30})
+    with program("--profile", profile, *at(int8), "--out", str(tmp_path / "out")) as process:
+        assert process.stdout is not None
+        while "begun" not in process.stdout.readline():
+            pass
+        time.sleep(2)
+        pids = tritons(int8)
+        stop(pids, signal.SIGSTOP)
+        stopped = time.time()
+        try:
+            time.sleep(2)
+        finally:
+            resumed = time.time()
+            stop(pids, signal.SIGCONT)
+        said, _ = process.communicate(timeout=RUN_S)
+    assert process.returncode == 0, said
+    found = records_of(tmp_path / "out")
+    assert len(found) == 40
+    # The stall on the run's clock: it is over when the first of those that waited get their first token.
+    firsts = sorted(r.first_s for r in found if r.first_s is not None)
+    gap, end_s = max((now - before, now) for before, now in pairwise(firsts))
+    assert gap > 0.8 * (resumed - stopped)
+    begin_s = end_s - (resumed - stopped)
+    stalled = [r for r in found if begin_s + 0.3 < r.intended_s < end_s - 0.3]
+    assert len(stalled) >= 5
+    for record in stalled:
+        assert record.ttft_s is not None
+        assert record.ttft_s >= end_s - record.intended_s - 0.05
+        assert record.sent_s < end_s  # into the stall, not after it
+
+
+def test_two_workers_send_the_schedule_of_one_between_them(int8: Server, tmp_path: Path) -> None:
+    (port,) = free_ports("master").values()
+    run = ["--profile", "smoke", *at(int8), "--out", str(tmp_path), "--duration", "4"]
+    master = ["--master", "--expect-workers", "2", "--master-bind-host", "127.0.0.1"]
+    come = ["--worker", "--master-port", str(port)]
+    with program(*come), program(*come), program(*run, *master, "--master-port", str(port)) as process:
+        said, _ = process.communicate(timeout=RUN_S)
+    assert process.returncode == 0, said
+    planned = list(schedule(with_overrides(load_profile(PROFILES / "smoke.toml"), duration_s=4)))
+    found = records_of(tmp_path)
+    assert [(r.request, r.intended_s, r.kind) for r in found] == [
+        (p.request, p.at_s, p.kind.name) for p in planned
+    ]
+    assert all(r.expected for r in found)
+
+
+def test_a_worker_that_dies_is_told_of_and_what_it_owed_counts_as_errors(
+    int8: Server, tmp_path: Path
+) -> None:
+    (port,) = free_ports("master").values()
+    run = ["--profile", "smoke", *at(int8), "--out", str(tmp_path), "--duration", "9"]
+    master = ["--master", "--expect-workers", "2", "--master-bind-host", "127.0.0.1"]
+    come = ["--worker", "--master-port", str(port)]
+    with (
+        program(*come) as victim,
+        program(*come),
+        program(*run, *master, "--master-port", str(port)) as process,
+    ):
+        assert process.stdout is not None
+        while "begun" not in process.stdout.readline():
+            pass
+        time.sleep(2)
+        victim.kill()
+        said, _ = process.communicate(timeout=RUN_S)
+    assert process.returncode == 3, said
+    assert "was lost" in said
+    found = records_of(tmp_path)
+    assert [r.request for r in found] == list(range(20))
+    lost = [r for r in found if r.error == "worker_lost"]
+    assert {r.request % 2 for r in lost} in ({0}, {1})
+    assert 5 <= len(lost) <= 10
+    assert not any(r.expected for r in lost)
+
+
+def test_ctrl_c_ends_the_run_and_what_was_measured_is_written(int8: Server, tmp_path: Path) -> None:
+    with program("--profile", "smoke", *at(int8), "--out", str(tmp_path), "--duration", "600") as process:
+        assert process.stdout is not None
+        while "measuring" not in process.stdout.readline():
+            pass
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=30)
+    assert process.returncode == 130, said
+    result = result_of(tmp_path)
+    assert "interrupted after" in said
+    assert result.window_s[1] < 60
+    assert len(records_of(tmp_path)) >= result.requests.total > 0
+    assert all(record.expected for record in records_of(tmp_path))
+
+
+def test_users_of_a_closed_loop_wait_for_their_answers(int8: Server, tmp_path: Path) -> None:
+    profile = toml(tmp_path, [STREAM], arrivals={"kind": "closed", "users": 3}, duration_s=4, warmup_s=0)
+    code, said = load("--profile", profile, *at(int8), "--processes", "2", "--out", str(tmp_path / "out"))
+    assert code == 0, said
+    found = records_of(tmp_path / "out")
+    assert len(found) > 6
+    for record in found:
+        assert record.intended_s <= record.sent_s
+        under_way = [o for o in found if o.sent_s <= record.sent_s < o.end_s]
+        assert len(under_way) <= 3
+
+
+def test_a_server_that_dies_midway_leaves_errors_and_a_result(workshop: Path, tmp_path: Path) -> None:
+    with started(built("int8"), workshop / "dies.log") as server:
+        server.wait_ready()
+        run = ["--profile", "smoke", *at(server), "--out", str(tmp_path), "--duration", "8", "--drain", "5"]
+        with program(*run) as process:
+            assert process.stdout is not None
+            while "measuring" not in process.stdout.readline():
+                pass
+            stop([server.process.pid, *tritons(server)], signal.SIGKILL)
+            said, _ = process.communicate(timeout=RUN_S)
+    assert process.returncode == 3, said
+    errors = result_of(tmp_path).requests.errors
+    assert set(errors) <= {"connection", "connection_lost", "UNAVAILABLE", "unfinished"}, said
+    assert len(records_of(tmp_path)) == 18
+
+
+def test_without_a_server_it_says_what_to_start(tmp_path: Path) -> None:
+    (port,) = free_ports("nobody").values()
+    code, said = load("--url", f"127.0.0.1:{port}", "--out", str(tmp_path))
+    assert code == 1
+    assert f"no server at 127.0.0.1:{port}" in said
+    assert "make serve" in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_model_is_told_with_those_there_are(int8: Server, tmp_path: Path) -> None:
+    code, said = load(*at(int8), "--model", "gpt5", "--out", str(tmp_path))
+    assert code == 1
+    assert "gpt5" in said
+    assert "smollm2" in said
+
+
+def test_the_plan_of_a_worker_is_the_profile_of_the_master(int8: Server, tmp_path: Path) -> None:
+    code, said = load("--profile", "smoke", *at(int8), "--out", str(tmp_path), "--rate", "3", "--seed", "7")
+    assert code == 0, said
+    profile = profile_of(result_of(tmp_path).profile)
+    assert profile == with_overrides(load_profile(PROFILES / "smoke.toml"), rate_per_s=3, seed=7)
+
+
+def tritons(server: Server) -> list[int]:
+    """The processes of the server's group that answer: tritonserver and its Python backends."""
+    found: list[int] = []
+
+    def children() -> bool:
+        found[:] = _descendants(server.process.pid)
+        return bool(found)
+
+    assert eventually(children)
+    return found
+
+
+def _descendants(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    children = [int(child) for child in text.split()]
+    return [*children, *(grand for child in children for grand in _descendants(child))]
+
+
+def stop(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        os.kill(pid, number)
