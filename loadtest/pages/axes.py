@@ -28,13 +28,13 @@ def outside_measured(axis: Axes, result: Result) -> None:
 
 def limit_line(axis: Axes, limit: float, label: str) -> None:
     """A dashed line at the limit, or a word in the legend where it is far above what was seen."""
-    if limit <= _FAR * axis.get_ylim()[1]:
-        line = axis.axhline(
-            limit, color=INK, linestyle=(0, (6, 3)), linewidth=1, label=f"{label}: {limit:,.4g}"
-        )
-        line.set_gid(f"{_REFERENCE}{len(axis.lines)}")
+    far = limit > _FAR * axis.get_ylim()[1]
+    words = f"{label}: {limit:,.4g}{', off the scale' if far else ''}"
+    if far:
+        axis.plot([], [], linestyle=_DASHES, color=INK, linewidth=1, label=words)
     else:
-        axis.plot([], [], " ", label=f"{label}: {limit:,.4g}, off the scale")
+        line = axis.axhline(limit, linestyle=_DASHES, color=INK, linewidth=1, label=words)
+        line.set_gid(f"{_REFERENCE}{len(axis.lines)}")
 
 
 def rate_line(axis: Axes, rate_per_s: float, label: str) -> None:
