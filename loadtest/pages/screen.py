@@ -88,7 +88,7 @@ def verdict_text(verdict: Verdict) -> str:
 
 
 def _rungs(sweep: Sweep) -> Table:
-    table = _table("requests/s", "goodput/s", "tokens/s", "TTFT p50", "p99", "ITL p99", "failed", "SLO")
+    table = _table("rate/s", "good/s", "tokens/s", "TTFT p50", "p99", "ITL p99", "failed", "SLO")
     for rung in sweep.rungs:
         met = rung.result.slo_met
         table.add_row(*_rung_cells(rung.rate_per_s, rung.result), f"[{_COLOURS[met]}]{verdict_words(met)}[/]")
