@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from loadtest.crosscheck import report
+from loadtest.crosscheck.__main__ import main
 from loadtest.crosscheck.figures import Figures
 from loadtest.crosscheck.plan import TOOLS, Plan
 from loadtest.crosscheck.runs import Run
@@ -86,3 +87,14 @@ def test_the_json_has_every_run_and_the_verdicts() -> None:
         "tokens_per_s": True,
     }
     assert content["agreements"]["open"][0]["difference"] == pytest.approx(0.15 - 0.18)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--repeats", "1"], ["--rate", "0"], ["--rate", "nan"], ["--loads", "half"], ["--duration", "-1"]],
+)
+def test_a_command_at_fault_is_told(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert f"argument {arguments[0]}: {arguments[1]}, must be" in capsys.readouterr().err

@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     add, plan = parser.add_argument, Plan()
     add("--json", type=Path, metavar="FILE", help="write everything that was measured")
     add("--quick", action="store_true", help="two repeats of four seconds")
-    add("--repeats", type=positive, metavar="N", help=f"default: {plan.repeats}")
+    add("--repeats", type=_repeats, metavar="N", help=f"at least 2; default: {plan.repeats}")
     add("--duration", type=positive, metavar="S", help=f"seconds of a run; default: {plan.duration_s}")
     add("--loads", type=names_of(TITLES), metavar="LOAD,…", help=f"default: {listed(plan.loads)}")
     add("--users", type=positive, metavar="N", help=f"of the closed loop; default: {plan.users}")
@@ -77,6 +77,14 @@ def _plan(options: argparse.Namespace) -> Plan:
         "rate_per_s": options.rate,
     }
     return replace(plan, **{name: value for name, value in given.items() if value})
+
+
+def _repeats(text: str) -> int:
+    """A single value has no spread to compare with."""
+    number = positive(text)
+    if number < 2:
+        raise argparse.ArgumentTypeError(f"{text}, must be at least 2")
+    return number
 
 
 def _rate(text: str) -> float:

@@ -144,7 +144,7 @@ def _found(options: argparse.Namespace, folder: Path, rate_per_s: float, watch: 
         result.window_s,
         watch.looks,
         rate_per_s,
-        _settle_s(options),
+        _settle_s(options, watch.looks[-1].at_s),
         limits,
         ended=watch.ended,
     )
@@ -152,10 +152,10 @@ def _found(options: argparse.Namespace, folder: Path, rate_per_s: float, watch: 
     return found
 
 
-def _settle_s(options: argparse.Namespace) -> float:
+def _settle_s(options: argparse.Namespace, watched_s: float) -> float:
     if options.settle:
         return float(options.settle) * 60
-    return min(_SETTLE_MINUTES, float(options.minutes) * _SETTLE_SHARE) * 60
+    return min(_SETTLE_MINUTES * 60, watched_s * _SETTLE_SHARE)
 
 
 def _rate_of(path: Path) -> float:

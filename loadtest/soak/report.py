@@ -65,7 +65,7 @@ def show(found: Finding, console: Console) -> None:
     wide.print(
         f"RSS {found.rss_first_mb:,.0f} MB once settled ({found.settle_s / 60:.1f} min),"
         f" {found.rss_last_mb:,.0f} MB at the end; peak {found.rss_peak_mb:,.0f} MB,"
-        f" PSS {found.pss_peak_mb:,.0f} MB; PSS slope {_slope(found.pss_slope)} MB/h"
+        f" PSS {found.pss_peak_mb:,.0f} MB; PSS slope, MB/h: {_slope(found.pss_slope)}"
     )
     if found.ended:
         wide.print("[red]the server ended during the test")
