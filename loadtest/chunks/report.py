@@ -77,7 +77,7 @@ def _table(plan: Plan, side: str, found: Sequence[Point]) -> Table:
     )
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
     for index, column in enumerate(_COLUMNS):
-        table.add_column(column, justify="right" if index else "left")
+        table.add_column(column, justify="right" if index else "left", no_wrap=not index)
     table.add_column("")
     for point in found:
         table.add_row(*_cells(point), "[green]both" if point.meets(plan) else "")
