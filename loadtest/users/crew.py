@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -191,6 +192,7 @@ def master(host: str, port: int, web_port: int | None, alive: Callable[[], bool]
     environment = Environment(user_classes=[LoadUser])
     runner = environment.create_master_runner(host, port)
     if web_port is not None:
+        del sys.argv[1:]  # its page would read our flags as its own
         environment.create_web_ui("127.0.0.1", web_port)
     try:
         yield Crew(runner, alive)

@@ -10,4 +10,12 @@ from locust import User, constant, task
 from locust.env import Environment
 from locust.runners import STATE_MISSING, MasterRunner, WorkerRunner
 
-__all__ = ["STATE_MISSING", "Environment", "MasterRunner", "User", "WorkerRunner", "constant", "task"]
+__all__ = [
+    "STATE_MISSING",
+    "Environment",
+    "MasterRunner",
+    "User",
+    "WorkerRunner",
+    "constant",
+    "task",
+]

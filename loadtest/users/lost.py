@@ -48,4 +48,5 @@ def owed(profile: Profile, model: str, loss: Loss, seen: Set[int]) -> Iterator[R
 def _lost(profile: Profile, model: str, planned: Planned, intended_s: float, loss: Loss) -> Record:
     name = planned.kind.model or model
     tape = Tape(planned, name, intended_s, phase_of(profile, intended_s))
+    tape.sent(intended_s)  # nobody knows, and the generator's lag it was not
     return tape.record(max(loss.at_s, intended_s), WORKER_LOST)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -141,12 +143,11 @@ class Worker:
 
 def work(master_host: str, master_port: int) -> int:
     """Serves a master until it quits; the exit code."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)  # the master misses our heartbeat, and says so
+    print(f"waiting for the master at {master_host}:{master_port}", file=sys.stderr, flush=True)
     environment = Environment(user_classes=[LoadUser])
     runner = environment.create_worker_runner(master_host, master_port)
     seats[environment] = Worker(environment, runner)
-    try:
-        runner.greenlet.join()
-    except KeyboardInterrupt:
-        environment.events.quitting.fire(environment=environment, reverse=True)  # type: ignore[no-untyped-call]
-        raise
+    runner.greenlet.join()
     return 0
