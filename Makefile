@@ -35,7 +35,7 @@ paths   := PYTHONPATH=.:client:server
 ports   := --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $(METRICS_PORT)
 engine  := model_repository/$(MODEL)_engine/1/manifest.json
 
-.PHONY: help setup demo engines serve chat test check bench bench-models load load-sweep bench-chunks recommend-check gpu-check clean contract lock load-crosscheck load-soak
+.PHONY: help setup demo engines serve chat test check bench bench-models bench-peers load load-sweep bench-chunks recommend-check gpu-check clean contract lock load-crosscheck load-soak
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -82,6 +82,9 @@ bench: $(VENV)/.test ## measure throughput and latency; a table and bench.json
 
 bench-models: $(VENV)/.test ## compare GPT-2 and BART with transformers; a table and bench-models.json
 	@$(paths) $(py) -m loadtest.models --json bench-models.json
+
+bench-peers: $(VENV)/.test ## compare with other CPU engines, installed into .cache/peers; BENCH="--quick ..." adds flags
+	@$(paths) $(py) -m loadtest.peers --json bench-peers.json --png bench-peers.png $(BENCH)
 
 bench-chunks: $(VENV)/.test ## a long prompt among running streams, by chunk size; a table, bench-chunks.json and .png
 	@$(paths) $(py) -m loadtest.chunks --json bench-chunks.json --plot bench-chunks.png
