@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +15,13 @@ from build.checkpoint import Checkpoint
 from build.dialects.contents import store_decoder
 from build.dialects.encoding import require_blocks
 from build.dialects.onnxruntime.graph import build_graph, require_runnable
-from build.dialects.onnxruntime.store import Store
+from build.dialects.onnxruntime.store import Rounding, Store
 from build.dialects.scored import Scored
 from build.dialects.weight_file import WeightFile
+from build.passes.compensate import compensated
+from build.passes.rotate import rotatable, rotate, spread
 from build.passes.smooth import smooth
-from build.quantise import Precision
+from build.quantise import Precision, Rows
 from build.verify import Quality
 
 _ALL_POSITIONS = "all_positions.onnx"
@@ -35,13 +38,13 @@ class DecoderAssembly:
         require_blocks(self.checkpoint, self.precision)
 
     def write(self, folder: Path, progress: Progress) -> None:
-        prepared = self._prepared(progress)
-        advance = progress.stage("weights", len(self.architecture.layers))
+        checkpoint, architecture, rounding = self._prepared(progress)
+        advance = progress.stage("weights", len(architecture.layers))
         with WeightFile(folder / WEIGHTS) as file:
-            store = Store(prepared, self.precision, file)
-            store_decoder(store, self.architecture, advance)
-        ir.save(build_graph(self.architecture, store, Scored.LAST), folder / GRAPH)
-        ir.save(build_graph(self.architecture, store, Scored.ALL), folder / _ALL_POSITIONS)
+            store = Store(checkpoint, self.precision, file, rounding)
+            store_decoder(store, architecture, advance)
+        ir.save(build_graph(architecture, store, Scored.LAST), folder / GRAPH)
+        ir.save(build_graph(architecture, store, Scored.ALL), folder / _ALL_POSITIONS)
 
     def verify(self, folder: Path, progress: Progress, tokens: int) -> Quality:
         tokenizer = self.checkpoint.tokenizer.json
@@ -56,10 +59,24 @@ class DecoderAssembly:
     def facts(self) -> Facts:
         return onnxruntime_facts(self.precision)
 
-    def _prepared(self, progress: Progress) -> Checkpoint:
+    @property
+    def _rotates(self) -> bool:
+        return self.precision is Precision.INT8 and rotatable(self.architecture)
+
+    def _prepared(self, progress: Progress) -> tuple[Checkpoint, Architecture, Rounding | None]:
         """What is written: the same model, its ranges made easier where it will be rounded."""
         if self.precision not in (Precision.INT8, Precision.INT4):
-            return self.checkpoint
-        return smooth(
-            self.checkpoint, self.architecture, progress.stage("smooth", len(self.architecture.layers))
-        )
+            return self.checkpoint, self.architecture, None
+        advance = progress.stage("calibrate", len(self.architecture.layers))
+        if not self._rotates:
+            return smooth(self.checkpoint, self.architecture, advance), self.architecture, None
+        checkpoint, architecture = rotate(self.checkpoint, self.architecture)
+        rows = compensated(checkpoint, architecture, advance)
+        return checkpoint, architecture, _rounding(architecture, rows)
+
+
+def _rounding(architecture: Architecture, rows: Mapping[str, Rows]) -> Rounding:
+    attentions = [layer.attention for layer in architecture.layers]
+    apart = [attention.qkv for attention in attentions if attention.q_norm]
+    apart += [layer.ffn.inner for layer in architecture.layers if layer.ffn.gated]
+    return Rounding(rows, frozenset(spread(architecture)), frozenset(apart))

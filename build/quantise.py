@@ -1,6 +1,6 @@
-"""Weight-only quantisation in blocks along the columns, as MatMulNBits holds them.
+"""Rounded weights: in blocks along the columns, as MatMulNBits holds them, or by rows.
 
-A row of a [rows, columns] matrix is cut into blocks of `block_size` columns (the last one padded
+In blocks, a row of a [rows, columns] matrix is cut into blocks of `block_size` columns (the last one padded
 with zeros). A block has one fp32 scale; value = scale * (level - zero), zero = 2**(bits - 1).
 """
 
@@ -78,6 +78,31 @@ class Blocks:
         return Blocks(8, self.columns, self.levels + shift, self.scales)
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Signed levels [rows, columns] within 127 of zero, and one fp32 scale a row: value = scale * level."""
+
+    levels: NDArray[np.int8]
+    scales: Floats
+
+    def dequantise(self) -> Floats:
+        return self.levels.astype(np.float32) * self.scales[:, None]
+
+
+def quantise_rows(matrix: Floats) -> Rows:
+    """Round to nearest; the largest magnitude of a row is represented within half a level."""
+    scales = row_scales(matrix)
+    levels = np.rint(matrix * _inverse(scales)[:, None]).clip(-127, 127)
+    return Rows(levels.astype(np.int8), scales)
+
+
+def row_scales(matrix: Floats) -> Floats:
+    """By which the largest magnitude of each row is level 127; 0 for a row without."""
+    largest: Floats = np.abs(matrix).max(axis=1) / np.float32(127)
+    largest[largest < np.finfo(np.float32).tiny] = 0
+    return largest
+
+
 def quantise(matrix: Floats, bits: int, block_size: int) -> Blocks:
     """Round to nearest; the largest magnitude of a block is represented within half a level."""
     rows, columns = matrix.shape
@@ -101,9 +126,13 @@ def _int4_scales(blocks: Floats) -> Floats:
 
 def _levels(blocks: Floats, scales: Floats, bits: int) -> Bytes:
     zero = 1 << (bits - 1)
-    inverse = np.divide(np.float32(1), scales, out=np.zeros_like(scales), where=scales != 0)
-    levels: Floats = np.rint(blocks * inverse[:, :, None]) + np.float32(zero)
+    levels: Floats = np.rint(blocks * _inverse(scales)[:, :, None]) + np.float32(zero)
     return levels.clip(0, 2 * zero - 1).astype(np.uint8)
+
+
+def _inverse(scales: Floats) -> Floats:
+    """0 for a scale of 0."""
+    return np.divide(np.float32(1), scales, out=np.zeros_like(scales), where=scales != 0)
 
 
 def stack(parts: Sequence[Blocks]) -> Blocks:

@@ -22,6 +22,11 @@ class Projection:
     columns: int
     biases: tuple[str, ...] = ()
 
+    def apart(self) -> Iterator[Projection]:
+        """Each part as a product of its own."""
+        for index, (part, rows) in enumerate(zip(self.parts, self.rows, strict=True)):
+            yield Projection((part,), (rows,), self.columns, self.biases[index : index + 1])
+
     def tensors(self) -> Shapes:
         weights = zip(self.parts, self.rows, strict=True)
         biases = zip(self.biases, self.rows, strict=bool(self.biases))

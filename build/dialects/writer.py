@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
+CONTRIB = "com.microsoft"
+
 Attributes = Mapping[str, int | float | str | Sequence[int]]
 
 

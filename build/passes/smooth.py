@@ -48,13 +48,13 @@ def _pairs(architecture: Architecture) -> Iterator[Pair]:
 
 
 class Peaks:
-    """The largest magnitude of each channel of each norm's output."""
+    """The largest magnitude of each channel that was observed, by the name it was observed under."""
 
     def __init__(self) -> None:
         self._of: dict[str, Floats] = {}
 
-    def observe(self, norm: str, values: Floats) -> None:
-        self._of[norm] = np.abs(values).max(axis=tuple(range(values.ndim - 1)))
+    def observe(self, name: str, values: Floats) -> None:
+        self._of[name] = np.abs(values).max(axis=tuple(range(values.ndim - 1)))
 
     def __getitem__(self, norm: Norm) -> Floats:
         return self._of[norm.weight]
@@ -62,8 +62,15 @@ class Peaks:
 
 def calibration_ids(tokenizer_json: bytes, max_positions: int) -> Ids:
     """One window [1, positions] of the calibration text."""
+    return calibration_windows(tokenizer_json, max_positions)[:1]
+
+
+def calibration_windows(tokenizer_json: bytes, max_positions: int) -> Ids:
+    """The calibration text in windows [count, positions]; what does not fill one is left out."""
     ids = load_tokenizer(tokenizer_json).encode(_TEXT.read_text(encoding="utf-8")).ids
-    return np.array([ids[: min(_POSITIONS, max_positions)]], np.int64)
+    length = min(_POSITIONS, max_positions, len(ids))
+    count = len(ids) // length
+    return np.array(ids[: count * length], np.int64).reshape(count, length)
 
 
 def rescaled(checkpoint: Checkpoint, pairs: Iterable[Pair], peaks: Peaks) -> Checkpoint:
@@ -86,7 +93,7 @@ def _factors(peaks: Floats, products: list[Weight]) -> Floats:
 
 
 def _scaled(weight: Weight, factors: Floats) -> Weight:
-    """Over the last axis; blocks of the source do not hold the new values."""
+    """Blocks of the source do not hold the new values."""
     return Weight(weight.shape, partial(_product, weight.read, factors))
 
 

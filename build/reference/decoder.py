@@ -24,7 +24,7 @@ def final_hidden(
 ) -> Floats:
     """What the head is applied to, [windows, positions, hidden], for ids [windows, positions].
 
-    `advance` is called after each layer, `observe` with the weight's name and the output of each norm.
+    `advance` is called after each layer, `observe` as in `Parts`.
     """
     model = _Decoder(Parts(checkpoint, observe), architecture)
     hidden = model.embed(windows)
@@ -74,4 +74,5 @@ class _Decoder:
             query, key = rotate(query, attention.rotary), rotate(key, attention.rotary)
         mask = causal_mask(hidden.shape[1], attention.window)
         joined = attend(query, key, value, attention.scale, mask)
+        self._parts.observe(attention.output.parts[0], joined)
         return self._parts.project(attention.output, joined)[0]

@@ -19,11 +19,15 @@ def ignore(_norm: str, _values: Floats) -> None:
 
 
 class Parts:
-    """Reads each weight when it is needed; `observe` gets the weight's name and the output of each norm."""
+    """Reads each weight when it is needed.
+
+    `observe` gets the name of a norm's weight with its output, and that of the products back to the hidden
+    size with their input.
+    """
 
     def __init__(self, checkpoint: Checkpoint, observe: Observe = ignore) -> None:
         self._checkpoint = checkpoint
-        self._observe = observe
+        self.observe = observe
 
     def tensor(self, name: str, shape: tuple[int, ...]) -> Floats:
         return self._checkpoint.weight(name, shape).read()
@@ -36,13 +40,15 @@ class Parts:
         normed *= self.tensor(norm.weight, (norm.size,))
         if norm.bias is not None:
             normed += self.tensor(norm.bias, (norm.size,))
-        self._observe(norm.weight, normed)
+        self.observe(norm.weight, normed)
         return normed
 
     def feed_forward(self, ffn: FeedForward, hidden: Floats) -> Floats:
         first, *rest = self.project(ffn.inner, hidden)
         active = _ACTIVATIONS[ffn.activation](first)
-        return self.project(ffn.outer, active * rest[0] if ffn.gated else active)[0]
+        inputs = active * rest[0] if ffn.gated else active
+        self.observe(ffn.outer.parts[0], inputs)
+        return self.project(ffn.outer, inputs)[0]
 
     def project(self, projection: Projection, hidden: Floats) -> list[Floats]:
         """One product for each part."""

@@ -35,6 +35,8 @@ def open_session(path: Path, threads: int) -> ort.InferenceSession:
     options.log_severity_level = 3
     # Shapes change with every prompt, so a plan of the last shapes only holds memory.
     options.enable_mem_pattern = False
+    # Without VNNI, sums of unsigned by signed bytes would saturate at 16 bits.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises many types for a bad file

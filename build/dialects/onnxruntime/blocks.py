@@ -6,10 +6,9 @@ import numpy as np
 import onnx_ir as ir
 
 from build.architecture.parts import Activation, FeedForward, Norm, NormKind, Projection
+from build.dialects.onnxruntime.rounded import Rounded
 from build.dialects.onnxruntime.store import Store, StoredProjection
-from build.dialects.writer import Writer
-
-CONTRIB = "com.microsoft"
+from build.dialects.writer import CONTRIB, Writer
 
 # MatMulNBits: 4 multiplies int8 by int8, which is the fast path of the CPU.
 _INT8_ACTIVATIONS = 4
@@ -33,6 +32,9 @@ class Blocks:
         return self._writer.weight(self._store.tensors[name])
 
     def project(self, hidden: ir.Value, projection: Projection, name: str | None = None) -> ir.Value:
+        if projection in self._store.rounded:
+            (product,) = self._rounded(hidden, projection, [name] if name else None)
+            return product
         stored = self._store.projections[projection]
         name = name or f"{stored.name}_product"
         if stored.scales is None:
@@ -61,20 +63,34 @@ class Blocks:
             return product
         return self._writer.op("Add", [product, self._writer.weight(stored.bias)], name)
 
-    def split(self, packed: ir.Value, rows: tuple[int, ...], names: list[str]) -> list[ir.Value]:
+    def parts(self, hidden: ir.Value, projection: Projection, names: list[str]) -> list[ir.Value]:
         """The products of a projection's parts."""
+        if projection in self._store.rounded:
+            return self._rounded(hidden, projection, names)
+        return self._split(self.project(hidden, projection), projection.rows, names)
+
+    def _rounded(
+        self, hidden: ir.Value, projection: Projection, names: list[str] | None = None
+    ) -> list[ir.Value]:
+        stored, rounding = self._store.rounded[projection], self._store.rounding
+        assert rounding is not None
+        names = names or [f"{each.name}_product" for each in stored]
+        rounded = Rounded(self._writer, hidden, stored[0].name, projection in rounding.spread)
+        return [rounded.times(each, name) for each, name in zip(stored, names, strict=True)]
+
+    def _split(self, packed: ir.Value, rows: tuple[int, ...], names: list[str]) -> list[ir.Value]:
         parts = [ir.Value(name=name) for name in names]
         sizes = self._writer.integers(f"rows_{'_'.join(map(str, rows))}", list(rows))
         self._writer.emit("Split", [packed, sizes], parts, {"axis": -1})
         return parts
 
     def feed_forward(self, name: str, ffn: FeedForward, hidden: ir.Value) -> ir.Value:
-        inner = self.project(hidden, ffn.inner)
         kind, domain, attributes = _ACTIVATIONS[ffn.activation]
         if not ffn.gated:
+            inner = self.project(hidden, ffn.inner)
             active = self._writer.op(kind, [inner], f"{name}_active", attributes, domain)
             return self.project(active, ffn.outer)
-        gate, up = self.split(inner, ffn.inner.rows, [f"{name}_gate", f"{name}_up"])
+        gate, up = self.parts(hidden, ffn.inner, [f"{name}_gate", f"{name}_up"])
         active = self._writer.op(kind, [gate], f"{name}_active", attributes, domain)
         return self.project(self._writer.op("Mul", [active, up], f"{name}_gated"), ffn.outer)
 

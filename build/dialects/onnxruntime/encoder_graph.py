@@ -11,11 +11,11 @@ import onnx_ir as ir
 
 from build.architecture.parts import Attention
 from build.architecture.seq2seq import CrossAttention, EncoderDecoder
-from build.dialects.onnxruntime.blocks import CONTRIB, Blocks
+from build.dialects.onnxruntime.blocks import Blocks
 from build.dialects.onnxruntime.stack import embedded, first_row, new_writer, stream
 from build.dialects.onnxruntime.store import Store
 from build.dialects.seq2seq_contents import distance_table, position_table
-from build.dialects.writer import tensor
+from build.dialects.writer import CONTRIB, tensor
 
 
 def build_encoder(model: EncoderDecoder, store: Store) -> ir.Model:
@@ -77,18 +77,16 @@ class _EncoderBuilder:
     def _attention(
         self, name: str, attention: Attention, hidden: ir.Value, bias: ir.Value | None
     ) -> ir.Value:
-        packed = self._blocks.project(hidden, attention.qkv)
         names = [f"{name}_{part}" for part in ("query", "key", "value")]
-        parts = self._blocks.split(packed, attention.qkv.rows, names)
+        parts = self._blocks.parts(hidden, attention.qkv, names)
         attributes = {"num_heads": self._stack.heads, "scale": attention.scale}
         inputs = [*parts, None, None, bias] if bias is not None else parts
         attended = self._writer.op("MultiHeadAttention", inputs, f"{name}_heads", attributes, CONTRIB)
         return self._blocks.project(attended, attention.output)
 
     def _cross(self, index: int, cross: CrossAttention, memory: ir.Value) -> list[ir.Value]:
-        packed = self._blocks.project(memory, cross.key_value)
         kinds = ("key", "value")
-        flat = self._blocks.split(packed, cross.key_value.rows, [f"memory_{kind}_{index}" for kind in kinds])
+        flat = self._blocks.parts(memory, cross.key_value, [f"memory_{kind}_{index}" for kind in kinds])
         return [self._by_head(part, f"cross_{kind}_{index}") for kind, part in zip(kinds, flat, strict=True)]
 
     def _by_head(self, flat: ir.Value, name: str) -> ir.Value:

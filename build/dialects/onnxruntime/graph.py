@@ -15,11 +15,11 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from build.architecture.parts import Architecture, Attention, Layer, Norm, Positions
-from build.dialects.onnxruntime.blocks import CONTRIB, Blocks
+from build.dialects.onnxruntime.blocks import Blocks
 from build.dialects.onnxruntime.store import Store
 from build.dialects.rotary import rotations
 from build.dialects.scored import Scored
-from build.dialects.writer import Writer, tensor
+from build.dialects.writer import CONTRIB, Writer, tensor
 from build.errors import Unsupported
 from build.quantise import Precision
 
@@ -163,10 +163,9 @@ class _GraphBuilder:
         self, name: str, attention: Attention, hidden: ir.Value
     ) -> tuple[ir.Value, ir.Value | None, ir.Value | None]:
         """q, k and v apart where q and k are normed per head; else the operator takes them packed."""
-        packed = self._blocks.project(hidden, attention.qkv)
         if attention.q_norm is None or attention.k_norm is None:
-            return packed, None, None
+            return self._blocks.project(hidden, attention.qkv), None, None
         names = [f"{name}_{part}" for part in ("query", "key", "value")]
-        query, key, value = self._blocks.split(packed, attention.qkv.rows, names)
+        query, key, value = self._blocks.parts(hidden, attention.qkv, names)
         query = self._blocks.head_norm(query, attention.q_norm, f"{query.name}_normed")
         return query, self._blocks.head_norm(key, attention.k_norm, f"{key.name}_normed"), value

@@ -8,8 +8,8 @@ import onnx_ir as ir
 
 from build.architecture.parts import Norm, Positions
 from build.architecture.seq2seq import AnyLayer, DecoderLayer, Stack
-from build.dialects.onnxruntime.blocks import CONTRIB, Blocks
-from build.dialects.writer import Writer
+from build.dialects.onnxruntime.blocks import Blocks
+from build.dialects.writer import CONTRIB, Writer
 
 _OPSETS = {"": 21, CONTRIB: 1}
 _IR_VERSION = 10

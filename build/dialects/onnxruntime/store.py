@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +13,7 @@ from build.architecture.parts import Norm, Projection
 from build.checkpoint import Checkpoint
 from build.dialects.encoding import Role, bias, encode
 from build.dialects.weight_file import WeightFile
-from build.quantise import Blocks, Precision
+from build.quantise import Blocks, Precision, Rows
 
 
 @dataclass(frozen=True)
@@ -30,17 +31,43 @@ class StoredProjection:
 
 
 @dataclass(frozen=True)
+class StoredRows:
+    """An int8 weight turned to [columns, rows], with a scale for each row."""
+
+    name: str
+    weight: ir.Value
+    scales: ir.Value
+    bias: ir.Value | None
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """Products whose inputs are rounded to 8 bits by rows, as their weights are.
+
+    `rows` are the parts of the products by name; `spread` products read rows of root mean square 1 without
+    outliers; `apart` ones are written part by part.
+    """
+
+    rows: Mapping[str, Rows]
+    spread: frozenset[Projection]
+    apart: frozenset[Projection]
+
+
+@dataclass(frozen=True)
 class Store:
     """What has been written; every tensor and every projection once, under the names of the checkpoint.
 
-    Activations, norms and tables are of `dtype`: float16 at Precision.FP16, else float32.
+    Activations, norms and tables are of `dtype`: float16 at Precision.FP16, else float32. With a `rounding`
+    every product is `rounded`.
     """
 
     checkpoint: Checkpoint
     precision: Precision
     file: WeightFile
+    rounding: Rounding | None = None
     tensors: dict[str, ir.Value] = field(default_factory=dict)
     projections: dict[Projection, StoredProjection] = field(default_factory=dict)
+    rounded: dict[Projection, tuple[StoredRows, ...]] = field(default_factory=dict)
 
     @property
     def dtype(self) -> type[np.float16] | type[np.float32]:
@@ -68,9 +95,27 @@ class Store:
 
     def add_projection(self, name: str, projection: Projection, role: Role) -> None:
         """Quantised as the precision says; one that was added as a tensor and needs no rounding is shared."""
-        if projection in self.projections:
+        if projection in self.projections or projection in self.rounded:
+            return
+        if self.rounding:
+            self.rounded[projection] = self._rows(name, projection, self.rounding)
             return
         self.projections[projection] = self._shared(name, projection) or self._encoded(name, projection, role)
+
+    def _rows(self, name: str, projection: Projection, rounding: Rounding) -> tuple[StoredRows, ...]:
+        if projection not in rounding.apart:
+            return (self._one(name, projection, rounding),)
+        return tuple(self._one(f"{name}_{i}", part, rounding) for i, part in enumerate(projection.apart()))
+
+    def _one(self, name: str, projection: Projection, rounding: Rounding) -> StoredRows:
+        parts = [rounding.rows[part] for part in projection.parts]
+        levels = np.concatenate([part.levels for part in parts])
+        return StoredRows(
+            name=name,
+            weight=self.file.add(f"{name}_weight", np.ascontiguousarray(levels.T)),
+            scales=self.file.add(f"{name}_scales", np.concatenate([part.scales for part in parts])),
+            bias=self._bias(name, projection),
+        )
 
     def _shared(self, name: str, projection: Projection) -> StoredProjection | None:
         dense = self.precision in (Precision.FP32, Precision.FP16)
