@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from loadtest.bench.throughput import Row as Measurable
 from loadtest.errors import BenchError
-from loadtest.memory import PROC, tree
 from loadtest.peers.completions import Completions
+from loadtest.peers.idle import settle
 from loadtest.peers.plan import OURS, Plan, order
 from loadtest.peers.rows import Batched, Losses, Rows, Side
 from loadtest.prompts import Prompt, Prompts
 from loadtest.sample import Sample, Stream, sample_of
 
 _WARM_UP_TOKENS = 4
-_IDLE_S = 2.0
 _SCORED = (Side, Batched, Completions)
 
 
 @dataclass(slots=True)
 class Found:
-    """`missing` says of a row why it was not measured; `idle_cores` is what all loaded rows took while none
-    was measured.
+    """`missing` says of a row why it was not measured; `idle_cores` is the most that all
+    loaded rows took just before a measurement.
     """
 
     samples: list[Sample] = field(default_factory=list)
@@ -59,7 +56,6 @@ class Measurement:
             opened = dict(self._opened(stack))
             self._score(opened)
             self._warm_up(opened)
-            found.idle_cores = idle_cores(_IDLE_S)
             for repeat in range(self._plan.repeats):
                 for streams in self._plan.streams:
                     for name in order(tuple(opened), repeat):
@@ -97,6 +93,7 @@ class Measurement:
 
     def _measure(self, name: str, row: Measurable, streams: int, repeat: int) -> None:
         self._advance(f"{name}, {streams}, repeat {repeat + 1}")
+        self._found.idle_cores = max(self._found.idle_cores, settle())
         got = self._ran(name, row, streams, self._plan.tokens_out)
         if got is not None:
             self._found.samples.append(sample_of(name, repeat, got))
@@ -115,21 +112,3 @@ class Measurement:
         if next(row.peer for row in self._plan.rows if row.name == name) == OURS:
             raise error
         self._found.missing[name] = str(error)
-
-
-def idle_cores(seconds: float) -> float:
-    """Cores that everything this process started takes while it waits."""
-    before = _cpu_s()
-    time.sleep(seconds)
-    return (_cpu_s() - before) / seconds
-
-
-def _cpu_s() -> float:
-    ticks = 0
-    for pid in tree(os.getpid()):
-        try:
-            fields = (PROC / f"{pid}" / "stat").read_text().rpartition(")")[2].split()
-        except OSError:  # it has ended since
-            continue
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")

@@ -11,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from loadtest.bench.report import targets_table, where, wide_console
+from loadtest.peers.idle import IDLE_CORES
 from loadtest.peers.measure import Found
 from loadtest.peers.plan import Plan, Row, Setting
 from loadtest.peers.quality import Quality
@@ -19,7 +20,6 @@ from loadtest.peers.verdicts import verdicts
 from loadtest.sample import Sample
 
 Json = dict[str, Any]
-_BUSY_CORES = 0.05
 
 
 def to_json(
@@ -62,9 +62,9 @@ def roofline_line(roof: Roofline, samples: Sequence[Sample]) -> str:
 def _table(plan: Plan, setting: Setting, found: Found, qualities: Mapping[str, Quality]) -> Table:
     sizes = f"{plan.tokens_in} tokens in, {plan.tokens_out} out, greedy"
     title = f"{setting}: {sizes}; medians of {plan.repeats}" + ("; quick" if plan.quick else "")
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
-    for column in ("seq.", "tokens/s", "spread", "decode/s", "TTFT ms", "prefill/s", "perplexity", "loss %"):
+    for column in ("seq.", "tok/s", "spread", "decode/s", "TTFT ms", "prefill/s", "perpl.", "loss %"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in plan.rows:
         if row.setting is setting:
@@ -77,18 +77,19 @@ def _lines(plan: Plan, row: Row, found: Found, qualities: Mapping[str, Quality])
     if row.name in found.missing:
         yield (row.title, "", "[yellow]missing", *[""] * 6)
         return
-    for index, streams in enumerate(plan.streams):
+    title, scores = row.title, _quality(qualities.get(row.model))
+    for streams in plan.streams:
         got = [s for s in found.samples if (s.row, s.streams) == (row.name, streams)]
-        head = (row.title, *_quality(qualities.get(row.model))) if index == 0 else ("", "", "")
         if got:
-            yield (head[0], f"{streams}", *_figures(got, plan.tokens_in), *head[1:])
+            yield (title, f"{streams}", *_figures(got, plan.tokens_in), *scores)
+            title, scores = "", ("", "")
 
 
 def _figures(got: Sequence[Sample], tokens_in: int) -> Iterator[str]:
     every = [sample.tokens_per_s for sample in got]
     decode = [s.decode_tokens_per_s for s in got if s.decode_tokens_per_s is not None]
     yield f"{median(every):.0f}"
-    yield f"{min(every):.0f} to {max(every):.0f}"
+    yield f"{min(every):.0f}–{max(every):.0f}"
     yield f"{median(decode):.0f}" if decode else "-"
     yield f"{1e3 * median(sample.ttft_p50_s for sample in got):.0f}"
     yield f"{median(prefill_rate(sample, tokens_in) for sample in got):.0f}"
@@ -115,5 +116,5 @@ def _notes(plan: Plan, found: Found) -> Iterator[str]:
     yield "[dim]loss in red: more than 1 % of perplexity, not comparable"
     for name, reason in found.missing.items():
         yield f"[yellow]{name} is missing: {reason}"
-    if found.idle_cores > _BUSY_CORES:
+    if found.idle_cores > IDLE_CORES:
         yield f"[red]what was loaded but not measured took {found.idle_cores:.2f} of a core"

@@ -29,6 +29,8 @@ class Side:
     def __init__(self, folder: Path, threads: int) -> None:
         self._folder = folder
         self._threads = threads
+        decoder = json.loads((folder / "genai_config.json").read_text("utf-8"))["model"]["decoder"]
+        self._head_size = int(decoder["head_size"])
         config = genai.Config(str(folder))
         options = {"intra_op_num_threads": threads, "inter_op_num_threads": 1}
         config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
@@ -63,16 +65,19 @@ class Side:
         options.intra_op_num_threads = self._threads
         path = self._folder / "model.onnx"
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        return [token_losses(session.run(["logits"], _feed(session, ids))[0][0], ids) for ids in windows]
+        return [
+            token_losses(session.run(["logits"], _feed(session, self._head_size, ids))[0][0], ids)
+            for ids in windows
+        ]
 
 
-def _feed(session: Any, ids: list[int]) -> dict[str, Any]:
-    """The ids, all seen, after no past."""
+def _feed(session: Any, head_size: int, ids: list[int]) -> dict[str, Any]:
+    """The ids, all seen, after no past; the graph does not tell the size of a head."""
     feed: dict[str, Any] = {"input_ids": np.array([ids], np.int64)}
     feed["attention_mask"] = np.ones_like(feed["input_ids"])
     for entry in session.get_inputs():
         if entry.name.startswith("past_key_values."):
-            feed[entry.name] = np.zeros((1, entry.shape[1], 0, entry.shape[3]), np.float32)
+            feed[entry.name] = np.zeros((1, entry.shape[1], 0, head_size), np.float32)
     return feed
 
 
