@@ -65,7 +65,8 @@ def test_the_manifest_of_a_build_has_the_recipe_s_dimensions_and_size() -> None:
     assert {"parameters", "layers", "heads", "kv_heads", "vocab_size", "max_positions"} <= shared
     assert {key: model[key] for key in shared} == {key: getattr(shape, key) for key in shared}
     estimate = disk_bytes(shape, Precision.INT8, Kind.CPU)
-    assert manifest["size_bytes"] == pytest.approx(estimate, rel=0.01)
+    # A rotated model has one scale a row; the estimate counts those of blocks, which others have.
+    assert 0.96 * estimate < manifest["size_bytes"] <= estimate
 
 
 def _write(folder: Path, config: dict[str, Any], precision: Precision) -> None:
