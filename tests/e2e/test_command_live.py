@@ -60,7 +60,18 @@ def test_it_tells_of_models_health_and_metrics(small: Server) -> None:
     assert (model["name"], model["steps"], model["card"]["task"]) == (MODEL, list(STEPS), "chat")
     assert model["card"]["slots"] == SLOTS
     header, row = _run(url, "models").stdout.splitlines()
-    assert header.split() == ["model", "version", "state", "task", "precision", "size", "limits", "quality"]
+    assert header.split() == [
+        "model",
+        "version",
+        "state",
+        "task",
+        "precision",
+        "size",
+        "limits",
+        "KV",
+        "cache",
+        "quality",
+    ]
     assert row.startswith(f"{MODEL}  ")
     assert f"{SLOTS} x {CONTEXT}" in row
     health = _run(url, "health")
