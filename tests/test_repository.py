@@ -14,7 +14,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 VERBS = {
     "bench",
+    "bench-chunks",
     "bench-models",
+    "bench-peers",
     "chat",
     "check",
     "clean",
@@ -23,6 +25,10 @@ VERBS = {
     "engines",
     "gpu-check",
     "help",
+    "load",
+    "load-crosscheck",
+    "load-soak",
+    "load-sweep",
     "lock",
     "recommend-check",
     "serve",
