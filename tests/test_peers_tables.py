@@ -28,7 +28,7 @@ ROOF = Roofline(27e9, 135_000_000)
 QUALITIES = {
     OURS: Quality(10.71, -0.001, None, 3072),
     "openvino": Quality(10.85, 0.0122, 0.002, 3066),
-    "openvino-f16": Quality(10.81, 0.0087, 0.002, 3066),
+    "openvino-tuned": Quality(10.81, 0.0087, 0.002, 3066),
     "llama-q4_0": Quality(13.0, 0.2, 0.01, 3066),
     "llama-q8_0": Quality(10.73, 0.001, 0.001, 3066),
     "vllm": Quality(10.72, 0.0, 0.0, 3066),
@@ -37,7 +37,7 @@ RATES = {
     ("engine", 1): 150.0,
     ("engine", 8): 400.0,
     ("openvino", 8): 900.0,
-    ("openvino-f16", 8): 320.0,
+    ("openvino-tuned", 8): 320.0,
     ("llama-q4_0", 8): 800.0,
     ("llama-q8_0", 8): 200.0,
     ("grpc", 8): 390.0,
@@ -68,14 +68,14 @@ def _verdict(start: str, found: Found = FOUND) -> Verdict:
 
 def test_only_equal_quality_is_compared() -> None:
     alone = eligible(PLAN, Setting.PROCESS, QUALITIES)
-    assert [row.name for row in alone] == ["openvino-f16", "llama-q8_0"]
+    assert [row.name for row in alone] == ["openvino-tuned", "llama-q8_0"]
     assert eligible(PLAN, Setting.PROCESS, {}) == []
 
 
 def test_the_best_peer_is_that_of_this_number_of_sequences() -> None:
     verdict = _verdict("tokens/s in process, 8")
     assert verdict.value == pytest.approx(400 / 320)
-    assert verdict.note == "the best: OpenVINO GenAI int8, KV f16"
+    assert verdict.note == "the best: OpenVINO GenAI int8, tuned"
     assert verdict.met is True
 
 
@@ -101,7 +101,7 @@ def test_the_tables_flag_what_is_lossy_missing_or_busy(capsys: pytest.CaptureFix
     report.show(PLAN, MACHINE, FOUND, QUALITIES, ROOF)
     shown = " ".join(capsys.readouterr().out.split())
     for part in (
-        "OpenVINO GenAI int8, KV f16",
+        "OpenVINO GenAI int8, tuned",
         "+1.22 ±0.20",
         "ort-int8 is missing: it is not installed",
         "took 0.50 of a core",

@@ -47,7 +47,7 @@ def batched_bench(model: Path, sequences: int, tokens_in: int, tokens_out: int, 
     sizes = {"-npp": tokens_in, "-ntg": tokens_out - 1, "-npl": sequences, "-c": context}
     command = [str(binary("llama-batched-bench")), "-m", str(model), "-t", f"{threads}", "-tb", f"{threads}"]
     command += [part for name, value in sizes.items() for part in (name, f"{value}")]
-    return [*command, "--output-format", "jsonl"]
+    return [*command, "-fa", "on", "--output-format", "jsonl"]
 
 
 def batched_streams(output: str) -> list[Stream]:
@@ -88,4 +88,4 @@ def server(model: Path, port: int, slots: int, threads: int) -> list[str]:
     """Each slot has its own KV; nothing of a prompt is kept for the next."""
     command = [str(binary("llama-server")), "-m", str(model), "--host", "127.0.0.1", "--port", f"{port}"]
     command += ["-np", f"{slots}", "-c", f"{slots * _CONTEXT}", "-t", f"{threads}", "-tb", f"{threads}"]
-    return [*command, "--no-cache-prompt", "--cache-ram", "0", "--no-ui", "--no-slots"]
+    return [*command, "-fa", "on", "--no-cache-prompt", "--cache-ram", "0", "--no-ui", "--no-slots"]

@@ -34,11 +34,14 @@ _BATCHED = (
     "llama-batched-bench: ids of its own choice, no sampling, all prompts before any answer, so its time to"
     " the first token is that of all prompts"
 )
+_TUNED = "KV in f16, which costs no quality; activations quantised in groups of 64, not 32"
 _Q4_1 = "the package's own file, whose dequantised weights are the reference"
 ROWS: Final = (
     Row("engine", "Halimede int8", OURS, Setting.PROCESS, "halimede"),
-    Row("openvino", "OpenVINO GenAI int8", "openvino", Setting.PROCESS, "openvino", "its default: KV in u8"),
-    Row("openvino-f16", "OpenVINO GenAI int8, KV f16", "openvino", Setting.PROCESS, "openvino-f16"),
+    Row("openvino", "OpenVINO GenAI int8", "openvino", Setting.PROCESS, "openvino", "as it comes: KV in u8"),
+    Row(
+        "openvino-tuned", "OpenVINO GenAI int8, tuned", "openvino", Setting.PROCESS, "openvino-tuned", _TUNED
+    ),
     Row("ort-int8", "ONNX Runtime GenAI int8", "onnxruntime-genai", Setting.PROCESS, "ort-int8"),
     Row("ort-int4", "ONNX Runtime GenAI int4", "onnxruntime-genai", Setting.PROCESS, "ort-int4"),
     Row("llama-q8_0", "llama.cpp Q8_0", "llama.cpp", Setting.PROCESS, "llama-q8_0", _BATCHED),

@@ -29,6 +29,8 @@ from loadtest.served import free_ports, served
 from loadtest.streams import Streams
 
 LOGS: Final = CACHE / "logs"
+_TUNED: Final = {"KV_CACHE_PRECISION": "f16", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "64"}
+_OPENMP: Final = "venv/lib/libiomp5.so"
 Losses = list[list[float]]
 
 
@@ -93,8 +95,8 @@ class Rows:
         opened: Mapping[str, Callable[[], AbstractContextManager[Measurable]]] = {
             "engine": self._engine,
             "grpc": self._grpc,
-            "openvino": lambda: self._openvino("u8"),
-            "openvino-f16": lambda: self._openvino("f16"),
+            "openvino": lambda: self._openvino("openvino", {}),
+            "openvino-tuned": lambda: self._openvino("openvino-tuned", _TUNED),
             "transformers": self._transformers,
             "vllm": self._vllm,
         }
@@ -131,10 +133,10 @@ class Rows:
         with Program(name, command, LOGS / f"{name}.log", offline) as child:
             yield Side(child)
 
-    def _openvino(self, kv: str) -> AbstractContextManager[Measurable]:
+    def _openvino(self, name: str, properties: Mapping[str, str]) -> AbstractContextManager[Measurable]:
         python, sequences = ENVIRONMENTS["openvino"].python, self._plan.slots
-        arguments = (models.OPENVINO, self._threads, sequences, kv)
-        return self._side(f"openvino-{kv}", "side_openvino", python, *arguments)
+        arguments = (models.OPENVINO, self._threads, sequences, json.dumps(properties))
+        return self._side(name, "side_openvino", python, *arguments)
 
     def _onnxruntime(self, precision: str) -> AbstractContextManager[Measurable]:
         python, folder = ENVIRONMENTS["onnxruntime-genai"].python, models.onnx(precision)
@@ -187,5 +189,5 @@ def vllm_server(plan: Plan, port: int, threads: int) -> tuple[list[str], dict[st
         "VLLM_CPU_KVCACHE_SPACE": "2",
         "VLLM_CPU_OMP_THREADS_BIND": cores,
     }
-    openmp = next(iter(sorted(environment.folder.glob("venv/lib/libiomp5.so"))), None)
-    return command, variables | ({"LD_PRELOAD": str(openmp)} if openmp else {})
+    preloaded = [os.environ.get("LD_PRELOAD", ""), *map(str, environment.folder.glob(_OPENMP))]
+    return command, variables | {"LD_PRELOAD": ":".join(filter(None, preloaded))}

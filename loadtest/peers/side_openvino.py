@@ -1,6 +1,6 @@
 """OpenVINO GenAI's ContinuousBatchingPipeline. A program of the benchmark, in OpenVINO's environment.
 
-  python -m loadtest.peers.side_openvino FOLDER THREADS SEQUENCES KV     KV: its precision, u8 or f16
+  python -m loadtest.peers.side_openvino FOLDER THREADS SEQUENCES PROPERTIES     PROPERTIES: a JSON object
 
   {"do": "generate", "prompts": [[ids…]…], "max_tokens": 64}     streams: [time since the command, tokens]…
   {"do": "score", "windows": [[ids…]…]}                          losses of the tokens after the first
@@ -10,6 +10,7 @@ All prompts of 32 sequences fit in one step, and no KV is kept for later prompts
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from functools import partial
@@ -25,18 +26,14 @@ _BATCHED_TOKENS = 4096
 _CACHE_GB = 2
 
 
-def open_pipeline(folder: str, threads: int, sequences: int, kv: str) -> Any:
+def open_pipeline(folder: str, threads: int, sequences: int, properties: dict[str, str]) -> Any:
     scheduler = genai.SchedulerConfig()
     scheduler.max_num_batched_tokens = _BATCHED_TOKENS
     scheduler.max_num_seqs = sequences
     scheduler.cache_size = _CACHE_GB
     scheduler.enable_prefix_caching = False
-    properties = {
-        "INFERENCE_NUM_THREADS": threads,
-        "PERFORMANCE_HINT": "LATENCY",
-        "KV_CACHE_PRECISION": kv,
-    }
-    return genai.ContinuousBatchingPipeline(folder, scheduler, "CPU", properties)
+    own = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    return genai.ContinuousBatchingPipeline(folder, scheduler, "CPU", own | properties)
 
 
 def answer(pipeline: Any, command: Answer) -> Answer:
@@ -79,5 +76,6 @@ def _ids(ids: list[int]) -> Any:
 
 
 if __name__ == "__main__":
-    _folder, _threads, _sequences, _kv = sys.argv[1:]
-    serve(lambda: partial(answer, open_pipeline(_folder, int(_threads), int(_sequences), _kv)))
+    _folder, _threads, _sequences, _properties = sys.argv[1:]
+    _opened = partial(open_pipeline, _folder, int(_threads), int(_sequences), json.loads(_properties))
+    serve(lambda: partial(answer, _opened()))
