@@ -1,0 +1,71 @@
+"""The preStop hook beside the real server: it ends when the stream has, and not before."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Generator, Iterator
+
+import pytest
+
+from tests.e2e.artifacts import ROOT, built
+from tests.e2e.serving import Server, started
+from tests.e2e.wire import Reply
+from tests.e2e.wire_http import HttpWire
+
+pytestmark = pytest.mark.e2e
+DRAIN = [sys.executable, "-I", "-S", str(ROOT / "server" / "drain.py"), "--settle-s", "0.2"]
+TOKENS = 300
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with started(built("int8"), tmp_path_factory.mktemp("drain") / "server.log") as found:
+        yield found.wait_ready()
+
+
+def _stream(server: Server) -> Generator[Reply, None, None]:
+    inputs = {"text_input": "Once", "max_tokens": TOKENS, "ignore_eos": True, "stream": True}
+    return HttpWire(server.address).open(**inputs, return_num_output_tokens=True)
+
+
+def _drain(server: Server, *arguments: str) -> subprocess.Popen[str]:
+    assert server.address.metrics
+    command = [*DRAIN, "--metrics", server.address.metrics, *arguments]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def test_waits_for_a_stream_that_it_found(server: Server) -> None:
+    stream = _stream(server)
+    got = [next(stream)]
+    with _drain(server) as hook:
+        assert hook.stderr
+        assert hook.stderr.readline().endswith("1 requests in flight\n")
+        for reply in stream:
+            got.append(reply)
+            assert hook.poll() is None
+        said = hook.stderr.read()
+        assert hook.wait(30) == 0, said
+    assert sum(reply.output_tokens or 0 for reply in got) == TOKENS
+    assert "drained after" in said
+
+
+def test_says_that_its_time_was_up_and_leaves_the_stream_alone(server: Server) -> None:
+    stream = _stream(server)
+    first = next(stream)
+    with _drain(server, "--timeout-s", "0.8") as hook:
+        _, said = hook.communicate(timeout=30)
+    assert hook.returncode == 4
+    assert "the time was up after 0.8 s: 1 requests in flight" in said
+    assert sum(reply.output_tokens or 0 for reply in [first, *stream]) == TOKENS
+
+
+def test_an_idle_server_and_one_that_is_gone_are_drained(server: Server) -> None:
+    server.wait_idle()
+    with _drain(server) as hook:
+        assert hook.wait(30) == 0
+    assert server.stop() == 0
+    with _drain(server) as hook:
+        _, said = hook.communicate(timeout=30)
+    assert hook.returncode == 0
+    assert "the server is gone" in said
