@@ -70,6 +70,10 @@ _ENGINE_PARAMETERS = {
     "max_queue": ("64", "requests that wait for a slot; the next one is refused at once"),
     "kv_budget_bytes": ("0", "memory for the KV cache; 0 takes what slots and max_context need"),
     "prefill_chunk": ("128", "prompt tokens per step, so that a long prompt stalls no other stream"),
+    "prefill_stall_percent": (
+        "250",
+        "time of a chunk beside streams, in % of a decode step's; 0 for chunks of fixed size",
+    ),
     "heartbeat_ms": ("500", "an empty chunk this often while a streamed request waits"),
     "device": ("auto", "cpu or cuda; auto is the GPU of KIND_GPU, or any that the engine cannot do without"),
 }

@@ -77,6 +77,7 @@ def test_parameters_have_the_defaults_that_readers_expect() -> None:
         "max_queue": "64",
         "kv_budget_bytes": "0",
         "prefill_chunk": "128",
+        "prefill_stall_percent": "250",
         "heartbeat_ms": "500",
         "device": "auto",
     }

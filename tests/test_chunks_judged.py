@@ -111,7 +111,7 @@ def test_medians_and_extremes_over_the_repeats() -> None:
 def test_more_variants_of_any_parameter() -> None:
     one = variant("slots=8,prefill_chunk=64")
     assert one == Variant("slots=8,prefill_chunk=64", {"slots": "8", "prefill_chunk": "64"})
-    check(Plan(also=(one,)), ["slots", "prefill_chunk"])
+    check(Plan(also=(one,)), ["slots", "prefill_chunk", "prefill_stall_percent"])
 
 
 @pytest.mark.parametrize("text", ["", "slots", "slots=", "=8", "slots=8,", "slots=8,x"])
@@ -122,8 +122,10 @@ def test_a_variant_of_another_form_is_refused(text: str) -> None:
 
 def test_a_parameter_that_the_engine_would_ignore_is_refused() -> None:
     plan = Plan(also=(variant("seats=8"),))
-    with pytest.raises(BenchError, match="seats is no parameter; there are prefill_chunk, slots"):
-        check(plan, ["slots", "prefill_chunk"])
+    with pytest.raises(
+        BenchError, match="seats is no parameter; there are prefill_chunk, prefill_stall_percent, slots"
+    ):
+        check(plan, ["slots", "prefill_chunk", "prefill_stall_percent"])
 
 
 def test_the_report_as_json_table_and_plot(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ SLOT = 2 * 4 * 2 * 3 * 4  # bytes of one position: keys and values of 4 bytes, 2
 
 
 def test_without_parameters_there_are_defaults() -> None:
-    assert read_settings({}) == Settings(16, 2048, 0, 0, 64, 0, 128, 500)
+    assert read_settings({}) == Settings(16, 2048, 0, 0, 64, 0, 128, 250, 500)
 
 
 def test_parameters_are_read_and_others_left_alone() -> None:

@@ -19,7 +19,7 @@ from loadtest.artifacts import CACHE, ROOT
 from loadtest.chunks import plot, report
 from loadtest.chunks.arrival import Sample
 from loadtest.chunks.judged import points
-from loadtest.chunks.plan import SIDES, Plan, Variant, check, quick, variant
+from loadtest.chunks.plan import SIDES, Plan, Variant, by_time, check, quick, variant
 from loadtest.chunks.sides import InProcess, Side, Triton
 from loadtest.chunks.study import Key, Study
 from loadtest.errors import exit_code
@@ -83,7 +83,7 @@ def _plan(options: argparse.Namespace) -> Plan:
     for name in ("sides", "chunks", "repeats"):
         if getattr(options, name):
             plan = replace(plan, **{name: getattr(options, name)})
-    return replace(plan, also=tuple(options.also))
+    return replace(plan, also=(*(() if options.quick else (by_time(),)), *options.also))
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from loadtest.errors import BenchError
 
 SIDES: Final = {"engine": "engine in process", "grpc": "Triton gRPC"}
 CHUNK: Final = "prefill_chunk"
+STALL: Final = "prefill_stall_percent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,12 @@ class Plan:
 
 
 def fixed(chunk: int) -> Variant:
-    return Variant(f"{chunk}", {CHUNK: f"{chunk}"}, chunk)
+    return Variant(f"{chunk}", {CHUNK: f"{chunk}", STALL: "0"}, chunk)
+
+
+def by_time() -> Variant:
+    """As the engine comes: chunks of a time, in decode steps."""
+    return Variant("by time", {STALL: "250"})
 
 
 def variant(text: str) -> Variant:

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from engine.batch import Batch, Encode, Lane, Prefill, Row, Sequence
+from engine.chunking import Limits, Pace, chunk_tokens
 from engine.errors import InvalidArgument, Unavailable
 from engine.request import FinishReason, Request
 from engine.slots import SHORTEST_PREFILL, Copy, Move, SlotTable
@@ -32,7 +33,10 @@ IDLE_ROW_POSITIONS: Final = 128
 
 
 class Scheduler:
-    def __init__(self, slots: SlotTable, eos: frozenset[int], max_queue: int, prefill_chunk: int) -> None:
+    def __init__(
+        self, slots: SlotTable, eos: frozenset[int], max_queue: int, prefill_chunk: int, stall: float = 0
+    ) -> None:
+        """`stall`: how many decode steps' time a chunk takes beside streams; 0 for chunks of fixed size."""
         self.slots = slots
         self.eos = eos
         self.waiting: deque[Sequence] = deque()
@@ -40,7 +44,8 @@ class Scheduler:
         self.running: dict[int, Lane] = {}
         self._searches: list[Sequence] = []
         self._max_queue = max_queue
-        self._chunk = prefill_chunk
+        self._limits = Limits(prefill_chunk, stall)
+        self._pace = Pace()
         self._idle_rows = 0
 
     def __repr__(self) -> str:
@@ -118,14 +123,16 @@ class Scheduler:
             return None
         return Batch(tuple(moves), decode, tuple(self._searches), prefill, encode)
 
-    def commit_decode(self, rows: Iterable[Row]) -> None:
-        """The decode step has run: each row's token is in its slot."""
+    def commit_decode(self, rows: Iterable[Row], seconds: float = 0) -> None:
+        """The decode step has run, in so many seconds: each row's token is in its slot."""
+        self._pace = self._pace.decoded(seconds)
         for row in rows:
             if row.lane:
                 row.lane.slot.tokens.append(row.token)
 
-    def commit_prefill(self, prefill: Prefill) -> None:
-        """The chunk has run; after the last one the sequence is a row of the decode steps."""
+    def commit_prefill(self, prefill: Prefill, seconds: float = 0) -> None:
+        """The chunk has run, in so many seconds; after the last one the sequence is a row of decode steps."""
+        self._pace = self._pace.prefilled(prefill.start, len(prefill.tokens), seconds)
         prefill.slot.tokens.extend(prefill.tokens)
         if prefill.last:
             self._start(prefill.sequence)
@@ -219,9 +226,11 @@ class Scheduler:
     def _next_chunk(self, sequence: Sequence) -> Prefill:
         slot = sequence.lanes[0].slot
         start, prompt = len(slot.tokens), sequence.request.prompt
-        end = min(start + self._chunk, len(prompt))
+        first, beside = start == sequence.reused, bool(self.running)
+        size = chunk_tokens(self._pace, self._limits, start, len(prompt) - start, first=first, beside=beside)
+        end = start + size
         left = len(prompt) - end
-        if 0 < left < SHORTEST_PREFILL < self._chunk:
+        if 0 < left < SHORTEST_PREFILL < size:
             end -= SHORTEST_PREFILL - left
         return Prefill(sequence, slot, start, prompt[start:end], last=end == len(prompt))
 

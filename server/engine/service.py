@@ -48,7 +48,8 @@ class Service:
     ) -> None:
         source = settings.source_capacity(manifest.shape)
         slots = SlotTable(settings.slots, settings.max_context, source_capacity=source)
-        scheduler = Scheduler(slots, manifest.eos, settings.max_queue, settings.prefill_chunk)
+        stall = settings.prefill_stall_percent / 100
+        scheduler = Scheduler(slots, manifest.eos, settings.max_queue, settings.prefill_chunk, stall)
         self.manifest = manifest
         budget = kv_budget(settings, free_memory()) if device == "cpu" else settings.kv_budget_bytes or None
         self.description = describe(manifest, settings, device, budget)

@@ -24,6 +24,7 @@ _RANGES: Final = {
     "max_queue": (1, 2**20),
     "kv_budget_bytes": (0, 2**50),
     "prefill_chunk": (1, 2**20),
+    "prefill_stall_percent": (0, 100_000),
     "heartbeat_ms": (10, 60_000),
 }
 _MAX_DIGITS: Final = 20
@@ -35,7 +36,8 @@ _USUAL_SOURCE: Final = 1024
 @dataclass(frozen=True, slots=True)
 class Settings:
     """`threads` 0 uses every core; `kv_budget_bytes` 0 allows 80 % of the memory that is free at load;
-    `max_source` 0 is what the model's encoder takes, at most 1024 tokens.
+    `max_source` 0 is what the model's encoder takes, at most 1024 tokens; `prefill_stall_percent` is the time
+    of a prefill chunk beside streams, in decode steps; 0 for chunks that are always `prefill_chunk` long.
     """
 
     slots: int = 16
@@ -45,6 +47,7 @@ class Settings:
     max_queue: int = 64
     kv_budget_bytes: int = 0
     prefill_chunk: int = 128
+    prefill_stall_percent: int = 250
     heartbeat_ms: int = 500
     device: DeviceChoice = DeviceChoice.AUTO
 

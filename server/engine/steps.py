@@ -61,6 +61,7 @@ class Steps:
         lanes = [row.lane for row in rows]
         busy = [i for i, lane in enumerate(lanes) if lane and lane.sequence not in searches]
         sequences = [lane.sequence for lane in lanes if lane and lane.sequence not in searches]
+        began = self._clock()
         try:
             logits = self._runner.decode([r.token for r in rows], [r.position for r in rows])
             theirs = [logits[[lane.slot.index for lane in search.lanes]] for search in searches]
@@ -69,7 +70,7 @@ class Steps:
             self._streams.fail(batch.decoding, error)
             return
         with self._lock:
-            self._scheduler.commit_decode(rows)
+            self._scheduler.commit_decode(rows, self._seconds_since(began))
         self._streams.advance(sequences, choices)
         for search, scores in zip(searches, theirs, strict=True):
             self._search(search, scores)
@@ -79,6 +80,7 @@ class Steps:
         if prefill.start == sequence.reused:
             self._started(sequence)
         chooses = prefill.last and sequence.rows == 1
+        began = self._clock()
         try:
             logits = self._runner.prefill(prefill.slot.index, prefill.start, prefill.tokens)
             choices = self._choose(logits, [sequence]) if chooses else []
@@ -86,7 +88,7 @@ class Steps:
             self._streams.fail([sequence], error)
             return
         with self._lock:
-            self._scheduler.commit_prefill(prefill)
+            self._scheduler.commit_prefill(prefill, self._seconds_since(began))
         if not prefill.last:
             return
         self._recorder.prompt(len(sequence.request.prompt), sequence.reused)
@@ -142,6 +144,9 @@ class Steps:
     def _choose(self, logits: Floats, sequences: list[Sequence]) -> list[Choice | None]:
         choosers = (self._streams[sequence.key].chooser for sequence in sequences)
         return choose(logits, [chooser for chooser in choosers if chooser])
+
+    def _seconds_since(self, began_ns: int) -> float:
+        return (self._clock() - began_ns) / 1e9
 
     def _started(self, sequence: Sequence) -> None:
         self._recorder.started(self._clock() - sequence.request.arrival_ns)
