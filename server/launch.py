@@ -21,6 +21,7 @@ from launcher.ports import check_ports
 from launcher.process import Server
 from launcher.refusal import Refusal
 from launcher.repository import models_to_serve, task_of
+from launcher.tracing import Tracing
 from launcher.triton import Triton, assemble_backends, find_triton
 
 SERVER = Path(__file__).resolve().parent
@@ -43,7 +44,8 @@ examples:
   launch.py --model smollm2 --model gpt2        these two
   launch.py --model smollm2 --http-port 9000
   launch.py --host 0.0.0.0                      reachable from other machines; there is no login
-  launch.py -- --trace-config rate=100          what follows -- goes to tritonserver as it is
+  launch.py --trace-url http://localhost:4318/v1/traces --trace-sample-rate 100
+  launch.py -- --rate-limit=off                 what follows -- goes to tritonserver as it is
 """
 
 
@@ -57,6 +59,7 @@ class Options:
     exit_timeout: int
     log_level: str
     auto_complete: bool
+    tracing: Tracing
     extra: tuple[str, ...]
 
     def url(self, service: str) -> str:
@@ -77,6 +80,7 @@ def parse(arguments: Sequence[str]) -> Options:
         exit_timeout=found.exit_timeout,
         log_level=found.log_level,
         auto_complete=found.auto_complete,
+        tracing=Tracing(found.trace_url, found.trace_sample_rate),
         extra=tuple(extra),
     )
 
@@ -105,6 +109,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--metrics-interval-ms", type=int, default=2000, metavar="MS", help="2000")
     add("--exit-timeout", type=int, default=30, metavar="S", help="for running requests at exit; 30")
     add("--log-level", choices=LOG_LEVELS, default="warning", help="of Triton itself; warning")
+    add("--trace-url", metavar="URL", help="send OpenTelemetry spans there, over OTLP/HTTP; off")
+    add("--trace-sample-rate", type=int, default=1, metavar="N", help="trace one request in N; 1")
     add("--auto-complete", action="store_true", help="complete config.pbtxt files; starts slower")
     return parser
 
@@ -136,6 +142,7 @@ def command(
         f"--backend-config=python,shm-default-byte-size={machine.REGION_BYTES}",
         *([] if options.auto_complete else ["--disable-auto-complete-config"]),
         *_log_flags(options.log_level),
+        *options.tracing.flags,
         *options.extra,
     ]
 
@@ -180,6 +187,7 @@ def _cache_roots() -> tuple[Path, ...]:
 def serve(options: Options) -> int:
     """Runs tritonserver until it ends; returns its exit code, 0 if it was stopped in order."""
     began = time.monotonic()
+    options.tracing.check()
     models = models_to_serve(options.model_repository, options.models)
     machine.check_shared_memory(shared_memory.FOLDER, len(models))
     python = this_interpreter()
@@ -192,7 +200,11 @@ def serve(options: Options) -> int:
     with shared_memory.claim() as claim:
         server = Server(
             command(options, triton, backends, models, claim.prefix),
-            environment(os.environ, python, triton) | {REGION_PREFIX: claim.prefix},
+            {
+                **environment(os.environ, python, triton),
+                **options.tracing.environment,
+                REGION_PREFIX: claim.prefix,
+            },
             grace_seconds=KILL_AFTER_SECONDS,
             drain=lambda: control.drain(options.exit_timeout),
             inherited=[claim.lock],

@@ -104,11 +104,16 @@ class Sender:
 
 class InferenceRequest:
     def __init__(
-        self, inputs: list[Tensor], parameters: dict[str, Any] | None = None, timeout: int = 0
+        self,
+        inputs: list[Tensor],
+        parameters: dict[str, Any] | None = None,
+        timeout: int = 0,
+        carrier: str | None = None,
     ) -> None:
         self._inputs = inputs
         self._parameters = parameters
         self._timeout = timeout
+        self._carrier = carrier
         self.sender = Sender()
         self.cancelled = False
 
@@ -120,6 +125,9 @@ class InferenceRequest:
 
     def timeout(self) -> int:
         return self._timeout
+
+    def trace(self) -> Any:
+        return types.SimpleNamespace(get_context=lambda: self._carrier)
 
     def get_response_sender(self) -> Sender:
         return self.sender

@@ -85,9 +85,12 @@ class CallOptions(SamplingFields, total=False):
 
     sampling: the base that the other sampling arguments change. model, timeout: instead of the
     client's; timeout is in seconds, `math.inf` for none. request_id: shown in the server's logs.
+    traceparent: the span that the server's are put under, as W3C writes it; where OpenTelemetry is in use,
+    by default the current one.
     """
 
     sampling: Sampling
     model: str
     timeout: float
     request_id: str
+    traceparent: str

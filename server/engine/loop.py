@@ -21,6 +21,7 @@ from engine.scheduler import Scheduler
 from engine.steps import Steps
 from engine.stream import Clock, Streams
 from engine.tokens import TokenTable
+from engine.tracing import Trace
 
 
 class Loop:
@@ -51,15 +52,23 @@ class Loop:
         self._next_key = 0
         self._stopping = False
 
-    def submit(self, request: Request, responder: Responder, handle: Callable[[int], str]) -> int:
+    def submit(
+        self,
+        request: Request,
+        responder: Responder,
+        handle: Callable[[int], str],
+        trace: Trace | None = None,
+    ) -> int:
         """Accept the request and return its key; raises EngineError at once when it cannot be accepted.
 
-        `handle` makes the name under which the other ensemble steps can cancel it.
+        `handle` makes the name under which the other ensemble steps can cancel it; `trace` is of one that is
+        traced.
         """
         with self._work:
             self._next_key += 1
             key = self._next_key
         stream = self._intake.open(key, request, responder, handle)
+        stream.trace = trace
         with self._work:
             if self._stopping:
                 raise Unavailable("server", "stopping, accepts no more requests")

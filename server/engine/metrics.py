@@ -28,6 +28,7 @@ COUNTERS: Final = {
     "prefix_cache_hits_total": "Prompt tokens taken from the prefix cache",
     "request_success_total": "Requests completed, by reason",
     "requests_rejected_total": "Requests refused or ended without completion, by reason",
+    "trace_spans_dropped_total": "Spans that did not reach the trace collector",
 }
 _FAST: Final = [
     0.001,

@@ -78,6 +78,9 @@ class Recorder:
     def rejected(self, reason: str) -> None:
         self._count("requests_rejected_total", 1, (("reason", reason),))
 
+    def spans_dropped(self, count: int) -> None:
+        self._count("trace_spans_dropped_total", count)
+
     def fault(self, error: BaseException) -> None:
         self._report(error)
 

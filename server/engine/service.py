@@ -26,6 +26,7 @@ from engine.scheduler import Scheduler
 from engine.settings import Settings, check_fit, free_memory, kv_budget
 from engine.slots import SlotTable
 from engine.tokens import load_table
+from engine.tracing import Trace
 
 Report = Callable[[BaseException], None]
 
@@ -75,9 +76,9 @@ class Service:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, request: Request, responder: Responder) -> int:
+    def submit(self, request: Request, responder: Responder, trace: Trace | None = None) -> int:
         """Raises EngineError at once when the request cannot be accepted."""
-        return self.loop.submit(request, responder, self._signals.handle)
+        return self.loop.submit(request, responder, self._signals.handle, trace)
 
     def close(self) -> None:
         loop, outbox, signals = self._threads

@@ -89,6 +89,7 @@ class Steps:
             return
         with self._lock:
             self._scheduler.commit_prefill(prefill, self._seconds_since(began))
+        self._trace_chunk(sequence, last=prefill.last)
         if not prefill.last:
             return
         self._recorder.prompt(len(sequence.request.prompt), sequence.reused)
@@ -110,6 +111,7 @@ class Steps:
             return
         with self._lock:
             self._scheduler.commit_encode(encode)
+        self._trace_chunk(sequence, last=True)
         self._recorder.prompt(len(source), sequence.reused)
         self._fork(sequence)
 
@@ -149,4 +151,11 @@ class Steps:
         return (self._clock() - began_ns) / 1e9
 
     def _started(self, sequence: Sequence) -> None:
-        self._recorder.started(self._clock() - sequence.request.arrival_ns)
+        now = self._clock()
+        self._recorder.started(now - sequence.request.arrival_ns)
+        if trace := self._streams[sequence.key].trace:
+            trace.started_ns = now
+
+    def _trace_chunk(self, sequence: Sequence, last: bool) -> None:
+        if trace := self._streams[sequence.key].trace:
+            trace.ran_chunk(self._clock(), last)

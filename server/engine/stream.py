@@ -16,6 +16,7 @@ from engine.sampler import Choice, TokenChooser, describe
 from engine.scheduler import Scheduler
 from engine.slots import Move
 from engine.tokens import TokenTable
+from engine.tracing import Ending, Trace
 
 Clock = Callable[[], int]
 
@@ -37,6 +38,7 @@ class Stream:
     first_ns: int | None = None
     last_ns: int | None = None
     end: EngineError | None = None
+    trace: Trace | None = None
 
     def chunk(self, now: int, finish: FinishReason | None = None) -> Chunk:
         """What is new since the last one, which may be nothing."""
@@ -148,10 +150,14 @@ class Streams:
         request = stream.sequence.request
         self._recorder.finished(finish.value, now - request.arrival_ns, request.stream)
         self._outbox.put(stream.responder, chunk)
+        if stream.trace:
+            stream.trace.ended(_ending(stream, now, finish=finish.value))
 
     def _refuse(self, stream: Stream, error: EngineError) -> None:
         self._recorder.rejected(error.code.lower())
         self._outbox.put(stream.responder, error)
+        if stream.trace:
+            stream.trace.ended(_ending(stream, self._clock(), error=error))
 
     def _remove(self, stream: Stream) -> None:
         with self._lock:
@@ -166,3 +172,9 @@ class Streams:
         else:
             self._recorder.next_token(now - stream.last_ns, request.stream)
         stream.last_ns = now
+
+
+def _ending(stream: Stream, now: int, finish: str = "", error: EngineError | None = None) -> Ending:
+    sequence = stream.sequence
+    prompt, reused = len(sequence.request.prompt), sequence.reused
+    return Ending(now, prompt, reused, sequence.generated, finish, error)

@@ -51,9 +51,10 @@ class AsyncGrpcTransport:
         return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
 
     async def agenerate(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
+        metadata = tuple({**dict(self._metadata), **request.headers}.items())
         call = self._service().ModelStreamInfer(
             iter((proto.encode(request),)),
-            metadata=self._metadata or None,
+            metadata=metadata or None,
             timeout=with_grace(request.timeout_s),
         )
         try:

@@ -39,7 +39,7 @@ class AsyncHttpTransport:
                 "POST",
                 generate_path(request),
                 content=encode_body(request),
-                headers={"content-type": "application/json"},
+                headers={"content-type": "application/json", **request.headers},
                 timeout=timeouts(request.timeout_s),
             ) as response:
                 reply = ReplyDecoder(response.status_code, response.headers.get("content-type", ""))

@@ -52,9 +52,10 @@ class GrpcTransport:
         return grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
 
     def generate(self, request: GenerateRequest) -> Generator[Chunk, None]:
+        metadata = tuple({**dict(self._metadata), **request.headers}.items())
         call = self._service().ModelStreamInfer(
             iter((proto.encode(request),)),
-            metadata=self._metadata or None,
+            metadata=metadata or None,
             timeout=with_grace(request.timeout_s),
         )
         try:

@@ -41,7 +41,7 @@ class HttpTransport:
                 "POST",
                 generate_path(request),
                 content=encode_body(request),
-                headers={"content-type": "application/json"},
+                headers={"content-type": "application/json", **request.headers},
                 timeout=timeouts(request.timeout_s),
             ) as response,
         ):

@@ -10,6 +10,7 @@ from typing import Any
 
 from halimede.errors import InvalidArgument
 from halimede.sampling import CallOptions, Message, Sampling
+from halimede.traceparent import checked_traceparent, current_traceparent
 from halimede.wire.inputs import InputValue, checked
 
 __all__ = ["GenerateRequest", "request_of"]
@@ -26,11 +27,17 @@ class GenerateRequest:
     stream: bool = True
     timeout_s: float | None = None
     request_id: str = ""
+    traceparent: str | None = None
 
     def __post_init__(self) -> None:
         if (self.prompt is None) == (self.messages is None):
             given = "neither" if self.prompt is None else "both"
             raise InvalidArgument.of("prompt", given, "give one of prompt and messages")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What goes beside it: HTTP headers, over gRPC metadata."""
+        return {"traceparent": self.traceparent} if self.traceparent else {}
 
     @property
     def timeout_us(self) -> int | None:
@@ -59,11 +66,13 @@ def request_of(
     """The request of a client's call; its timeout is the client's business."""
     fields: dict[str, Any] = {**options}
     fields.pop("timeout", None)
+    given = fields.pop("traceparent", None)
     return GenerateRequest(
         model=fields.pop("model", model),
         prompt=prompt,
         messages=messages,
         request_id=fields.pop("request_id", ""),
+        traceparent=current_traceparent() if given is None else checked_traceparent(given),
         sampling=replace(fields.pop("sampling", Sampling()), **fields),
         stream=stream,
     )

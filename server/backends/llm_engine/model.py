@@ -18,6 +18,7 @@ import triton_python_backend_utils as pb_utils
 
 from engine.describe import asks_to_describe, description_chunk
 from engine.errors import Cancelled, EngineError
+from engine.exporter import open_exporter
 from engine.load_board import LoadBoard
 from engine.metrics import MetricsFlusher
 from engine.orphan import end_server, exit_with_parent
@@ -25,6 +26,7 @@ from engine.outbox import Chunk
 from engine.reader import pick
 from engine.service import open_service
 from engine.settings import Settings, read_settings
+from engine.tracing import Ending, Trace
 from engine.triton import (
     artifact_folder,
     gpu_of,
@@ -74,6 +76,8 @@ class TritonPythonModel:
             self._board = LoadBoard(load_board_of(args, os.environ), instances, self._load)
         manifest = self._service.manifest
         self._key, self._table = request_key(manifest), table_key(manifest)
+        name, recorder = args["model_name"].removesuffix("_engine"), self._service.recorder
+        self._exporter = open_exporter(os.environ, name, recorder.spans_dropped, _log)
         self._direct: dict[int, TritonResponder] = {}
         self._stopping = threading.Event()
         self._housekeeper = threading.Thread(target=self._keep_house, name="engine-metrics", daemon=True)
@@ -83,11 +87,14 @@ class TritonPythonModel:
     def execute(self, requests: list[Any]) -> None:
         for request in requests:
             responder = TritonResponder(request.get_response_sender(), self._table)
+            trace = self._exporter.begin(request.trace().get_context()) if self._exporter else None
             try:
-                self._submit(request, responder)
+                self._submit(request, responder, trace)
             except EngineError as error:
                 self._service.recorder.rejected(error.code.lower())
                 responder.fail(error)
+                if trace:
+                    trace.ended(Ending(time.monotonic_ns(), error=error))
         if self._board:
             self._board.wait_turn()
 
@@ -95,6 +102,8 @@ class TritonPythonModel:
         self._stopping.set()
         self._housekeeper.join()
         self._service.close()
+        if self._exporter:
+            self._exporter.close()
         self._metrics.close()
         if self._board:
             self._board.close()
@@ -102,7 +111,7 @@ class TritonPythonModel:
     def _load(self) -> int:
         return len(self._service.loop.keys())
 
-    def _submit(self, request: Any, responder: TritonResponder) -> None:
+    def _submit(self, request: Any, responder: TritonResponder, trace: Trace | None) -> None:
         ids = pb_utils.get_input_tensor_by_name(request, "input_ids").as_numpy()
         envelope = pb_utils.get_input_tensor_by_name(request, "request").as_numpy().item()
         text = envelope.decode("utf-8", "replace")
@@ -110,7 +119,7 @@ class TritonPythonModel:
             responder.send_json(description_chunk(self._service.description), final=True)
             return
         accepted = pick(text, ids.reshape(-1).tolist(), self._key)
-        key = self._service.submit(accepted, responder)
+        key = self._service.submit(accepted, responder, trace)
         if not accepted.ensemble:
             self._direct[key] = responder
 
