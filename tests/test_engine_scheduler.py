@@ -16,11 +16,17 @@ class Harness:
     """A scheduler with a runner that never fails; every answer token is 1."""
 
     def __init__(
-        self, slots: int = 3, capacity: int = 32, queue: int = 8, chunk: int = 4, min_reuse: int = 4
+        self,
+        slots: int = 3,
+        capacity: int = 32,
+        queue: int = 8,
+        chunk: int = 4,
+        min_reuse: int = 4,
+        stall: float = 0,
     ) -> None:
         self.runner = ToyRunner(slots, capacity)
         self.table = SlotTable(slots, capacity, min_reuse)
-        self.scheduler = Scheduler(self.table, frozenset({EOS}), queue, chunk)
+        self.scheduler = Scheduler(self.table, frozenset({EOS}), queue, chunk, stall)
         self.keys = 0
 
     def add(self, prompt: list[int], **sampling: Any) -> Sequence:
@@ -29,7 +35,8 @@ class Harness:
         self.scheduler.add(sequence)
         return sequence
 
-    def step(self) -> Batch | None:
+    def step(self, decode_s: float = 0, token_s: float = 0) -> Batch | None:
+        """`token_s`: what a token of a chunk takes, wherever it is."""
         batch = self.scheduler.schedule()
         if batch is None:
             return None
@@ -40,10 +47,10 @@ class Harness:
                 self.runner.swap(move.a, move.b, move.tokens)
         if batch.decode:
             self.runner.decode([r.token for r in batch.decode], [r.position for r in batch.decode])
-        self.scheduler.commit_decode(batch.decode)
+        self.scheduler.commit_decode(batch.decode, decode_s)
         if prefill := batch.prefill:
             self.runner.prefill(prefill.slot.index, prefill.start, prefill.tokens)
-            self.scheduler.commit_prefill(prefill)
+            self.scheduler.commit_prefill(prefill, token_s * len(prefill.tokens))
         last = [batch.prefill.sequence] if batch.prefill and batch.prefill.last else []
         for sequence in [*batch.decoding, *last]:
             if self.scheduler.append(sequence, 1):
@@ -259,3 +266,27 @@ def test_reprs_tell_where_things_are() -> None:
     assert repr(harness.scheduler) == "<Scheduler [1 waiting | 0 prefilling | 0 running]>"
     harness.step()
     assert repr(sequence) == "<Sequence 1 [2 + 1 tokens | slot 0]>"
+
+
+def test_beside_streams_a_chunk_takes_a_time_and_alone_it_is_whole() -> None:
+    harness = Harness(slots=2, capacity=1024, chunk=128, stall=2.5)
+    harness.add([1] * 20, max_tokens=200, ignore_eos=True)
+    harness.step(token_s=0.001)
+    for _ in range(3):
+        harness.step(decode_s=0.02)
+    long = harness.add([2] * 600)
+    lengths = []
+    while long not in (lane.sequence for lane in harness.scheduler.running.values()):
+        batch = harness.step(decode_s=0.02, token_s=0.001)
+        assert batch
+        assert batch.decode
+        assert batch.prefill
+        lengths.append(len(batch.prefill.tokens))
+    # 2.5 decodes of 20 ms are 50 ms; a token takes 1 ms, and is thought dearer behind others.
+    assert all(16 <= length <= 56 for length in lengths)
+    alone = Harness(slots=2, capacity=1024, chunk=128, stall=2.5)
+    alone.add([2] * 600)
+    batch = alone.step(token_s=0.001)
+    assert batch
+    assert batch.prefill
+    assert len(batch.prefill.tokens) == 128

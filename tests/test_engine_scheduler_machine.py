@@ -15,6 +15,7 @@ from engine.slots import Copy, SlotTable
 from tests.fakes import EOS, ToyRunner, sequence_of
 
 few = st.integers(1, 3)  # few different tokens, so that prompts share prefixes
+seconds = st.sampled_from([0.0, 0.001, 1.0])
 
 
 class SchedulerMachine(RuleBasedStateMachine):
@@ -26,13 +27,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         queue=st.integers(1, 4),
         chunk=st.integers(1, 5),
         idle=st.integers(0, 8),
+        stall=st.sampled_from([0, 0.5, 3]),
     )
-    def begin(self, slots: int, capacity: int, queue: int, chunk: int, idle: int) -> None:
+    def begin(self, slots: int, capacity: int, queue: int, chunk: int, idle: int, stall: float) -> None:
         self.patch = patch("engine.scheduler.IDLE_ROW_POSITIONS", idle)
         self.patch.start()
         self.runner = ToyRunner(slots, capacity)
         self.table = SlotTable(slots, capacity, min_reuse=2)
-        self.scheduler = Scheduler(self.table, frozenset({EOS}), queue, chunk)
+        self.scheduler = Scheduler(self.table, frozenset({EOS}), queue, chunk, stall)
         self.capacity, self.queue, self.chunk = capacity, queue, chunk
         self.alive: list[Sequence] = []  # in the order of arrival
         self.added = 0
@@ -107,7 +109,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         except RuntimeError:
             self.fail(batch.decoding)
             return
-        self.scheduler.commit_decode(rows)
+        self.scheduler.commit_decode(rows, data.draw(seconds))
         for sequence in batch.decoding:
             self.append(sequence, data)
 
@@ -119,7 +121,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         except RuntimeError:
             self.fail([prefill.sequence])
             return
-        self.scheduler.commit_prefill(prefill)
+        self.scheduler.commit_prefill(prefill, data.draw(seconds))
         if prefill.last:
             self.append(prefill.sequence, data)
 
