@@ -58,27 +58,26 @@
 - name: deliver
   image: {{ include "halimede.image" . }}
   imagePullPolicy: {{ .Values.image.pullPolicy }}
-  command: [python3, /opt/halimede/server/deliver]
+  workingDir: /opt/halimede/server
+  command: [python3, -m, deliver]
   args:
-    - fetch
     - {{ $source.url | quote }}
-    - --into={{ .Values.models.path }}
+    - {{ .Values.models.path }}
+    {{- with $source.sha256 }}
+    - --sha256={{ . }}
+    {{- end }}
     {{- range .Values.models.serve }}
     - --model={{ . }}
     {{- end }}
   {{- include "halimede.initRest" (list . false) | nindent 2 }}
 {{- end }}
-{{- if and .Values.models.verify (not (include "halimede.delivers" .)) }}
+{{- if and .Values.models.verify (has $source.kind (list "pvc" "ociImage")) }}
 - name: verify
   image: {{ include "halimede.image" . }}
   imagePullPolicy: {{ .Values.image.pullPolicy }}
-  command: [python3, /opt/halimede/server/deliver]
-  args:
-    - verify
-    - {{ .Values.models.path }}
-    {{- range .Values.models.serve }}
-    - --model={{ . }}
-    {{- end }}
+  workingDir: /opt/halimede/server
+  command: [python3, -m, deliver]
+  args: [verify, {{ .Values.models.path }}]
   {{- include "halimede.initRest" (list . true) | nindent 2 }}
 {{- end }}
 {{- end -}}

@@ -34,9 +34,6 @@
 {{- if and (ne $auto.mode "none") (not (or $auto.targets.waitingPerReplica $auto.targets.kvCacheUsage $auto.targets.ttftP95Seconds)) -}}
 {{- fail "autoscaling.targets: all null; at least one target is needed" -}}
 {{- end -}}
-{{- if and (eq $auto.mode "hpa") (eq (int $auto.minReplicas) 0) -}}
-{{- fail "autoscaling.minReplicas: 0, must be at least 1 with autoscaling.mode=hpa; only keda scales to zero" -}}
-{{- end -}}
 {{- $budget := .Values.podDisruptionBudget -}}
 {{- if and $budget.enabled (not (kindIs "invalid" $budget.minAvailable)) (not (kindIs "invalid" $budget.maxUnavailable)) -}}
 {{- fail "podDisruptionBudget: both minAvailable and maxUnavailable are set; set one of them to null" -}}
