@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher import machine, shared_memory
-from launcher.control import Control
+from launcher.control import Control, admin_header
 from launcher.interpreter import Interpreter, this_interpreter
 from launcher.ports import check_ports
 from launcher.process import Server
@@ -196,7 +196,7 @@ def serve(options: Options) -> int:
     backends = assemble_backends(triton, SERVER, _cache_roots())
     if removed := shared_memory.remove_leftovers():
         print(f"removed {removed} shared-memory regions of a server that is gone", file=sys.stderr)
-    control = Control(options.url("http"), options.url("metrics"))
+    control = Control(options.url("http"), options.url("metrics"), admin_header(os.environ))
     with shared_memory.claim() as claim:
         server = Server(
             command(options, triton, backends, models, claim.prefix),

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from launcher.control import Control
+from launcher.control import Control, admin_header
 
 STEPS = {"one": ["one_engine"], "two": ["two_engine"], "one_engine": [], "two_engine": []}
 
@@ -23,6 +23,7 @@ class Triton(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.states = dict.fromkeys(STEPS, "READY")
         self.stuck: set[str] = set()
+        self.admin: tuple[str, str] | None = None
         self.unloaded: list[str] = []
         self.running = {"one_engine": 0, "two_engine": 0}
 
@@ -49,6 +50,9 @@ class Handler(BaseHTTPRequestHandler):
         self._answer(200, json.dumps({"ensemble_scheduling": {"step": steps}} if steps else {}))
 
     def do_POST(self) -> None:
+        if self.server.admin and self.headers.get(self.server.admin[0]) != self.server.admin[1]:
+            self._answer(403, '{"error": "restricted"}')
+            return
         if self.path == "/v2/repository/index":
             rows = [{"name": name, "state": state} for name, state in self.server.states.items()]
             self._answer(200, json.dumps([*rows, {"name": "never-loaded"}]))
@@ -104,3 +108,18 @@ def test_what_triton_holds_on_to_though_it_is_idle_is_not(triton: Triton) -> Non
 
 def test_without_a_server_nothing_is_drained() -> None:
     assert not Control("127.0.0.1:1").drain(1)
+
+
+def test_the_admin_header_opens_what_triton_restricts(triton: Triton) -> None:
+    triton.admin = ("admin-key", "open sesame")
+    assert not Control(triton.address).drain(1)
+    assert not triton.unloaded
+    assert Control(
+        triton.address, admin=admin_header({"HALIMEDE_ADMIN_HEADER": "admin-key: open sesame"})
+    ).drain(10)
+    assert set(triton.unloaded) >= {"one", "two"}
+
+
+def test_no_admin_header_without_its_variable() -> None:
+    assert admin_header({}) is None
+    assert admin_header({"HALIMEDE_ADMIN_HEADER": ""}) is None

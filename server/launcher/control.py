@@ -17,9 +17,12 @@ import http.client
 import json
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
+# "NAME: VALUE", where Triton restricts the loading of models to who sends it.
+ADMIN_HEADER = "HALIMEDE_ADMIN_HEADER"
 ALIVE = ("LOADING", "READY", "UNLOADING")
 POLL_SECONDS = 0.05
 # Engines tell their metrics twice a second; a response is on its way for less than that.
@@ -33,6 +36,7 @@ IN_FLIGHT = re.compile(r"^halimede_num_requests_(?:running|waiting)\{.*\} (\S+)$
 class Control:
     address: str  # host:port of its HTTP service; no proxy is ever asked
     metrics: str | None = None  # the same of its metrics, where engines tell what they are at
+    admin: tuple[str, str] | None = None  # header that allows to load and unload models
 
     def is_ready(self) -> bool:
         try:
@@ -55,7 +59,7 @@ class Control:
     def _unload(self, models: Collection[str], seconds: float, *, or_idle: bool = False) -> bool:
         """Whether they were gone in time, or with `or_idle` had nothing left to do."""
         for model in models:
-            _ask(self.address, "POST", f"/v2/repository/models/{model}/unload")
+            self._administer(f"/v2/repository/models/{model}/unload")
         now = time.monotonic()
         deadline, busy = now + seconds, now
         while self._alive() & set(models):
@@ -70,8 +74,14 @@ class Control:
         return True
 
     def _alive(self) -> set[str]:
-        entries = json.loads(_ask(self.address, "POST", "/v2/repository/index")[1])
+        status, index = self._administer("/v2/repository/index")
+        if status != http.client.OK:
+            raise http.client.HTTPException(f"the index of models: status {status}")
+        entries = json.loads(index)
         return {entry["name"] for entry in entries if entry.get("state") in ALIVE}
+
+    def _administer(self, path: str) -> tuple[int, bytes]:
+        return _ask(self.address, "POST", path, dict([self.admin] if self.admin else []))
 
     def _steps(self, model: str) -> set[str]:
         """The models that an ensemble calls; none for any other, and for one that is not ready."""
@@ -89,10 +99,18 @@ class Control:
         return bool(counts) and not any(map(float, counts))
 
 
-def _ask(address: str, method: str, path: str) -> tuple[int, bytes]:
+def admin_header(environ: Mapping[str, str]) -> tuple[str, str] | None:
+    """The header that the environment names, if any."""
+    name, _, value = environ.get(ADMIN_HEADER, "").partition(":")
+    return (name.strip(), value.strip()) if name.strip() else None
+
+
+def _ask(
+    address: str, method: str, path: str, headers: Mapping[str, str] = MappingProxyType({})
+) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection(address, timeout=5)
     try:
-        connection.request(method, path)
+        connection.request(method, path, headers=dict(headers))
         answer = connection.getresponse()
         return answer.status, answer.read()
     finally:
