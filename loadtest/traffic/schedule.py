@@ -62,6 +62,11 @@ def schedule(profile: Profile, worker: int = 0, workers: int = 1) -> Iterator[Pl
     )
 
 
+def clipped(profile: Profile, requests: int) -> int:
+    """Of the first so many requests of a schedule, those whose lengths were cut to max_context."""
+    return sum(planned.clipped for planned in islice(schedule(profile), requests))
+
+
 def share_of(users: int, worker: int, workers: int) -> int:
     """The users of a closed loop that are this worker's."""
     return users // workers + (worker < users % workers)

@@ -17,6 +17,7 @@ from loadtest.measure.record import Record, encode_lines
 from loadtest.measure.result import Facts, Result, Server, summarise
 from loadtest.served import free_ports
 from loadtest.traffic.profile import Profile
+from loadtest.traffic.schedule import clipped
 from loadtest.users import preflight
 from loadtest.users.crew import Collected, Crew, master
 from loadtest.users.live import shown
@@ -159,6 +160,12 @@ def _gauges(scraper: Scraper, collected: Collected) -> tuple[Gauges, tuple[str, 
 
 def _remarks(profile: Profile, collected: Collected) -> Iterator[str]:
     yield from collected.remarks
+    planned = 1 + max((record.request for record in collected.records), default=-1)
+    if cut := clipped(profile, planned):
+        yield (
+            f"{cut} of {planned} requests were longer than max_context = {profile.max_context} and cut to it:"
+            " the load is lighter than its lengths say"
+        )
     if collected.interrupted:
         yield f"interrupted after {collected.ended_s:.0f} s of {profile.total_s:.0f}"
     if collected.capped:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from loadtest.measure import sweep as sweeps
 from loadtest.measure.record import Record, decode_lines
 from loadtest.measure.result import Result, decode
 from loadtest.traffic.overrides import with_overrides
@@ -48,9 +49,9 @@ HOSTILE: list[dict[str, object]] = [
 
 
 @contextmanager
-def program(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """loadtest.load with its words in one pipe; killed with the test."""
-    command = [sys.executable, "-m", "loadtest.load", *arguments]
+def program(*arguments: str, module: str = "loadtest.load") -> Iterator[subprocess.Popen[str]]:
+    """With its words in one pipe; killed with the test."""
+    command = [sys.executable, "-m", module, *arguments]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'client'}"}
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -62,9 +63,9 @@ def program(*arguments: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def load(*arguments: str) -> tuple[int, str]:
+def load(*arguments: str, module: str = "loadtest.load") -> tuple[int, str]:
     """Its exit code and its words."""
-    with program(*arguments) as process:
+    with program(*arguments, module=module) as process:
         said, _ = process.communicate(timeout=RUN_S)
         return process.returncode, said
 
@@ -306,3 +307,49 @@ def _descendants(pid: int) -> list[int]:
 def stop(pids: list[int], number: signal.Signals) -> None:
     for pid in pids:
         os.kill(pid, number)
+
+
+def test_a_trace_of_a_file_is_replayed_in_its_times_and_lengths_and_what_was_cut_is_told(
+    int8: Server, tmp_path: Path
+) -> None:
+    rows = [
+        ("2023-11-16 18:15:46.0", 20, 3),
+        ("2023-11-16 18:15:48.0", 30, 5),
+        ("2023-11-16 18:15:52.0", 900, 4),
+    ]
+    lines = ["TIMESTAMP,ContextTokens,GeneratedTokens", *(",".join(map(str, row)) for row in rows)]
+    trace = tmp_path / "trace.csv"
+    trace.write_text("\n".join(lines))
+    arrivals = {"kind": "trace", "file": str(trace), "speed": 2.0}
+    mix: list[dict[str, object]] = [{"name": "told", "protocol": "unary", "task": "complete"}]
+    profile = toml(tmp_path, mix, arrivals=arrivals, duration_s=4, warmup_s=0, max_context=128)
+    code, said = load("--profile", profile, *at(int8), "--out", str(tmp_path / "out"))
+    assert code == 0, said
+    found = records_of(tmp_path / "out")
+    assert [record.intended_s for record in found] == [0, 1, 3]
+    assert [record.tokens_out for record in found] == [3, 5, 4]
+    assert [record.tokens_in for record in found][:2] == [20, 30]
+    assert found[2].tokens_in <= 124
+    assert any(
+        doubt.startswith("1 of 3 requests were longer") for doubt in result_of(tmp_path / "out").doubts
+    )
+
+
+def test_a_sweep_finds_the_rate_at_which_the_slo_holds(small: Server, tmp_path: Path) -> None:
+    """The small server has two slots and a queue of two: at 40 requests/s it must refuse some."""
+    mix: list[dict[str, object]] = [{**STREAM, "output_tokens": {"constant": 16}}]
+    sweep = {"start_per_s": 0.5, "max_per_s": 40, "step_s": 4, "resolution": 0.9}
+    arrivals = {"kind": "poisson", "rate_per_s": 1}
+    slo = {"ttft_p99_s": 30, "error_ratio": 0}
+    profile = toml(tmp_path, mix, arrivals=arrivals, duration_s=4, warmup_s=0, slo=slo, sweep=sweep)
+    out = tmp_path / "out"
+    code, said = load("--profile", profile, *at(small), "--out", str(out), module="loadtest.sweep")
+    assert code == 0, said
+    found = sweeps.decode((out / "sweep.json").read_text())
+    assert found.highest_rate_per_s is not None
+    assert found.lowest_miss_per_s is not None
+    assert 0.5 <= found.highest_rate_per_s < found.lowest_miss_per_s <= 40
+    for rung in found.rungs:
+        assert rung.result.slo_met == (rung.rate_per_s <= found.highest_rate_per_s)
+        assert len(records_of(out / f"rate-{rung.rate_per_s:.4g}")) >= rung.result.requests.total
+    assert list(out.glob("*.html"))
