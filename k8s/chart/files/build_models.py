@@ -1,4 +1,4 @@
-"""Builds what a model repository does not have yet: build_models.py --repository DIR --recipe NAME... [-- OPTION...]
+"""Builds what a repository does not have yet: build_models.py --repository DIR --recipe NAME [-- OPTION...]
 
 Several Pods may start at once on the same volume: the first builds, the others wait and find it built.
 What follows -- goes to `python -m build` as it is. Exit code: 0, or that of the build that failed.
@@ -14,7 +14,9 @@ from pathlib import Path
 def main() -> int:
     arguments = sys.argv[1:]
     at = arguments.index("--") if "--" in arguments else len(arguments)
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repository", type=Path, required=True)
     parser.add_argument("--recipe", action="append", required=True)
     options = parser.parse_args(arguments[:at])

@@ -25,10 +25,10 @@ def parse():
 
 
 def inputs():
-    text = triton.InferInput("text_input", [1], "BYTES")
-    text.set_data_from_numpy(np.array([b"Good morning"], dtype=np.object_))
-    tokens = triton.InferInput("max_tokens", [1], "INT32")
-    tokens.set_data_from_numpy(np.array([1], dtype=np.int32))
+    text = triton.InferInput("text_input", [1, 1], "BYTES")
+    text.set_data_from_numpy(np.array([[b"Good morning"]], dtype=np.object_))
+    tokens = triton.InferInput("max_tokens", [1, 1], "INT32")
+    tokens.set_data_from_numpy(np.array([[1]], dtype=np.int32))
     return [text, tokens]
 
 
@@ -45,7 +45,7 @@ def main():
         client.stop_stream()
     if error is not None:
         sys.exit(f"{options.model} at {options.address}: {error}")
-    print(f"{options.model} over gRPC: {result.as_numpy('text_output')[0].decode()!r}")
+    print(f"{options.model} over gRPC: {result.as_numpy('text_output').flat[0].decode()!r}")
 
 
 main()

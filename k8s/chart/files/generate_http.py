@@ -9,7 +9,7 @@ address, model, *header = sys.argv[1:]
 request = urllib.request.Request(
     f"http://{address}/v2/models/{model}/generate",
     data=json.dumps({"text_input": "Good morning", "max_tokens": 1}).encode(),
-    headers={name: os.environ["HALIMEDE_API_KEY"] for name in header},
+    headers=dict.fromkeys(header, os.environ["HALIMEDE_API_KEY"]),
 )
 with urllib.request.urlopen(request, timeout=60) as response:
     answer = json.load(response)

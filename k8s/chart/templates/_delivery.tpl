@@ -96,7 +96,7 @@ envFrom:
 securityContext:
   {{- toYaml .Values.securityContext | nindent 2 }}
 resources:
-  {{- toYaml .Values.models.resources | nindent 2 }}
+  {{- include "halimede.initResources" . | nindent 2 }}
 volumeMounts:
   {{- if $readOnly }}
   {{- include "halimede.modelMount" . | nindent 2 }}
@@ -110,4 +110,15 @@ volumeMounts:
   - name: tmp
     mountPath: /tmp
 {{- end -}}
+{{- end -}}
+
+{{- /* A TensorRT plan is built on the GPU that serves it: init containers and the server take turns with it. */ -}}
+{{- define "halimede.initResources" -}}
+{{- $resources := deepCopy .Values.models.resources -}}
+{{- if and (eq .Values.device "gpu") (eq .Values.models.source.kind "build") -}}
+{{- $gpu := dict .Values.gpu.resourceName .Values.gpu.count -}}
+{{- $_ := set $resources "limits" (mergeOverwrite (default (dict) $resources.limits) $gpu) -}}
+{{- $_ := set $resources "requests" (mergeOverwrite (default (dict) $resources.requests) $gpu) -}}
+{{- end -}}
+{{ toYaml $resources }}
 {{- end -}}

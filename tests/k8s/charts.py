@@ -1,0 +1,55 @@
+"""The chart as helm renders it, for tests: once for each scenario, Helm and Kubernetes."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "k8s" / "chart"
+BIN = ROOT / ".cache" / "k8s" / "bin"
+SCENARIOS = sorted(path.name.removesuffix("-values.yaml") for path in (CHART / "ci").glob("*-values.yaml"))
+
+
+class Refused(Exception):
+    """What helm said."""
+
+
+@functools.cache
+def _template(helm: str, kube: str, arguments: tuple[str, ...]) -> str:
+    program = BIN / helm
+    assert program.exists(), f"{program} is missing: make setup-k8s"
+    options = ["--namespace", "serving", "--kube-version", kube, *arguments]
+    command = [str(program), "template", "halimede", str(CHART), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Refused(done.stderr)
+    return str(done.stdout)
+
+
+def objects(
+    scenario: str | None = None, *settings: str, helm: str = "helm4", kube: str = "1.34.0"
+) -> list[dict[str, Any]]:
+    """`settings` are those of --set. Raises Refused."""
+    values = [f"--values={CHART / 'ci' / f'{scenario}-values.yaml'}"] if scenario else []
+    text = _template(helm, kube, (*values, *(f"--set={one}" for one in settings)))
+    return [one for one in yaml.safe_load_all(text) if one]
+
+
+def one(found: list[dict[str, Any]], kind: str, name: str = "halimede") -> dict[str, Any]:
+    (only,) = [o for o in found if o["kind"] == kind and o["metadata"]["name"] == name]
+    return only
+
+
+def pod(found: list[dict[str, Any]]) -> dict[str, Any]:
+    spec: dict[str, Any] = one(found, "Deployment")["spec"]["template"]["spec"]
+    return spec
+
+
+def triton(found: list[dict[str, Any]]) -> dict[str, Any]:
+    container: dict[str, Any] = pod(found)["containers"][0]
+    return container

@@ -1,0 +1,162 @@
+"""What each scenario of the chart must contain, and what the chart refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.k8s.charts import CHART, ROOT, SCENARIOS, Refused, objects, one, pod, triton
+
+PARSE = "import json, sys, launch; o = launch.parse(sys.argv[1:]); print(json.dumps([o.models, o.extra]))"
+
+
+def _parsed(arguments: list[str]) -> tuple[list[str], list[str]]:
+    command = [sys.executable, "-c", PARSE, *arguments]
+    done = subprocess.run(command, cwd=ROOT / "server", capture_output=True, text=True, check=True)
+    models, extra = json.loads(done.stdout)
+    return models, extra
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_helm_3_and_4_agree(scenario: str) -> None:
+    def plain(helm: str) -> list[str]:
+        return sorted(json.dumps(found, sort_keys=True) for found in objects(scenario, helm=helm))
+
+    assert plain("helm3") == plain("helm4")
+
+
+@pytest.mark.parametrize("minor", range(30, 38))
+def test_every_kubernetes_that_is_supported(minor: int) -> None:
+    assert pod(objects("gpu", kube=f"1.{minor}.0"))
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_the_launcher_takes_its_arguments(scenario: str) -> None:
+    container = triton(objects(scenario))
+    models, extra = _parsed(container["args"])
+    probe = container["readinessProbe"]
+    asked = probe["exec"]["command"] if "exec" in probe else probe["httpGet"]["path"].split("/")
+    assert set(models) <= set(asked)
+    assert any("model-repository" in flag for flag in extra)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_what_drains_has_the_time_for_it(scenario: str) -> None:
+    found = objects(scenario)
+    drain = triton(found)["lifecycle"]["preStop"]["exec"]["command"]
+    subprocess.run(
+        [sys.executable, ROOT / "server" / "drain.py", *drain[2:], "--help"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    seconds = int(drain[-1].partition("=")[2])
+    assert pod(found)["terminationGracePeriodSeconds"] > seconds + 30
+    assert one(found, "Deployment")["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+
+
+def _pods(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    controllers = [one["spec"]["template"]["spec"] for one in found if one["kind"] in {"Deployment", "Job"}]
+    return [*controllers, *(one["spec"] for one in found if one["kind"] == "Pod")]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_every_mount_has_a_volume_and_the_root_is_read_only(scenario: str) -> None:
+    for spec in _pods(objects(scenario)):
+        assert not spec["automountServiceAccountToken"]
+        for container in [*spec.get("initContainers", []), *spec["containers"]]:
+            mounted = {mount["name"] for mount in container["volumeMounts"]}
+            assert mounted <= {volume["name"] for volume in spec["volumes"]}
+            assert container["securityContext"]["readOnlyRootFilesystem"]
+
+
+def test_a_gpu_is_asked_for_once_for_each_replica() -> None:
+    found = objects("gpu")
+    assert triton(found)["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert pod(found)["runtimeClassName"] == "nvidia"
+    assert pod(found)["tolerations"][0]["key"] == "nvidia.com/gpu"
+    (build,) = pod(found)["initContainers"]
+    assert build["resources"]["limits"]["nvidia.com/gpu"] == 1
+
+
+def test_a_loading_server_is_left_alone() -> None:
+    startup = triton(objects())["startupProbe"]
+    assert startup["failureThreshold"] * startup["periodSeconds"] >= 900
+
+
+def test_keys_come_from_secrets_and_are_in_no_argument() -> None:
+    container = triton(objects("tls"))
+    env = {one["name"]: one for one in container["env"]}
+    assert env["HALIMEDE_API_KEY"]["valueFrom"]["secretKeyRef"] == {"name": "halimede-keys", "key": "api"}
+    assert env["HALIMEDE_ADMIN_KEY"]["valueFrom"]["secretKeyRef"]["key"] == "admin"
+    assert "--grpc-restricted-protocol=inference:halimede-key=$(HALIMEDE_API_KEY)" in container["args"]
+
+
+def test_nothing_leaves_an_air_gapped_pod() -> None:
+    found = objects("air-gapped")
+    assert one(found, "NetworkPolicy")["spec"]["egress"] == []
+    assert pod(found)["volumes"][0]["image"]["reference"].startswith("registry.example.internal/")
+
+
+def test_keda_asks_for_this_release_alone() -> None:
+    triggers = one(objects("keda"), "ScaledObject")["spec"]["triggers"]
+    assert {trigger["name"] for trigger in triggers} == {"waiting", "kv-cache", "ttft"}
+    assert all(
+        'namespace="serving",pod=~"halimede-[a-z0-9]+-[a-z0-9]+"' in t["metadata"]["query"] for t in triggers
+    )
+    assert "replicas" not in one(objects("keda"), "Deployment")["spec"]
+
+
+def test_an_hpa_knows_our_metrics_and_the_adapter_gives_them() -> None:
+    found = objects("multi-model")
+    asked = {m["pods"]["metric"]["name"] for m in one(found, "HorizontalPodAutoscaler")["spec"]["metrics"]}
+    rules = one(found, "ConfigMap", "halimede-adapter-rules")["data"]["config.yaml"]
+    assert all(f"name: {{as: {name}}}" in rules for name in asked)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["models.source.kind=ociImage"], "ociImage.reference"),
+        (["models.source.kind=s3", "models.source.url=https://x"], "models.source.url"),
+        (["tls.enabled=true"], "tls.secretName"),
+        (["access.apiKey.enabled=true"], "access.apiKey.secretName"),
+        (["autoscaling.minReplicas=9"], "autoscaling.minReplicas: 9"),
+        (["terminationGracePeriodSeconds=30"], "must be at least 345"),
+        (["podDisruptionBudget.minAvailable=1"], "both minAvailable and maxUnavailable"),
+        (["gateway.enabled=true"], "gateway.parentRefs"),
+        (["service.http=false", "ingress.enabled=true"], "service.http"),
+        (["device=tpu"], "device"),
+        (["replicas=-1"], "replicas"),
+        (["models.serve={}"], "serve"),
+        (["image.digest=latest"], "digest"),
+        (["autoscaling.targets.kvCacheUsage=80"], "kvCacheUsage"),
+        (["relicas=3"], "relicas"),
+        (["probes.startup.secs=3"], "secs"),
+    ],
+)
+def test_what_cannot_work_is_refused(settings: list[str], said: str) -> None:
+    with pytest.raises(Refused, match=said):
+        objects(None, *settings)
+
+
+def test_image_volumes_need_a_kubernetes_that_has_them() -> None:
+    with pytest.raises(Refused, match=r"1\.33 or newer"):
+        objects("air-gapped", kube="1.32.0")
+
+
+def test_every_value_is_in_the_schema_and_described() -> None:
+    def walk(part: dict[str, Any]) -> None:
+        assert part["description"]
+        if "properties" in part:
+            assert part["additionalProperties"] is False
+            for inner in part["properties"].values():
+                walk(inner)
+
+    schema = json.loads((CHART / "values.schema.json").read_text("utf-8"))
+    for name, part in schema["properties"].items():
+        if name not in {"monitoring", "tracing"}:
+            walk(part)
