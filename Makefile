@@ -163,3 +163,7 @@ $(VENV)/.gpu: $(VENV)/.test
 	@$(py) -m pip uninstall -qq -y onnxruntime
 	@$(install) -e '.[gpu]'
 	@touch $@
+
+.PHONY: manifests
+manifests: $(VENV)/.run ## k8s/manifests and the README of values, from k8s/chart
+	@$(py) -m k8s.render
