@@ -35,7 +35,7 @@ paths   := PYTHONPATH=.:client:server
 ports   := --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $(METRICS_PORT)
 engine  := model_repository/$(MODEL)_engine/1/manifest.json
 
-.PHONY: help setup demo engines serve chat test check bench bench-models bench-peers load load-sweep bench-chunks recommend-check gpu-check clean contract lock load-crosscheck load-soak
+.PHONY: help setup demo engines serve chat test check bench bench-models bench-peers load load-sweep bench-chunks recommend-check gpu-check clean contract lock load-crosscheck load-soak manifests
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -164,6 +164,5 @@ $(VENV)/.gpu: $(VENV)/.test
 	@$(install) -e '.[gpu]'
 	@touch $@
 
-.PHONY: manifests
 manifests: $(VENV)/.run ## k8s/manifests and the README of values, from k8s/chart
 	@$(py) -m k8s.render

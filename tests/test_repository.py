@@ -27,6 +27,7 @@ VERBS = {
     "help",
     "load",
     "load-crosscheck",
+    "manifests",
     "load-soak",
     "load-sweep",
     "lock",
