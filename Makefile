@@ -35,10 +35,10 @@ paths   := PYTHONPATH=.:client:server
 ports   := --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $(METRICS_PORT)
 engine  := model_repository/$(MODEL)_engine/1/manifest.json
 
-.PHONY: help setup demo engines serve chat test check bench bench-models bench-peers load load-sweep bench-chunks recommend-check gpu-check clean contract lock load-crosscheck load-soak manifests
+.PHONY: help setup demo engines serve chat test check bench bench-models bench-peers load load-sweep bench-chunks recommend-check gpu-check clean contract lock load-crosscheck load-soak manifests setup-k8s k8s-test
 
 help: ## list the verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  MODEL=$(MODEL) DEVICE=$(DEVICE) ENGINE=$(ENGINE) PRECISION=$(PRECISION) HTTP_PORT=$(HTTP_PORT)" \
 	  "GRPC_PORT=$(GRPC_PORT) METRICS_PORT=$(METRICS_PORT) URL=$(URL)"
@@ -68,8 +68,14 @@ serve: $(VENV)/.run ## serve MODELS="NAME NAME", or every model that is built, i
 chat: $(VENV)/.run ## talk to a running server
 	@$(VENV)/bin/halimede chat --model $(MODEL) --url $(URL)
 
-test: $(VENV)/.test ## run every test
-	@$(py) -m pytest
+test: $(VENV)/.test ## run every test but those of k8s-test
+	@$(py) -m pytest --ignore=tests/k8s
+
+setup-k8s: $(VENV)/.test ## get helm, kubectl, Prometheus and other programs of k8s-test into .cache/k8s
+	@$(py) -m k8s.tools
+
+k8s-test: setup-k8s ## run the tests of the chart, the monitoring and what runs beside them
+	@$(py) -m pytest tests/k8s
 
 check: $(VENV)/.test ## lint, types, and the boundaries between the folders
 	@$(VENV)/bin/ruff check .
@@ -154,7 +160,7 @@ $(VENV)/.load: $(VENV)/.pip pyproject.toml requirements.lock
 
 $(VENV)/.test: $(VENV)/.run
 	@echo "installing what the tests need"
-	@$(install) -e '.[build,serve,test,load,dev,tensorrt-check]'
+	@$(install) -e '.[build,serve,test,load,k8s,dev,tensorrt-check]'
 	@touch $@
 
 # onnxruntime and onnxruntime-gpu are one Python package: the second takes the place of the first.
