@@ -10,6 +10,10 @@
 - --metrics-interval-ms={{ .Values.server.metricsIntervalMs }}
 - --exit-timeout={{ .Values.server.exitTimeoutSeconds }}
 - --log-level={{ .Values.server.logLevel }}
+{{- if .Values.tracing.enabled }}
+- --trace-url={{ .Values.tracing.url }}
+- --trace-sample-rate={{ int .Values.tracing.sampleRate }}
+{{- end }}
 {{- range .Values.server.extraArgs }}
 - {{ . | quote }}
 {{- end }}
@@ -108,4 +112,10 @@ exec:
     - {{ . }}
     {{- end }}
 {{- end }}
+{{- end -}}
+
+{{- /* The port of tracing.url, which the network policy lets Pods reach. */ -}}
+{{- define "halimede.tracePort" -}}
+{{- $url := urlParse .Values.tracing.url -}}
+{{- regexFind ":[0-9]+$" $url.host | trimPrefix ":" | default (ternary "443" "80" (eq $url.scheme "https")) -}}
 {{- end -}}

@@ -56,6 +56,9 @@
 {{- if and .Values.inferencePool.enabled (not .Values.inferencePool.endpointPicker.name) -}}
 {{- fail "inferencePool.endpointPicker.name: empty with inferencePool.enabled; name the Service of the endpoint picker" -}}
 {{- end -}}
+{{- if and .Values.tracing.enabled (not .Values.tracing.url) -}}
+{{- fail "tracing.url: empty with tracing.enabled; name the collector, such as http://collector.monitoring:4318/v1/traces" -}}
+{{- end -}}
 {{- if and .Values.loadtest.enabled (or .Values.tls.enabled .Values.access.apiKey.enabled) -}}
 {{- fail "loadtest.enabled: the load test speaks plain gRPC without a key; set tls.enabled and access.apiKey.enabled to false in the release that is loaded" -}}
 {{- end -}}
