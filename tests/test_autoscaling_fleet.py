@@ -14,7 +14,7 @@ from engine.metrics import COUNTERS, GAUGES, HISTOGRAMS, PREFIX
 from k8s.autoscaling.arrivals import SHAPES, Lengths, chat, conversation, poisson, rate
 from k8s.autoscaling.calibration import Calibration, interpolated, load
 from k8s.autoscaling.capacity import capacity
-from k8s.autoscaling.fleet import Fleet, Start
+from k8s.autoscaling.fleet import POD_PREFIX, Fleet, Start
 from k8s.autoscaling.pods import Phase
 from k8s.autoscaling.rehearsal import Slo, simulate
 from k8s.autoscaling.replica import Request, StepTimes
@@ -92,7 +92,7 @@ def test_a_replica_drains_before_it_goes_and_the_unready_goes_first() -> None:
     fleet.advance(1)
     fleet.scale(3)
     fleet.scale(2)
-    assert [pod.name for pod in fleet.pods] == ["halimede-1", "halimede-2"]
+    assert [pod.name for pod in fleet.pods] == [f"{POD_PREFIX}00001", f"{POD_PREFIX}00002"]
     fleet.scale(1)
     assert len(fleet.pods) == 2, "it still has a request"
     fleet.advance(100)

@@ -7,7 +7,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -58,7 +58,7 @@ def _run(found: argparse.Namespace) -> int:
     calibration = _calibration(found)
     slo = Slo(found.ttft, found.tpot)
     times = StepTimes(calibration)
-    scalers = [one for group in found.scalers for one in _scalers(group, calibration, found)]
+    scalers = _scalers(found, float(calibration.cores))
     units = {name: capacity(times, lengths_of(name), slo) for name in found.loads}
     outcomes: dict[str, list[Outcome]] = {name: [] for name in found.loads}
     for name in found.loads:
@@ -91,12 +91,15 @@ def _rehearsed(
     return outcome
 
 
-def _scalers(group: str, calibration: Calibration, found: argparse.Namespace) -> Iterator[Scaler]:
-    cores = float(calibration.cores)
-    if group == "chart":
-        yield from chart.scalers(found.helm, cores, found.set)
-    else:
-        yield strategies.parse(group, cores)
+def _scalers(found: argparse.Namespace, cores: float) -> list[Scaler]:
+    """The chart's two, and others with the same limits and behaviour."""
+    ours = list(chart.scalers(found.helm, cores, found.set))
+    limits = ours[0].limits
+    others = [group for group in found.scalers if group != "chart"]
+    return [
+        *(ours if "chart" in found.scalers else []),
+        *(strategies.parse(one, cores, limits) for one in others),
+    ]
 
 
 def _calibration(found: argparse.Namespace) -> Calibration:
@@ -116,7 +119,7 @@ def _check(found: argparse.Namespace) -> None:
     for group in found.scalers:
         if group != "chart":
             strategies.parse(group, 1.0)
-    for program in (found.prometheus, *([found.helm] if "chart" in found.scalers else [])):
+    for program in (found.prometheus, found.helm):
         if not program.is_file():
             raise ValueError(f"{program} is missing; make setup-k8s gets it")
 

@@ -23,7 +23,7 @@ _GAUGES: Final = ("num_requests_waiting", "num_requests_running", "kv_cache_usag
 def scalers(helm: Path, cpu_request: float, settings: Sequence[str] = ()) -> Iterator[Scaler]:
     """With the HPA, then with KEDA. Raises Unreadable, also where the chart has neither."""
     for mode in MODES:
-        objects = render(helm, [f"autoscaling.mode={mode}", *settings])
+        objects = render(helm, [f"autoscaling.mode={mode}", "autoscaling.adapterRules=true", *settings])
         found = [one for one in objects if one["kind"] in {"HorizontalPodAutoscaler", "ScaledObject"}]
         if len(found) != 1:
             raise Unreadable(f"the chart with autoscaling.mode={mode} has {len(found)} autoscalers, not 1")
@@ -34,11 +34,17 @@ def render(helm: Path, settings: Sequence[str]) -> list[dict[str, Any]]:
     """The chart's objects for the release and namespace `halimede`. Raises Unreadable."""
     command = [str(helm), "template", "halimede", str(CHART), "--namespace", "halimede"]
     for setting in settings:
-        command += ["--set", setting]
+        command += [_flag(setting), setting]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise Unreadable(f"{' '.join(command)}: {done.stderr}")
     return [one for one in yaml.safe_load_all(done.stdout) if one]
+
+
+def _flag(setting: str) -> str:
+    """`--set` makes a string of 1.5."""
+    number = re.fullmatch(r"\d+\.\d+", setting.partition("=")[2])
+    return "--set-json" if number else "--set"
 
 
 def queries(objects: Sequence[Mapping[str, Any]]) -> dict[str, str]:

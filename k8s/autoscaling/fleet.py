@@ -10,12 +10,15 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
+from typing import Final
 
 from k8s.autoscaling.pods import Phase, Pod
 from k8s.autoscaling.replica import Replica, Request, StepTimes
 from k8s.autoscaling.tally import Gauges, Place, series
 
 Event = Callable[[float], None]
+# As a Deployment of the release `halimede` names its Pods: queries match it.
+POD_PREFIX: Final = "halimede-7c9d5f6b8-"
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ class Fleet:
             self._begin(one, now_s)
 
     def _new_replica(self) -> Replica:
-        one = Replica(f"halimede-{next(self._names)}", self._times, self.now_s, changed_s=self.now_s)
+        one = Replica(f"{POD_PREFIX}{next(self._names):05d}", self._times, self.now_s, changed_s=self.now_s)
         self.replicas.append(one)
         return one
 

@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Any, Final
 
 SCRAPE_S: Final = 15.0  # simulated
-REAL_SCRAPE: Final = "100ms"
+REAL_SCRAPE: Final = "50ms"
 WAIT_S: Final = 30.0
 _MARK: Final = "rehearsal_seconds"
 

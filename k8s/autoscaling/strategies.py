@@ -1,7 +1,7 @@
 """The scalers that the chart's defaults are compared with, and candidates for these defaults.
 
-All share one behaviour (up at once, down by one replica a minute after five quiet minutes), so that what
-differs is the signal. CPU has it too, and is scraped as often as our own metrics.
+They get the limits and the behaviour of the chart's HPA, so that what differs is the signal; without the
+chart, those of `LIMITS`. CPU is read from Prometheus, as often as our own metrics.
 """
 
 from __future__ import annotations
