@@ -68,6 +68,15 @@ class Cli:
 
 
 class TestGenerate:
+    @pytest.mark.parametrize("how", ["--stream", "--no-stream"])
+    def test_a_trace_is_begun_and_named(self, how: str) -> None:
+        cli = Cli(FakeTransport(answer("Paris", ".")))
+        result = cli.run("generate", "?", "--trace", how)
+        (request,) = cli.fake.requests
+        assert request.traceparent
+        assert f"trace {request.traceparent.split('-')[1]}\n" in result.stderr
+        assert result.stdout == "Paris.\n"
+
     def test_it_prints_the_answer(self) -> None:
         cli = Cli(FakeTransport(answer("Paris", ".")))
         result = cli.run("generate", "The capital of France is")

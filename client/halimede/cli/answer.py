@@ -10,7 +10,8 @@ import typer
 from halimede.cli.output import print_json, show_figures, write
 from halimede.cli.session import Session
 from halimede.results import Chunk, Generation
-from halimede.sampling import Message, Sampling
+from halimede.sampling import CallOptions, Message, Sampling
+from halimede.traceparent import new_traceparent, trace_id_of
 
 if TYPE_CHECKING:
     from halimede._sync.stream import Stream
@@ -30,6 +31,9 @@ def generate(
         bool | None,
         typer.Option("--stream/--no-stream", help="Default: stream where the output is a terminal."),
     ] = None,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Begin a trace, and print its id on stderr.")
+    ] = False,
 ) -> None:
     """Answer one prompt. Ctrl-C ends it on the server too.
 
@@ -42,7 +46,11 @@ def generate(
     bare = text if messages is None else None
     if stream is None:
         stream = sys.stdout.isatty() and not session.json
-    (_stream if stream else _whole)(session, bare, messages, sampling)
+    options: CallOptions = {"sampling": sampling}
+    if trace:
+        options["traceparent"] = new_traceparent()
+        print(f"trace {trace_id_of(options['traceparent'])}", file=sys.stderr)
+    (_stream if stream else _whole)(session, bare, messages, options)
 
 
 def _messages(text: str, system: str | None) -> list[Message]:
@@ -50,14 +58,18 @@ def _messages(text: str, system: str | None) -> list[Message]:
     return [question] if system is None else [Message(role="system", content=system), question]
 
 
-def _whole(session: Session, prompt: str | None, messages: list[Message] | None, sampling: Sampling) -> None:
+def _whole(
+    session: Session, prompt: str | None, messages: list[Message] | None, options: CallOptions
+) -> None:
     with session.client() as client:
-        show_whole(session, client.generate(prompt, messages=messages, sampling=sampling))
+        show_whole(session, client.generate(prompt, messages=messages, **options))
 
 
-def _stream(session: Session, prompt: str | None, messages: list[Message] | None, sampling: Sampling) -> None:
+def _stream(
+    session: Session, prompt: str | None, messages: list[Message] | None, options: CallOptions
+) -> None:
     with session.client() as client:
-        write_chunks(session, client.stream(prompt, messages=messages, sampling=sampling))
+        write_chunks(session, client.stream(prompt, messages=messages, **options))
 
 
 def show_whole(session: Session, answer: Generation) -> None:
