@@ -1,0 +1,147 @@
+"""What is done to the servers while the load goes on: replaced one by one, or killed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Final
+
+from k8s.failover.balancers import Balancer
+from k8s.failover.ledger import Death, Request
+from k8s.failover.load import Load, User
+from k8s.failover.servers import Broken, Server
+
+SETTLE_S: Final = 1.5
+LATE_S: Final = 3.0
+# Later than any removal is.
+LONG_SETTLE_S: Final = 5.0
+WARM_S: Final = 2.0
+# How long the endpoints still name a server that is dead.
+UNNOTICED_S: Final = 3.0
+HOOK_LIMIT_S: Final = 120.0
+IDLE_S: Final = 6.0
+
+
+class Scenario(Enum):
+    """The value is what the report calls it."""
+
+    ROLLING = "rolling restart"
+    LATE = "rolling restart, removed late"
+    KILL = "kill -9 of one"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    scenario: Scenario
+    requests: tuple[Request, ...]
+    death: Death | None
+    seconds: float
+
+
+class Fleet:
+    """The replicas, in the order in which they were started."""
+
+    def __init__(self, make: Callable[[], Server], count: int) -> None:
+        self._make = make
+        self.servers = [make() for _ in range(count)]
+
+    def wait_ready(self) -> None:
+        for server in self.servers:
+            server.wait_ready()
+
+    def without(self, victim: Server) -> list[Server]:
+        return [one for one in self.servers if one is not victim]
+
+    def replace(self, old: Server, balancer: Balancer) -> None:
+        """A new server, put into the balancer once its model is ready."""
+        new = self._make()
+        self.servers[self.servers.index(old)] = new
+        new.wait_ready()
+        balancer.endpoints(self.servers)
+
+    def close(self) -> None:
+        for server in self.servers:
+            server.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One balancer before the fleet, and the load on it."""
+
+    fleet: Fleet
+    balancer: Balancer
+    model: str
+    users: int
+    say: Callable[[str], None]
+
+    def play(self, scenario: Scenario) -> Outcome:
+        began, death = time.monotonic(), None
+        with Load(self._crowd(), self.model) as load:
+            time.sleep(WARM_S)
+            match scenario:
+                case Scenario.ROLLING:
+                    self._roll(SETTLE_S, 0.0)
+                case Scenario.LATE:
+                    self._roll(LONG_SETTLE_S, LATE_S)
+                case Scenario.KILL:
+                    death = self._kill()
+            time.sleep(WARM_S)
+        return Outcome(scenario, tuple(load.requests), death, time.monotonic() - began)
+
+    def _crowd(self) -> list[User]:
+        """Of each protocol so many that always ask, and one whose connection idles between its requests."""
+        doors = (("grpc", self.balancer.grpc), ("http", self.balancer.http))
+        pauses = [*([0.02] * self.users), IDLE_S]
+        return [
+            User(url, protocol, pause_s, seed)
+            for protocol, url in doors
+            for seed, pause_s in enumerate(pauses)
+        ]
+
+    def _roll(self, settle_s: float, late_s: float) -> None:
+        for number, server in enumerate(list(self.fleet.servers)):
+            began = time.monotonic()
+            self._retire(server, settle_s, late_s)
+            retired = time.monotonic()
+            self.fleet.replace(server, self.balancer)
+            out_s, in_s = retired - began, time.monotonic() - retired
+            self.say(f"  server {number + 1}: drained and ended in {out_s:.1f} s, replaced in {in_s:.1f} s")
+
+    def _retire(self, server: Server, settle_s: float, late_s: float) -> None:
+        """The hook and the endpoints controller begin together; only after the hook comes SIGTERM."""
+        with server.pre_stop(settle_s) as hook:
+            time.sleep(late_s)
+            self.balancer.endpoints(self.fleet.without(server))
+            if code := hook.wait(HOOK_LIMIT_S):
+                raise Broken(f"drain.py ended with {code}")
+        if code := server.terminate():
+            raise Broken(f"the launcher ended with {code} after SIGTERM")
+
+    def _kill(self) -> Death:
+        victim = self.fleet.servers[0]
+        _wait_busy(victim)
+        death = Death(victim.addresses, time.monotonic())
+        victim.kill()
+        self.say("  server 1 killed")
+        time.sleep(UNNOTICED_S)
+        self.balancer.endpoints(self.fleet.without(victim))
+        self.fleet.replace(victim, self.balancer)
+        return death
+
+
+def _wait_busy(server: Server) -> None:
+    """Until it has two requests at least."""
+    end = time.monotonic() + 30
+    while server.in_flight() < 2:
+        if time.monotonic() > end:
+            raise Broken(f"{server.http} got no load within 30 s")
+        time.sleep(0.05)
+
+
+def server_maker(repository: Path, model: str, folder: Path) -> Callable[[], Server]:
+    """Each with a log of its own."""
+    numbers = iter(range(1, 1000))
+    return lambda: Server(repository, model, folder / f"server-{next(numbers)}.log")

@@ -1,0 +1,132 @@
+"""One replica: launch.py with its tritonserver on the loopback, and what a kubelet does to it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[2]
+START_LIMIT_S: Final = 120.0
+STOP_LIMIT_S: Final = 60.0
+# Three of them on two cores: few slots, little memory, a core each.
+SMALL: Final = {"slots": "4", "max_context": "512", "max_queue": "32", "threads": "1"}
+IN_FLIGHT: Final = re.compile(r"^halimede_num_requests_(?:running|waiting)\{.*\} (\S+)$", re.MULTILINE)
+
+
+class Broken(Exception):
+    """A process did not do what it was started for; says what it wrote."""
+
+
+class Server:
+    """Started by its making; `wait_ready` returns when its model is ready."""
+
+    def __init__(self, repository: Path, model: str, log: Path) -> None:
+        grpc, http, metrics = free_ports(3)
+        self.grpc, self.http = f"127.0.0.1:{grpc}", f"127.0.0.1:{http}"
+        self.metrics = f"http://127.0.0.1:{metrics}/metrics"
+        self._model, self._log = model, log
+        command = [sys.executable, str(ROOT / "server" / "launch.py"), "--model", model]
+        command += ["--model-repository", str(repository), "--metrics-port", str(metrics)]
+        command += ["--grpc-port", str(grpc), "--http-port", str(http)]
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+
+    @property
+    def addresses(self) -> frozenset[str]:
+        return frozenset({self.grpc, self.http})
+
+    def wait_ready(self) -> None:
+        """As a readiness probe sees it: the model, not only the server."""
+        wait_until(self._is_ready, START_LIMIT_S, f"{self._model} at {self.http}", self._log)
+
+    def in_flight(self) -> float:
+        """Requests that run or wait, by the engine's own gauges."""
+        with urllib.request.urlopen(self.metrics, timeout=5) as answer:
+            return sum(map(float, IN_FLIGHT.findall(answer.read().decode())))
+
+    def pre_stop(self, settle_s: float) -> subprocess.Popen[bytes]:
+        """The hook, begun; it ends when nothing is in flight."""
+        hook = [sys.executable, "-I", "-S", str(ROOT / "server" / "drain.py"), "--metrics", self.metrics]
+        return subprocess.Popen([*hook, "--settle-s", str(settle_s)], stderr=subprocess.DEVNULL)
+
+    def terminate(self) -> int:
+        """SIGTERM; the exit code of the launcher."""
+        self._process.terminate()
+        return self._process.wait(STOP_LIMIT_S)
+
+    def kill(self) -> None:
+        """SIGKILL for tritonserver, its steps and the launcher, as when the kernel is out of memory."""
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        for child in map(int, children):
+            with suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGKILL)
+        self._process.kill()
+        self._process.wait(STOP_LIMIT_S)
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self.terminate()
+
+    def _is_ready(self) -> bool:
+        if self._process.poll() is not None:
+            raise Broken(f"the server ended with {self._process.returncode}:\n{tail(self._log)}")
+        return answers(f"http://{self.http}/v2/models/{self._model}/ready")
+
+
+def variant(source: Path, target: Path, model: str, parameters: Mapping[str, str]) -> None:
+    """The models of a repository as links, with other engine parameters. Raises Broken for an unknown one."""
+    if not (source / f"{model}_engine" / "1" / "manifest.json").is_file():
+        raise Broken(f"{model} is not built in {source}: make engines MODEL={model}")
+    for folder in sorted(source.glob(f"{model}*")):
+        shutil.copytree(folder, target / folder.name, copy_function=_link)
+    config = target / f"{model}_engine" / "config.pbtxt"
+    text = config.read_text()
+    for name, value in parameters.items():
+        text, found = re.subn(rf'(key: "{name}" value {{ string_value: )"[^"]*"', rf'\1"{value}"', text)
+        if found != 1:
+            raise Broken(f"{config}: has no parameter {name}")
+    config.unlink()
+    config.write_text(text)
+
+
+def _link(source: str, target: str) -> None:
+    Path(target).symlink_to(Path(source).resolve())
+
+
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [found.getsockname()[1] for found in sockets]
+
+
+def answers(url: str) -> bool:
+    """Whether it says 200."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def wait_until(condition: Callable[[], bool], limit_s: float, what: str, log: Path) -> None:
+    """Raises Broken with the end of the log."""
+    end = time.monotonic() + limit_s
+    while not condition():
+        if time.monotonic() > end:
+            raise Broken(f"{what} was not ready after {limit_s:g} s:\n{tail(log)}")
+        time.sleep(0.05)
+
+
+def tail(log: Path) -> str:
+    return log.read_text(errors="replace")[-2000:] if log.exists() else "it wrote nothing"
