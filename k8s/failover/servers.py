@@ -1,4 +1,4 @@
-"""One replica: launch.py with its tritonserver on the loopback, and what a kubelet does to it."""
+"""One replica: launch.py and its tritonserver on free ports of the loopback, and what a kubelet does."""
 
 from __future__ import annotations
 
