@@ -15,7 +15,7 @@ import tritonclient.grpc as triton
 PREFIX = "triton-grpc-protocol-"
 
 
-def parse():
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("address")
     parser.add_argument("model")
@@ -24,7 +24,7 @@ def parse():
     return parser.parse_args()
 
 
-def inputs():
+def inputs() -> list[triton.InferInput]:
     text = triton.InferInput("text_input", [1, 1], "BYTES")
     text.set_data_from_numpy(np.array([[b"Good morning"]], dtype=np.object_))
     tokens = triton.InferInput("max_tokens", [1, 1], "INT32")
@@ -32,9 +32,9 @@ def inputs():
     return [text, tokens]
 
 
-def main():
+def main() -> None:
     options = parse()
-    answers = queue.Queue()
+    answers: queue.Queue[tuple[triton.InferResult, Exception | None]] = queue.Queue()
     headers = {f"{PREFIX}{options.header}": os.environ["HALIMEDE_API_KEY"]} if options.header else None
     secure = {"root_certificates": options.ca, "private_key": options.key, "certificate_chain": options.cert}
     read = {name: file if file and Path(file).exists() else None for name, file in secure.items()}
