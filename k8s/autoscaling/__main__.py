@@ -15,17 +15,18 @@ from k8s.autoscaling import chart, measure, strategies
 from k8s.autoscaling.arrivals import SHAPES, lengths_of, poisson
 from k8s.autoscaling.calibration import Calibration, load
 from k8s.autoscaling.capacity import capacity
+from k8s.autoscaling.compare import compare
 from k8s.autoscaling.fleet import Start
 from k8s.autoscaling.objects import Unreadable
 from k8s.autoscaling.prometheus import Prometheus, PrometheusFault
 from k8s.autoscaling.rehearsal import Outcome, Setting, Slo, rehearse
 from k8s.autoscaling.replica import StepTimes
-from k8s.autoscaling.report import as_json, plot, table
+from k8s.autoscaling.report import as_json, plot, read, table
 from k8s.autoscaling.scaler import Scaler
 
 ROOT: Final = Path(__file__).parents[2]
 TOOLS: Final = ROOT / ".cache" / "k8s" / "bin"
-DEFAULT: Final = "chart,cpu:60,cpu:80,waiting:2,kv:0.6,ttft:1,fixed:5"
+DEFAULT: Final = "chart,cpu:60,cpu:80,waiting:2,kv:0.8,ttft:2,fixed:5"
 EXAMPLES: Final = """\
 examples:
   python -m k8s.autoscaling                       calibrates for a minute, then two minutes for each load
@@ -34,6 +35,7 @@ examples:
   python -m k8s.autoscaling --scalers chart,cpu:80 --node-seconds 180      a node must be added first
   python -m k8s.autoscaling --scalers in-flight:3,waiting:1+ttft:2         other signals, and two at once
   python -m k8s.autoscaling --set autoscaling.maxReplicas=20               other values of the chart
+  python -m k8s.autoscaling --calibration calibration.json --check runs/one     how far off is the model?
 
 Signals: cpu (per cent of the request), waiting, in-flight (waiting and running requests), kv (share of the
 cache), each the average of the pods; ttft (seconds, the 95th percentile of two minutes); fixed (replicas).
@@ -55,7 +57,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(found: argparse.Namespace) -> int:
+    if found.results:
+        return _told({load: one for path in found.results for load, one in read(path).items()}, found)
     calibration = _calibration(found)
+    if found.check:
+        print(compare(found.check, calibration))
+        return 0
     slo = Slo(found.ttft, found.tpot)
     times = StepTimes(calibration)
     scalers = _scalers(found, float(calibration.cores))
@@ -68,9 +75,13 @@ def _run(found: argparse.Namespace) -> int:
             start = Start(found.node_seconds, calibration.cold_start)
             setting = Setting(times, start, slo, seconds)
             outcomes[name].append(_rehearsed(scaler, name, units[name], setting, found))
-    print(table(outcomes))
     if found.json:
         found.json.write_text(json.dumps(as_json(outcomes, calibration, units), indent=1) + "\n")
+    return _told(outcomes, found)
+
+
+def _told(outcomes: dict[str, list[Outcome]], found: argparse.Namespace) -> int:
+    print(table(outcomes))
     if found.png:
         plot(outcomes, found.png)
     return 0
@@ -157,6 +168,19 @@ def _parser() -> argparse.ArgumentParser:
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="a value of the chart; repeatable")
     add("--helm", type=Path, default=TOOLS / "helm4", metavar="FILE")
     add("--prometheus", type=Path, default=TOOLS / "prometheus", metavar="FILE")
+    add(
+        "--results",
+        type=Path,
+        nargs="+",
+        metavar="JSON",
+        help="rehearse nothing: the tables and plot of these",
+    )
+    add(
+        "--check",
+        type=Path,
+        metavar="RUN",
+        help="rehearse nothing: a run of make load beside the model of it",
+    )
     add("--json", type=Path, metavar="FILE")
     add("--png", type=Path, metavar="FILE")
     return parser

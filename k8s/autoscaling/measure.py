@@ -110,7 +110,7 @@ def _measured(
         say(f"prefill: {call_s * 1000:.0f} ms and {token_s * 1000:.2f} ms a token")
         idle = _idle_cores(server)
         decode, cores = {}, {}
-        for running in sorted({1, 2, 4, 8, 12, slots}):
+        for running in sorted({1, 2, 4, 8, slots}):
             if running <= slots:
                 decode[running], cores[running] = _decode(server, client, running)
                 say(f"{running} running: {decode[running] * 1000:.1f} ms a step, {cores[running]:.2f} cores")
@@ -148,7 +148,7 @@ def _decode(server: Server, client: Client, running: int) -> tuple[float, float]
     """Median seconds between two tokens of a stream, and cores used, with so many streams."""
     gaps: list[float] = []
     used, began = server.cpu_s(), time.monotonic()
-    _together(running, lambda turn: gaps.extend(_gaps(client, running * 100 + turn, 96)))
+    _together(running, lambda turn: gaps.extend(_gaps(client, running * 100 + turn, 64)))
     return statistics.median(gaps), (server.cpu_s() - used) / (time.monotonic() - began)
 
 

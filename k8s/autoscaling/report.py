@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, Final
 
 from k8s.autoscaling.arrivals import SHAPES, rate
 from k8s.autoscaling.calibration import Calibration
-from k8s.autoscaling.rehearsal import Outcome
+from k8s.autoscaling.rehearsal import Moment, Outcome
 
 Outcomes = Mapping[str, Sequence[Outcome]]
 COLUMNS: Final = (
@@ -36,6 +37,19 @@ def as_json(outcomes: Outcomes, calibration: Calibration, unit: Mapping[str, flo
         "capacity_per_s": dict(unit),
         "outcomes": {load: [asdict(one) for one in found] for load, found in outcomes.items()},
     }
+
+
+def read(path: Path) -> dict[str, list[Outcome]]:
+    """Outcomes of a JSON file written before. Raises ValueError for another file."""
+    try:
+        found = json.loads(path.read_text())["outcomes"]
+        return {load: [_outcome(one) for one in outcomes] for load, outcomes in found.items()}
+    except (OSError, KeyError, TypeError, ValueError) as problem:
+        raise ValueError(f"{path}: no result of a rehearsal ({problem})") from problem
+
+
+def _outcome(found: dict[str, Any]) -> Outcome:
+    return Outcome(**found | {"moments": tuple(Moment(**one) for one in found["moments"])})
 
 
 def plot(outcomes: Outcomes, path: Path) -> None:
