@@ -19,6 +19,7 @@ ACCEPT_TERMS ?=
 MINUTES      ?= 30
 RATE         ?=
 SWEEP        ?=
+REHEARSAL    ?=
 VENV         ?= .venv
 PYTHON       ?= python3.11
 PIP_FLAGS    ?= -qq
@@ -35,7 +36,7 @@ paths   := PYTHONPATH=.:client:server
 ports   := --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $(METRICS_PORT)
 engine  := model_repository/$(MODEL)_engine/1/manifest.json
 
-.PHONY: help setup demo engines serve chat test check bench bench-models bench-peers load load-sweep bench-chunks recommend-check gpu-check clean contract lock load-crosscheck load-soak manifests setup-k8s k8s-test
+.PHONY: help setup demo engines serve chat test check bench bench-models bench-peers load load-sweep bench-chunks recommend-check gpu-check clean contract lock load-crosscheck load-soak k8s-autoscaling manifests setup-k8s k8s-test
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -125,6 +126,9 @@ clean: ## remove the environment, caches and built engines
 	find . -path ./.git -prune -o -name __pycache__ -type d -exec rm -rf {} +
 	find model_repository -mindepth 3 -path '*/[0-9]*/*' ! -name .gitkeep -delete
 
+k8s-autoscaling: setup-k8s ## calibrate the server, then rehearse the chart's autoscaling; a table, autoscaling.json and .png
+	@$(paths) $(py) -m k8s.autoscaling --json autoscaling.json --png autoscaling.png $(REHEARSAL)
+
 lock: $(VENV)/.pip ## resolve the dependencies again and write requirements.lock
 	@$(py) .ci/lock.py
 
@@ -160,7 +164,7 @@ $(VENV)/.load: $(VENV)/.pip pyproject.toml requirements.lock
 
 $(VENV)/.test: $(VENV)/.run
 	@echo "installing what the tests need"
-	@$(install) -e '.[build,serve,test,load,k8s,dev,tensorrt-check]'
+	@$(install) -e '.[build,serve,deliver,test,load,k8s,dev,tensorrt-check]'
 	@touch $@
 
 # onnxruntime and onnxruntime-gpu are one Python package: the second takes the place of the first.
