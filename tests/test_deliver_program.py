@@ -1,0 +1,282 @@
+"""Whole deliveries by the program: from a folder, a web server and archives; faults end as its help says."""
+
+from __future__ import annotations
+
+import io
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tarfile
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from tests.stores import CONTENT, DELIVER, WEIGHTS, Faults, packed, repository, run, tree, web
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return repository(tmp_path / "source")
+
+
+@pytest.fixture
+def to(tmp_path: Path) -> Path:
+    return tmp_path / "models"
+
+
+def _same(source: Path, to: Path) -> bool:
+    return tree(source) == tree(to) and run("verify", str(to)).returncode == 0
+
+
+@pytest.mark.parametrize("form", ["{}", "file://{}"])
+def test_a_folder_is_copied_once(source: Path, to: Path, form: str) -> None:
+    assert run(form.format(source), str(to)).returncode == 0
+    assert _same(source, to)
+    before = (to / WEIGHTS).stat().st_ino
+    done = run(form.format(source), str(to))
+    assert (done.returncode, (to / WEIGHTS).stat().st_ino) == (0, before)
+    assert "0 MB were fetched" in done.stderr
+
+
+def test_over_http_with_spaces_and_only_the_wanted_models(source: Path, to: Path) -> None:
+    with web(source) as url:
+        assert run(url, str(to), "--model", "other").returncode == 0
+        assert {path.name for path in to.iterdir()} == {"files.json", "other"}
+        assert run(f"{url}/", str(to), "--model", "small").returncode == 0
+        unknown = run(url, str(to), "--model", "third")
+    assert _same(source, to)
+    assert unknown.returncode == 2
+    assert "--model third: not in the source, which has other, small" in unknown.stderr
+
+
+def test_goes_on_where_the_connection_ended(source: Path, to: Path) -> None:
+    faults = Faults(cut={WEIGHTS: [200_000, 100_000]}, statuses={"files.json": [503]})
+    with web(source, faults) as url:
+        done = run(url, str(to))
+    assert done.returncode == 0, done.stderr
+    ranges = [wanted for path, wanted, _ in faults.asked if path == WEIGHTS]
+    assert ranges == [None, "bytes=200000-", "bytes=300000-"]
+    assert _same(source, to)
+
+
+def test_begins_again_where_the_server_knows_no_ranges(source: Path, to: Path) -> None:
+    with web(source, Faults(cut={WEIGHTS: [200_000]}, ranges=False)) as url:
+        assert run(url, str(to)).returncode == 0
+    assert _same(source, to)
+
+
+def test_a_delivery_that_gave_up_is_taken_up_by_the_next(source: Path, to: Path) -> None:
+    faults = Faults(cut={WEIGHTS: [200_000]}, statuses={WEIGHTS: []})
+    with web(source, faults) as url:
+        cut = run(url, str(to), "--attempts", "1")
+        assert cut.returncode == 1
+        assert f"{WEIGHTS}: ended 324288 bytes too early; given up after 1 attempts" in cut.stderr
+        assert not (to / "small_engine").exists()
+        assert run(url, str(to)).returncode == 0
+    assert [wanted for path, wanted, _ in faults.asked if path == WEIGHTS] == [None, "bytes=200000-"]
+    assert _same(source, to)
+
+
+def test_a_killed_delivery_leaves_nothing_half_and_is_taken_up(source: Path, to: Path) -> None:
+    faults = Faults(statuses={WEIGHTS: [503] * 50})
+    with web(source, faults) as url:
+        command = [sys.executable, str(DELIVER), url, str(to), "--attempts", "50"]
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+            while not any(path == WEIGHTS for path, *_ in faults.asked):
+                pass
+            process.kill()
+        assert process.returncode == -signal.SIGKILL
+        assert [path.name for path in to.iterdir()] == [".delivering"]
+        faults.statuses.clear()
+        assert run(url, str(to)).returncode == 0
+    assert _same(source, to)
+
+
+def test_content_that_is_wrong_at_the_source_is_never_put_in_place(source: Path, to: Path) -> None:
+    with web(source, Faults(wrong={WEIGHTS})) as url:
+        done = run(url, str(to))
+    assert done.returncode == 3
+    assert f"{WEIGHTS}: not what its sha256 says" in done.stderr
+    assert not (to / "small_engine").exists()
+
+
+def test_content_longer_than_listed_is_refused(source: Path, to: Path) -> None:
+    with (source / WEIGHTS).open("ab") as file:
+        file.write(b"more")
+    with web(source) as url:
+        done = run(url, str(to))
+    assert done.returncode == 3
+    assert "longer than the 524288 bytes that are listed" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("status", "told"), [(403, "403, forbidden"), (404, "404, not found"), (401, "set DELIVER_AUTHORIZATION")]
+)
+def test_a_refusal_is_not_tried_again(source: Path, to: Path, status: int, told: str) -> None:
+    faults = Faults(statuses={"files.json": [status] * 9})
+    with web(source, faults) as url:
+        done = run(f"{url}?signature=secret", str(to))
+    assert (done.returncode, len(faults.asked)) == (1, 1)
+    assert told in done.stderr
+    assert "secret" not in done.stderr
+
+
+def test_credentials_go_with_every_request(source: Path, to: Path) -> None:
+    with web(source, Faults(authorization="Bearer b")) as url:
+        assert run(url, str(to)).returncode == 1
+        assert run(url, str(to), env={"DELIVER_AUTHORIZATION": "Bearer b"}).returncode == 0
+
+
+def test_a_server_that_is_not_there_is_given_up(to: Path, source: Path) -> None:
+    with web(source) as url:
+        pass
+    done = run(url, str(to), "--attempts", "2")
+    assert done.returncode == 1
+    assert "given up after 2 attempts" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["models.tar", "models.tar.gz"])
+def test_an_archive_over_http(source: Path, to: Path, tmp_path: Path, name: str) -> None:
+    archive = packed(source, tmp_path / name)
+    faults = Faults(cut={name: [1000]})
+    with web(tmp_path, faults) as url:
+        digest = sha256(archive.read_bytes()).hexdigest()
+        done = run(f"{url}/{name}?token=1", str(to), "--sha256", digest)
+    assert done.returncode == 0, done.stderr
+    assert [wanted for _, wanted, _ in faults.asked] == [None, "bytes=1000-"]
+    assert _same(source, to)
+
+
+def test_a_damaged_archive_and_another_hash(source: Path, to: Path, tmp_path: Path) -> None:
+    archive = packed(source, tmp_path / "models.tar.gz")
+    done = run(str(archive), str(to), "--sha256", "0" * 64)
+    assert (done.returncode, "--sha256 says 000" in done.stderr) == (3, True)
+    archive.write_bytes(archive.read_bytes()[:-200])
+    done = run(str(archive), str(to))
+    assert (done.returncode, "not a whole archive" in done.stderr) == (3, True)
+    assert run(str(packed(source, archive)), str(to)).returncode == 0
+    assert _same(source, to)
+
+
+def _member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname, member.size = kind, link, 1 if kind == tarfile.REGTYPE else 0
+    return member
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        _member("../evil"),
+        _member("/tmp/evil"),
+        _member("small/../../evil"),
+        _member("small/link", tarfile.SYMTYPE, "/etc"),
+        _member("small/hard", tarfile.LNKTYPE, "../evil"),
+        _member("small/device", tarfile.CHRTYPE),
+        _member("small/fifo", tarfile.FIFOTYPE),
+    ],
+)
+def test_an_archive_that_leads_out_is_refused(to: Path, tmp_path: Path, member: tarfile.TarInfo) -> None:
+    with tarfile.open(tmp_path / "evil.tar", "w") as archive:
+        archive.addfile(member, io.BytesIO(b"x"))
+    done = run(str(tmp_path / "evil.tar"), str(to))
+    assert done.returncode == 2, done.stderr
+    assert not [path for path in tmp_path.rglob("*") if path.name in {"evil", "link", "hard", "fifo"}]
+
+
+def test_listed_hashes_can_be_pinned(source: Path, to: Path) -> None:
+    digest = run("seal", str(source)).stdout.split()[0]
+    assert run(str(source), str(to), "--sha256", digest.upper()).returncode == 0
+    other = run(str(source), str(to), "--sha256", "1" * 64)
+    assert (other.returncode, "--sha256 says 111" in other.stderr) == (3, True)
+
+
+def test_a_newer_source_replaces_its_models_and_keeps_the_others(
+    source: Path, to: Path, tmp_path: Path
+) -> None:
+    assert run(str(source), str(to)).returncode == 0
+    kept = (to / WEIGHTS).stat().st_ino
+    newer = {path: data for path, data in CONTENT.items() if path.startswith("small")}
+    del newer["small_engine/1/manifest.json"]
+    newer["small_engine/2/manifest.json"] = b"{}"
+    assert run(str(repository(tmp_path / "newer", newer)), str(to)).returncode == 0
+    assert not (to / "small_engine/1/manifest.json").exists()
+    assert (to / "small_engine/2/manifest.json").read_bytes() == b"{}"
+    assert (to / WEIGHTS).stat().st_ino == kept  # linked, not fetched
+    assert run("verify", str(to)).returncode == 0
+
+
+def test_what_was_damaged_where_it_stands_is_delivered_again(source: Path, to: Path) -> None:
+    assert run(str(source), str(to)).returncode == 0
+    (to / WEIGHTS).write_bytes(b"damaged")
+    bad = run("verify", str(to))
+    assert (bad.returncode, bad.stdout) == (3, f"{WEIGHTS}: not what its sha256 says\n")
+    assert run(str(source), str(to)).returncode == 0
+    assert _same(source, to)
+
+
+def _small_files() -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+
+def test_no_space_left_while_writing(source: Path, to: Path) -> None:
+    done = run(str(source), str(to), before=_small_files)
+    assert done.returncode == 4
+    assert "no space left" in done.stderr
+    assert not (to / "small_engine").exists()
+
+
+def test_too_little_room_is_told_before_anything_is_fetched(source: Path, to: Path) -> None:
+    listing = source / "files.json"
+    listing.write_text(listing.read_text().replace('"bytes": 524288', f'"bytes": {10**15}'))
+    done = run(str(source), str(to))
+    assert done.returncode == 4
+    assert "1000000000.5 MB are needed" in done.stderr or "1000000000.0 MB are needed" in done.stderr
+
+
+def test_a_destination_that_is_a_file(source: Path, to: Path) -> None:
+    to.write_text("")
+    done = run(str(source), str(to))
+    assert (done.returncode, "cannot be written" in done.stderr) == (4, True)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_destination_that_is_another_users(source: Path, to: Path) -> None:
+    to.mkdir(mode=0o500)
+    done = run(str(source), str(to))
+    assert (done.returncode, "who owns the volume" in done.stderr) == (4, True)
+
+
+def test_a_destination_that_nobody_may_write_to(source: Path) -> None:
+    done = run(str(source), "/sys/models")
+    assert (done.returncode, "/sys/models: cannot be written" in done.stderr) == (4, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["ftp://host/x", "TO"], "must begin with file://"),
+        (["SOURCE/small", "TO"], "files.json: No such file"),
+        (["SOURCE", "TO", "--jobs", "0"], "argument --jobs: 0, must be 1 to 64"),
+        (["SOURCE", "TO", "--sha256", "12"], "must be 64 hexadecimal digits"),
+        (["verify", "TO"], "python -m deliver seal"),
+        (["seal", "TO"], "no model is there"),
+    ],
+)
+def test_a_command_at_fault(source: Path, to: Path, arguments: list[str], told: str) -> None:
+    places = {"SOURCE": str(source), "TO": str(to)}
+    done = run(*[places.get(a, a.replace("SOURCE", str(source))) for a in arguments])
+    assert done.returncode in {1, 2}
+    assert told in done.stderr
+
+
+def test_two_at_a_time_take_turns(source: Path, to: Path) -> None:
+    to.mkdir()
+    command = [sys.executable, str(DELIVER), str(source), str(to)]
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]
+    assert [len(process.communicate()) - 2 + process.returncode for process in both] == [0, 0]
+    assert _same(source, to)
