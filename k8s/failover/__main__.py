@@ -49,7 +49,7 @@ def _run(found: argparse.Namespace, folder: Path) -> int:
     variant(found.model_repository, folder / "repository", found.model, SMALL)
     rows: list[Row] = []
     counters: dict[str, Mapping[str, int]] = {}
-    fleet = Fleet(server_maker(folder / "repository", found.model, folder), found.servers)
+    fleet = Fleet(server_maker(folder / "repository", found.model, folder), found.servers, _say)
     try:
         fleet.wait_ready()
         for name in found.balancer or list(BALANCERS):
@@ -61,7 +61,7 @@ def _run(found: argparse.Namespace, folder: Path) -> int:
     if failed := failures(rows):
         print(failed)
     if found.json:
-        found.json.write_text(json.dumps(as_json(rows, counters), indent=1) + "\n")
+        found.json.write_text(json.dumps(as_json(rows, counters, fleet.restarts), indent=1) + "\n")
     return 0 if passed(rows) else 1
 
 
@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--balancer", action="append", choices=BALANCERS, help="repeatable; both")
     add("--play", action="append", choices=PLAYS, help="repeatable; all, in this order")
-    add("--users", type=_count, default=3, metavar="N", help="of each protocol, always asking; %(default)s")
+    add("--users", type=_count, default=2, metavar="N", help="of each protocol, always asking; %(default)s")
     add("--servers", type=_servers, default=3, metavar="N", help="%(default)s")
     add("--model", default="smollm2", metavar="NAME", help="%(default)s")
     add("--model-repository", type=Path, default=ROOT / "model_repository", metavar="DIR")

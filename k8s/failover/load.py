@@ -17,7 +17,7 @@ from halimede.traceparent import new_traceparent
 from k8s.failover.ledger import Failure, Request
 
 PROMPTS: Final = ("Once upon a time", "The capital of France is", "To bake bread, first", "At night the sea")
-TOKENS: Final = (24, 64)
+TOKENS: Final = (16, 48)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

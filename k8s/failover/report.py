@@ -51,9 +51,14 @@ def failures(rows: Sequence[Row]) -> str:
     return "\n".join(["attempts that failed, those made good included:", *lines] if lines else [])
 
 
-def as_json(rows: Sequence[Row], counters: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
-    plays = [{**asdict(row), "account": _plain(row.account)} for row in rows]
-    return {"passed": passed(rows), "plays": plays, "counters": {k: dict(v) for k, v in counters.items()}}
+def as_json(rows: Sequence[Row], counters: Mapping[str, Mapping[str, int]], restarts: int) -> dict[str, Any]:
+    """`counters` are the balancers' own; `restarts` counts servers that had to be started twice."""
+    return {
+        "passed": passed(rows),
+        "plays": [{**asdict(row), "account": _plain(row.account)} for row in rows],
+        "restarts": restarts,
+        "counters": {name: dict(found) for name, found in counters.items()},
+    }
 
 
 def _plain(account: Account) -> dict[str, Any]:

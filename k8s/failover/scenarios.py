@@ -12,7 +12,7 @@ from typing import Final
 from k8s.failover.balancers import Balancer
 from k8s.failover.ledger import Death, Request
 from k8s.failover.load import Load, User
-from k8s.failover.servers import Broken, Server
+from k8s.failover.servers import Broken, NotStarted, Server
 
 SETTLE_S: Final = 1.5
 LATE_S: Final = 3.0
@@ -21,8 +21,11 @@ LONG_SETTLE_S: Final = 5.0
 WARM_S: Final = 2.0
 # How long the endpoints still name a server that is dead.
 UNNOTICED_S: Final = 3.0
+STARTS: Final = 6
 HOOK_LIMIT_S: Final = 120.0
 IDLE_S: Final = 6.0
+# Leaves a starting server some of two cores: one that gets none for a second gives up (see docs/failover.md).
+PAUSE_S: Final = 0.5
 
 
 class Scenario(Enum):
@@ -42,29 +45,41 @@ class Outcome:
 
 
 class Fleet:
-    """The replicas, in the order in which they were started."""
+    """The replicas. One that ends or hangs as it starts is started again, as the kubelet does."""
 
-    def __init__(self, make: Callable[[], Server], count: int) -> None:
-        self._make = make
+    def __init__(self, make: Callable[[], Server], count: int, say: Callable[[str], None]) -> None:
+        self._make, self._say = make, say
+        self.restarts = 0
         self.servers = [make() for _ in range(count)]
 
     def wait_ready(self) -> None:
-        for server in self.servers:
-            server.wait_ready()
+        self.servers = [self._made_ready(server) for server in self.servers]
 
     def without(self, victim: Server) -> list[Server]:
         return [one for one in self.servers if one is not victim]
 
     def replace(self, old: Server, balancer: Balancer) -> None:
         """A new server, put into the balancer once its model is ready."""
-        new = self._make()
-        self.servers[self.servers.index(old)] = new
-        new.wait_ready()
+        at = self.servers.index(old)
+        self.servers[at] = self._made_ready(self._make())
         balancer.endpoints(self.servers)
 
     def close(self) -> None:
         for server in self.servers:
             server.close()
+
+    def _made_ready(self, server: Server) -> Server:
+        for _ in range(STARTS - 1):
+            try:
+                server.wait_ready()
+            except NotStarted as problem:
+                server.kill()
+                self.restarts += 1
+                self._say(f"  started again: {problem}")
+                server = self._make()
+            else:
+                return server
+        return _ready_or_killed(server)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +109,7 @@ class Stage:
     def _crowd(self) -> list[User]:
         """Of each protocol so many that always ask, and one whose connection idles between its requests."""
         doors = (("grpc", self.balancer.grpc), ("http", self.balancer.http))
-        pauses = [*([0.02] * self.users), IDLE_S]
+        pauses = [*([PAUSE_S] * self.users), IDLE_S]
         return [
             User(url, protocol, pause_s, seed)
             for protocol, url in doors
@@ -130,6 +145,15 @@ class Stage:
         self.balancer.endpoints(self.fleet.without(victim))
         self.fleet.replace(victim, self.balancer)
         return death
+
+
+def _ready_or_killed(server: Server) -> Server:
+    try:
+        server.wait_ready()
+    except NotStarted:
+        server.kill()
+        raise
+    return server
 
 
 def _wait_busy(server: Server) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
-START_LIMIT_S: Final = 120.0
+START_LIMIT_S: Final = 40.0
 STOP_LIMIT_S: Final = 60.0
 # Three of them on two cores: few slots, little memory, a core each.
 SMALL: Final = {"slots": "4", "max_context": "512", "max_queue": "32", "threads": "1"}
@@ -26,6 +26,10 @@ IN_FLIGHT: Final = re.compile(r"^halimede_num_requests_(?:running|waiting)\{.*\}
 
 class Broken(Exception):
     """A process did not do what it was started for; says what it wrote."""
+
+
+class NotStarted(Broken):
+    """A server that ended or hung before its model was ready: what a startup probe restarts."""
 
 
 class Server:
@@ -47,7 +51,7 @@ class Server:
         return frozenset({self.grpc, self.http})
 
     def wait_ready(self) -> None:
-        """As a readiness probe sees it: the model, not only the server."""
+        """As a readiness probe sees it: the model, not only the server. Raises NotStarted."""
         wait_until(self._is_ready, START_LIMIT_S, f"{self._model} at {self.http}", self._log)
 
     def in_flight(self) -> float:
@@ -67,6 +71,8 @@ class Server:
 
     def kill(self) -> None:
         """SIGKILL for tritonserver, its steps and the launcher, as when the kernel is out of memory."""
+        if self._process.poll() is not None:
+            return
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
         for child in map(int, children):
             with suppress(ProcessLookupError):
@@ -80,7 +86,7 @@ class Server:
 
     def _is_ready(self) -> bool:
         if self._process.poll() is not None:
-            raise Broken(f"the server ended with {self._process.returncode}:\n{tail(self._log)}")
+            raise NotStarted(f"the server ended with {self._process.returncode}:\n{tail(self._log)}")
         return answers(f"http://{self.http}/v2/models/{self._model}/ready")
 
 
@@ -120,11 +126,11 @@ def answers(url: str) -> bool:
 
 
 def wait_until(condition: Callable[[], bool], limit_s: float, what: str, log: Path) -> None:
-    """Raises Broken with the end of the log."""
+    """Raises NotStarted with the end of the log."""
     end = time.monotonic() + limit_s
     while not condition():
         if time.monotonic() > end:
-            raise Broken(f"{what} was not ready after {limit_s:g} s:\n{tail(log)}")
+            raise NotStarted(f"{what} was not ready after {limit_s:g} s:\n{tail(log)}")
         time.sleep(0.05)
 
 
