@@ -45,6 +45,7 @@ class Failed(grpc.RpcError):
         ("UNAVAILABLE", REFUSED, ConnectionFailed),
         ("UNAVAILABLE", "Socket closed", ConnectionLost),
         ("UNAVAILABLE", "recvmsg:Connection reset by peer", ConnectionLost),
+        ("INTERNAL", "Stream removed (RST_STREAM (Received RST_STREAM with error code 2))", ConnectionLost),
         ("UNAVAILABLE", "in ensemble 'a', UNAVAILABLE: queue: 64 waiting, limit 64", Unavailable),
         ("UNAVAILABLE", "", Unavailable),
         ("INVALID_ARGUMENT", "in ensemble 'a', INVALID_ARG: top_p: 2, must be in (0, 1]", InvalidArgument),
@@ -53,6 +54,7 @@ class Failed(grpc.RpcError):
         ("NOT_FOUND", "no such model", NotFound),
         ("UNIMPLEMENTED", "ModelInfer is not for decoupled models", Unsupported),
         ("UNKNOWN", None, Internal),
+        ("INTERNAL", "in ensemble 'a', INTERNAL: the engine is broken", Internal),
         ("RESOURCE_EXHAUSTED", "message too large", ServerError),
     ],
 )

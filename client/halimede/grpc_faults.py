@@ -41,6 +41,8 @@ _BROKEN = (
     "connection dropped",
     "ping timeout",
 )
+# What a proxy leaves of a stream whose server died: the stream is reset, the connection to the proxy lives.
+_RESET = "rst_stream"
 
 
 @contextmanager
@@ -58,6 +60,8 @@ def _our_error(error: Any, target: Target) -> HalimedeError:
         lost = _transport_error(details, target)
         if lost is not None:
             return lost
+    if status in {"INTERNAL", "UNKNOWN"} and _RESET in details.lower():
+        return ConnectionLost(f"connection to {target.address} lost: {details}")
     if status == "UNKNOWN":
         return Internal(details)
     return server_error(details or status, STATUS_CODES.get(status, status))
