@@ -58,7 +58,8 @@ class Served:
 class Account:
     """Requests. sent = completed + failed_after_first + failed_otherwise.
 
-    `on_victim` were in flight on the server that died, when it died; `moved` were sent to another server
+    `on_victim` were in flight on the server that died, when it died, `on_victim_streaming` past their first
+    token; `moved` were sent to another server
     by the balancer itself; `retried` were sent again by the client and completed.
     """
 
@@ -110,7 +111,7 @@ def _was_on(request: Request, lines: Sequence[Served], death: Death) -> bool:
     """
     pairs = zip(reversed(request.spans()), reversed(lines), strict=False)
     return any(
-        began <= death.at_s < ended and line.upstreams[-1:] and line.upstreams[-1] in death.addresses
+        began <= death.at_s < ended and not death.addresses.isdisjoint(line.upstreams)
         for (began, ended), line in pairs
     )
 

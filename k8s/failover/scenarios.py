@@ -12,12 +12,12 @@ from typing import Final
 from k8s.failover.balancers import Balancer
 from k8s.failover.ledger import Death, Request
 from k8s.failover.load import Load, User
-from k8s.failover.servers import Broken, NotStarted, Server
+from k8s.failover.servers import SMALL, Broken, NotStarted, Server
 
 SETTLE_S: Final = 1.5
-LATE_S: Final = 3.0
+LATE_S: Final = 2.0
 # Later than any removal is.
-LONG_SETTLE_S: Final = 5.0
+LONG_SETTLE_S: Final = 4.0
 WARM_S: Final = 2.0
 # How long the endpoints still name a server that is dead.
 UNNOTICED_S: Final = 3.0
@@ -34,6 +34,7 @@ class Scenario(Enum):
     ROLLING = "rolling restart"
     LATE = "rolling restart, removed late"
     KILL = "kill -9 of one"
+    CARELESS = "no hook, removed late"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,32 +95,45 @@ class Stage:
 
     def play(self, scenario: Scenario) -> Outcome:
         began, death = time.monotonic(), None
-        with Load(self._crowd(), self.model) as load:
+        with Load(self._crowd(scenario), self.model) as load:
             time.sleep(WARM_S)
             match scenario:
                 case Scenario.ROLLING:
                     self._roll(SETTLE_S, 0.0)
                 case Scenario.LATE:
                     self._roll(LONG_SETTLE_S, LATE_S)
+                case Scenario.CARELESS:
+                    self._roll(None, LATE_S)
                 case Scenario.KILL:
                     death = self._kill()
             time.sleep(WARM_S)
+        if death is not None:
+            self.fleet.replace(self.fleet.servers[0], self.balancer)
         return Outcome(scenario, tuple(load.requests), death, time.monotonic() - began)
 
-    def _crowd(self) -> list[User]:
-        """Of each protocol so many that always ask, and one whose connection idles between its requests."""
+    def _crowd(self, scenario: Scenario) -> list[User]:
+        """Of each protocol so many that ask again and again, and one whose connection idles in between.
+
+        Where a server is killed they are so many and so quick that requests wait on every server.
+        """
         doors = (("grpc", self.balancer.grpc), ("http", self.balancer.http))
-        pauses = [*([PAUSE_S] * self.users), IDLE_S]
+        busy = [0.0] * 2 * self.users if scenario is Scenario.KILL else [PAUSE_S] * self.users
         return [
             User(url, protocol, pause_s, seed)
             for protocol, url in doors
-            for seed, pause_s in enumerate(pauses)
+            for seed, pause_s in enumerate([*busy, IDLE_S])
         ]
 
-    def _roll(self, settle_s: float, late_s: float) -> None:
-        for number, server in enumerate(list(self.fleet.servers)):
+    def _roll(self, settle_s: float | None, late_s: float) -> None:
+        """Every server; without a hook the first alone, which tells enough."""
+        for number, server in enumerate(self.fleet.servers[: 1 if settle_s is None else None]):
             began = time.monotonic()
-            self._retire(server, settle_s, late_s)
+            if settle_s is None:
+                self._drop(server, late_s)
+            else:
+                self._retire(server, settle_s, late_s)
+            if code := server.wait():
+                raise Broken(f"the launcher ended with {code} after SIGTERM")
             retired = time.monotonic()
             self.fleet.replace(server, self.balancer)
             out_s, in_s = retired - began, time.monotonic() - retired
@@ -132,8 +146,13 @@ class Stage:
             self.balancer.endpoints(self.fleet.without(server))
             if code := hook.wait(HOOK_LIMIT_S):
                 raise Broken(f"drain.py ended with {code}")
-        if code := server.terminate():
-            raise Broken(f"the launcher ended with {code} after SIGTERM")
+        server.terminate()
+
+    def _drop(self, server: Server, late_s: float) -> None:
+        """Without a hook: SIGTERM while requests still come. What the hook is for."""
+        server.terminate()
+        time.sleep(late_s)
+        self.balancer.endpoints(self.fleet.without(server))
 
     def _kill(self) -> Death:
         victim = self.fleet.servers[0]
@@ -143,7 +162,6 @@ class Stage:
         self.say("  server 1 killed")
         time.sleep(UNNOTICED_S)
         self.balancer.endpoints(self.fleet.without(victim))
-        self.fleet.replace(victim, self.balancer)
         return death
 
 
@@ -157,9 +175,9 @@ def _ready_or_killed(server: Server) -> Server:
 
 
 def _wait_busy(server: Server) -> None:
-    """Until it has two requests at least."""
+    """Until its slots are taken and another request waits."""
     end = time.monotonic() + 30
-    while server.in_flight() < 2:
+    while server.in_flight() <= int(SMALL["slots"]):
         if time.monotonic() > end:
             raise Broken(f"{server.http} got no load within 30 s")
         time.sleep(0.05)

@@ -19,8 +19,8 @@ from typing import Final
 ROOT: Final = Path(__file__).parents[2]
 START_LIMIT_S: Final = 40.0
 STOP_LIMIT_S: Final = 60.0
-# Three of them on two cores: few slots, little memory, a core each.
-SMALL: Final = {"slots": "4", "max_context": "512", "max_queue": "32", "threads": "1"}
+# Three of them on two cores: little memory, a thread each, and so few slots that some requests wait.
+SMALL: Final = {"slots": "2", "max_context": "512", "max_queue": "32", "threads": "1", "heartbeat_ms": "100"}
 IN_FLIGHT: Final = re.compile(r"^halimede_num_requests_(?:running|waiting)\{.*\} (\S+)$", re.MULTILINE)
 
 
@@ -64,9 +64,11 @@ class Server:
         hook = [sys.executable, "-I", "-S", str(ROOT / "server" / "drain.py"), "--metrics", self.metrics]
         return subprocess.Popen([*hook, "--settle-s", str(settle_s)], stderr=subprocess.DEVNULL)
 
-    def terminate(self) -> int:
-        """SIGTERM; the exit code of the launcher."""
+    def terminate(self) -> None:
         self._process.terminate()
+
+    def wait(self) -> int:
+        """The exit code of the launcher."""
         return self._process.wait(STOP_LIMIT_S)
 
     def kill(self) -> None:
@@ -83,6 +85,7 @@ class Server:
     def close(self) -> None:
         if self._process.poll() is None:
             self.terminate()
+            self.wait()
 
     def _is_ready(self) -> bool:
         if self._process.poll() is not None:
