@@ -36,7 +36,7 @@ paths   := PYTHONPATH=.:client:server
 ports   := --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $(METRICS_PORT)
 engine  := model_repository/$(MODEL)_engine/1/manifest.json
 
-.PHONY: help setup demo engines serve chat test check bench bench-models bench-peers load load-sweep bench-chunks recommend-check gpu-check clean contract lock load-crosscheck load-soak k8s-autoscaling manifests setup-k8s k8s-test
+.PHONY: help setup demo engines serve chat test check bench bench-models bench-peers load load-sweep bench-chunks recommend-check gpu-check clean contract lock load-crosscheck load-soak k8s-autoscaling k8s-failover manifests setup-k8s k8s-test
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -125,6 +125,9 @@ clean: ## remove the environment, caches and built engines
 	rm -rf $(VENV) dist .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -path ./.git -prune -o -name __pycache__ -type d -exec rm -rf {} +
 	find model_repository -mindepth 3 -path '*/[0-9]*/*' ! -name .gitkeep -delete
+
+k8s-failover: setup-k8s ## restart and kill servers behind nginx and Envoy under load; a table and failover.json
+	@$(paths) $(py) -m k8s.failover --json failover.json
 
 k8s-autoscaling: setup-k8s ## calibrate the server, then rehearse the chart's autoscaling; a table, autoscaling.json and .png
 	@$(paths) $(py) -m k8s.autoscaling --json autoscaling.json --png autoscaling.png $(REHEARSAL)

@@ -25,6 +25,8 @@ VERBS = {
     "engines",
     "gpu-check",
     "help",
+    "k8s-autoscaling",
+    "k8s-failover",
     "k8s-test",
     "load",
     "load-crosscheck",
