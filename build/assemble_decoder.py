@@ -10,11 +10,12 @@ import onnx_ir as ir
 
 from build import verify
 from build.architecture.parts import Architecture
-from build.assembly import GRAPH, WEIGHTS, Facts, Progress, onnxruntime_facts
+from build.assembly import GRAPH, KERNELS, WEIGHTS, Facts, Progress, onnxruntime_facts
 from build.checkpoint import Checkpoint
 from build.dialects.contents import store_decoder
 from build.dialects.encoding import require_blocks
 from build.dialects.onnxruntime.graph import build_graph, require_runnable
+from build.dialects.onnxruntime.kernels import encode_index, runs_on_kernels
 from build.dialects.onnxruntime.store import Rounding, Store
 from build.dialects.scored import Scored
 from build.dialects.weight_file import WeightFile
@@ -45,6 +46,8 @@ class DecoderAssembly:
             store_decoder(store, architecture, advance)
         ir.save(build_graph(architecture, store, Scored.LAST), folder / GRAPH)
         ir.save(build_graph(architecture, store, Scored.ALL), folder / _ALL_POSITIONS)
+        if rounding and runs_on_kernels(architecture):
+            (folder / KERNELS).write_bytes(encode_index(architecture, store))
 
     def verify(self, folder: Path, progress: Progress, tokens: int) -> Quality:
         tokenizer = self.checkpoint.tokenizer.json

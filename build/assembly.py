@@ -13,6 +13,7 @@ from build.verify import Quality
 GRAPH = "model.onnx"
 ENCODER = "encoder.onnx"
 WEIGHTS = "model.onnx.data"
+KERNELS = "kernels.json"
 
 
 class Progress(Protocol):

@@ -75,6 +75,11 @@ _ENGINE_PARAMETERS = {
         "time of a chunk beside streams, in % of a decode step's; 0 for chunks of fixed size",
     ),
     "heartbeat_ms": ("500", "an empty chunk this often while a streamed request waits"),
+    "stream_interval": ("1", "tokens in a response after the first; more of them cost the server less"),
+    "kernels": (
+        "auto",
+        "on, off (ONNX Runtime) or auto: the processor's own kernels, where they can run the engine",
+    ),
     "device": ("auto", "cpu or cuda; auto is the GPU of KIND_GPU, or any that the engine cannot do without"),
 }
 

@@ -30,12 +30,13 @@ from pathlib import Path
 from typing import Any
 
 from arrival import arrive
+from engine.cpu import open_cpu_runner
 from engine.errors import EngineError
 from engine.manifest import read_manifest
 from engine.outbox import Chunk
 from engine.request import Request, Sampling
 from engine.runner import Floats, Runner
-from engine.service import Service, open_cpu_runner
+from engine.service import Service
 from engine.settings import Settings, read_settings
 
 # Prompts too short to be reused later, which make the bindings of a batch that wide.
@@ -108,7 +109,8 @@ class Collector:
 class InProcess:
     def __init__(self, folder: Path, settings: Settings) -> None:
         manifest = read_manifest(folder)
-        self._runner = TimedRunner(open_cpu_runner(manifest, settings))
+        manifest, runner = open_cpu_runner(manifest, settings, _report)
+        self._runner = TimedRunner(runner)
         self._service = Service(manifest, settings, self._runner, _report)
         self._started = False
 

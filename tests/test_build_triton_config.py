@@ -79,6 +79,8 @@ def test_parameters_have_the_defaults_that_readers_expect() -> None:
         "prefill_chunk": "128",
         "prefill_stall_percent": "250",
         "heartbeat_ms": "500",
+        "stream_interval": "1",
+        "kernels": "auto",
         "device": "auto",
     }
     tokenizer = {k: v.string_value for k, v in parsed("smollm2_tokenizer").parameters.items()}

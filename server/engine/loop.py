@@ -40,11 +40,12 @@ class Loop:
         clock: Clock,
         heartbeat_ns: int = 500_000_000,
         encoder: Encoder | None = None,
+        stream_interval: int = 1,
     ) -> None:
         self._work = threading.Condition()
         self._scheduler = scheduler
         self._intake = Intake(scheduler, table, vocab, encoder)
-        self._streams = Streams(scheduler, table, outbox, recorder, clock, self._work)
+        self._streams = Streams(scheduler, table, outbox, recorder, clock, self._work, stream_interval)
         self._steps = Steps(scheduler, runner, self._streams, recorder, clock, self._work)
         self._recorder = recorder
         self._clock = clock

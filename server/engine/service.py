@@ -10,20 +10,20 @@ from pathlib import Path
 import numpy as np
 
 from engine.channel import Signal, SignalReceiver
+from engine.cpu import open_cpu_runner
 from engine.describe import describe
 from engine.device import choose_device
 from engine.errors import ArtifactError, Cancelled, InternalError
 from engine.gpu import needs_gpu, open_gpu_runner
 from engine.intake import Encoder
 from engine.loop import Loop
-from engine.manifest import Manifest, read_manifest, verify_files
+from engine.manifest import Manifest, read_manifest
 from engine.outbox import Outbox, Responder
 from engine.recorder import Recorder
 from engine.request import Request
 from engine.runner import Runner
-from engine.runner_onnx import OnnxRunner, open_session
 from engine.scheduler import Scheduler
-from engine.settings import Settings, check_fit, free_memory, kv_budget
+from engine.settings import Settings, free_memory, kv_budget
 from engine.slots import SlotTable
 from engine.tokens import load_table
 from engine.tracing import Trace
@@ -53,14 +53,14 @@ class Service:
         scheduler = Scheduler(slots, manifest.eos, settings.max_queue, settings.prefill_chunk, stall)
         self.manifest = manifest
         budget = kv_budget(settings, free_memory()) if device == "cpu" else settings.kv_budget_bytes or None
-        self.description = describe(manifest, settings, device, budget)
+        self.description = describe(manifest, settings, device, budget) | {"runner": type(runner).__name__}
         self._give_up = give_up
         self.recorder = Recorder(report)
         self._outbox = Outbox(report)
         self.loop = Loop(
             scheduler, runner, load_table(manifest.path("tokens.bin")), manifest.shape.vocab_size,
             self._outbox, self.recorder, time.monotonic_ns, settings.heartbeat_ms * 1_000_000,
-            _encoder(manifest),
+            _encoder(manifest), settings.stream_interval,
         )  # fmt: skip
         self._signals = SignalReceiver(self._deliver)
         self._threads = [
@@ -121,24 +121,12 @@ def open_service(
     manifest = read_manifest(folder)
     device = choose_device(settings.device, needs_gpu=needs_gpu(manifest), placed=placed)
     if device.gpu is None:
-        runner: Runner = open_cpu_runner(manifest, settings)
+        manifest, runner = open_cpu_runner(manifest, settings, report)
     else:
         runner = open_gpu_runner(manifest, settings, device.gpu)
     self_test(runner, manifest, settings)
     name = "cpu" if device.gpu is None else f"cuda:{device.gpu}"
     return Service(manifest, settings, runner, report, give_up, name)
-
-
-def open_cpu_runner(manifest: Manifest, settings: Settings) -> OnnxRunner:
-    """Raises SettingsError for what does not fit, ArtifactError for graphs that cannot run here."""
-    shape = manifest.shape
-    check_fit(settings, shape, free_memory())
-    graphs = ("model.onnx", "encoder.onnx") if shape.has_encoder else ("model.onnx",)
-    verify_files(manifest, tuple({*manifest.files, *graphs, "tokens.bin"}))
-    sessions = [open_session(manifest.path(graph), settings.thread_count) for graph in graphs]
-    encoder = sessions[1] if shape.has_encoder else None
-    sizes = settings.slots, settings.max_context, settings.prefill_chunk
-    return OnnxRunner(sessions[0], shape, *sizes, encoder, settings.source_capacity(shape))
 
 
 def self_test(runner: Runner, manifest: Manifest, settings: Settings) -> None:

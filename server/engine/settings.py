@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from engine.device import DeviceChoice
 from engine.errors import SettingsError, shown
@@ -26,6 +27,7 @@ _RANGES: Final = {
     "prefill_chunk": (1, 2**20),
     "prefill_stall_percent": (0, 100_000),
     "heartbeat_ms": (10, 60_000),
+    "stream_interval": (1, 1024),
 }
 _MAX_DIGITS: Final = 20
 # What the weights' working memory, the tokenizer and the rest of the server need beside the KV cache.
@@ -33,11 +35,20 @@ _MEMORY_SHARE: Final = 0.8
 _USUAL_SOURCE: Final = 1024
 
 
+class KernelChoice(StrEnum):
+    """Whether an engine on the CPU runs on the processor's own kernels; auto is on where they can run it."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """`threads` 0 uses every core; `kv_budget_bytes` 0 allows 80 % of the memory that is free at load;
     `max_source` 0 is what the model's encoder takes, at most 1024 tokens; `prefill_stall_percent` is the time
-    of a prefill chunk beside streams, in decode steps; 0 for chunks that are always `prefill_chunk` long.
+    of a prefill chunk beside streams, in decode steps; 0 for chunks that are always `prefill_chunk` long;
+    `stream_interval` is how many tokens a response after the first one brings.
     """
 
     slots: int = 16
@@ -49,7 +60,9 @@ class Settings:
     prefill_chunk: int = 128
     prefill_stall_percent: int = 250
     heartbeat_ms: int = 500
+    stream_interval: int = 1
     device: DeviceChoice = DeviceChoice.AUTO
+    kernels: KernelChoice = KernelChoice.AUTO
 
     @property
     def thread_count(self) -> int:
@@ -60,16 +73,21 @@ class Settings:
         return self.max_source or min(_USUAL_SOURCE, shape.max_source_positions)
 
 
+_CHOICES: Final[Mapping[str, type[StrEnum]]] = {"device": DeviceChoice, "kernels": KernelChoice}
+
+
 def read_settings(parameters: Mapping[str, str]) -> Settings:
-    """Raises SettingsError for a value that is no whole number or out of its range, or no device."""
+    """Raises SettingsError for a value that is no whole number or out of its range, or no choice."""
     numbers = {name: _number(name, parameters[name]) for name in _RANGES if name in parameters}
-    return Settings(**numbers, device=_device(parameters.get("device", DeviceChoice.AUTO)))
+    choices = {name: _choice(name, parameters[name]) for name in _CHOICES if name in parameters}
+    return Settings(**numbers, **choices)
 
 
-def _device(text: str) -> DeviceChoice:
-    if text not in list(DeviceChoice):
-        raise SettingsError("device", f"{shown(text)}, must be one of {', '.join(DeviceChoice)}")
-    return DeviceChoice(text)
+def _choice(name: str, text: str) -> Any:
+    kind = _CHOICES[name]
+    if text not in list(kind):
+        raise SettingsError(name, f"{shown(text)}, must be one of {', '.join(kind)}")
+    return kind(text)
 
 
 def _number(name: str, text: str) -> int:

@@ -49,6 +49,12 @@ class Stream:
         self.sent_tokens, self.sent_ns = sequence.generated, now
         return Chunk(self.handle, span, len(request.prompt), new, finish, logprobs, request.returns)
 
+    def due(self, interval: int) -> bool:
+        """Whether a streamed request has a response's worth of tokens; the first token goes at once."""
+        if not self.sequence.request.stream:
+            return False
+        return not self.sent_tokens or self.sequence.generated - self.sent_tokens >= interval
+
     def overdue(self, now: int) -> DeadlineExceeded | None:
         """The error when the request's own deadline has passed."""
         request = self.sequence.request
@@ -73,6 +79,7 @@ class Streams:
         recorder: Recorder,
         clock: Clock,
         lock: threading.Condition,
+        interval: int = 1,
     ) -> None:
         self._scheduler = scheduler
         self._table = table
@@ -80,6 +87,7 @@ class Streams:
         self._recorder = recorder
         self._clock = clock
         self._lock = lock
+        self._interval = interval
         self._streams: dict[int, Stream] = {}
 
     def __len__(self) -> int:
@@ -115,7 +123,7 @@ class Streams:
             finish = self._scheduler.append(sequence, choice.token)
             if finish:
                 self._finish(stream, finish, now)
-            elif sequence.request.stream:
+            elif stream.due(self._interval):
                 self.send(stream, now)
 
     def complete(self, stream: Stream, answer: tuple[int, ...]) -> None:

@@ -1,0 +1,81 @@
+"""The runner on the processor's own kernels (server/kernels), for int8 decoders of the Llama line.
+
+One call computes any tokens of any slots. What a token gives is the same to the last bit whatever is computed
+beside it, in a chunk of any size or alone. Keys and values are half floats.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import ArtifactError
+from engine.kernel_weights import KernelWeights
+from engine.runner import Floats
+
+# The kernels read keys by blocks of so many positions, and may read behind the last one.
+_SPARE_POSITIONS = 16
+
+
+class KernelRunner:
+    """Raises ArtifactError when there is no memory for the packed weights, or no thread."""
+
+    def __init__(
+        self, library: ctypes.CDLL, weights: KernelWeights, slots: int, capacity: int, threads: int
+    ) -> None:
+        model = weights.model
+        self._vocab = model.vocab
+        self._weights = weights
+        self._library = library
+        self._memory = _zeroed(model.layers, slots, model.kv_heads, capacity, model.head_dim)
+        used = self._memory[: -_SPARE_POSITIONS * model.head_dim]
+        # [layer and kind, slot, kv_head, position, dimension]
+        self._cache = used.reshape(2 * model.layers, slots, model.kv_heads, capacity, model.head_dim)
+        address = self._memory.ctypes.data
+        self._decoder = library.halimede_open(ctypes.byref(model), address, slots, capacity, threads)
+        if not self._decoder:
+            raise ArtifactError("kernels", "no memory for the packed weights, or no threads")
+        weakref.finalize(self, library.halimede_close, self._decoder)
+        weights.drop_products()
+        self._logits: Floats = np.zeros((slots, self._vocab), np.float32)
+
+    def decode(self, tokens: Sequence[int], positions: Sequence[int]) -> Floats:
+        rows = range(len(tokens))
+        return self._run(tokens, rows, positions, rows)
+
+    def prefill(self, slot: int, start: int, tokens: Sequence[int]) -> Floats:
+        count = len(tokens)
+        return self._run(tokens, [slot] * count, range(start, start + count), [count - 1])
+
+    def encode(self, slot: int, tokens: Sequence[int]) -> None:
+        raise AssertionError(f"a decoder has no encoder for {len(tokens)} tokens of slot {slot}")
+
+    def copy(self, source: int, target: int, tokens: int, *, start: int = 0, cross: bool = True) -> None:  # noqa: ARG002
+        self._cache[:, target, :, start:tokens] = self._cache[:, source, :, start:tokens]
+
+    def swap(self, a: int, b: int, tokens: int) -> None:
+        kept = self._cache[:, a, :, :tokens].copy()
+        self._cache[:, a, :, :tokens] = self._cache[:, b, :, :tokens]
+        self._cache[:, b, :, :tokens] = kept
+
+    def _run(
+        self, tokens: Sequence[int], slots: Sequence[int], positions: Sequence[int], wanted: Sequence[int]
+    ) -> Floats:
+        ids, places, at, rows = (np.array(each, np.int32) for each in (tokens, slots, positions, wanted))
+        logits = self._logits[: len(rows)]
+        failed = self._library.halimede_run(
+            self._decoder, len(ids), ids.ctypes.data, places.ctypes.data, at.ctypes.data,
+            len(rows), rows.ctypes.data, logits.ctypes.data,
+        )  # fmt: skip
+        if failed:
+            raise MemoryError(f"no memory for a step of {len(ids)} tokens")
+        return logits
+
+
+def _zeroed(layers: int, slots: int, heads: int, capacity: int, size: int) -> NDArray[np.float16]:
+    # np.zeros maps pages that cost no memory before they are written: an unused slot is free.
+    return np.zeros(2 * layers * slots * heads * capacity * size + _SPARE_POSITIONS * size, np.float16)

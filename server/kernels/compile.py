@@ -1,0 +1,56 @@
+"""Compile the kernels to libhalimede.so beside this file: `make kernels` does it, and so does the image.
+
+Without a C compiler, or on another processor than x86-64, nothing is made, and engines run on ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+LIBRARY = FOLDER / "libhalimede.so"
+COMPILERS = ("cc", "gcc", "clang")
+# Only what the engine looks for in /proc/cpuinfo before it loads the library (engine/kernels.py).
+INSTRUCTIONS = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni")
+FLAGS = ("-std=c11", "-O3", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", "-fvisibility=hidden")
+
+
+def main() -> int:
+    compiler = _compiler()
+    if platform.machine() != "x86_64" or compiler is None:
+        why = (
+            "no C compiler was found" if compiler is None else f"{platform.machine()} is no x86-64 processor"
+        )
+        print(f"{LIBRARY.name}: {why}; engines run on ONNX Runtime instead, which is slower", file=sys.stderr)
+        return 0
+    with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
+        made = Path(folder) / LIBRARY.name
+        done = subprocess.run(_command(compiler, made), capture_output=True, text=True, check=False)
+        if done.returncode:
+            print(f"{LIBRARY.name}: {compiler} failed\n{done.stderr}", file=sys.stderr)
+            return 1
+        made.chmod(0o755)
+        made.replace(LIBRARY)
+    print(f"{LIBRARY.name}: compiled by {compiler}")
+    return 0
+
+
+def _compiler() -> str | None:
+    wanted = os.environ.get("CC")
+    return next(filter(shutil.which, [wanted] if wanted else COMPILERS), None)
+
+
+def _command(compiler: str, target: Path) -> list[str]:
+    sources = sorted(map(str, FOLDER.glob("*.c")))
+    instructions = [f"-m{name}" for name in INSTRUCTIONS]
+    return [compiler, *FLAGS, *instructions, "-o", str(target), *sources, "-pthread", "-lm"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+/* A decoder of the Llama line on an x86-64 processor with AVX-512 and VNNI, for int8 engines.
+
+   A call computes any set of tokens, each with the slot and the position that it is put at: rows of a decode, a
+   chunk of a prompt, several prompts, or all of them at once. Sums of products are exact in 32 bits, and whatever
+   is rounded is rounded by rows, in one order: what a token gives does not depend on the tokens beside it, to the
+   last bit.
+
+   All memory but what `halimede_open` allocates belongs to the caller, and stays where it is until `halimede_close`. */
+#ifndef HALIMEDE_DECODER_H
+#define HALIMEDE_DECODER_H
+
+#include <stdint.h>
+
+#define HALIMEDE_ABI 1
+#define HALIMEDE_API __attribute__((visibility("default")))
+
+/* An int8 weight [columns, rows] with a scale for each of its rows; `bias` may be null. */
+typedef struct {
+  const int8_t *weight;
+  const float *scales;
+  const float *bias;
+  int32_t rows, columns;
+} Product;
+
+/* `qkv` stacks queries, keys and values; the norms of heads may be null. */
+typedef struct {
+  const float *input_norm, *query_norm, *key_norm, *ffn_norm;
+  Product qkv, output, gate, up, down;
+} Layer;
+
+/* `embedding` [vocab, hidden]; `cosines`, `sines` [positions, head_dim / 2]; `crest` is where the levels end for
+   rows of root mean square 1. */
+typedef struct {
+  int32_t layers, hidden, heads, kv_heads, head_dim, vocab;
+  float epsilon, head_epsilon, scale, crest, embedding_scale;
+  const float *embedding, *cosines, *sines, *final_norm;
+  const Layer *layer;
+  Product head;
+} Model;
+
+typedef struct Decoder Decoder;
+
+/* Keys and values are half floats in `cache` [layers, 2, slots, kv_heads, capacity, head_dim], with 16 positions
+   to spare at its end. Null when memory or threads are not to be had. */
+HALIMEDE_API Decoder *halimede_open(const Model *model, uint16_t *cache, int32_t slots, int32_t capacity, int32_t threads);
+
+/* Puts `ids[i]` at `positions[i]` of `slots[i]`, and writes the logits [wanted, vocab] of the tokens `rows`, which
+   ascend. Tokens of one slot stand together, at positions that follow each other. Not 0 when memory is not to be had. */
+HALIMEDE_API int32_t halimede_run(Decoder *decoder, int32_t tokens, const int32_t *ids, const int32_t *slots,
+                     const int32_t *positions, int32_t wanted, const int32_t *rows, float *logits);
+
+HALIMEDE_API void halimede_close(Decoder *decoder);
+
+HALIMEDE_API int32_t halimede_abi(void);
+
+#endif
