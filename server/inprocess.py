@@ -10,6 +10,8 @@ lists of token ids, all submitted at once (sources, where there is an encoder); 
               from one model call to the next, `model_s` of the model call alone
   {"do": "profile", "prompts": [[…]…], "max_tokens": 64, "lines": 25}
     profile   the functions of the engine's loop that took the most time themselves, as text
+  {"do": "score", "windows": [[…]…]}
+    losses    negative log-likelihoods of each window's tokens after the first; comes before the others
   {"do": "arrive", …}: see arrival.py
 """
 
@@ -28,6 +30,8 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from arrival import arrive
 from engine.cpu import open_cpu_runner
@@ -117,6 +121,8 @@ class InProcess:
     def answer(self, command: dict[str, Any]) -> dict[str, Any]:
         if command["do"] == "arrive":
             return self._arrive(command)
+        if command["do"] == "score":
+            return {"losses": self._score(command["windows"])}
         prompts, max_tokens = command["prompts"], command["max_tokens"]
         sampling = Sampling(**{"max_tokens": max_tokens, "ignore_eos": True} | command.get("sampling", {}))
         if command["do"] == "profile":
@@ -136,6 +142,16 @@ class InProcess:
         found = arrive(self._service, command)
         later = [c for c in self._runner.calls if c.tokens and c.began >= began + found["arrived"]]
         return found | {"pieces": [(call.start, call.tokens, call.ended - call.began) for call in later]}
+
+    def _score(self, windows: list[list[int]]) -> list[list[float]]:
+        """Windows of one length, a row each: scored by the very steps that answers come from."""
+        assert not self._started, "the slots would hold other tokens than the scheduler knows"
+        losses: list[list[float]] = [[] for _ in windows]
+        for position, (tokens, following) in enumerate(pairwise(zip(*windows, strict=True))):
+            logits = self._runner.decode(tokens, [position] * len(tokens))
+            for found, scores, token in zip(losses, logits, following, strict=True):
+                found.append(_loss(scores, token))
+        return losses
 
     def _generate(self, prompts: list[list[int]], sampling: Sampling) -> dict[str, Any]:
         self._start()
@@ -185,6 +201,12 @@ def shared_steps(calls: Sequence[Call], rows: int, first_end: float) -> dict[str
         "step_s": [later.began - call.began for call, later in pairs],
         "model_s": [call.ended - call.began for call, _ in pairs],
     }
+
+
+def _loss(logits: Floats, token: int) -> float:
+    scores = logits.astype(np.float64)
+    most = scores.max()
+    return float(np.log(np.exp(scores - most).sum()) + most - scores[token])
 
 
 def _report(error: BaseException) -> None:

@@ -1,4 +1,4 @@
-"""The kernels beside the graph they stand for, and what a token's logits may depend on: nothing but its past."""
+"""The kernels beside the graph they stand for; and that a token's logits depend on nothing but its past."""
 
 from __future__ import annotations
 

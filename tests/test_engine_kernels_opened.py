@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from tests import tiny
 from tests.kernel_engines import VOCAB, write_kernel_engine
 
 SHAPE = ModelShape(layers=2, kv_heads=2, head_dim=16, vocab_size=VOCAB, max_positions=256)
-SMALL = {"slots": 2, "max_context": 64, "threads": 1}
+SMALL = Settings(slots=2, max_context=64, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ class Reports(list[BaseException]):
 
 def test_an_int8_engine_of_the_llama_line_runs_on_the_kernels(folder: Path) -> None:
     reports = Reports()
-    served, runner = open_cpu_runner(manifest(folder), Settings(**SMALL), reports)
+    served, runner = open_cpu_runner(manifest(folder), SMALL, reports)
     assert isinstance(runner, KernelRunner)
     assert not reports
     assert served.shape.kv_dtype is KvDtype.FLOAT16
@@ -65,7 +66,7 @@ def test_an_int8_engine_of_the_llama_line_runs_on_the_kernels(folder: Path) -> N
 
 def test_they_can_be_switched_off(folder: Path) -> None:
     reports = Reports()
-    served, runner = open_cpu_runner(manifest(folder), Settings(**SMALL, kernels=KernelChoice.OFF), reports)
+    served, runner = open_cpu_runner(manifest(folder), replace(SMALL, kernels=KernelChoice.OFF), reports)
     assert isinstance(runner, OnnxRunner)
     assert (served.shape, reports) == (SHAPE, [])
 
@@ -79,7 +80,7 @@ def test_without_the_library_the_engine_runs_on_onnx_runtime_and_says_so(
 ) -> None:
     monkeypatch.setattr(cpu, "load_library", _none)
     reports = Reports()
-    assert isinstance(open_cpu_runner(manifest(folder), Settings(**SMALL), reports)[1], OnnxRunner)
+    assert isinstance(open_cpu_runner(manifest(folder), SMALL, reports)[1], OnnxRunner)
     (told,) = reports
     assert str(told) == (
         "small runs on ONNX Runtime, which is slower: libhalimede.so has not been compiled: make kernels"
@@ -87,27 +88,23 @@ def test_without_the_library_the_engine_runs_on_onnx_runtime_and_says_so(
     with pytest.raises(
         SettingsError, match=r"^INVALID_ARG: kernels: on, libhalimede.so has not been compiled"
     ):
-        open_cpu_runner(manifest(folder), Settings(**SMALL, kernels=KernelChoice.ON), reports)
+        open_cpu_runner(manifest(folder), replace(SMALL, kernels=KernelChoice.ON), reports)
 
 
 def test_an_engine_without_an_index_runs_on_onnx_runtime(folder: Path) -> None:
     reports = Reports()
     without = manifest(folder, INDEX)
-    assert isinstance(open_cpu_runner(without, Settings(**SMALL), reports)[1], OnnxRunner)
+    assert isinstance(open_cpu_runner(without, SMALL, reports)[1], OnnxRunner)
     assert not reports
     with pytest.raises(SettingsError, match=r"^INVALID_ARG: kernels: on, the engine has no kernels.json"):
-        open_cpu_runner(without, Settings(**SMALL, kernels=KernelChoice.ON), reports)
+        open_cpu_runner(without, replace(SMALL, kernels=KernelChoice.ON), reports)
 
 
 def test_an_index_that_was_changed_is_refused(folder: Path) -> None:
     found = manifest(folder)
     files = {**found.files, INDEX: {"sha256": "0" * 64, "bytes": (folder / INDEX).stat().st_size}}
     with pytest.raises(ArtifactError, match=r"kernels.json"):
-        open_cpu_runner(Manifest(**{**_fields(found), "files": files}), Settings(**SMALL), Reports())
-
-
-def _fields(found: Manifest) -> dict[str, Any]:
-    return {name: getattr(found, name) for name in Manifest.__slots__}
+        open_cpu_runner(replace(found, files=files), SMALL, Reports())
 
 
 @pytest.mark.parametrize(

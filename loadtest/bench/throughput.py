@@ -45,6 +45,13 @@ class InProcess:
         self.last = self._program.ask(do="generate", prompts=ids, max_tokens=max_tokens)
         return [[(at, tokens) for at, tokens in stream] for stream in self.last["streams"]]
 
+    def score(self, windows: Sequence[Prompt]) -> list[list[float]]:
+        """The losses of each window's tokens after the first, in nats."""
+        losses: list[list[float]] = self._program.ask(do="score", windows=[one.ids for one in windows])[
+            "losses"
+        ]
+        return losses
+
 
 class Throughput:
     def __init__(

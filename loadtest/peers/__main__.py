@@ -25,8 +25,8 @@ from loadtest.options import listed, names_of, numbers, positive
 from loadtest.peers import chart, models, report, roofline
 from loadtest.peers.environment import CACHE
 from loadtest.peers.measure import Found, Measurement
-from loadtest.peers.plan import OURS, PEERS, Plan, quick
-from loadtest.peers.quality import Quality, against, of_manifest, quality, require_same_text
+from loadtest.peers.plan import PEERS, Plan, quick
+from loadtest.peers.quality import Quality, against, quality, require_same_text
 from loadtest.peers.rows import Rows
 from loadtest.peers.windows import windows
 from loadtest.progress import Bars, bars
@@ -127,9 +127,7 @@ def _measure(plan: Plan, repository: Path, missing: dict[str, str], shown: Bars)
 
 
 def _qualities(plan: Plan, repository: Path, found: Found) -> dict[str, Quality]:
-    """By model. Ours is the build's own measurement, on the same text; where transformers is not compared,
-    the build's reference stands for it.
-    """
+    """By model; where transformers is not compared, the build's reference stands for it."""
     built = manifest_of(repository)["quality"]
     reference = found.losses.get(_REFERENCE)
     if reference is None:
@@ -138,7 +136,7 @@ def _qualities(plan: Plan, repository: Path, found: Found) -> dict[str, Quality]
         scored = {name: quality(losses, reference) for name, losses in found.losses.items()}
         if not plan.quick:
             require_same_text(built, scored[_REFERENCE])
-    return {OURS: of_manifest(built)} | scored
+    return scored
 
 
 def _say(what: str) -> None:

@@ -6,17 +6,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
+from loadtest.bench.throughput import InProcess
 from loadtest.bench.throughput import Row as Measurable
 from loadtest.errors import BenchError
 from loadtest.peers.completions import Completions
 from loadtest.peers.idle import settle
 from loadtest.peers.plan import OURS, Plan, order
-from loadtest.peers.rows import Batched, Losses, Rows, Side
+from loadtest.peers.rows import Batched, Losses, Rows
 from loadtest.prompts import Prompt, Prompts
 from loadtest.sample import Sample, Stream, sample_of
 
 _WARM_UP_TOKENS = 4
-_SCORED = (Side, Batched, Completions)
+_SCORED = (InProcess, Batched, Completions)
 
 
 @dataclass(slots=True)
@@ -76,7 +77,7 @@ class Measurement:
         """Each model once."""
         for row in self._plan.rows:
             one = opened.get(row.name)
-            if row.model in self._found.losses or row.peer == OURS or not isinstance(one, _SCORED):
+            if row.model in self._found.losses or not isinstance(one, _SCORED):
                 continue
             self._advance(f"scoring {row.title}")
             try:

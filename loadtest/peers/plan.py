@@ -79,7 +79,7 @@ class Plan:
     @property
     def steps(self) -> int:
         """Of the progress shown: starts, scores, warm-ups and measurements."""
-        scored = {row.model for row in self.rows if row.peer != OURS}
+        scored = {row.model for row in self.rows}
         return len(self.rows) * (1 + len(self.streams) * (1 + self.repeats)) + len(scored)
 
 

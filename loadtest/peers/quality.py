@@ -49,12 +49,6 @@ def against(losses: Sequence[Sequence[float]], manifest: Mapping[str, Any]) -> Q
     return Quality(perplexity, perplexity / manifest["reference_perplexity"] - 1, None, len(found))
 
 
-def of_manifest(content: Mapping[str, Any]) -> Quality:
-    """What the build measured, on the same text."""
-    loss = content["perplexity"] / content["reference_perplexity"] - 1
-    return Quality(content["perplexity"], loss, None, content["tokens"])
-
-
 def require_same_text(content: Mapping[str, Any], reference: Quality) -> None:
     """BenchError unless transformers, on the folder that the peers convert, agrees with the build."""
     expected = content["reference_perplexity"]

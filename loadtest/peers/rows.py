@@ -34,19 +34,6 @@ _OPENMP: Final = "venv/lib/libiomp5.so"
 Losses = list[list[float]]
 
 
-class Side(InProcess):
-    """A peer's library in a program of its own."""
-
-    def __init__(self, program: Program) -> None:
-        super().__init__(program)
-        self._side = program
-
-    def score(self, windows: Sequence[Prompt]) -> Losses:
-        """The losses of each window's tokens after the first, in nats."""
-        losses: Losses = self._side.ask(do="score", windows=[window.ids for window in windows])["losses"]
-        return losses
-
-
 class Batched:
     """llama-batched-bench, started anew for each measurement; it loads before its clock starts."""
 
@@ -131,7 +118,7 @@ class Rows:
         command = [str(python), "-m", f"loadtest.peers.{module}", *map(str, arguments)]
         offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONPATH": str(ROOT)}
         with Program(name, command, LOGS / f"{name}.log", offline) as child:
-            yield Side(child)
+            yield InProcess(child)
 
     def _openvino(self, name: str, properties: Mapping[str, str]) -> AbstractContextManager[Measurable]:
         python, sequences = ENVIRONMENTS["openvino"].python, self._plan.slots

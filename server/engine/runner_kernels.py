@@ -11,14 +11,13 @@ import weakref
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from engine.errors import ArtifactError
 from engine.kernel_weights import KernelWeights
 from engine.runner import Floats
 
-# The kernels read keys by blocks of so many positions, and may read behind the last one.
-_SPARE_POSITIONS = 16
+# Keys stand in blocks of so many positions, dimension by dimension: a block is scored at once.
+BLOCK = 16
 
 
 class KernelRunner:
@@ -31,11 +30,13 @@ class KernelRunner:
         self._vocab = model.vocab
         self._weights = weights
         self._library = library
-        self._memory = _zeroed(model.layers, slots, model.kv_heads, capacity, model.head_dim)
-        used = self._memory[: -_SPARE_POSITIONS * model.head_dim]
-        # [layer and kind, slot, kv_head, position, dimension]
-        self._cache = used.reshape(2 * model.layers, slots, model.kv_heads, capacity, model.head_dim)
-        address = self._memory.ctypes.data
+        layers, heads, size = model.layers, model.kv_heads, model.head_dim
+        capacity = -(-capacity // BLOCK) * BLOCK
+        # np.zeros maps pages that cost no memory before they are written: an unused slot is free.
+        cache = np.zeros((layers, 2, slots, heads, capacity * size), np.float16)
+        self._keys = cache[:, 0].reshape(layers, slots, heads, capacity // BLOCK, size, BLOCK)
+        self._values = cache[:, 1].reshape(layers, slots, heads, capacity, size)
+        address = cache.ctypes.data
         self._decoder = library.halimede_open(ctypes.byref(model), address, slots, capacity, threads)
         if not self._decoder:
             raise ArtifactError("kernels", "no memory for the packed weights, or no threads")
@@ -55,12 +56,19 @@ class KernelRunner:
         raise AssertionError(f"a decoder has no encoder for {len(tokens)} tokens of slot {slot}")
 
     def copy(self, source: int, target: int, tokens: int, *, start: int = 0, cross: bool = True) -> None:  # noqa: ARG002
-        self._cache[:, target, :, start:tokens] = self._cache[:, source, :, start:tokens]
+        if start >= tokens:
+            return
+        self._values[:, target, :, start:tokens] = self._values[:, source, :, start:tokens]
+        # Positions behind the last token may be copied too: nobody reads one before it is written.
+        first, offset, end = start // BLOCK, start % BLOCK, -(-tokens // BLOCK)
+        self._keys[:, target, :, first, :, offset:] = self._keys[:, source, :, first, :, offset:]
+        self._keys[:, target, :, first + 1 : end] = self._keys[:, source, :, first + 1 : end]
 
     def swap(self, a: int, b: int, tokens: int) -> None:
-        kept = self._cache[:, a, :, :tokens].copy()
-        self._cache[:, a, :, :tokens] = self._cache[:, b, :, :tokens]
-        self._cache[:, b, :, :tokens] = kept
+        for cache, count in ((self._values, tokens), (self._keys, -(-tokens // BLOCK))):
+            kept = cache[:, a, :, :count].copy()
+            cache[:, a, :, :count] = cache[:, b, :, :count]
+            cache[:, b, :, :count] = kept
 
     def _run(
         self, tokens: Sequence[int], slots: Sequence[int], positions: Sequence[int], wanted: Sequence[int]
@@ -74,8 +82,3 @@ class KernelRunner:
         if failed:
             raise MemoryError(f"no memory for a step of {len(ids)} tokens")
         return logits
-
-
-def _zeroed(layers: int, slots: int, heads: int, capacity: int, size: int) -> NDArray[np.float16]:
-    # np.zeros maps pages that cost no memory before they are written: an unused slot is free.
-    return np.zeros(2 * layers * slots * heads * capacity * size + _SPARE_POSITIONS * size, np.float16)

@@ -78,9 +78,10 @@ _CHOICES: Final[Mapping[str, type[StrEnum]]] = {"device": DeviceChoice, "kernels
 
 def read_settings(parameters: Mapping[str, str]) -> Settings:
     """Raises SettingsError for a value that is no whole number or out of its range, or no choice."""
-    numbers = {name: _number(name, parameters[name]) for name in _RANGES if name in parameters}
-    choices = {name: _choice(name, parameters[name]) for name in _CHOICES if name in parameters}
-    return Settings(**numbers, **choices)
+    found: dict[str, Any] = {}
+    found |= {name: _number(name, parameters[name]) for name in _RANGES if name in parameters}
+    found |= {name: _choice(name, parameters[name]) for name in _CHOICES if name in parameters}
+    return Settings(**found)
 
 
 def _choice(name: str, text: str) -> Any:

@@ -26,50 +26,50 @@ void rotate_head(float *head, const float *cosines, const float *sines, int32_t 
   }
 }
 
-void store_halves(const float *from, int32_t size, uint16_t *to) {
-  for (int32_t i = 0; i < size; i += 16) {
-    const __m256i halves = _mm512_cvtps_ph(_mm512_loadu_ps(from + i), _MM_FROUND_TO_NEAREST_INT);
-    _mm256_storeu_si256((__m256i *)(to + i), halves);
-  }
-}
-
 static __m512 load_halves(const uint16_t *from) {
   return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)from));
 }
 
-/* Sixteen vectors of sixteen, turned: value j of vector i goes to place i of vector j, at to + 16 j. */
-static void turn(const uint16_t *from, int32_t stride, float *to) {
-  __m512 rows[16], pairs[16];
-  for (int i = 0; i < 16; i++) rows[i] = load_halves(from + (int64_t)i * stride);
-  for (int i = 0; i < 16; i += 2) {
-    pairs[i] = _mm512_unpacklo_ps(rows[i], rows[i + 1]);
-    pairs[i + 1] = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
-  }
-  for (int i = 0; i < 16; i += 4)
-    for (int j = 0; j < 2; j++) {
-      const __m512d a = _mm512_castps_pd(pairs[i + j]), b = _mm512_castps_pd(pairs[i + 2 + j]);
-      rows[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
-      rows[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
-    }
-  for (int i = 0; i < 16; i += 8)
-    for (int j = 0; j < 4; j++) {
-      pairs[i + j] = _mm512_shuffle_f32x4(rows[i + j], rows[i + 4 + j], 0x88);
-      pairs[i + 4 + j] = _mm512_shuffle_f32x4(rows[i + j], rows[i + 4 + j], 0xdd);
-    }
-  for (int j = 0; j < 8; j++) {
-    _mm512_storeu_ps(to + 16 * j, _mm512_shuffle_f32x4(pairs[j], pairs[j + 8], 0x88));
-    _mm512_storeu_ps(to + 16 * (j + 8), _mm512_shuffle_f32x4(pairs[j], pairs[j + 8], 0xdd));
+static __m256i to_halves(const float *from) {
+  return _mm512_cvtps_ph(_mm512_loadu_ps(from), _MM_FROUND_TO_NEAREST_INT);
+}
+
+void store_value(const float *from, int32_t size, uint16_t *values, int32_t position) {
+  uint16_t *to = values + (int64_t)position * size;
+  for (int32_t i = 0; i < size; i += 16) _mm256_storeu_si256((__m256i *)(to + i), to_halves(from + i));
+}
+
+void store_key(const float *from, int32_t size, uint16_t *keys, int32_t position) {
+  uint16_t *to = keys + (int64_t)(position / KEYS) * KEYS * size + position % KEYS;
+  for (int32_t i = 0; i < size; i += 16) {
+    uint16_t halves[16];
+    _mm256_storeu_si256((__m256i *)halves, to_halves(from + i));
+    for (int32_t j = 0; j < 16; j++) to[(i + j) * KEYS] = halves[j];
   }
 }
 
+static void expand(const uint16_t *from, int32_t size, float *to) {
+  for (int32_t i = 0; i < size; i += 16) _mm512_storeu_ps(to + i, load_halves(from + i));
+}
+
+/* A block in halves for one token alone, in floats where several read it: the same values. */
+typedef struct {
+  const uint16_t *halves;
+  const float *floats;
+} Block;
+
+static __m512 at(const Block *block, int32_t place) {
+  return block->floats ? _mm512_loadu_ps(block->floats + place) : load_halves(block->halves + place);
+}
+
 /* The scores of a block of keys [size][KEYS] for so many query heads of a token, next to each other. */
-__attribute__((always_inline)) static inline void scores_of(const int32_t count, const float *block, int32_t size,
+__attribute__((always_inline)) static inline void scores_of(const int32_t count, const Block *block, int32_t size,
                                                             const float *queries, float *scores, int32_t stride) {
   __m512 sums[4];
 #pragma GCC unroll 4
   for (int32_t i = 0; i < count; i++) sums[i] = _mm512_setzero_ps();
   for (int32_t d = 0; d < size; d++) {
-    const __m512 keys = _mm512_loadu_ps(block + d * KEYS);
+    const __m512 keys = at(block, d * KEYS);
 #pragma GCC unroll 4
     for (int32_t i = 0; i < count; i++)
       sums[i] = _mm512_fmadd_ps(_mm512_set1_ps(queries[i * size + d]), keys, sums[i]);
@@ -78,7 +78,7 @@ __attribute__((always_inline)) static inline void scores_of(const int32_t count,
   for (int32_t i = 0; i < count; i++) _mm512_storeu_ps(scores + (int64_t)i * stride, sums[i]);
 }
 
-static void score_heads(int32_t heads, const float *block, int32_t size, const float *queries, float *scores,
+static void score_heads(int32_t heads, const Block *block, int32_t size, const float *queries, float *scores,
                         int32_t stride) {
   for (int32_t head = 0, count; head < heads; head += count) {
     count = heads - head < 4 ? heads - head : 4;
@@ -110,32 +110,67 @@ static void softmax(float *scores, int32_t count, float scale) {
     _mm512_storeu_ps(scores + i, _mm512_mul_ps(_mm512_loadu_ps(scores + i), share));
 }
 
-/* Adds weighted values, [count][size] in floats, to 64 places of a head or fewer. */
-static void add_values(const float *weights, int32_t count, const float *values, int32_t size, float *out) {
-  for (int32_t d = 0; d < size; d += 64) {
-    const int32_t vectors = size - d < 64 ? (size - d) / 16 : 4;
-    __m512 sums[4];
-    for (int i = 0; i < 4; i++) sums[i] = i < vectors ? _mm512_loadu_ps(out + d + 16 * i) : _mm512_setzero_ps();
-    for (int32_t p = 0; p < count; p++) {
-      const __m512 weight = _mm512_set1_ps(weights[p]);
-      const float *value = values + (int64_t)p * size + d;
-      for (int i = 0; i < 4; i++)
-        if (i < vectors) sums[i] = _mm512_fmadd_ps(weight, _mm512_loadu_ps(value + 16 * i), sums[i]);
+/* Adds weighted values, `positions` of a block [VALUES][size], to so many query heads: 32 places of each at a time. */
+__attribute__((always_inline)) static inline void sum_values(const int32_t heads, const float *weights, int32_t stride,
+                                                             int32_t positions, const Block *values, int32_t size,
+                                                             float *out) {
+  for (int32_t d = 0; d < size; d += 32) {
+    const int32_t wide = size - d > 16;
+    __m512 low[4], high[4];
+#pragma GCC unroll 4
+    for (int32_t i = 0; i < heads; i++) {
+      low[i] = _mm512_loadu_ps(out + i * size + d);
+      high[i] = wide ? _mm512_loadu_ps(out + i * size + d + 16) : _mm512_setzero_ps();
     }
-    for (int i = 0; i < vectors; i++) _mm512_storeu_ps(out + d + 16 * i, sums[i]);
+    for (int32_t p = 0; p < positions; p++) {
+      const __m512 left = at(values, p * size + d), right = wide ? at(values, p * size + d + 16) : left;
+#pragma GCC unroll 4
+      for (int32_t i = 0; i < heads; i++) {
+        const __m512 weight = _mm512_set1_ps(weights[(int64_t)i * stride + p]);
+        low[i] = _mm512_fmadd_ps(weight, left, low[i]);
+        high[i] = _mm512_fmadd_ps(weight, right, high[i]);
+      }
+    }
+#pragma GCC unroll 4
+    for (int32_t i = 0; i < heads; i++) {
+      _mm512_storeu_ps(out + i * size + d, low[i]);
+      if (wide) _mm512_storeu_ps(out + i * size + d + 16, high[i]);
+    }
+  }
+}
+
+static void add_values(int32_t heads, const float *weights, int32_t stride, int32_t positions, const Block *values,
+                       int32_t size, float *out) {
+  for (int32_t head = 0, count; head < heads; head += count) {
+    count = heads - head < 4 ? heads - head : 4;
+    const float *weight = weights + (int64_t)head * stride;
+    float *to = out + head * size;
+    switch (count) {
+      case 1: sum_values(1, weight, stride, positions, values, size, to); break;
+      case 2: sum_values(2, weight, stride, positions, values, size, to); break;
+      case 3: sum_values(3, weight, stride, positions, values, size, to); break;
+      default: sum_values(4, weight, stride, positions, values, size, to);
+    }
   }
 }
 
 static int32_t least(int32_t a, int32_t b) { return a < b ? a : b; }
+
+/* `size` places from `from` on; in floats only where it pays. */
+static Block block_of(const uint16_t *from, int32_t size, int32_t readers, float *floats) {
+  if (readers == 1) return (Block){from, NULL};
+  expand(from, size, floats);
+  return (Block){from, floats};
+}
 
 void attend(const Heads *heads, const uint16_t *keys, const uint16_t *values, int32_t position, int32_t count,
             const float *queries, int32_t query_stride, float *out, int32_t out_stride, const Scratch *scratch) {
   const int32_t size = heads->head_dim, group = group_of(heads), stride = score_stride(heads);
   const int32_t end = position + count;
   for (int32_t key = 0; key < end; key += KEYS) {
-    for (int32_t d = 0; d < size; d += 16) turn(keys + (int64_t)key * size + d, size, scratch->block + d * KEYS);
+    const Block block = block_of(keys + (int64_t)key * size, KEYS * size, count, scratch->block);
     for (int32_t token = key > position ? key - position : 0; token < count; token++)
-      score_heads(group, scratch->block, size, queries + (int64_t)token * query_stride,
+      score_heads(group, &block, size, queries + (int64_t)token * query_stride,
                   scratch->scores + (int64_t)token * group * stride + key, stride);
   }
   for (int32_t token = 0; token < count; token++)
@@ -145,12 +180,9 @@ void attend(const Heads *heads, const uint16_t *keys, const uint16_t *values, in
     }
   for (int32_t first = 0; first < end; first += VALUES) {
     const int32_t known = least(VALUES, end - first);
-    for (int32_t i = 0; i < known * size; i += 16)
-      _mm512_storeu_ps(scratch->block + i, load_halves(values + (int64_t)first * size + i));
+    const Block block = block_of(values + (int64_t)first * size, known * size, count, scratch->block);
     for (int32_t token = first > position ? first - position : 0; token < count; token++)
-      for (int32_t head = 0; head < group; head++)
-        add_values(scratch->scores + ((int64_t)token * group + head) * stride + first,
-                   least(VALUES, position + token + 1 - first), scratch->block, size,
-                   out + (int64_t)token * out_stride + head * size);
+      add_values(group, scratch->scores + (int64_t)token * group * stride + first, stride,
+                 least(VALUES, position + token + 1 - first), &block, size, out + (int64_t)token * out_stride);
   }
 }

@@ -27,6 +27,7 @@ struct Decoder {
   Threads *threads;
   Weights *weights;
   Packed head;
+  Pages pages;
   Scratch *scratch;
   float **norms; /* a row for each thread */
   /* Of the step that runs; the arrays have room for most_tokens. */
@@ -118,10 +119,10 @@ static void place(void *context, int32_t row, int32_t thread) {
     place_head(decoder, head, layer_of(decoder)->query_norm, position);
   for (int32_t i = 0; i < model->kv_heads; i++, head += size) {
     place_head(decoder, head, layer_of(decoder)->key_norm, position);
-    store_halves(head, size, cached(decoder, 0, slot, i) + (size_t)position * size);
+    store_key(head, size, cached(decoder, 0, slot, i), position);
   }
   for (int32_t i = 0; i < model->kv_heads; i++, head += size)
-    store_halves(head, size, cached(decoder, 1, slot, i) + (size_t)position * size);
+    store_value(head, size, cached(decoder, 1, slot, i), position);
   (void)thread;
 }
 
@@ -283,27 +284,42 @@ static int32_t make_room(Decoder *decoder, int32_t tokens) {
   return 0;
 }
 
-static int32_t pack_layer(const Layer *layer, Weights *weights) {
-  return packed_open(&weights->qkv, &layer->qkv, NULL) || packed_open(&weights->output, &layer->output, NULL) ||
-         packed_open(&weights->gate_up, &layer->gate, &layer->up) || packed_open(&weights->down, &layer->down, NULL);
+static size_t size_of_weights(const Model *model) {
+  size_t size = packed_size(&model->head, NULL);
+  for (const Layer *layer = model->layer; layer < model->layer + model->layers; layer++)
+    size += packed_size(&layer->qkv, NULL) + packed_size(&layer->output, NULL) +
+            packed_size(&layer->gate, &layer->up) + packed_size(&layer->down, NULL);
+  return size;
+}
+
+static void pack_layer(const Layer *layer, Pages *pages, Weights *weights) {
+  packed_open(&weights->qkv, pages, &layer->qkv, NULL);
+  packed_open(&weights->output, pages, &layer->output, NULL);
+  packed_open(&weights->gate_up, pages, &layer->gate, &layer->up);
+  packed_open(&weights->down, pages, &layer->down, NULL);
+}
+
+static int32_t pack(Decoder *decoder) {
+  const Model *model = &decoder->model;
+  decoder->weights = calloc(model->layers, sizeof *decoder->weights);
+  if (!decoder->weights || pages_open(&decoder->pages, size_of_weights(model))) return 1;
+  for (int32_t i = 0; i < model->layers; i++) pack_layer(model->layer + i, &decoder->pages, decoder->weights + i);
+  packed_open(&decoder->head, &decoder->pages, &model->head, NULL);
+  return 0;
 }
 
 static int32_t prepare(Decoder *decoder, int32_t threads) {
-  const Model *model = &decoder->model;
-  decoder->weights = calloc(model->layers, sizeof *decoder->weights);
   decoder->scratch = calloc(threads, sizeof *decoder->scratch);
   decoder->norms = calloc(threads, sizeof *decoder->norms);
-  if (!decoder->weights || !decoder->scratch || !decoder->norms) return 1;
-  for (int32_t i = 0; i < model->layers; i++)
-    if (pack_layer(model->layer + i, decoder->weights + i)) return 1;
+  if (!decoder->scratch || !decoder->norms || pack(decoder)) return 1;
   for (int32_t i = 0; i < threads; i++) {
-    decoder->scratch[i].scores = pages_open(scores_size(&decoder->heads) * sizeof(float));
+    decoder->scratch[i].scores = room(scores_size(&decoder->heads), sizeof(float));
     decoder->scratch[i].block = room(block_size(&decoder->heads), sizeof(float));
-    decoder->norms[i] = room(padded(model->hidden), sizeof(float));
+    decoder->norms[i] = room(padded(decoder->model.hidden), sizeof(float));
     if (!decoder->scratch[i].scores || !decoder->scratch[i].block || !decoder->norms[i]) return 1;
   }
   decoder->threads = threads_open(threads);
-  return packed_open(&decoder->head, &model->head, NULL) || !decoder->threads;
+  return !decoder->threads;
 }
 
 Decoder *halimede_open(const Model *model, uint16_t *cache, int32_t slots, int32_t capacity, int32_t threads) {
@@ -316,23 +332,14 @@ Decoder *halimede_open(const Model *model, uint16_t *cache, int32_t slots, int32
   return NULL;
 }
 
-static void close_layer(Weights *weights) {
-  packed_close(&weights->qkv), packed_close(&weights->output);
-  packed_close(&weights->gate_up), packed_close(&weights->down);
-}
-
 void halimede_close(Decoder *decoder) {
   if (decoder->threads) threads_close(decoder->threads);
   drop_room(decoder);
-  for (int32_t i = 0; decoder->weights && i < decoder->model.layers; i++) close_layer(decoder->weights + i);
   for (int32_t i = 0; i < decoder->threads_count; i++) {
-    if (decoder->scratch) {
-      pages_close(decoder->scratch[i].scores, scores_size(&decoder->heads) * sizeof(float));
-      free(decoder->scratch[i].block);
-    }
+    if (decoder->scratch) free(decoder->scratch[i].scores), free(decoder->scratch[i].block);
     if (decoder->norms) free(decoder->norms[i]);
   }
-  packed_close(&decoder->head);
+  pages_close(&decoder->pages);
   free(decoder->weights), free(decoder->scratch), free(decoder->norms);
   free(decoder);
 }

@@ -40,8 +40,9 @@ typedef struct {
 
 typedef struct Decoder Decoder;
 
-/* Keys and values are half floats in `cache` [layers, 2, slots, kv_heads, capacity, head_dim], with 16 positions
-   to spare at its end. Null when memory or threads are not to be had. */
+/* Keys and values are half floats in `cache` [layers, 2, slots, kv_heads, capacity * head_dim]: keys in blocks
+   [capacity / 16, head_dim, 16], as sixteen of them are scored at once, values [capacity, head_dim]. `capacity` is a
+   multiple of 16. Null when memory or threads are not to be had. */
 HALIMEDE_API Decoder *halimede_open(const Model *model, uint16_t *cache, int32_t slots, int32_t capacity, int32_t threads);
 
 /* Puts `ids[i]` at `positions[i]` of `slots[i]`, and writes the logits [wanted, vocab] of the tokens `rows`, which

@@ -1,12 +1,22 @@
-/* Zeroed memory in large pages where the kernel has them: weights are read from end to end in each step, and small
-   pages would miss the TLB every 4 KiB. */
+/* One stretch of zeroed memory in large pages, where the kernel has them, that is given out from front to back. All
+   weights are read in each step: in small pages every one of them would cost a miss of the TLB, and end what the
+   processor fetches ahead. */
 #ifndef HALIMEDE_PAGES_H
 #define HALIMEDE_PAGES_H
 
 #include <stddef.h>
 
-/* Null when there is no memory. */
-void *pages_open(size_t bytes);
-void pages_close(void *pages, size_t bytes);
+typedef struct {
+  char *start;
+  size_t size, used;
+} Pages;
+
+/* Bytes that `count` things of `size` take of it. */
+size_t pages_for(size_t count, size_t size);
+/* Not 0 when there is no memory. */
+int pages_open(Pages *pages, size_t size);
+/* What is given out must have been counted by `pages_for`. */
+void *pages_take(Pages *pages, size_t count, size_t size);
+void pages_close(Pages *pages);
 
 #endif

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "pages.h"
 #include "vectors.h"
 
 enum { MOST_ROWS = 12, GROUP = 4 };
@@ -27,31 +26,33 @@ static void pack_vector(Packed *packed, const Product *source, int32_t row, int3
   }
 }
 
-int32_t packed_tiles(const Packed *packed) { return (packed->outputs + TILE - 1) / TILE; }
+static int32_t inputs_of(const Product *product) { return (product->columns + GROUP - 1) / GROUP * GROUP; }
 
-int32_t packed_open(Packed *packed, const Product *product, const Product *other) {
-  const int32_t rows = product->rows, each = other ? TILE : VECTOR;
-  packed->inputs = (product->columns + GROUP - 1) / GROUP * GROUP;
-  packed->outputs = other ? (rows + VECTOR - 1) / VECTOR * TILE : rows;
+static int32_t outputs_of(const Product *product, const Product *other) {
+  return other ? (product->rows + VECTOR - 1) / VECTOR * TILE : product->rows;
+}
+
+static int32_t tiles_of(int32_t outputs) { return (outputs + TILE - 1) / TILE; }
+
+int32_t packed_tiles(const Packed *packed) { return tiles_of(packed->outputs); }
+
+size_t packed_size(const Product *product, const Product *other) {
+  const size_t columns = (size_t)tiles_of(outputs_of(product, other)) * TILE;
+  return pages_for(columns, inputs_of(product)) + 3 * pages_for(columns, sizeof(float));
+}
+
+void packed_open(Packed *packed, Pages *pages, const Product *product, const Product *other) {
+  const int32_t each = other ? TILE : VECTOR;
+  packed->inputs = inputs_of(product), packed->outputs = outputs_of(product, other);
   const size_t columns = (size_t)packed_tiles(packed) * TILE;
-  packed->tiles = pages_open(columns * packed->inputs);
-  packed->begins = pages_open(columns * sizeof *packed->begins);
-  packed->scales = pages_open(columns * sizeof *packed->scales);
-  packed->biases = pages_open(columns * sizeof *packed->biases);
-  if (!packed->tiles || !packed->begins || !packed->scales || !packed->biases) return 1;
-  for (int32_t row = 0, column = 0; row < rows; row += VECTOR, column += each) {
+  packed->tiles = pages_take(pages, columns, packed->inputs);
+  packed->begins = pages_take(pages, columns, sizeof *packed->begins);
+  packed->scales = pages_take(pages, columns, sizeof *packed->scales);
+  packed->biases = pages_take(pages, columns, sizeof *packed->biases);
+  for (int32_t row = 0, column = 0; row < product->rows; row += VECTOR, column += each) {
     pack_vector(packed, product, row, column);
     if (other) pack_vector(packed, other, row, column + VECTOR);
   }
-  return 0;
-}
-
-void packed_close(Packed *packed) {
-  const size_t columns = (size_t)packed_tiles(packed) * TILE;
-  pages_close(packed->tiles, columns * packed->inputs);
-  pages_close(packed->begins, columns * sizeof *packed->begins);
-  pages_close(packed->scales, columns * sizeof *packed->scales);
-  pages_close(packed->biases, columns * sizeof *packed->biases);
 }
 
 typedef struct {

@@ -2,9 +2,11 @@
 #ifndef HALIMEDE_PRODUCT_H
 #define HALIMEDE_PRODUCT_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "decoder.h"
+#include "pages.h"
 
 /* Columns of a product that a turn computes: two vectors of 16. */
 enum { TILE = 32, VECTOR = 16, ZERO_LEVEL = 128 };
@@ -25,9 +27,10 @@ typedef struct {
   int32_t outputs, inputs;
 } Packed;
 
-/* Where `other` is not null its columns and those of `product` alternate by 16: gate and up in one tile. Not 0 without memory. */
-int32_t packed_open(Packed *packed, const Product *product, const Product *other);
-void packed_close(Packed *packed);
+/* Where `other` is not null its columns and those of `product` alternate by 16: gate and up in one tile. `pages` has
+   room for `packed_size` bytes. */
+size_t packed_size(const Product *product, const Product *other);
+void packed_open(Packed *packed, Pages *pages, const Product *product, const Product *other);
 int32_t packed_tiles(const Packed *packed);
 
 /* Writes the tile's columns of rows first to last - 1: out [rows, stride], added to what is there if `adds`. */

@@ -104,4 +104,4 @@ def _rows(stored: StoredRows) -> Json:
 def _place(value: ir.Value) -> Json:
     tensor = value.const_value
     assert isinstance(tensor, ir.ExternalTensor)
-    return {"offset": tensor.offset, "shape": [int(size) for size in tensor.shape]}
+    return {"offset": tensor.offset, "shape": list(tensor.shape.numpy())}
