@@ -23,6 +23,7 @@ from k8s.autoscaling.rehearsal import Outcome, Setting, Slo, rehearse
 from k8s.autoscaling.replica import StepTimes
 from k8s.autoscaling.report import as_json, plot, read, table
 from k8s.autoscaling.scaler import Scaler
+from k8s.autoscaling.server import Unmeasured
 
 ROOT: Final = Path(__file__).parents[2]
 TOOLS: Final = ROOT / ".cache" / "k8s" / "bin"
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, Unreadable) as problem:
         print(f"k8s.autoscaling: {problem}", file=sys.stderr)
         return 2
-    except (measure.Unmeasured, PrometheusFault) as problem:
+    except (Unmeasured, PrometheusFault) as problem:
         print(f"k8s.autoscaling: {problem}", file=sys.stderr)
         return 1
 
@@ -66,10 +67,10 @@ def _run(found: argparse.Namespace) -> int:
     slo = Slo(found.ttft, found.tpot)
     times = StepTimes(calibration)
     scalers = _scalers(found, float(calibration.cores))
-    units = {name: capacity(times, lengths_of(name), slo) for name in found.loads}
+    units = {name: capacity(times, lengths_of(name)) for name in found.loads}
     outcomes: dict[str, list[Outcome]] = {name: [] for name in found.loads}
     for name in found.loads:
-        _say(f"{name}: one replica serves {units[name]:.2f} requests/s within the SLO")
+        _say(f"{name}: one replica serves {units[name]:.2f} requests/s, planned with headroom")
         for scaler in scalers:
             seconds = SHAPES[name][-1][0]
             start = Start(found.node_seconds, calibration.cold_start)

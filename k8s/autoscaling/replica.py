@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from k8s.autoscaling.calibration import Calibration
+from k8s.autoscaling.calibration import LEAST_CHUNK, LONGEST_CHUNK, PAST_DOUBLES, Calibration, weight
 from k8s.autoscaling.pods import Phase, Pod
 from k8s.autoscaling.tally import Tally
 
@@ -43,14 +43,21 @@ class StepTimes:
 
     def __init__(self, found: Calibration) -> None:
         sizes = range(found.slots + 1)
-        self.decode = [0.0] + [found.decode(n) for n in sizes[1:]]
-        self.chunk = [found.chunk(n) for n in sizes]
+        self.decode = [0.0] + [found.slowdown * found.decode(n) for n in sizes[1:]]
         self.cores = [found.cores_used(n) for n in sizes]
-        self.prefill_call = found.prefill_call_s
-        self.prefill_token = found.prefill_token_s
-        self.idle_cores = found.idle_cores
+        self.request = found.slowdown * found.request_s
+        self.prefill_call = found.slowdown * found.prefill_call_s
+        self.prefill_token = found.slowdown * found.prefill_token_s
+        self.stall_s = [found.prefill_stall * step - self.prefill_call for step in self.decode]
         self.slots, self.max_queue = found.slots, found.max_queue
         self.positions = found.slots * found.max_context
+
+    def chunk(self, running: int, done: int) -> int:
+        """Tokens of a prompt in one step, behind `done` others and beside so many running requests."""
+        if not running:
+            return LONGEST_CHUNK
+        tokens = self.stall_s[running] / (self.prefill_token * (1 + done / PAST_DOUBLES))
+        return max(LEAST_CHUNK, min(LONGEST_CHUNK, int(tokens)))
 
 
 @dataclass(eq=False)
@@ -99,9 +106,9 @@ class Replica:
         seconds = times.decode[running]
         self._chunk, self._decodes = 0, running
         if self.prefilling:
-            self._chunk = min(times.chunk[running], self.prefilling.prompt - self._done)
-            first = times.prefill_call if not self._done else 0.0
-            seconds += first + self._chunk * times.prefill_token
+            self._chunk = min(times.chunk(running, self._done), self.prefilling.prompt - self._done)
+            seconds += times.request if not self._done else 0.0
+            seconds += times.prefill_call + weight(self._done, self._chunk) * times.prefill_token
         self.busy = seconds > 0
         self.tally.cpu_s += seconds * times.cores[running]
         self.tally.busy_s += seconds

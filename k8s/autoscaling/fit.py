@@ -1,0 +1,57 @@
+"""The parts that were timed one by one, made to fit what the server does with requests that come as they do.
+
+The rates are multiples of the capacity that the parts promise; the check is on other requests than the fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Final
+
+from halimede import Client
+from k8s.autoscaling.arrivals import chat, poisson
+from k8s.autoscaling.calibration import Calibration
+from k8s.autoscaling.capacity import capacity
+from k8s.autoscaling.compare import beside, distance
+from k8s.autoscaling.play import play
+from k8s.autoscaling.replica import Request, StepTimes
+
+FITTED: Final = (0.7, 1.3)
+CHECKED: Final = (1.0, 1.2)
+SECONDS: Final = 40.0
+FIT_SEED: Final = 2
+CHECK_SEED: Final = 3
+
+
+def fit(client: Client, parts: Calibration, say: Callable[[str], None]) -> Calibration:
+    """An easy rate and a hard one, then two others beside the model. Raises what a request did."""
+    unit_per_s = capacity(StepTimes(parts), chat)
+    played = [_played(client, share * unit_per_s, FIT_SEED) for share in FITTED]
+    found = min(_candidates(parts), key=lambda one: sum(distance(requests, one) for requests in played))
+    say(f"under load all takes {found.slowdown:.2f} times as long; a request costs {_costs(found)}")
+    for share in CHECKED:
+        say(f"\nother requests, {share * unit_per_s:.2f}/s:\n")
+        say(beside(_played(client, share * unit_per_s, CHECK_SEED), found))
+    return found
+
+
+def _candidates(parts: Calibration) -> Iterator[Calibration]:
+    """Slower by up to 1.8 times, and with less of a request's cost in the chunks of its prompt."""
+    for step in range(40):
+        for share in (1.0, 0.5, 0.25, 0.0):
+            yield replace(_less_per_chunk(parts, share), slowdown=1 + step / 50)
+
+
+def _less_per_chunk(parts: Calibration, share: float) -> Calibration:
+    """Short prompts alone cannot tell a request's own cost from its one chunk's."""
+    call_s = share * parts.prefill_call_s
+    return replace(parts, prefill_call_s=call_s, request_s=parts.request_s + parts.prefill_call_s - call_s)
+
+
+def _played(client: Client, rate_per_s: float, seed: int) -> list[Request]:
+    return play(client, list(poisson([(0, 1), (SECONDS, 1)], rate_per_s, chat, seed)))
+
+
+def _costs(found: Calibration) -> str:
+    return f"{found.request_s * 1000:.1f} ms, a chunk {found.prefill_call_s * 1000:.1f} ms"
