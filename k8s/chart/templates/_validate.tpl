@@ -59,6 +59,13 @@
 {{- if and .Values.tracing.enabled (not .Values.tracing.url) -}}
 {{- fail "tracing.url: empty with tracing.enabled; name the collector, such as http://collector.monitoring:4318/v1/traces" -}}
 {{- end -}}
+{{- $monitoring := .Values.monitoring -}}
+{{- if gt (int $monitoring.scrape.timeoutSeconds) (int $monitoring.scrape.intervalSeconds) -}}
+{{- fail (printf "monitoring.scrape.timeoutSeconds: %d, must be at most monitoring.scrape.intervalSeconds, %d" (int $monitoring.scrape.timeoutSeconds) (int $monitoring.scrape.intervalSeconds)) -}}
+{{- end -}}
+{{- if and (ne $monitoring.scrape.kind "none") .Values.networkPolicy.enabled (not .Values.networkPolicy.monitoring) -}}
+{{- fail "networkPolicy.monitoring: empty, so that no Prometheus reaches the metrics; name its namespace, or set monitoring.scrape.kind to none" -}}
+{{- end -}}
 {{- if and .Values.loadtest.enabled (or .Values.tls.enabled .Values.access.apiKey.enabled) -}}
 {{- fail "loadtest.enabled: the load test speaks plain gRPC without a key; set tls.enabled and access.apiKey.enabled to false in the release that is loaded" -}}
 {{- end -}}
