@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine import chunking
 from engine.metrics import COUNTERS, GAUGES, HISTOGRAMS, PREFIX
 from k8s.autoscaling.arrivals import SHAPES, Lengths, chat, conversation, poisson, rate
-from k8s.autoscaling.calibration import Calibration, fitted, interpolated, load, weight
+from k8s.autoscaling.calibration import Calibration, fitted, interpolated, load
 from k8s.autoscaling.capacity import capacity
+from k8s.autoscaling.chunks import Pace, weight
 from k8s.autoscaling.fleet import POD_PREFIX, Fleet, Start
 from k8s.autoscaling.pods import Phase
 from k8s.autoscaling.rehearsal import simulate
@@ -142,8 +144,8 @@ def test_arrivals_are_poisson_at_the_rate_of_the_shape(lengths: Lengths) -> None
 
 def test_a_faster_server_has_the_greater_capacity() -> None:
     slow = replace(SMALL, slots=8, max_queue=16)
-    fast = replace(slow, prefill_token_s=0.0005, decode_s={1: 0.005, 8: 0.012})
-    assert capacity(StepTimes(slow), chat) * 1.5 < capacity(StepTimes(fast), chat)
+    twice = capacity(StepTimes(replace(slow, slowdown=0.5)), chat) / capacity(StepTimes(slow), chat)
+    assert twice == pytest.approx(2, rel=0.1)
 
 
 def test_a_calibration_can_be_kept(tmp_path: Path) -> None:
@@ -170,3 +172,25 @@ def test_costs_are_found_again_in_what_they_add_up_to(costs: tuple[float, float,
 def test_no_cost_is_below_nothing() -> None:
     rows = [[1.0, 1.0, 10.0], [1.0, 1.0, 100.0], [1.0, 2.0, 200.0], [1.0, 4.0, 500.0]]
     assert min(fitted(rows, [0.001, 0.1, 0.25, 0.6])) >= 0
+
+
+steps = st.lists(
+    st.tuples(st.booleans(), st.integers(0, 1500), st.integers(1, 128), st.floats(0.001, 0.5)), max_size=20
+)
+
+
+@given(steps, st.integers(0, 1900), st.integers(1, 1900), st.booleans())
+def test_chunks_are_as_long_as_the_engine_makes_them(
+    found: list[tuple[bool, int, int, float]], done: int, left: int, beside: bool
+) -> None:
+    ours, theirs = Pace(), chunking.Pace()
+    for decoded, start, tokens, seconds in found:
+        if decoded:
+            ours.decoded(seconds)
+            theirs = theirs.decoded(seconds)
+        else:
+            ours.prefilled(start, tokens, seconds)
+            theirs = theirs.prefilled(start, tokens, seconds)
+    limits = chunking.Limits(128, 2.5)
+    expected = chunking.chunk_tokens(theirs, limits, done, left, first=not done, beside=beside)
+    assert ours.chunk(2.5, done, left, beside=beside) == expected

@@ -8,14 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
-
-LONGEST_CHUNK: Final = 128
-LEAST_CHUNK: Final = 16
-# Attention reads all of the past: docs/chunked-prefill.md has the measurement.
-PAST_DOUBLES: Final = 1600
 
 
 @dataclass(frozen=True)
@@ -24,8 +19,8 @@ class Calibration:
 
     `prefill_stall`: beside running streams the engine lets a chunk of a prompt take so many decodes' time.
     A request costs `request_s` once and `prefill_call_s` for each chunk of its prompt. `prefill_token_s` is
-    of a token with nothing before it; `PAST_DOUBLES` positions before it double that. Steps take `slowdown`
-    times as long as the parts that were timed one by one: so the model does what the server did under load.
+    of a token with nothing before it. Steps take `slowdown` times as long as the parts that were timed one
+    by one: so the model does what the server did under load.
     """
 
     slots: int
@@ -80,11 +75,6 @@ def interpolated(table: Mapping[int, float], at: int) -> float:
         if at <= right:
             return low + (high - low) * (at - left) / (right - left)
     return points[-1][1]
-
-
-def weight(start: int, tokens: int) -> float:
-    """Tokens of a prompt behind `start` others, in tokens that have nothing before them."""
-    return tokens * (1 + (start + tokens / 2) / PAST_DOUBLES)
 
 
 def fitted(rows: Sequence[Sequence[float]], values: Sequence[float]) -> tuple[float, float, float]:

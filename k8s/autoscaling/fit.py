@@ -5,7 +5,7 @@ The rates are multiples of the capacity that the parts promise; the check is on 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -27,13 +27,21 @@ CHECK_SEED: Final = 3
 def fit(client: Client, parts: Calibration, say: Callable[[str], None]) -> Calibration:
     """An easy rate and a hard one, then two others beside the model. Raises what a request did."""
     unit_per_s = capacity(StepTimes(parts), chat)
-    played = [_played(client, share * unit_per_s, FIT_SEED) for share in FITTED]
-    found = min(_candidates(parts), key=lambda one: sum(distance(requests, one) for requests in played))
+    fitted, checked = [], []
+    # In turns: a machine that slows down meanwhile should show in both.
+    for to_fit, to_check in zip(FITTED, CHECKED, strict=True):
+        fitted.append(_played(client, to_fit * unit_per_s, FIT_SEED))
+        checked.append(_played(client, to_check * unit_per_s, CHECK_SEED))
+    found = best(parts, fitted)
     say(f"under load all takes {found.slowdown:.2f} times as long; a request costs {_costs(found)}")
-    for share in CHECKED:
-        say(f"\nother requests, {share * unit_per_s:.2f}/s:\n")
-        say(beside(_played(client, share * unit_per_s, CHECK_SEED), found))
+    for share, requests in zip(CHECKED, checked, strict=True):
+        say(f"\nother requests, {share * unit_per_s:.2f}/s:\n\n{beside(requests, found)}")
     return found
+
+
+def best(parts: Calibration, played: Sequence[Sequence[Request]]) -> Calibration:
+    """The candidate that is most like what the server did."""
+    return min(_candidates(parts), key=lambda one: sum(distance(requests, one) for requests in played))
 
 
 def _candidates(parts: Calibration) -> Iterator[Calibration]:

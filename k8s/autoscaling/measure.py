@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from halimede import Client, HalimedeError
-from k8s.autoscaling.calibration import LONGEST_CHUNK, Calibration, fitted, weight
+from k8s.autoscaling.calibration import Calibration, fitted
+from k8s.autoscaling.chunks import LONGEST, weight
 from k8s.autoscaling.fit import fit
 from k8s.autoscaling.play import prompt, together
 from k8s.autoscaling.server import Server, Unmeasured, served
@@ -24,6 +25,7 @@ from k8s.autoscaling.server import Server, Unmeasured, served
 # Of the streams that are timed: about the profile chat's.
 PROMPT_TOKENS: Final = 150
 TOKENS: Final = 128
+PREFILLED: Final = (16, 24, 32, 64, 100, 128, 240, 480, 720, 1000)
 
 
 def calibrate(
@@ -89,17 +91,15 @@ def _parts(
 
 def _prefill(client: Client) -> tuple[float, float, float]:
     """Seconds of a request, a chunk, and a prompt token, from the times to one token of an idle server."""
-    rng, rows, seconds = random.Random(1), [], []
-    for size in (16, 24, 32, 64, 100, 128, 240, 480, 720, 1000):
-        taken = []
-        for _ in range(5):
+    rng = random.Random(1)
+    taken: dict[int, list[float]] = {size: [] for size in PREFILLED}
+    for _ in range(7):
+        for size, seconds in taken.items():
             began = time.monotonic()
-            answer = client.generate(prompt(rng, size), max_tokens=1)
-            taken.append(time.monotonic() - began)
-        tokens = answer.num_input_tokens or size
-        rows.append([1.0, math.ceil(tokens / LONGEST_CHUNK), weight(0, tokens)])
-        seconds.append(statistics.median(taken))
-    return fitted(rows, seconds)
+            client.generate(prompt(rng, size), max_tokens=1)
+            seconds.append(time.monotonic() - began)
+    rows = [[1.0, math.ceil(size / LONGEST), weight(0, size)] for size in taken]
+    return fitted(rows, [statistics.median(seconds) for seconds in taken.values()])
 
 
 def _decode(server: Server, client: Client, running: int) -> tuple[float, float]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from k8s.autoscaling.calibration import LEAST_CHUNK, LONGEST_CHUNK, PAST_DOUBLES, Calibration, weight
+from k8s.autoscaling.calibration import Calibration
+from k8s.autoscaling.chunks import Pace, weight
 from k8s.autoscaling.pods import Phase, Pod
 from k8s.autoscaling.tally import Tally
 
@@ -48,16 +49,9 @@ class StepTimes:
         self.request = found.slowdown * found.request_s
         self.prefill_call = found.slowdown * found.prefill_call_s
         self.prefill_token = found.slowdown * found.prefill_token_s
-        self.stall_s = [found.prefill_stall * step - self.prefill_call for step in self.decode]
+        self.stall = found.prefill_stall
         self.slots, self.max_queue = found.slots, found.max_queue
         self.positions = found.slots * found.max_context
-
-    def chunk(self, running: int, done: int) -> int:
-        """Tokens of a prompt in one step, behind `done` others and beside so many running requests."""
-        if not running:
-            return LONGEST_CHUNK
-        tokens = self.stall_s[running] / (self.prefill_token * (1 + done / PAST_DOUBLES))
-        return max(LEAST_CHUNK, min(LONGEST_CHUNK, int(tokens)))
 
 
 @dataclass(eq=False)
@@ -73,9 +67,9 @@ class Replica:
     prefilling: Request | None = None
     busy: bool = False
     gone_s: float | None = None
+    pace: Pace = field(default_factory=Pace)
     _done: int = 0
     _chunk: int = 0
-    _decodes: int = 0
 
     @property
     def in_flight(self) -> int:
@@ -104,15 +98,22 @@ class Replica:
             self.prefilling, self._done = self.waiting.popleft(), 0
             self.tally.queued.add(now_s - self.prefilling.at_s)
         seconds = times.decode[running]
-        self._chunk, self._decodes = 0, running
+        if running:
+            self.pace.decoded(seconds)
         if self.prefilling:
-            self._chunk = min(times.chunk(running, self._done), self.prefilling.prompt - self._done)
-            seconds += times.request if not self._done else 0.0
-            seconds += times.prefill_call + weight(self._done, self._chunk) * times.prefill_token
+            seconds += self._plan_chunk(self.prefilling, beside=running > 0)
         self.busy = seconds > 0
         self.tally.cpu_s += seconds * times.cores[running]
         self.tally.busy_s += seconds
         return seconds if self.busy else None
+
+    def _plan_chunk(self, request: Request, *, beside: bool) -> float:
+        """Seconds that the prompt adds to the step."""
+        times, done = self.times, self._done
+        self._chunk = self.pace.chunk(times.stall, done, request.prompt - done, beside=beside)
+        seconds = times.prefill_call + weight(done, self._chunk) * times.prefill_token
+        self.pace.prefilled(done, self._chunk, seconds)
+        return seconds + (0.0 if done else times.request)
 
     def end(self, now_s: float) -> None:
         """Applies the step: a token for each that was running, and the chunk of the prompt."""
