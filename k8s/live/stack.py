@@ -14,13 +14,15 @@ from typing import Any, Final
 
 import yaml
 
-from k8s.failover.servers import answers, free_ports, wait_until
+from k8s.failover.servers import NotStarted, answers, free_ports, tail, wait_until
+from k8s.live.alertmanager import runnable
 from k8s.live.pace import faster_rules
 
 RULES: Final = Path(__file__).parents[1] / "chart" / "files" / "rules"
 JOB: Final = "halimede"  # the one that the rule files name
 FACTOR: Final = 60  # a minute of the rules is a second
-SCRAPE: Final = "500ms"  # 30 s on the rules' clock
+SCRAPE: Final = "1s"  # a minute on the rules' clock
+EVALUATION: Final = "500ms"
 START_LIMIT_S: Final = 30.0
 
 
@@ -85,9 +87,12 @@ def running(programs: Path, folder: Path, webhook: str) -> Iterator[Stack]:
 def _process(command: Sequence[str], folder: Path, address: str) -> Iterator[None]:
     log = folder / f"{Path(command[0]).name}.log"
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT)
     try:
-        wait_until(lambda: answers(f"http://{address}/-/ready"), START_LIMIT_S, command[0], log)
+        ready = lambda: process.poll() is not None or answers(f"http://{address}/-/ready")  # noqa: E731
+        wait_until(ready, START_LIMIT_S, command[0], log)
+        if process.poll() is not None:
+            raise NotStarted(f"{command[0]} ended with {process.returncode}:\n{tail(log)}")
         yield
     finally:
         process.terminate()
@@ -117,7 +122,7 @@ def _alertmanager_config(webhook: str) -> dict[str, Any]:
 
 def _prometheus_config(folder: Path, alertmanager: str) -> dict[str, Any]:
     return {
-        "global": {"scrape_interval": SCRAPE, "scrape_timeout": SCRAPE, "evaluation_interval": SCRAPE},
+        "global": {"scrape_interval": SCRAPE, "scrape_timeout": SCRAPE, "evaluation_interval": EVALUATION},
         "rule_files": [str(folder / "rules" / "*.yaml")],
         "alerting": {"alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}]},
         "scrape_configs": [
@@ -131,9 +136,9 @@ def _prometheus_config(folder: Path, alertmanager: str) -> dict[str, Any]:
 
 def _alertmanager_command(programs: Path, folder: Path, address: str) -> list[str]:
     return [
-        str(programs / "alertmanager"),
+        str(runnable(programs / "alertmanager", folder)),
         f"--config.file={folder / 'alertmanager.yml'}",
-        f"--storage.path={folder / 'alertmanager'}",
+        f"--storage.path={folder / 'silences'}",
         f"--web.listen-address={address}",
         "--cluster.listen-address=",  # alone
         "--log.level=warn",
@@ -144,7 +149,7 @@ def _prometheus_command(programs: Path, folder: Path, address: str) -> list[str]
     return [
         str(programs / "prometheus"),
         f"--config.file={folder / 'prometheus.yml'}",
-        f"--storage.tsdb.path={folder / 'prometheus'}",
+        f"--storage.tsdb.path={folder / 'series'}",
         f"--web.listen-address={address}",
         "--query.lookback-delta=5s",  # 5 minutes on the rules' clock
         "--log.level=warn",
