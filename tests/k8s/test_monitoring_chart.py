@@ -126,7 +126,7 @@ def discovered(tools: Path, folder: Path, relabelings: list[dict[str, Any]]) -> 
     }
     names = {"sourceLabels": "source_labels", "targetLabel": "target_label"}
     (folder / "pods.json").write_text(json.dumps([{"targets": ["10.0.0.7:8002"], "labels": pod_labels}]))
-    scrape = {
+    scrape: dict[str, Any] = {
         "job_name": "podMonitor/serving/llm/0",
         "file_sd_configs": [{"files": [str(folder / "pods.json")]}],
         "relabel_configs": [
