@@ -123,7 +123,8 @@ def _quantiles(title: str, about: str, histogram: str) -> Panel:
 
 def _heat(title: str, histogram: str) -> Panel:
     query = Query(total(f"increase({selected(f'{histogram}_bucket')}[$__rate_interval])", "le"))
-    return Panel(f"{title}, heat map", "Of the models and Pods chosen, together.", "s", (query,), Kind.HEAT, width=12)
+    about = "Of the models and Pods chosen, together."
+    return Panel(f"{title}, heat map", about, "s", (query,), Kind.HEAT, width=12)
 
 
 LATENCY: Final = (
