@@ -23,6 +23,8 @@ WARM_S: Final = 1.5
 UNNOTICED_S: Final = 3.0
 STARTS: Final = 6
 HOOK_LIMIT_S: Final = 120.0
+BUSY_LIMIT_S: Final = 60.0
+BUSY_LOOKS: Final = 4
 IDLE_S: Final = 6.0
 # Leaves a starting server some of two cores: one that gets none for a second gives up (see docs/failover.md).
 PAUSE_S: Final = 0.5
@@ -150,6 +152,7 @@ class Stage:
         """Without a hook: SIGTERM while requests still come. What the hook is for."""
         _wait_busy(server)
         server.terminate()
+        server.wait()
         time.sleep(UNNOTICED_S)
         self.balancer.endpoints(self.fleet.without(server))
 
@@ -174,12 +177,16 @@ def _ready_or_killed(server: Server) -> Server:
 
 
 def _wait_busy(server: Server) -> None:
-    """Until a kill hits requests of both kinds, before their first token and past it."""
-    end = time.monotonic() + 30
-    while not server.is_busy():
+    """Until a kill hits requests of both kinds, before their first token and past it.
+
+    Several looks in a row: a first token that the engine has counted is not yet with its caller.
+    """
+    end, busy = time.monotonic() + BUSY_LIMIT_S, 0
+    while busy < BUSY_LOOKS:
         if time.monotonic() > end:
-            raise Broken(f"{server.http} was not busy enough within 30 s to be killed")
-        time.sleep(0.02)
+            raise Broken(f"{server.http} was not busy enough within {BUSY_LIMIT_S:g} s to be killed")
+        time.sleep(0.25)
+        busy = busy + 1 if server.is_busy() else 0
 
 
 def server_maker(repository: Path, model: str, folder: Path) -> Callable[[], Server]:
