@@ -75,7 +75,7 @@ def test_every_metric_of_the_chart_has_a_value(tools: Path, prometheus: Promethe
         fleet.advance(at_s)
         prometheus.take(page(fleet.series(Place()), prometheus.unix(at_s)), at_s)
     metrics = chart_scaler(tools, name).metrics
-    assert len(metrics) == 3
+    assert len(metrics) == 4
     for metric in metrics:
         assert prometheus.scalar(metric.query, 50), f"{metric.query} has no value above 0"
 

@@ -31,7 +31,7 @@
 {{- if gt (int $auto.minReplicas) (int $auto.maxReplicas) -}}
 {{- fail (printf "autoscaling.minReplicas: %d, exceeds autoscaling.maxReplicas %d" (int $auto.minReplicas) (int $auto.maxReplicas)) -}}
 {{- end -}}
-{{- if and (ne $auto.mode "none") (not (or $auto.targets.waitingPerReplica $auto.targets.kvCacheUsage $auto.targets.ttftP95Seconds)) -}}
+{{- if and (ne $auto.mode "none") (not (or $auto.targets.inFlightPerReplica $auto.targets.waitingPerReplica $auto.targets.kvCacheUsage $auto.targets.ttftP95Seconds)) -}}
 {{- fail "autoscaling.targets: all null; at least one target is needed" -}}
 {{- end -}}
 {{- $budget := .Values.podDisruptionBudget -}}
