@@ -104,7 +104,7 @@ def _states(panel: Panel) -> statetimeline.Panel:
     }
     legend = common.VizLegendOptions().show_legend(False)
     made = statetimeline.Panel().mappings([d.ValueMap(options=shown)]).merge_values(True).legend(legend)
-    return made.show_value(c.VisibilityMode.NEVER).row_height(0.8)
+    return made.show_value(c.VisibilityMode.NEVER).row_height(0.8).line_width(0).fill_opacity(70)
 
 
 def _limit(limit: float) -> ThresholdsConfig:

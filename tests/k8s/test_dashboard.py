@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from itertools import combinations
 from pathlib import Path
@@ -9,6 +10,9 @@ from typing import Any
 
 import promql_parser
 import pytest
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from k8s.dashboard import __main__ as program
 from k8s.dashboard.board import ROWS
@@ -110,6 +114,25 @@ def _overlap(one: dict[str, int], other: dict[str, int]) -> bool:
     beside = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
     above = one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
     return not beside and not above
+
+
+def lost(ours: Any, theirs: Any) -> bool:
+    """Whether a field or an element of `ours` is not in `theirs`, which may have more fields."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        return any(lost(value, theirs.get(key)) for key, value in ours.items())
+    if isinstance(ours, list) and isinstance(theirs, list):
+        return len(ours) != len(theirs) or any(map(lost, ours, theirs))
+    return bool(ours != theirs)
+
+
+@pytest.mark.parametrize("planted", [False, True])
+def test_grafana_has_every_field_that_it_sets(planted: bool) -> None:
+    """The SDK's types are made from Grafana's schemas; what they do not have is lost on the way."""
+    register_default_plugins()
+    board = read()
+    if planted:
+        board["panels"][1]["options"]["colourMode"] = "value"
+    assert lost(board, json.loads(JSONEncoder().encode(Dashboard.from_json(board)))) is planted
 
 
 def test_no_row_loses_a_query_and_each_is_full() -> None:

@@ -86,6 +86,32 @@ def test_the_numbers_are_those_of_the_values() -> None:
     assert "HalimedeTraceSpansDropped" not in found
 
 
+@pytest.mark.parametrize("bound", ["1", "1.0"])
+def test_a_whole_bound_is_found_as_prometheus_2_and_3_name_it(
+    bound: str, tools: Path, tmp_path: Path
+) -> None:
+    spec = one(objects("monitoring"), "PrometheusRule")["spec"]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(spec), "utf-8")
+    name = "halimede_time_to_first_token_seconds"
+    labels = 'namespace="serving",job="halimede",model="m_engine"'
+    expected = {"labels": f"halimede:ttft_slow:ratio_rate5m{{{labels}}}", "value": 0.25}
+    case = {
+        "interval": "1m",
+        "input_series": [
+            {"series": f'{name}_bucket{{{labels},le="{bound}"}}', "values": "0+45x10"},
+            {"series": f"{name}_count{{{labels}}}", "values": "0+60x10"},
+        ],
+        "promql_expr_test": [
+            {"expr": "halimede:ttft_slow:ratio_rate5m", "eval_time": "10m", "exp_samples": [expected]}
+        ],
+    }
+    file = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": [case]}
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump(file), "utf-8")
+    command = [str(tools / "promtool"), "test", "rules", str(tmp_path / "test.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_with_the_defaults_the_rules_are_those_of_the_files() -> None:
     files = [yaml.safe_load(path.read_text("utf-8")) for path in (CHART / "files" / "rules").glob("*.yaml")]
     groups = {group["name"]: group for file in files for group in file["groups"]}
