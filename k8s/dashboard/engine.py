@@ -30,10 +30,19 @@ ENGINE: Final = (
         (Query(total(selected(_RUNNING), f"{POD}, model"), f"{_NAMED} {{{{model}}}}"),),
     ),
     Panel(
-        "Waiting for each replica",
-        "Mean of 5 minutes; what HalimedeQueueGrowing and the autoscalers look at. From the recording rules.",
+        "Requests for each replica",
+        "Inside: what autoscalers look at first. Waiting: mean of 5 minutes, for HalimedeQueueGrowing.",
         "short",
-        (Query(f"max by (model) (halimede:requests_waiting:per_replica{{{RECORDED}}})", "{{model}}"),),
+        (
+            Query(
+                f"({total(selected(_RUNNING), 'model')} + {total(selected(_WAITING), 'model')})"
+                f" / count by (model) (group by ({POD}, model) ({selected(_RUNNING)}))",
+                "{{model}} inside",
+            ),
+            Query(
+                f"max by (model) (halimede:requests_waiting:per_replica{{{RECORDED}}})", "{{model}} waiting"
+            ),
+        ),
     ),
     Panel(
         "KV cache in use",

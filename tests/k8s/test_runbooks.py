@@ -115,7 +115,9 @@ def test_the_settings_that_runbooks_name_are_those_of_the_engine() -> None:
 
 
 def test_the_values_that_runbooks_name_are_those_of_the_chart() -> None:
-    sections = "access|autoscaling|drain|models|monitoring|networkPolicy|probes|resources|rollout|tracing"
+    sections = (
+        "access|autoscaling|drain|models|monitoring|networkPolicy|probes|resources|rollout|server|tracing"
+    )
     for page in READ:
         for name in re.findall(rf"`((?:{sections})\.[A-Za-z.]+)`", page.read_text("utf-8")):
             assert _is_value(name), f"{page.stem}: {name}"
