@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from tests.k8s.charts import CHART, ROOT, SCENARIOS, Refused, objects, one, pod, triton
+from tests.k8s.charts import BIN, CHART, ROOT, SCENARIOS, Refused, objects, one, pod, triton
 
 PARSE = "import json, sys, launch; o = launch.parse(sys.argv[1:]); print(json.dumps([o.models, o.extra]))"
 
@@ -123,6 +127,24 @@ def _templates(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What has the labels of a Pod: templates, and the Pods of the helm tests."""
     controllers = [one["spec"]["template"] for one in found if one["kind"] in {"Deployment", "Job"}]
     return [*controllers, *(one for one in found if one["kind"] == "Pod")]
+
+
+def test_a_chart_of_another_version_rolls_no_pod(tmp_path: Path) -> None:
+    chart = tmp_path / "chart"
+    shutil.copytree(CHART, chart)
+    about = chart / "Chart.yaml"
+    about.write_text(re.sub(r"(?m)^version: .*$", "version: 9.9.9", about.read_text("utf-8")))
+    command = [str(BIN / "helm4"), "template", "halimede", str(chart), "--namespace", "serving"]
+    command += ["--kube-version", "1.34.0"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    other = [found for found in yaml.safe_load_all(text) if found]
+    ours = one(objects(), "Deployment")["spec"]["template"]
+    assert one(other, "Deployment")["spec"]["template"] == ours
+
+
+def test_an_endpoint_picker_reads_the_metrics() -> None:
+    clients = one(objects("routes"), "NetworkPolicy")["spec"]["ingress"][0]
+    assert {"port": "metrics", "protocol": "TCP"} in clients["ports"]
 
 
 def test_connections_end_so_that_clients_find_new_replicas() -> None:
