@@ -22,6 +22,8 @@ START_LIMIT_S: Final = 40.0
 STOP_LIMIT_S: Final = 60.0
 # Three of them on two cores: little memory, a thread each, and so few slots that some requests wait.
 SMALL: Final = {"slots": "2", "max_context": "512", "max_queue": "32", "threads": "1", "heartbeat_ms": "100"}
+# The chart has 300 s; here every play sees connections come of age.
+AGE_MS: Final = 5000
 COUNTS: Final = re.compile(r"^halimede_(\w+)\{.*\} (\S+)$", re.MULTILINE)
 
 
@@ -44,6 +46,7 @@ class Server:
         command = [sys.executable, str(ROOT / "server" / "launch.py"), "--model", model]
         command += ["--model-repository", str(repository), "--metrics-port", str(metrics)]
         command += ["--grpc-port", str(grpc), "--http-port", str(http)]
+        command += ["--", f"--grpc-max-connection-age={AGE_MS}"]
         with log.open("wb") as output:
             self._process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
 
