@@ -38,7 +38,7 @@ OBJECTIVES: Final = {"ttft_objective": "0.99", "itl_objective": "0.99"}
 
 def dashboard() -> str:
     """As JSON, which Grafana imports."""
-    board = Dashboard("Halimede").uid("halimede").tags(["halimede", "llm", "triton"]).readonly()
+    board = Dashboard("Halimede").uid("halimede").tags(["halimede", "llm", "triton"])
     board = board.description("Language models on Triton: requests, engine, objectives, replicas.")
     board = board.time("now-1h", "now").refresh("30s").tooltip(d.DashboardCursorSync.CROSSHAIR)
     for variable in _variables():
@@ -66,7 +66,7 @@ def _variables() -> Iterator[DatasourceVariable | QueryVariable | TextBoxVariabl
 def _choice(name: str, series: str) -> QueryVariable:
     variable = QueryVariable(name).label(name.capitalize()).query(f"label_values({series}, {name})")
     variable = variable.datasource(SOURCE).multi(True).include_all(True).all_value(".*")
-    variable = variable.current(d.VariableOption(selected=True, text="All", value="$__all"))
+    variable = variable.current(d.VariableOption(selected=True, text=["All"], value=["$__all"]))
     variable = variable.refresh(d.VariableRefresh.ON_TIME_RANGE_CHANGED)
     variable = variable.sort(d.VariableSort.ALPHABETICAL_ASC)
     return variable.regex("/(.+)_engine/") if name == "model" else variable

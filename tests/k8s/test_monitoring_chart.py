@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,35 @@ def test_with_the_defaults_the_rules_are_those_of_the_files() -> None:
     made = one(objects(None, *ALL, "device=gpu"), "PrometheusRule")["spec"]["groups"]
     plain = json.loads(json.dumps(made).replace(r"namespace=\"serving\",", ""))
     assert {group["name"]: group for group in plain} == groups
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("slo-ttft.yaml", "(1 - 0.99)", "(1 - 0.995)"),
+        ("requests.yaml", "} > 4", "} > 5"),
+        ("servers.yaml", 'job="halimede"', 'job="server"'),
+    ],
+)
+def test_a_number_that_a_rule_file_no_longer_has_is_noticed(
+    file: str, old: str, new: str, tools: Path, tmp_path: Path
+) -> None:
+    chart = shutil.copytree(CHART, tmp_path / "chart")
+    rule_file = chart / "files" / "rules" / file
+    text = rule_file.read_text("utf-8")
+    assert old in text
+    rule_file.write_text(text.replace(old, new), "utf-8")
+    command = [
+        str(tools / "helm4"),
+        "template",
+        "halimede",
+        str(chart),
+        "--set",
+        "monitoring.rules.enabled=true",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert f"files/rules/{file}: has no" in done.stderr
 
 
 def test_rules_of_gpus_are_for_gpus() -> None:
