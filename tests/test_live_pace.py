@@ -40,9 +40,14 @@ def test_what_is_no_duration_is_refused(wrong: str) -> None:
         ('a{b="[5m]",c=~"offset 5m"}[1m]', 'a{b="[5m]",c=~"offset 5m"}[1000ms]'),
         (r'a{b="\"[5m]"}', r'a{b="\"[5m]"}'),
         ("a{b='[5m]'} + 5 * 3600", "a{b='[5m]'} + 5 * 3600"),
+        (
+            "predict_linear(a[1h], 6 * 3600) > 5 * 3600",
+            "predict_linear(a[60000ms], (6 * 3600) / 60) > 5 * 3600",
+        ),
+        ("predict_linear(a[1h] offset 1h, 60)", "predict_linear(a[60000ms] offset 60000ms, (60) / 60)"),
     ],
 )
-def test_only_ranges_and_offsets_change(expression: str, expected: str) -> None:
+def test_only_times_change(expression: str, expected: str) -> None:
     assert faster_expression(expression, 60) == expected
 
 

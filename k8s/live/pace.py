@@ -20,6 +20,9 @@ _PART: Final = re.compile(r"(\d+)(ms|[smhdwy])")
 # Quoted text comes first and stays as it is: a label's value may look like a range.
 _TIMED: Final = re.compile(r'"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'|`[^`]*`|\[[^\]]*\]|\boffset\s+-?\w+')
 
+# What a prediction looks ahead is a number of seconds, or a product of some.
+_AHEAD: Final = re.compile(r"(\bpredict_linear\(.*?\](?:\s*offset\s+-?\w+)?\s*,\s*)([^(),]+)\)", re.DOTALL)
+
 
 def milliseconds(duration: str) -> int:
     """Of a duration as Prometheus writes it, such as `1h30m`. Raises ValueError for anything else."""
@@ -34,8 +37,11 @@ def faster(duration: str, factor: int) -> str:
 
 
 def faster_expression(expression: str, factor: int) -> str:
-    """Ranges, steps of subqueries and offsets divided by `factor`; all else as it was, names as well."""
-    return _TIMED.sub(lambda found: _faster_part(found[0], factor), expression)
+    """Ranges, steps of subqueries, offsets and what a prediction looks ahead divided by `factor`; all else as
+    it was, names as well.
+    """
+    ahead = _AHEAD.sub(rf"\1(\2) / {factor})", expression)
+    return _TIMED.sub(lambda found: _faster_part(found[0], factor), ahead)
 
 
 def _faster_part(text: str, factor: int) -> str:
@@ -47,9 +53,9 @@ def _faster_part(text: str, factor: int) -> str:
 def faster_rules(content: Mapping[str, Any], factor: int) -> dict[str, Any]:
     """A rule file, as read from YAML, on a clock `factor` times as fast.
 
-    It only rescales durations: each `for`, `keep_firing_for` and `interval`, and the ranges and offsets in
-    expressions. Thresholds, labels, names and annotations stay as they are. Numbers of seconds stay as well,
-    so what `predict_linear` looks ahead is not rescaled. Raises ValueError for a duration that is none.
+    It only rescales durations: each `for`, `keep_firing_for` and `interval`, and in expressions the ranges,
+    offsets and the seconds that `predict_linear` looks ahead. Thresholds, other numbers, labels, names and
+    annotations stay as they are. Raises ValueError for a duration that is none.
     """
     return {"groups": [_faster_group(group, factor) for group in content["groups"]]}
 

@@ -59,8 +59,7 @@ class Scene:
 
     def told(self, name: str, **labels: str) -> Notice:
         """The notice that the alert fires, once it is here and no other came after it."""
-        found = self._eventually(lambda: self.fires(name, **labels), f"{name} {labels} to fire")
-        assert found
+        self._eventually(lambda: self.fires(name, **labels), f"{name} {labels} to fire")
         notice = self._latest(name, labels)
         assert notice
         assert notice.annotations["runbook_url"].endswith(f"{name}.md")
@@ -72,7 +71,12 @@ class Scene:
     def finds(self, expression: str) -> float:
         """The value of the first series, once there is one."""
         found: list[dict[str, Any]] = []
-        self._eventually(lambda: bool(found.extend(self.stack.query(expression)) or found), expression)
+
+        def ask() -> bool:
+            found[:] = self.stack.query(expression)
+            return bool(found)
+
+        self._eventually(ask, expression)
         return float(found[0]["value"][1])
 
     def fires(self, name: str, **labels: str) -> bool:
@@ -83,11 +87,10 @@ class Scene:
         of_name = (notice for notice in reversed(self.webhook.notices) if notice.name == name)
         return next((notice for notice in of_name if labels.items() <= notice.labels.items()), None)
 
-    def _eventually(self, condition: Callable[[], bool], what: str) -> bool:
+    def _eventually(self, condition: Callable[[], bool], what: str) -> None:
         if not eventually(condition, LIMIT_S):
             alerts = [found["metric"] for found in self.stack.query("ALERTS")]
             raise AssertionError(f"waited {LIMIT_S:g} s for {what}; alerts: {alerts}")
-        return True
 
 
 def target(server: Server) -> str:
