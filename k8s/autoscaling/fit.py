@@ -24,14 +24,16 @@ FIT_SEED: Final = 2
 CHECK_SEED: Final = 3
 
 
-def fit(client: Client, parts: Calibration, say: Callable[[str], None]) -> Calibration:
-    """An easy rate and a hard one, then two others beside the model. Raises what a request did."""
+def fit(
+    client: Client, parts: Calibration, say: Callable[[str], None], seconds: float = SECONDS
+) -> Calibration:
+    """An easy rate and a hard one, and two others beside the model. Raises what a request did."""
     unit_per_s = capacity(StepTimes(parts), chat)
     fitted, checked = [], []
     # In turns: a machine that slows down meanwhile should show in both.
     for to_fit, to_check in zip(FITTED, CHECKED, strict=True):
-        fitted.append(_played(client, to_fit * unit_per_s, FIT_SEED))
-        checked.append(_played(client, to_check * unit_per_s, CHECK_SEED))
+        fitted.append(_played(client, to_fit * unit_per_s, FIT_SEED, seconds))
+        checked.append(_played(client, to_check * unit_per_s, CHECK_SEED, seconds))
     found = best(parts, fitted)
     say(f"under load all takes {found.slowdown:.2f} times as long; a request costs {_costs(found)}")
     for share, requests in zip(CHECKED, checked, strict=True):
@@ -57,8 +59,8 @@ def _less_per_chunk(parts: Calibration, share: float) -> Calibration:
     return replace(parts, prefill_call_s=call_s, request_s=parts.request_s + parts.prefill_call_s - call_s)
 
 
-def _played(client: Client, rate_per_s: float, seed: int) -> list[Request]:
-    return play(client, list(poisson([(0, 1), (SECONDS, 1)], rate_per_s, chat, seed)))
+def _played(client: Client, rate_per_s: float, seed: int, seconds: float) -> list[Request]:
+    return play(client, list(poisson([(0, 1), (seconds, 1)], rate_per_s, chat, seed)))
 
 
 def _costs(found: Calibration) -> str:

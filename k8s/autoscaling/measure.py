@@ -18,7 +18,7 @@ from typing import Final
 from halimede import Client, HalimedeError
 from k8s.autoscaling.calibration import Calibration, fitted
 from k8s.autoscaling.chunks import LONGEST, weight
-from k8s.autoscaling.fit import fit
+from k8s.autoscaling.fit import SECONDS, fit
 from k8s.autoscaling.play import prompt, together
 from k8s.autoscaling.server import Server, Unmeasured, served
 
@@ -29,9 +29,14 @@ PREFILLED: Final = (16, 24, 32, 64, 100, 128, 240, 480, 720, 1000)
 
 
 def calibrate(
-    repository: Path, model: str, folder: Path, starts: int, say: Callable[[str], None]
+    repository: Path,
+    model: str,
+    folder: Path,
+    starts: int,
+    say: Callable[[str], None],
+    load_s: float = SECONDS,
 ) -> Calibration:
-    """A few minutes. Raises Unmeasured."""
+    """Five minutes, with loads of `load_s`. Raises Unmeasured."""
     config = (repository / f"{model}_engine" / "config.pbtxt").read_text()
     slots, cold = _parameter(config, "slots"), []
     for turn in range(1, starts + 1):
@@ -39,16 +44,21 @@ def calibrate(
             cold.append(server.ready_s)
             say(f"start {turn} of {starts}: ready after {server.ready_s:.2f} s")
             if turn == starts:
-                return _calibrated(server, slots, config, tuple(cold), say)
+                return _calibrated(server, slots, config, tuple(cold), say, load_s)
     raise ValueError(f"starts {starts}: must be at least 1")
 
 
 def _calibrated(
-    server: Server, slots: int, config: str, cold: tuple[float, ...], say: Callable[[str], None]
+    server: Server,
+    slots: int,
+    config: str,
+    cold: tuple[float, ...],
+    say: Callable[[str], None],
+    load_s: float,
 ) -> Calibration:
     try:
         with server.client() as client:
-            return fit(client, _parts(server, client, slots, config, cold, say), say)
+            return fit(client, _parts(server, client, slots, config, cold, say), say, load_s)
     except HalimedeError as problem:
         raise Unmeasured(f"the server did not answer: {problem}") from problem
 
