@@ -184,5 +184,6 @@ $(VENV)/.gpu: $(VENV)/.test
 	@$(install) -e '.[gpu]'
 	@touch $@
 
-manifests: $(VENV)/.run ## k8s/manifests and the README of values, from k8s/chart
+manifests: $(VENV)/.test ## the dashboard, k8s/manifests and the README of values, from k8s/dashboard and k8s/chart
+	@$(py) -m k8s.dashboard
 	@$(py) -m k8s.render

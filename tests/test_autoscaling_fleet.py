@@ -10,13 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine import chunking
 from engine.metrics import COUNTERS, GAUGES, HISTOGRAMS, PREFIX
 from k8s.autoscaling.arrivals import SHAPES, Lengths, chat, conversation, poisson, rate
-from k8s.autoscaling.calibration import Calibration, interpolated, load
+from k8s.autoscaling.calibration import Calibration, fitted, interpolated, load
 from k8s.autoscaling.capacity import capacity
+from k8s.autoscaling.chunks import Pace, weight
 from k8s.autoscaling.fleet import POD_PREFIX, Fleet, Start
 from k8s.autoscaling.pods import Phase
-from k8s.autoscaling.rehearsal import Slo, simulate
+from k8s.autoscaling.rehearsal import simulate
 from k8s.autoscaling.replica import Request, StepTimes
 from k8s.autoscaling.tally import Place, page
 
@@ -27,10 +29,12 @@ SMALL = Calibration(
     decode_s={1: 0.010, 4: 0.025},
     busy_cores={1: 1.8, 4: 1.9},
     idle_cores=0.0,
+    request_s=0.005,
     prefill_call_s=0.01,
     prefill_token_s=0.001,
-    prefill_share=1.0,
+    prefill_stall=2.5,
     cold_start_s=(2.0, 3.0, 10.0),
+    slowdown=1.0,
     cores=2,
     machine="a machine",
     measured="2026-01-01T00:00:00+00:00",
@@ -62,7 +66,7 @@ def test_every_request_ends_once_however_it_is_scaled(found: list[Request], size
 
 def test_one_request_alone_takes_the_measured_times() -> None:
     [request] = simulate([Request(0.0, 256, 11)], 1, TIMES, 100)
-    assert request.ttft == pytest.approx(0.01 + 256 * 0.001)
+    assert request.ttft == pytest.approx(0.005 + 2 * 0.01 + weight(0, 256) * 0.001)
     assert request.tpot == pytest.approx(0.010)
 
 
@@ -140,8 +144,8 @@ def test_arrivals_are_poisson_at_the_rate_of_the_shape(lengths: Lengths) -> None
 
 def test_a_faster_server_has_the_greater_capacity() -> None:
     slow = replace(SMALL, slots=8, max_queue=16)
-    fast = replace(slow, prefill_token_s=0.0005, decode_s={1: 0.005, 8: 0.012})
-    assert capacity(StepTimes(slow), chat, Slo()) * 1.5 < capacity(StepTimes(fast), chat, Slo())
+    twice = capacity(StepTimes(replace(slow, slowdown=0.5)), chat) / capacity(StepTimes(slow), chat)
+    assert twice == pytest.approx(2, rel=0.1)
 
 
 def test_a_calibration_can_be_kept(tmp_path: Path) -> None:
@@ -156,3 +160,37 @@ def test_a_calibration_can_be_kept(tmp_path: Path) -> None:
 
 def test_between_two_points_a_table_is_linear() -> None:
     assert [interpolated({1: 1.0, 3: 2.0}, at) for at in (0, 1, 2, 3, 9)] == [1, 1, 1.5, 2, 2]
+
+
+@given(st.tuples(*[st.floats(0.001, 0.1)] * 3))
+def test_costs_are_found_again_in_what_they_add_up_to(costs: tuple[float, float, float]) -> None:
+    rows = [[1.0, 1 + size // 128, weight(0, size)] for size in (10, 40, 100, 130, 300, 700, 1000)]
+    values = [sum(cost * times for cost, times in zip(costs, row, strict=True)) for row in rows]
+    assert fitted(rows, values) == pytest.approx(costs, rel=1e-3)
+
+
+def test_no_cost_is_below_nothing() -> None:
+    rows = [[1.0, 1.0, 10.0], [1.0, 1.0, 100.0], [1.0, 2.0, 200.0], [1.0, 4.0, 500.0]]
+    assert min(fitted(rows, [0.001, 0.1, 0.25, 0.6])) >= 0
+
+
+steps = st.lists(
+    st.tuples(st.booleans(), st.integers(0, 1500), st.integers(1, 128), st.floats(0.001, 0.5)), max_size=20
+)
+
+
+@given(steps, st.integers(0, 1900), st.integers(1, 1900), st.booleans())
+def test_chunks_are_as_long_as_the_engine_makes_them(
+    found: list[tuple[bool, int, int, float]], done: int, left: int, beside: bool
+) -> None:
+    ours, theirs = Pace(), chunking.Pace()
+    for decoded, start, tokens, seconds in found:
+        if decoded:
+            ours.decoded(seconds)
+            theirs = theirs.decoded(seconds)
+        else:
+            ours.prefilled(start, tokens, seconds)
+            theirs = theirs.prefilled(start, tokens, seconds)
+    limits = chunking.Limits(128, 2.5)
+    expected = chunking.chunk_tokens(theirs, limits, done, left, first=not done, beside=beside)
+    assert ours.chunk(2.5, done, left, beside=beside) == expected

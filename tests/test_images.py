@@ -78,13 +78,17 @@ def test_what_no_image_needs_is_not_sent(image: Dockerfile) -> None:
 
 def test_what_pip_installs_exists_and_is_not_cached(image: Dockerfile) -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    steps = [rest for stage in image.stages for rest in stage.all("RUN")]
+    steps = [image.value(rest) for stage in image.stages for rest in stage.all("RUN")]
     installs = [part for rest in steps for part in rest.split("&&") if "install -" in part and "pip" in part]
     assert installs
     for part in installs:
         assert "--no-cache-dir" in part
-        named = re.findall(r"'\.\[([\w,-]+)\]'", part)
+        named = re.findall(r"\.\[([\w,-]+)\]", part)
         assert {extra for found in named for extra in found.split(",")} <= set(extras)
+    page = (ROOT / "docs" / "images.md").read_text()
+    documented = re.findall(r"--build-arg EXTRAS=([\w,-]+)", page)
+    assert documented
+    assert {extra for found in documented for extra in found.split(",")} <= set(extras)
 
 
 def _start(layout: Path, image: Dockerfile, *program: str, tmp: Path) -> subprocess.CompletedProcess[str]:

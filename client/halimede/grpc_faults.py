@@ -19,6 +19,8 @@ __all__ = ["CHANNEL_OPTIONS", "raises_our_errors"]
 # Own subchannels: else every client of the process shares a connection and its backoff. The
 # reconnect backoff starts below ours, or a retry would only be told of the last failure again.
 CHANNEL_OPTIONS = (
+    # A name with several addresses, as a headless Service has, means several servers: each is asked in turn.
+    ("grpc.lb_policy_name", "round_robin"),
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),
     ("grpc.initial_reconnect_backoff_ms", 20),
@@ -28,7 +30,7 @@ CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),
 )
 
-_NEVER_CONNECTED = ("failed to connect", "errors resolving", "dns resolution")
+_NEVER_CONNECTED = ("failed to connect", "backends failing", "errors resolving", "dns resolution")
 _NOT_GRPC = ("socket closed", "http1.x", "failed parsing http/2")
 _BROKEN = (
     "socket closed",

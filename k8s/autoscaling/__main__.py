@@ -21,24 +21,27 @@ from k8s.autoscaling.objects import Unreadable
 from k8s.autoscaling.prometheus import Prometheus, PrometheusFault
 from k8s.autoscaling.rehearsal import Outcome, Setting, Slo, rehearse
 from k8s.autoscaling.replica import StepTimes
-from k8s.autoscaling.report import as_json, plot, read, table
+from k8s.autoscaling.report import as_json, plot, read_all, table
 from k8s.autoscaling.scaler import Scaler
+from k8s.autoscaling.server import Unmeasured
 
 ROOT: Final = Path(__file__).parents[2]
 TOOLS: Final = ROOT / ".cache" / "k8s" / "bin"
-DEFAULT: Final = "chart,cpu:60,cpu:80,waiting:2,kv:0.8,ttft:2,fixed:5"
+DEFAULT: Final = "chart,cpu:60,cpu:80,waiting:2,in-flight:2,ttft:2,fixed:5"
 EXAMPLES: Final = """\
 examples:
-  python -m k8s.autoscaling                       calibrates for a minute, then two minutes for each load
+  python -m k8s.autoscaling                       calibrates for five minutes, then two for each load
   python -m k8s.autoscaling --save calibration.json --loads burst
   python -m k8s.autoscaling --calibration calibration.json --json out.json --png out.png
   python -m k8s.autoscaling --scalers chart,cpu:80 --node-seconds 180      a node must be added first
   python -m k8s.autoscaling --scalers in-flight:3,waiting:1+ttft:2         other signals, and two at once
   python -m k8s.autoscaling --set autoscaling.maxReplicas=20               other values of the chart
   python -m k8s.autoscaling --calibration calibration.json --check runs/one     how far off is the model?
+  python -m k8s.autoscaling --results 1.json 2.json --only HPA,cpu --png out.png     of several seeds
 
-Signals: cpu (per cent of the request), waiting, in-flight (waiting and running requests), kv (share of the
-cache), each the average of the pods; ttft (seconds, the 95th percentile of two minutes); fixed (replicas).
+Signals: cpu (per cent of the request), waiting, in-flight (waiting and running requests), steady (the same, a
+minute's mean), kv (share of the cache), each the average of the pods; ttft (seconds, the 95th percentile of
+two minutes); fixed (replicas).
 
 Exit codes: 0 rehearsed, 1 a server or Prometheus did not work, 2 the command is at fault."""
 
@@ -51,14 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, Unreadable) as problem:
         print(f"k8s.autoscaling: {problem}", file=sys.stderr)
         return 2
-    except (measure.Unmeasured, PrometheusFault) as problem:
+    except (Unmeasured, PrometheusFault) as problem:
         print(f"k8s.autoscaling: {problem}", file=sys.stderr)
         return 1
 
 
 def _run(found: argparse.Namespace) -> int:
     if found.results:
-        return _told({load: one for path in found.results for load, one in read(path).items()}, found)
+        return _told(read_all(found.results, found.only), found)
     calibration = _calibration(found)
     if found.check:
         print(compare(found.check, calibration))
@@ -66,10 +69,10 @@ def _run(found: argparse.Namespace) -> int:
     slo = Slo(found.ttft, found.tpot)
     times = StepTimes(calibration)
     scalers = _scalers(found, float(calibration.cores))
-    units = {name: capacity(times, lengths_of(name), slo) for name in found.loads}
+    units = {name: capacity(times, lengths_of(name)) for name in found.loads}
     outcomes: dict[str, list[Outcome]] = {name: [] for name in found.loads}
     for name in found.loads:
-        _say(f"{name}: one replica serves {units[name]:.2f} requests/s within the SLO")
+        _say(f"{name}: one replica serves {units[name]:.2f} requests/s, planned with headroom")
         for scaler in scalers:
             seconds = SHAPES[name][-1][0]
             start = Start(found.node_seconds, calibration.cold_start)
@@ -173,7 +176,14 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         nargs="+",
         metavar="JSON",
-        help="rehearse nothing: the tables and plot of these",
+        help="rehearse nothing: the tables and plot of these; several seeds of a load are pooled",
+    )
+    add(
+        "--only",
+        type=names,
+        default=[],
+        metavar="A,B",
+        help="with --results: of these scalers",
     )
     add(
         "--check",

@@ -26,6 +26,8 @@ SHAPES: Final[Mapping[str, Shape]] = {
         *[(0, 1), (420, 1), (420, 5), (540, 5), (540, 1), (960, 1), (960, 5), (1080, 5)],
         *[(1080, 1), (1800, 1)],
     ],
+    # A day in two hours: half of it night.
+    "day": [(0, 0.3), (2400, 0.3), (3600, 4), (5400, 4), (6600, 0.3), (7200, 0.3)],
     # Minute by minute, as of a service whose users come and go together; drawn once, from gamma with a
     # coefficient of variation of 0.5 and a mean of 2.5.
     "azure": [

@@ -10,14 +10,17 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-LONGEST_CHUNK = 128
+import numpy as np
 
 
 @dataclass(frozen=True)
 class Calibration:
     """`decode_s` and `busy_cores` by running requests; `cold_start_s` from the process's start to ready.
 
-    `prefill_share`: beside running streams a chunk of a prompt takes so many times the decode's time.
+    `prefill_stall`: beside running streams the engine lets a chunk of a prompt take so many decodes' time.
+    A request costs `request_s` once and `prefill_call_s` for each chunk of its prompt. `prefill_token_s` is
+    of a token with nothing before it. Steps take `slowdown` times as long as the parts that were timed one
+    by one: so the model does what the server did under load.
     """
 
     slots: int
@@ -26,10 +29,12 @@ class Calibration:
     decode_s: Mapping[int, float]
     busy_cores: Mapping[int, float]
     idle_cores: float
+    request_s: float
     prefill_call_s: float
     prefill_token_s: float
-    prefill_share: float
+    prefill_stall: float
     cold_start_s: tuple[float, ...]
+    slowdown: float
     cores: int
     machine: str
     measured: str
@@ -45,14 +50,6 @@ class Calibration:
 
     def cores_used(self, running: int) -> float:
         return interpolated(self.busy_cores, max(1, running))
-
-    def chunk(self, running: int) -> int:
-        """Tokens of a prompt in one step beside so many running requests."""
-        if not running:
-            return LONGEST_CHUNK
-        return max(
-            8, min(LONGEST_CHUNK, int(self.prefill_share * self.decode(running) / self.prefill_token_s))
-        )
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")
@@ -80,7 +77,15 @@ def interpolated(table: Mapping[int, float], at: int) -> float:
     return points[-1][1]
 
 
-def line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Intercept and slope, by least squares."""
-    found = statistics.linear_regression([x for x, _ in points], [y for _, y in points])
-    return found.intercept, found.slope
+def fitted(rows: Sequence[Sequence[float]], values: Sequence[float]) -> tuple[float, float, float]:
+    """Costs of three kinds, none below 0, that explain the values best: least squares of relative errors."""
+    scale = np.array(values)
+    matrix = np.array(rows) / scale[:, None]
+    active = [0, 1, 2]
+    while True:
+        found = np.linalg.lstsq(matrix[:, active], np.ones(len(values)), rcond=None)[0]
+        if (found >= 0).all():
+            break
+        active.pop(int(found.argmin()))
+    costs = dict(zip(active, map(float, found), strict=True))
+    return costs.get(0, 0.0), costs.get(1, 0.0), costs.get(2, 0.0)

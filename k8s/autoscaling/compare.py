@@ -7,6 +7,7 @@ which the model does not know).
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,14 +22,27 @@ TAIL_S: Final = 300.0
 
 def compare(run: Path, calibration: Calibration) -> str:
     """A table in Markdown. Raises ValueError if the folder has no run with answers."""
-    measured = _measured(run / "records.jsonl")
-    planned = [Request(one.at_s, one.prompt, one.output) for one in measured]
-    modelled = simulate(planned, 1, StepTimes(calibration), measured[-1].at_s + TAIL_S)
-    rows = zip(_figures(measured), _figures(modelled), strict=True)
+    return beside(_measured(run / "records.jsonl"), calibration)
+
+
+def beside(measured: Sequence[Request], calibration: Calibration) -> str:
+    """The figures of requests that a server has answered, and of the same in the model."""
+    rows = zip(_figures(measured), _figures(_modelled(measured, calibration)), strict=True)
     lines = ["| of one replica | measured | model | off by |", "|---|---:|---:|---:|"]
     for (name, real), (_, model) in rows:
         lines.append(f"| {name} | {real:.3f} | {model:.3f} | {model / real - 1:+.0%} |")
     return "\n".join(lines)
+
+
+def distance(measured: Sequence[Request], calibration: Calibration) -> float:
+    """How unlike the model's figures are: the sum of their logarithms' differences."""
+    rows = zip(_figures(measured), _figures(_modelled(measured, calibration)), strict=True)
+    return sum(abs(math.log(model / real)) for (_, real), (_, model) in rows)
+
+
+def _modelled(measured: Sequence[Request], calibration: Calibration) -> list[Request]:
+    planned = [Request(one.at_s, one.prompt, one.output) for one in measured]
+    return simulate(planned, 1, StepTimes(calibration), measured[-1].at_s + TAIL_S)
 
 
 def _measured(path: Path) -> list[Request]:

@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from k8s.autoscaling.calibration import Calibration
+from k8s.autoscaling.chunks import Pace, weight
 from k8s.autoscaling.pods import Phase, Pod
 from k8s.autoscaling.tally import Tally
 
@@ -43,12 +44,12 @@ class StepTimes:
 
     def __init__(self, found: Calibration) -> None:
         sizes = range(found.slots + 1)
-        self.decode = [0.0] + [found.decode(n) for n in sizes[1:]]
-        self.chunk = [found.chunk(n) for n in sizes]
+        self.decode = [0.0] + [found.slowdown * found.decode(n) for n in sizes[1:]]
         self.cores = [found.cores_used(n) for n in sizes]
-        self.prefill_call = found.prefill_call_s
-        self.prefill_token = found.prefill_token_s
-        self.idle_cores = found.idle_cores
+        self.request = found.slowdown * found.request_s
+        self.prefill_call = found.slowdown * found.prefill_call_s
+        self.prefill_token = found.slowdown * found.prefill_token_s
+        self.stall = found.prefill_stall
         self.slots, self.max_queue = found.slots, found.max_queue
         self.positions = found.slots * found.max_context
 
@@ -66,9 +67,9 @@ class Replica:
     prefilling: Request | None = None
     busy: bool = False
     gone_s: float | None = None
+    pace: Pace = field(default_factory=Pace)
     _done: int = 0
     _chunk: int = 0
-    _decodes: int = 0
 
     @property
     def in_flight(self) -> int:
@@ -97,15 +98,22 @@ class Replica:
             self.prefilling, self._done = self.waiting.popleft(), 0
             self.tally.queued.add(now_s - self.prefilling.at_s)
         seconds = times.decode[running]
-        self._chunk, self._decodes = 0, running
+        if running:
+            self.pace.decoded(seconds)
         if self.prefilling:
-            self._chunk = min(times.chunk[running], self.prefilling.prompt - self._done)
-            first = times.prefill_call if not self._done else 0.0
-            seconds += first + self._chunk * times.prefill_token
+            seconds += self._plan_chunk(self.prefilling, beside=running > 0)
         self.busy = seconds > 0
         self.tally.cpu_s += seconds * times.cores[running]
         self.tally.busy_s += seconds
         return seconds if self.busy else None
+
+    def _plan_chunk(self, request: Request, *, beside: bool) -> float:
+        """Seconds that the prompt adds to the step."""
+        times, done = self.times, self._done
+        self._chunk = self.pace.chunk(times.stall, done, request.prompt - done, beside=beside)
+        seconds = times.prefill_call + weight(done, self._chunk) * times.prefill_token
+        self.pace.prefilled(done, self._chunk, seconds)
+        return seconds + (0.0 if done else times.request)
 
     def end(self, now_s: float) -> None:
         """Applies the step: a token for each that was running, and the chunk of the prompt."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,8 +28,50 @@ COLUMNS: Final = (
 
 
 def table(outcomes: Outcomes) -> str:
-    """Markdown, one table for each load."""
-    return "\n\n".join(_table(load, found) for load, found in outcomes.items())
+    """Markdown, one table for each load, and one of all where there are several."""
+    tables = [_table(load, found) for load, found in outcomes.items()]
+    return "\n\n".join([*tables, *([overview(outcomes)] if len(outcomes) > 1 else [])])
+
+
+def overview(outcomes: Outcomes) -> str:
+    """A row for each scaler: good, rejected, replica-hours of each load, and on average."""
+    lines = [
+        "good, rejected, replica-hours",
+        "",
+        "| scaled by | " + " | ".join(outcomes) + " | all |",
+        "|---|" + "---:|" * (len(outcomes) + 1),
+    ]
+    for of_one in zip(*outcomes.values(), strict=True):
+        share = statistics.fmean(one.good_share for one in of_one)
+        hours = statistics.fmean(one.replica_hours for one in of_one)
+        rejected = sum(one.rejected for one in of_one)
+        cells = [_cell(one.good_share, one.rejected, one.replica_hours) for one in of_one]
+        lines.append(f"| {of_one[0].scaler} | {' | '.join(cells)} | {_cell(share, rejected, hours)} |")
+    return "\n".join(lines)
+
+
+def _cell(share: float, rejected: int, hours: float) -> str:
+    return f"{share:.1%}, {rejected}, {hours:.2f}"
+
+
+def pooled(found: Sequence[Outcome]) -> Outcome:
+    """Rehearsals of one scaler under one load with other seeds: requests added up, the rest on average."""
+
+    def mean(figure: Callable[[Outcome], float]) -> float:
+        return statistics.fmean(map(figure, found))
+
+    return replace(
+        found[0],
+        requests=sum(one.requests for one in found),
+        good=sum(one.good for one in found),
+        rejected=sum(one.rejected for one in found),
+        cut_off=sum(one.cut_off for one in found),
+        replica_hours=mean(lambda one: one.replica_hours),
+        most_replicas=max(one.most_replicas for one in found),
+        changes=round(mean(lambda one: one.changes)),
+        ttft_p50_s=mean(lambda one: one.ttft_p50_s),
+        ttft_p99_s=mean(lambda one: one.ttft_p99_s),
+    )
 
 
 def as_json(outcomes: Outcomes, calibration: Calibration, unit: Mapping[str, float]) -> dict[str, Any]:
@@ -37,6 +80,17 @@ def as_json(outcomes: Outcomes, calibration: Calibration, unit: Mapping[str, flo
         "capacity_per_s": dict(unit),
         "outcomes": {load: [asdict(one) for one in found] for load, found in outcomes.items()},
     }
+
+
+def read_all(paths: Sequence[Path], only: Sequence[str]) -> dict[str, list[Outcome]]:
+    """Pooled by load and scaler; `only` those whose name has one of these. Raises ValueError."""
+    found: dict[str, dict[str, list[Outcome]]] = {}
+    for path in paths:
+        for load, outcomes in read(path).items():
+            for one in outcomes:
+                if not only or any(part in one.scaler for part in only):
+                    found.setdefault(load, {}).setdefault(one.scaler, []).append(one)
+    return {load: [pooled(same) for same in by_scaler.values()] for load, by_scaler in found.items()}
 
 
 def read(path: Path) -> dict[str, list[Outcome]]:

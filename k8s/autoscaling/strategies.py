@@ -27,6 +27,11 @@ def gauge(name: str) -> str:
 
 
 IN_FLIGHT: Final = f"{gauge('num_requests_running')} + {gauge('num_requests_waiting')}"
+# A minute's mean: arrivals are random, and what is in flight jumps with them.
+STEADY: Final = (
+    f"sum by (pod) (avg_over_time(halimede_num_requests_running{{{NAMESPACE}}}[1m])) + "
+    f"sum by (pod) (avg_over_time(halimede_num_requests_waiting{{{NAMESPACE}}}[1m]))"
+)
 TTFT: Final = (
     "histogram_quantile(0.95, sum by (le) "
     f"(rate(halimede_time_to_first_token_seconds_bucket{{{NAMESPACE}}}[2m])))"
@@ -38,6 +43,7 @@ _SIGNALS: Final = {
     "cpu": (Kind.CPU, CPU),
     "waiting": (Kind.PODS, gauge("num_requests_waiting")),
     "in-flight": (Kind.PODS, IN_FLIGHT),
+    "steady": (Kind.PODS, STEADY),
     "kv": (Kind.PODS, gauge("kv_cache_usage_perc")),
     "ttft": (Kind.VALUE, TTFT),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -22,14 +23,14 @@ PLAYS: Final = {"rolling": Scenario.ROLLING, "late": Scenario.LATE, "kill": Scen
 CARELESS: Final = {"careless": Scenario.CARELESS}
 EXAMPLES: Final = """\
 examples:
-  python -m k8s.failover                          both balancers, all three plays: about two minutes
+  python -m k8s.failover                          both balancers, all three plays: about three minutes
   python -m k8s.failover --balancer envoy --play kill --users 6
   python -m k8s.failover --json failover.json
   python -m k8s.failover --keep DIR               configurations and logs stay in DIR
 
-plays: rolling restarts each server in turn; late does so while the balancer learns of it 2 s late; kill
-sends SIGKILL to one; careless is late without the preStop hook, to see what the hook is for. Half of the
-users ask over gRPC, half over HTTP; kill has twice as many.
+plays: rolling restarts each server in turn; late does so while the balancer learns of it 1.5 s late; kill
+sends SIGKILL to one; careless stops one without the preStop hook, to see what the hook is for. Half of the
+users ask over gRPC, half over HTTP; kill and careless have twice as many, and no pauses.
 
 exit codes: 0 nothing failed but streams past their first token on the server that was killed,
 1 something else failed, 2 the command is at fault, 3 a server or balancer did not start"""
@@ -37,6 +38,7 @@ exit codes: 0 nothing failed but streams past their first token on the server th
 
 def main(arguments: Sequence[str] | None = None) -> int:
     found = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # or servers would outlive it
     try:
         with tempfile.TemporaryDirectory(prefix="failover-") as temporary:
             folder = found.keep or Path(temporary)
@@ -45,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Broken as problem:
         print(f"k8s.failover: {problem}", file=sys.stderr)
         return 3
+    except KeyboardInterrupt:
+        print("interrupted; the servers are stopped", file=sys.stderr)
+        return 130
 
 
 def _run(found: argparse.Namespace, folder: Path) -> int:

@@ -12,17 +12,19 @@ from typing import Final
 from k8s.failover.balancers import Balancer
 from k8s.failover.ledger import Death, Request
 from k8s.failover.load import Load, User
-from k8s.failover.servers import SMALL, Broken, NotStarted, Server
+from k8s.failover.servers import Broken, NotStarted, Server
 
-SETTLE_S: Final = 1.5
-LATE_S: Final = 2.0
+SETTLE_S: Final = 1.0
+LATE_S: Final = 1.5
 # Later than any removal is.
-LONG_SETTLE_S: Final = 4.0
-WARM_S: Final = 2.0
+LONG_SETTLE_S: Final = 3.0
+WARM_S: Final = 1.5
 # How long the endpoints still name a server that is dead.
 UNNOTICED_S: Final = 3.0
 STARTS: Final = 6
 HOOK_LIMIT_S: Final = 120.0
+BUSY_LIMIT_S: Final = 60.0
+BUSY_LOOKS: Final = 4
 IDLE_S: Final = 6.0
 # Leaves a starting server some of two cores: one that gets none for a second gives up (see docs/failover.md).
 PAUSE_S: Final = 0.5
@@ -35,6 +37,11 @@ class Scenario(Enum):
     LATE = "rolling restart, removed late"
     KILL = "kill -9 of one"
     CARELESS = "no hook, removed late"
+
+
+# So many users and so quick that requests wait on every server; it is replaced after them, for there is no
+# processor left for a start.
+CROWDED: Final = frozenset({Scenario.KILL, Scenario.CARELESS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,35 +110,28 @@ class Stage:
                 case Scenario.LATE:
                     self._roll(LONG_SETTLE_S, LATE_S)
                 case Scenario.CARELESS:
-                    self._roll(None, LATE_S)
+                    self._drop(self.fleet.servers[0])
                 case Scenario.KILL:
                     death = self._kill()
             time.sleep(WARM_S)
-        if death is not None:
+        if scenario in CROWDED:
             self.fleet.replace(self.fleet.servers[0], self.balancer)
         return Outcome(scenario, tuple(load.requests), death, time.monotonic() - began)
 
     def _crowd(self, scenario: Scenario) -> list[User]:
-        """Of each protocol so many that ask again and again, and one whose connection idles in between.
-
-        Where a server is killed they are so many and so quick that requests wait on every server.
-        """
+        """Of each protocol so many that ask again and again, and one whose connection idles in between."""
         doors = (("grpc", self.balancer.grpc), ("http", self.balancer.http))
-        busy = [0.0] * 2 * self.users if scenario is Scenario.KILL else [PAUSE_S] * self.users
+        busy = [0.0] * 2 * self.users if scenario in CROWDED else [PAUSE_S] * self.users
         return [
             User(url, protocol, pause_s, seed)
             for protocol, url in doors
             for seed, pause_s in enumerate([*busy, IDLE_S])
         ]
 
-    def _roll(self, settle_s: float | None, late_s: float) -> None:
-        """Every server; without a hook the first alone, which tells enough."""
-        for number, server in enumerate(self.fleet.servers[: 1 if settle_s is None else None]):
+    def _roll(self, settle_s: float, late_s: float) -> None:
+        for number, server in enumerate(list(self.fleet.servers)):
             began = time.monotonic()
-            if settle_s is None:
-                self._drop(server, late_s)
-            else:
-                self._retire(server, settle_s, late_s)
+            self._retire(server, settle_s, late_s)
             if code := server.wait():
                 raise Broken(f"the launcher ended with {code} after SIGTERM")
             retired = time.monotonic()
@@ -148,10 +148,12 @@ class Stage:
                 raise Broken(f"drain.py ended with {code}")
         server.terminate()
 
-    def _drop(self, server: Server, late_s: float) -> None:
+    def _drop(self, server: Server) -> None:
         """Without a hook: SIGTERM while requests still come. What the hook is for."""
+        _wait_busy(server)
         server.terminate()
-        time.sleep(late_s)
+        server.wait()
+        time.sleep(UNNOTICED_S)
         self.balancer.endpoints(self.fleet.without(server))
 
     def _kill(self) -> Death:
@@ -175,12 +177,16 @@ def _ready_or_killed(server: Server) -> Server:
 
 
 def _wait_busy(server: Server) -> None:
-    """Until its slots are taken and another request waits."""
-    end = time.monotonic() + 30
-    while server.in_flight() <= int(SMALL["slots"]):
+    """Until a kill hits requests of both kinds, before their first token and past it.
+
+    Several looks in a row: a first token that the engine has counted is not yet with its caller.
+    """
+    end, busy = time.monotonic() + BUSY_LIMIT_S, 0
+    while busy < BUSY_LOOKS:
         if time.monotonic() > end:
-            raise Broken(f"{server.http} got no load within 30 s")
-        time.sleep(0.05)
+            raise Broken(f"{server.http} was not busy enough within {BUSY_LIMIT_S:g} s to be killed")
+        time.sleep(0.25)
+        busy = busy + 1 if server.is_busy() else 0
 
 
 def server_maker(repository: Path, model: str, folder: Path) -> Callable[[], Server]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -21,7 +22,9 @@ START_LIMIT_S: Final = 40.0
 STOP_LIMIT_S: Final = 60.0
 # Three of them on two cores: little memory, a thread each, and so few slots that some requests wait.
 SMALL: Final = {"slots": "2", "max_context": "512", "max_queue": "32", "threads": "1", "heartbeat_ms": "100"}
-IN_FLIGHT: Final = re.compile(r"^halimede_num_requests_(?:running|waiting)\{.*\} (\S+)$", re.MULTILINE)
+# The chart has 300 s; here every play sees connections come of age.
+AGE_MS: Final = 5000
+COUNTS: Final = re.compile(r"^halimede_(\w+)\{.*\} (\S+)$", re.MULTILINE)
 
 
 class Broken(Exception):
@@ -43,6 +46,7 @@ class Server:
         command = [sys.executable, str(ROOT / "server" / "launch.py"), "--model", model]
         command += ["--model-repository", str(repository), "--metrics-port", str(metrics)]
         command += ["--grpc-port", str(grpc), "--http-port", str(http)]
+        command += ["--", f"--grpc-max-connection-age={AGE_MS}"]
         with log.open("wb") as output:
             self._process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
 
@@ -54,10 +58,18 @@ class Server:
         """As a readiness probe sees it: the model, not only the server. Raises NotStarted."""
         wait_until(self._is_ready, START_LIMIT_S, f"{self._model} at {self.http}", self._log)
 
-    def in_flight(self) -> float:
-        """Requests that run or wait, by the engine's own gauges."""
-        with urllib.request.urlopen(self.metrics, timeout=5) as answer:
-            return sum(map(float, IN_FLIGHT.findall(answer.read().decode())))
+    def is_busy(self) -> bool:
+        """Whether a request waits, and streams are past their first token, by the engine's own metrics."""
+        try:
+            with urllib.request.urlopen(self.metrics, timeout=5) as answer:
+                page = answer.read().decode()
+        except OSError:
+            return False
+        total: defaultdict[str, float] = defaultdict(float)
+        for name, value in COUNTS.findall(page):
+            total[name] += float(value)
+        streams = total["time_to_first_token_seconds_count"] - total["request_success_total"]
+        return total["num_requests_waiting"] > 0 and streams > 0
 
     def pre_stop(self, settle_s: float) -> subprocess.Popen[bytes]:
         """The hook, begun; it ends when nothing is in flight."""

@@ -67,7 +67,7 @@ def test_the_python_example_runs(int8: Server) -> None:
 
 
 def test_make_knows_the_verbs_of_the_page() -> None:
-    verbs = re.findall(r"^make (\w+)", "".join(blocks("console")), re.MULTILINE)
+    verbs = re.findall(r"^make ([\w-]+)", "".join(blocks("console")), re.MULTILINE)
     assert {"demo", "test", "serve", "chat", "engines"} <= set(verbs)
     makefile = (ROOT / "Makefile").read_text()
     assert all(re.search(rf"^{verb}:", makefile, re.MULTILINE) for verb in verbs)

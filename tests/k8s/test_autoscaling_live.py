@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 
 from k8s.autoscaling import chart, measure, strategies
+from k8s.autoscaling.__main__ import main
 from k8s.autoscaling.arrivals import chat, poisson
 from k8s.autoscaling.fleet import Fleet, Start
 from k8s.autoscaling.prometheus import Prometheus, PrometheusFault
 from k8s.autoscaling.rehearsal import Setting, Slo, rehearse
 from k8s.autoscaling.replica import Request, StepTimes
+from k8s.autoscaling.report import read
 from k8s.autoscaling.scaler import Scaler
+from k8s.autoscaling.server import Server, Unmeasured
 from k8s.autoscaling.tally import Place, page
 from tests.e2e.artifacts import MODEL, built
 from tests.test_autoscaling_fleet import SMALL
@@ -74,7 +77,7 @@ def test_every_metric_of_the_chart_has_a_value(tools: Path, prometheus: Promethe
         fleet.advance(at_s)
         prometheus.take(page(fleet.series(Place()), prometheus.unix(at_s)), at_s)
     metrics = chart_scaler(tools, name).metrics
-    assert len(metrics) == 3
+    assert len(metrics) == 4
     for metric in metrics:
         assert prometheus.scalar(metric.query, 50), f"{metric.query} has no value above 0"
 
@@ -87,6 +90,23 @@ def test_metrics_that_the_queries_do_not_match_scale_nothing(tools: Path, promet
     assert {moment.wanted for moment in outcome.moments} == {scaler.limits.minimum}
 
 
+def test_the_program_from_a_calibration_to_table_and_plot(
+    tools: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept, result, png = (tmp_path / name for name in ("calibration.json", "result.json", "plot.png"))
+    SMALL.save(kept)
+    arguments = ["--calibration", str(kept), "--loads", "steps", "--scalers", "waiting:1,fixed:2"]
+    places = ["--helm", str(tools / "helm4"), "--prometheus", str(tools / "prometheus")]
+    assert main([*arguments, *places, "--json", str(result), "--png", str(png)]) == 0
+    told = capsys.readouterr().out
+    assert main(["--results", str(result), *places]) == 0
+    assert capsys.readouterr().out == told
+    waiting, fixed = read(result)["steps"]
+    assert waiting.most_replicas > fixed.most_replicas == 2
+    assert waiting.good > fixed.good
+    assert png.stat().st_size
+
+
 def test_a_query_that_is_none_is_told(prometheus: Prometheus) -> None:
     with pytest.raises(PrometheusFault, match="parse error"):
         prometheus.query("sum(", 0)
@@ -96,8 +116,9 @@ def test_a_query_that_is_none_is_told(prometheus: Prometheus) -> None:
 @pytest.mark.slow
 def test_the_real_server_is_calibrated(tmp_path: Path) -> None:
     said: list[str] = []
-    found = measure.calibrate(built("int8"), MODEL, tmp_path, 1, said.append)
-    assert said
+    found = measure.calibrate(built("int8"), MODEL, tmp_path, 1, said.append, load_s=8)
+    assert sum("| TTFT p50, s |" in line for line in said) == 2, "two loads beside the model"
+    assert 1 <= found.slowdown < 2
     assert found.slots == max(found.decode_s) == 16
     assert 0 < found.decode_s[1] < found.decode_s[16] < 16 * found.decode_s[1], (
         "a batch is cheaper than turns"
@@ -110,5 +131,5 @@ def test_the_real_server_is_calibrated(tmp_path: Path) -> None:
 
 
 def test_a_server_that_does_not_start_is_told(tmp_path: Path) -> None:
-    with pytest.raises(measure.Unmeasured, match="did not become ready"):
-        measure.Server(tmp_path, "nothing", tmp_path / "server.log")
+    with pytest.raises(Unmeasured, match="did not become ready"):
+        Server(tmp_path, "nothing", tmp_path / "server.log")

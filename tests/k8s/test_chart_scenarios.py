@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from tests.k8s.charts import CHART, ROOT, SCENARIOS, Refused, objects, one, pod, triton
+from tests.k8s.charts import BIN, CHART, ROOT, SCENARIOS, Refused, objects, one, pod, triton
 
 PARSE = "import json, sys, launch; o = launch.parse(sys.argv[1:]); print(json.dumps([o.models, o.extra]))"
 
@@ -101,13 +105,67 @@ def test_nothing_leaves_an_air_gapped_pod() -> None:
     assert pod(found)["volumes"][0]["image"]["reference"].startswith("registry.example.internal/")
 
 
+def test_whoever_may_be_a_client_the_releases_own_pods_are() -> None:
+    found = objects("routes", "networkPolicy.clients[0].podSelector.matchLabels.app=web")
+    ingress = one(found, "NetworkPolicy")["spec"]["ingress"]
+    (own,) = [
+        rule["from"][0]["podSelector"]
+        for rule in ingress
+        if {"port": "grpc", "protocol": "TCP"} in rule["ports"]
+        and "matchExpressions" in rule["from"][0]["podSelector"]
+    ]
+    admitted = set(own["matchExpressions"][0]["values"])
+    labels = [one_pod["metadata"]["labels"] for one_pod in _templates(found)]
+    asking = [found for found in labels if found["app.kubernetes.io/component"] != "server"]
+    assert len(asking) == 4
+    for found_labels in asking:
+        assert own["matchLabels"].items() <= found_labels.items()
+        assert found_labels["app.kubernetes.io/component"] in admitted
+
+
+def _templates(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What has the labels of a Pod: templates, and the Pods of the helm tests."""
+    controllers = [one["spec"]["template"] for one in found if one["kind"] in {"Deployment", "Job"}]
+    return [*controllers, *(one for one in found if one["kind"] == "Pod")]
+
+
+def test_a_chart_of_another_version_rolls_no_pod(tmp_path: Path) -> None:
+    chart = tmp_path / "chart"
+    shutil.copytree(CHART, chart)
+    about = chart / "Chart.yaml"
+    about.write_text(re.sub(r"(?m)^version: .*$", "version: 9.9.9", about.read_text("utf-8")))
+    command = [str(BIN / "helm4"), "template", "halimede", str(chart), "--namespace", "serving"]
+    command += ["--kube-version", "1.34.0"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    other = [found for found in yaml.safe_load_all(text) if found]
+    ours = one(objects(), "Deployment")["spec"]["template"]
+    assert one(other, "Deployment")["spec"]["template"] == ours
+
+
+def test_an_endpoint_picker_reads_the_metrics() -> None:
+    clients = one(objects("routes"), "NetworkPolicy")["spec"]["ingress"][0]
+    assert {"port": "metrics", "protocol": "TCP"} in clients["ports"]
+
+
+def test_connections_end_so_that_clients_find_new_replicas() -> None:
+    assert "--grpc-max-connection-age=300000" in triton(objects())["args"]
+    without = triton(objects(None, "server.grpcConnectionAgeSeconds=0"))["args"]
+    assert not any("connection-age" in flag for flag in without)
+
+
 def test_keda_asks_for_this_release_alone() -> None:
     triggers = one(objects("keda"), "ScaledObject")["spec"]["triggers"]
-    assert {trigger["name"] for trigger in triggers} == {"waiting", "kv-cache", "ttft"}
+    assert {trigger["name"] for trigger in triggers} == {"in-flight", "waiting", "kv-cache", "ttft"}
     assert all(
         'namespace="serving",pod=~"halimede-[a-z0-9]+-[a-z0-9]+"' in t["metadata"]["query"] for t in triggers
     )
     assert "replicas" not in one(objects("keda"), "Deployment")["spec"]
+
+
+def test_keda_does_not_shrink_while_it_is_blind() -> None:
+    spec = one(objects("keda"), "ScaledObject")["spec"]
+    assert spec["fallback"]["behavior"] == "currentReplicasIfHigher"
+    assert all(trigger["metadata"]["ignoreNullValues"] == "false" for trigger in spec["triggers"])
 
 
 def test_an_hpa_knows_our_metrics_and_the_adapter_gives_them() -> None:
@@ -157,6 +215,5 @@ def test_every_value_is_in_the_schema_and_described() -> None:
                 walk(inner)
 
     schema = json.loads((CHART / "values.schema.json").read_text("utf-8"))
-    for name, part in schema["properties"].items():
-        if name not in {"monitoring", "tracing"}:
-            walk(part)
+    for part in schema["properties"].values():
+        walk(part)

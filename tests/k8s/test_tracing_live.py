@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from socket import create_server
+from typing import Final, TypeVar
 
 import pytest
 from opentelemetry import trace as otel
 
-from halimede import Client, HalimedeError, RetryPolicy
+from halimede import Client, Generation, HalimedeError, RetryPolicy
 from halimede.traceparent import new_traceparent, trace_id_of
 from tests.e2e.serving import Server, eventually, free_ports, started
 from tests.e2e.small_models import SmallModel, give_slots
@@ -25,6 +26,10 @@ PROMPT = "in the beginning"
 ONCE = RetryPolicy(attempts=1)
 # Triton takes its own times from another clock; so far apart they were never seen.
 CLOCKS_NS = 50_000_000
+# Triton 2.51 traces a request over gRPC but overlooks its parent now and then, if it is the first of its
+# connection: 3 of 150 here, once 1 of 600, and none over HTTP. So over gRPC such a request is made again.
+ATTEMPTS: Final = {"grpc": 5, "http": 1}
+T = TypeVar("T")
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +72,16 @@ def urls(server: Server) -> dict[str, str]:
     return {"grpc": server.address.grpc, "http": f"http://{server.address.http}"}
 
 
+def joined(receiver: Receiver, protocol: str, ask: Callable[[str], T]) -> tuple[str, T]:
+    """The parent that the request took, and what `ask` gave for it."""
+    for _ in range(ATTEMPTS[protocol]):
+        traceparent = new_traceparent()
+        answer = ask(traceparent)
+        if eventually(lambda: "queue" in receiver.of(trace_id_of(traceparent)), 20):  # noqa: B023 - run here
+            return traceparent, answer
+    raise AssertionError(f"no span of the engine in {ATTEMPTS[protocol]} traces over {protocol}")
+
+
 def spans(receiver: Receiver, trace_id: str, last: str) -> dict[str, Received]:
     """Of a request that ended in the engine's span `last`, once they and Triton's are all here."""
     wanted = {"InferRequest", *NAMES[: NAMES.index(last) + 1]}
@@ -93,12 +108,13 @@ def check_parents(found: dict[str, Received], traceparent: str, model: str) -> N
 def test_one_trace_from_client_to_token(
     server: Server, receiver: Receiver, protocol: str, stream: bool, model: str
 ) -> None:
-    parent = new_traceparent()
-    with Client(urls(server)[protocol], model=model, retry=ONCE) as client:
-        if stream:
-            done = client.stream(PROMPT, max_tokens=8, ignore_eos=True, traceparent=parent).collect()
-        else:
-            done = client.generate(PROMPT, max_tokens=8, ignore_eos=True, traceparent=parent)
+    def ask(parent: str) -> Generation:
+        with Client(urls(server)[protocol], model=model, retry=ONCE) as client:
+            if stream:
+                return client.stream(PROMPT, max_tokens=8, ignore_eos=True, traceparent=parent).collect()
+            return client.generate(PROMPT, max_tokens=8, ignore_eos=True, traceparent=parent)
+
+    parent, done = joined(receiver, protocol, ask)
     assert done.num_input_tokens
     found = spans(receiver, trace_id_of(parent), "decode")
     check_parents(found, parent, model)
@@ -114,14 +130,18 @@ def test_one_trace_from_client_to_token(
 
 
 def test_the_callers_own_span_is_the_parent(server: Server, receiver: Receiver) -> None:
-    context = otel.SpanContext(0xABCDEF, 0x123456, is_remote=False, trace_flags=otel.TraceFlags(1))
-    with (
-        Client(server.address.grpc, model="alpha", retry=ONCE) as client,
-        otel.use_span(otel.NonRecordingSpan(context)),
-    ):
-        client.generate(PROMPT, max_tokens=2, ignore_eos=True)
-    found = spans(receiver, f"{0xABCDEF:032x}", "decode")
-    assert found["InferRequest"].parent_id == f"{0x123456:016x}"
+    def ask(parent: str) -> None:
+        trace, span = (int(part, 16) for part in parent.split("-")[1:3])
+        context = otel.SpanContext(trace, span, is_remote=False, trace_flags=otel.TraceFlags(1))
+        with (
+            Client(server.address.grpc, model="alpha", retry=ONCE) as client,
+            otel.use_span(otel.NonRecordingSpan(context)),
+        ):
+            client.generate(PROMPT, max_tokens=2, ignore_eos=True)
+
+    parent, _ = joined(receiver, "grpc", ask)
+    found = spans(receiver, trace_id_of(parent), "decode")
+    assert found["InferRequest"].parent_id == parent.split("-")[2]
 
 
 def test_a_request_without_a_parent_begins_a_trace(server: Server, receiver: Receiver) -> None:
@@ -135,11 +155,14 @@ def test_a_request_without_a_parent_begins_a_trace(server: Server, receiver: Rec
 def test_a_cancelled_stream_ends_in_a_decode_that_is_no_failure(
     server: Server, receiver: Receiver, protocol: str
 ) -> None:
-    parent = new_traceparent()
-    with Client(urls(server)[protocol], model="alpha", retry=ONCE) as client:
-        with client.stream(PROMPT, max_tokens=3000, ignore_eos=True, traceparent=parent) as stream:
+    def ask(parent: str) -> None:
+        with (
+            Client(urls(server)[protocol], model="alpha", retry=ONCE) as client,
+            client.stream(PROMPT, max_tokens=3000, ignore_eos=True, traceparent=parent) as stream,
+        ):
             next(stream)
-        assert eventually(lambda: "decode" in receiver.of(trace_id_of(parent)), 30)
+
+    parent, _ = joined(receiver, protocol, ask)
     (decode,) = receiver.of(trace_id_of(parent))["decode"]
     assert decode.attributes["error.type"] == "cancelled"
     assert 0 < decode.attributes["gen_ai.usage.output_tokens"] < 3000
@@ -147,15 +170,16 @@ def test_a_cancelled_stream_ends_in_a_decode_that_is_no_failure(
 
 
 def test_a_deadline_that_passed_in_the_queue_fails_it(server: Server, receiver: Receiver) -> None:
-    parent = new_traceparent()
-    with (
-        Client(server.address.grpc, model="alpha", retry=ONCE) as client,
-        client.stream(PROMPT, max_tokens=3000, ignore_eos=True) as busy,
-    ):
-        next(busy)
-        with pytest.raises(HalimedeError):
-            client.generate(PROMPT, max_tokens=4, timeout=0.2, traceparent=parent)
-        assert eventually(lambda: "queue" in receiver.of(trace_id_of(parent)), 30)
+    def ask(parent: str) -> None:
+        with (
+            Client(server.address.grpc, model="alpha", retry=ONCE) as client,
+            client.stream(PROMPT, max_tokens=3000, ignore_eos=True) as busy,
+        ):
+            next(busy)
+            with pytest.raises(HalimedeError):
+                client.generate(PROMPT, max_tokens=4, timeout=0.2, traceparent=parent)
+
+    parent, _ = joined(receiver, "grpc", ask)
     found = receiver.of(trace_id_of(parent))
     assert found["queue"][0].failed
     assert found["queue"][0].attributes["error.type"] == "deadline_exceeded"
@@ -166,13 +190,14 @@ def test_a_deadline_that_passed_in_the_queue_fails_it(server: Server, receiver: 
 def test_a_request_that_the_engine_refuses_has_its_reason(
     server: Server, receiver: Receiver, protocol: str
 ) -> None:
-    parent = new_traceparent()
-    with (
-        Client(urls(server)[protocol], model="alpha", retry=ONCE) as client,
-        pytest.raises(HalimedeError, match="num_beams"),
-    ):
-        client.generate(PROMPT, num_beams=2, max_tokens=4, traceparent=parent)
-    assert eventually(lambda: "queue" in receiver.of(trace_id_of(parent)), 30)
+    def ask(parent: str) -> None:
+        with (
+            Client(urls(server)[protocol], model="alpha", retry=ONCE) as client,
+            pytest.raises(HalimedeError, match="num_beams"),
+        ):
+            client.generate(PROMPT, num_beams=2, max_tokens=4, traceparent=parent)
+
+    parent, _ = joined(receiver, protocol, ask)
     (queue,) = receiver.of(trace_id_of(parent))["queue"]
     assert queue.attributes["error.type"] == "invalid_arg"
     assert not queue.failed
@@ -192,15 +217,17 @@ def test_oteltap_reads_the_engines_spans(
 
 def test_only_the_sampled_are_traced(receiver: Receiver, repository: Path, tmp_path: Path) -> None:
     arguments = ("--model", "alpha", "--trace-url", receiver.url, "--trace-sample-rate", "1000000")
-    parent, before = new_traceparent(), len(receiver.spans)
-    with (
-        started(repository, tmp_path / "log", *arguments) as server,
-        Client(server.wait_ready().address.grpc, model="alpha", retry=ONCE) as client,
-    ):
-        for _ in range(5):
-            client.generate(PROMPT, max_tokens=2, ignore_eos=True)
-        client.generate(PROMPT, max_tokens=2, ignore_eos=True, traceparent=parent)
-        client.generate(PROMPT, max_tokens=2, ignore_eos=True)
+    before = len(receiver.spans)
+    with started(repository, tmp_path / "log", *arguments) as server:
+        address = server.wait_ready().address.grpc
+
+        def ask(parent: str) -> None:
+            with Client(address, model="alpha", retry=ONCE) as client:
+                client.generate(PROMPT, max_tokens=2, ignore_eos=True, traceparent=parent)
+                for _ in range(5):
+                    client.generate(PROMPT, max_tokens=2, ignore_eos=True)
+
+        parent, _ = joined(receiver, "grpc", ask)
         spans(receiver, trace_id_of(parent), "decode")
     assert {span.trace_id for span in receiver.spans[before:]} == {trace_id_of(parent)}
 

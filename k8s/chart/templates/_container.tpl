@@ -25,6 +25,9 @@
 
 {{- /* What follows -- goes to tritonserver as it is. $(NAME) is filled in by the kubelet, from a Secret. */ -}}
 {{- define "halimede.tritonArgs" -}}
+{{- with .Values.server.grpcConnectionAgeSeconds }}
+- --grpc-max-connection-age={{ mul . 1000 }}
+{{- end }}
 {{- if .Values.tls.enabled }}
 {{- if .Values.tls.mutual }}
 - --grpc-use-ssl-mutual=true

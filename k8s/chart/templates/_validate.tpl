@@ -31,7 +31,7 @@
 {{- if gt (int $auto.minReplicas) (int $auto.maxReplicas) -}}
 {{- fail (printf "autoscaling.minReplicas: %d, exceeds autoscaling.maxReplicas %d" (int $auto.minReplicas) (int $auto.maxReplicas)) -}}
 {{- end -}}
-{{- if and (ne $auto.mode "none") (not (or $auto.targets.waitingPerReplica $auto.targets.kvCacheUsage $auto.targets.ttftP95Seconds)) -}}
+{{- if and (ne $auto.mode "none") (not (or $auto.targets.inFlightPerReplica $auto.targets.waitingPerReplica $auto.targets.kvCacheUsage $auto.targets.ttftP95Seconds)) -}}
 {{- fail "autoscaling.targets: all null; at least one target is needed" -}}
 {{- end -}}
 {{- $budget := .Values.podDisruptionBudget -}}
@@ -58,6 +58,13 @@
 {{- end -}}
 {{- if and .Values.tracing.enabled (not .Values.tracing.url) -}}
 {{- fail "tracing.url: empty with tracing.enabled; name the collector, such as http://collector.monitoring:4318/v1/traces" -}}
+{{- end -}}
+{{- $monitoring := .Values.monitoring -}}
+{{- if gt (int $monitoring.scrape.timeoutSeconds) (int $monitoring.scrape.intervalSeconds) -}}
+{{- fail (printf "monitoring.scrape.timeoutSeconds: %d, must be at most monitoring.scrape.intervalSeconds, %d" (int $monitoring.scrape.timeoutSeconds) (int $monitoring.scrape.intervalSeconds)) -}}
+{{- end -}}
+{{- if and (ne $monitoring.scrape.kind "none") .Values.networkPolicy.enabled (not .Values.networkPolicy.monitoring) -}}
+{{- fail "networkPolicy.monitoring: empty, so that no Prometheus reaches the metrics; name its namespace, or set monitoring.scrape.kind to none" -}}
 {{- end -}}
 {{- if and .Values.loadtest.enabled (or .Values.tls.enabled .Values.access.apiKey.enabled) -}}
 {{- fail "loadtest.enabled: the load test speaks plain gRPC without a key; set tls.enabled and access.apiKey.enabled to false in the release that is loaded" -}}

@@ -1,0 +1,1 @@
+"""The Grafana dashboard as a typed program; it writes k8s/chart/files/dashboards/."""

@@ -1,0 +1,85 @@
+"""The stage of the live dashboard: two servers of two models each, under load, and one that is not there."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from halimede import Client, InvalidArgument, RetryPolicy
+from k8s.live.stack import Stack, running
+from k8s.live.webhook import receiving
+from tests.e2e.serving import Server, eventually, started
+from tests.e2e.small_models import SmallModel, give_slots
+
+MODELS = ("alpha", "beta")
+PODS = ("pod-a", "pod-b")
+GONE = "127.0.0.1:9"  # nothing listens on the port for `discard`
+SHARED = "The night was long and the sea was quiet, and nobody spoke a word."
+ONCE = RetryPolicy(attempts=1)
+EVERY_S = 0.2
+
+
+@contextmanager
+def staged(tools: Path, folder: Path) -> Iterator[Stack]:
+    """Prometheus with the chart's rules on its fast clock; load comes as long as it is watched."""
+    repository = _repository(folder)
+    (folder / "stack").mkdir()
+    with ExitStack() as stack:
+        servers = {pod: stack.enter_context(started(repository, folder / f"{pod}.log")) for pod in PODS}
+        webhook = stack.enter_context(receiving())
+        watch = stack.enter_context(running(tools, folder / "stack", webhook.url))
+        watch.watch(
+            {pod: _target(server.wait_ready()) for pod, server in servers.items()} | {"pod-gone": GONE}
+        )
+        for server, model in itertools.product(servers.values(), MODELS):
+            stack.enter_context(_load(server, model))
+        assert eventually(lambda: bool(watch.query('ALERTS{alertstate="firing"}')), 90)
+        yield watch
+
+
+def _repository(folder: Path) -> Path:
+    for seed, model in enumerate(MODELS):
+        SmallModel(folder / f"{model}-checkpoint", "llama", seed).write().publish(folder / "models", model)
+        give_slots(folder / "models", model)
+    return folder / "models"
+
+
+def _target(server: Server) -> str:
+    assert server.address.metrics
+    return server.address.metrics.removeprefix("http://").removesuffix("/metrics")
+
+
+@contextmanager
+def _load(server: Server, model: str) -> Iterator[None]:
+    over = threading.Event()
+    thread = threading.Thread(target=_ask, args=(server, model, over), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(60)
+
+
+def _ask(server: Server, model: str, over: threading.Event) -> None:
+    """Whole answers, streams, and now and then a request that is refused."""
+    with Client(f"http://{server.address.http}", model=model, retry=ONCE) as client:
+        for number in itertools.count():
+            if over.wait(EVERY_S):
+                return
+            if number % 5:
+                _answered(client, number)
+            else:
+                with suppress(InvalidArgument):
+                    client.generate(SHARED, max_tokens=100_000)
+
+
+def _answered(client: Client, number: int) -> None:
+    if number % 2:
+        client.generate(SHARED, max_tokens=12, ignore_eos=True)
+    else:
+        for _ in client.stream(f"{SHARED} {number}", max_tokens=12, ignore_eos=True):
+            pass

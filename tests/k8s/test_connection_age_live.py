@@ -1,0 +1,46 @@
+"""A gRPC connection comes of age at the real server: its streams go on, and the next call has a new one."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from halimede import Client
+from tests.e2e.artifacts import MODEL, built
+from tests.e2e.serving import started
+
+pytestmark = pytest.mark.e2e
+AGE_MS = 1000
+TOKENS = 400
+
+
+def connections(port: int) -> set[int]:
+    """The local ports of what is connected to it."""
+    tables = [Path("/proc/self/net", name).read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
+    rows = [row.split() for table in tables for row in table]
+    return {_port(row[1]) for row in rows if row[3] == "01" and _port(row[2]) == port}
+
+
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2], 16)
+
+
+def test_a_stream_outlives_its_connections_age_and_the_next_call_has_a_new_one(tmp_path: Path) -> None:
+    age = f"--grpc-max-connection-age={AGE_MS}"
+    with started(built("int8"), tmp_path / "server.log", "--", age) as server:
+        server.wait_ready()
+        with Client(server.address.grpc, model=MODEL) as client:
+            began = time.monotonic()
+            stream = client.stream("Once upon a time", max_tokens=TOKENS, ignore_eos=True)
+            got = [next(stream).num_output_tokens or 0]
+            first = connections(server.ports["grpc"])
+            got += [chunk.num_output_tokens or 0 for chunk in stream]
+            assert sum(got) == TOKENS
+            assert time.monotonic() - began > 2 * AGE_MS / 1000, "it was to outlive its connection"
+            assert client.generate("Once", max_tokens=2).text
+            second = connections(server.ports["grpc"])
+    assert first
+    assert second
+    assert not first & second

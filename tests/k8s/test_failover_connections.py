@@ -1,0 +1,133 @@
+"""What idle connections are told when a server leaves: to a balancer, and to Triton itself."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from k8s.failover.balancers import BALANCERS, Balancer
+from k8s.failover.servers import SMALL, Server, variant
+from tests.e2e.artifacts import MODEL, ROOT, built
+
+pytestmark = pytest.mark.e2e
+TOOLS = ROOT / ".cache" / "k8s" / "bin"
+SETTINGS, PING, GOAWAY = 4, 6, 7
+NO_ERROR = 0
+
+
+class Idle:
+    """An HTTP/2 connection without a stream, as a gRPC client keeps one."""
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.rpartition("/")[2].rpartition(":")
+        self._socket = socket.create_connection((host, int(port)), timeout=20)
+        self._socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(SETTINGS))
+        assert self.frame()[0] == SETTINGS
+        self._socket.sendall(_frame(SETTINGS, flags=1))
+
+    def frame(self) -> tuple[int, bytes]:
+        """The type and payload of the next frame. Raises EOFError at the end."""
+        head = self._read(9)
+        return head[3], self._read(int.from_bytes(head[:3]))
+
+    def until(self, wanted: int) -> bytes:
+        while True:
+            kind, payload = self.frame()
+            if kind == wanted:
+                return payload
+
+    def ping(self) -> None:
+        self._socket.sendall(_frame(PING, b"halimede"))
+        assert self.until(PING) == b"halimede"
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _read(self, size: int) -> bytes:
+        found = b""
+        while len(found) < size:
+            received = self._socket.recv(size - len(found))
+            if not received:
+                raise EOFError
+            found += received
+        return found
+
+
+def _frame(kind: int, payload: bytes = b"", flags: int = 0) -> bytes:
+    return len(payload).to_bytes(3) + bytes([kind, flags]) + bytes(4) + payload
+
+
+def _code(goaway: bytes) -> int:
+    return int(struct.unpack(">II", goaway[:8])[1])
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    variant(built("int8"), tmp_path / "repository", MODEL, SMALL)
+    found = Server(tmp_path / "repository", MODEL, tmp_path / "server.log")
+    try:
+        found.wait_ready()
+        yield found
+    finally:
+        found.close()
+
+
+def _balancer(name: str, server: Server, folder: Path) -> Balancer:
+    place = folder / name
+    place.mkdir()
+    found = BALANCERS[name](TOOLS / name, place, MODEL)
+    found.start([server])
+    return found
+
+
+def test_connections_to_the_balancers(server: Server, tmp_path: Path) -> None:
+    """nginx says goodbye to them with each reload; Envoy keeps them."""
+    nginx, envoy = (_balancer(name, server, tmp_path) for name in ("nginx", "envoy"))
+    try:
+        with closing(Idle(nginx.grpc)) as idle:
+            nginx.endpoints([server])
+            assert _code(idle.until(GOAWAY)) == NO_ERROR
+        with closing(Idle(envoy.grpc)) as idle, closing(_asked(envoy.http)) as web:
+            before = web.sock
+            envoy.endpoints([server])
+            time.sleep(1)
+            idle.ping()
+            assert _status(web) == 200
+            assert web.sock is before
+        with closing(_asked(nginx.http)) as web:
+            assert web.sock
+            nginx.endpoints([server])
+            assert web.sock.recv(1) == b""
+    finally:
+        nginx.stop()
+        envoy.stop()
+
+
+def test_triton_drops_idle_connections_unannounced_and_ends_in_order(server: Server) -> None:
+    """Triton 2.51 sends no GOAWAY, so whoever holds a connection must have stopped using it before."""
+    with closing(Idle(server.grpc)) as idle, closing(_asked(server.http)):
+        server.terminate()
+        with pytest.raises(EOFError):
+            idle.until(GOAWAY)
+        assert server.wait() == 0
+
+
+def _asked(address: str) -> http.client.HTTPConnection:
+    """A connection that was used once and is kept alive."""
+    connection = http.client.HTTPConnection(address.rpartition("/")[2], timeout=20)
+    assert _status(connection) == 200
+    return connection
+
+
+def _status(connection: http.client.HTTPConnection) -> int:
+    connection.request("GET", "/v2/health/ready")
+    answer = connection.getresponse()
+    answer.read()
+    return answer.status

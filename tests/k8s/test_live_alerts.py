@@ -1,0 +1,201 @@
+"""Real faults of live servers become alerts at a webhook, by the chart's rules on a faster clock.
+
+One scene for all, from well over ill to dead; the tests run in the order of this file. Faults that take long
+to be told of begin together, in `lasting`, and go on behind the others.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+
+from halimede import Client
+from k8s.live.stack import RULES
+from tests.e2e.serving import Server, started
+from tests.k8s.alert_scene import MAIN, OTHER, QUEUE, SHARED, SLOTS, Scene, staged, target
+from tests.k8s.faults import ONCE, crowd, halt_at_start, halted, halting, kill, step_pid, triton_pid
+
+pytestmark = pytest.mark.e2e
+
+FAULTS = {
+    "HalimedeModelNotReady": "a model is unloaded",
+    "HalimedeItlBurnFast": "an engine's process is halted several times a second",
+    "HalimedeItlBurnSlow": "the same",
+    "HalimedeTtftBurnFast": "more requests than the engine has slots, all of them long",
+    "HalimedeTtftBurnSlow": "the same",
+    "HalimedeQueueGrowing": "the same",
+    "HalimedeRejections": "the same, and more than its queue holds",
+    "HalimedeKvCachePressure": "the same",
+    "HalimedeScrapesLost": "a tritonserver is halted now and then",
+    "HalimedeStalled": "an engine's process is halted",
+    "HalimedeTraceSpansDropped": "the collector of traces is gone",
+    "HalimedePrefixCacheCollapse": "prompts that began alike begin to differ",
+    "HalimedeReplicaStuck": "a tritonserver is halted before it has loaded its models",
+    "HalimedeErrorRatio": "a tokenizer's process is killed",
+    "HalimedeReplicaDown": "one of several servers is killed",
+    "HalimedeServerDown": "all servers are killed",
+}
+NOT_PROVOKED = {
+    "HalimedeMemoryGrowing": "takes cAdvisor's metrics of a container, or most of this machine's memory",
+    "HalimedeGpuMemoryHigh": "takes a GPU",
+    "HalimedeGpuHot": "takes a GPU and the DCGM exporter",
+}
+# 466 tokens of 512, so that a slot in use is nearly full.
+LONG = "The night was long. " * 93
+LONG_TOKENS = 40
+RUNNING = f'halimede_num_requests_running{{model="{MAIN}_engine"}}'
+_ITL = f'halimede_inter_token_latency_seconds_%s{{model="{MAIN}_engine"}}'
+STEP_S = f"sum(rate({_ITL % 'sum'}[3s])) / (sum(rate({_ITL % 'count'}[3s])) > 0)"
+
+
+def alerts() -> set[str]:
+    files = [yaml.safe_load(path.read_text("utf-8")) for path in RULES.glob("*.yaml")]
+    rules = [rule for file in files for group in file["groups"] for rule in group["rules"]]
+    return {rule["alert"] for rule in rules if "alert" in rule}
+
+
+@pytest.fixture(scope="module")
+def scene(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    with staged(tools, tmp_path_factory.mktemp("live")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def lasting(scene: Scene) -> Iterator[tuple[Server, int]]:
+    """The collector is gone, prompts differ, and a third server hangs at its start: it and its process."""
+    scene.collector.close()
+    scene.prompts.vary()
+    with started(scene.other.repository, scene.folder / "third.log") as third:
+        pid = halt_at_start(third)
+        scene.stack.watch(scene.addresses | {"third": target(third)})
+        try:
+            yield third, pid
+        finally:
+            if third.running:
+                os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def overload(scene: Scene) -> Iterator[list[str]]:
+    with crowd(scene.main, MAIN, SLOTS + QUEUE + 6, lambda: LONG, LONG_TOKENS) as endings:
+        yield endings
+
+
+def test_every_alert_is_provoked_or_it_is_said_why_not() -> None:
+    assert FAULTS.keys() | NOT_PROVOKED.keys() == alerts()
+    assert not FAULTS.keys() & NOT_PROVOKED.keys()
+
+
+def test_no_alert_fires_while_all_is_well(scene: Scene) -> None:
+    scene.finds('count_over_time(up{pod="main"}[5m]) >= 40')
+    found = scene.stack.rules()
+    assert {rule["name"] for rule in found} > alerts()
+    assert [rule for rule in found if rule["health"] != "ok"] == []
+    assert scene.webhook.names == frozenset()
+
+
+def test_an_unloaded_model_is_not_ready_and_a_loaded_one_is(scene: Scene, lasting: object) -> None:
+    with Client(scene.other.address.grpc, model=OTHER, retry=ONCE) as client:
+        client.unload()
+        notice = scene.told("HalimedeModelNotReady", pod="other")
+        assert notice.labels["model"] == f"{OTHER}_engine"
+        client.load()
+    scene.over("HalimedeModelNotReady")
+
+
+def test_a_slow_engine_burns_the_budget_of_tokens(scene: Scene, lasting: object) -> None:
+    pid = step_pid(scene.main, f"{MAIN}_engine")
+    with crowd(scene.main, MAIN, SLOTS - 1, lambda: SHARED, 100):
+        scene.finds(f"{RUNNING} >= {SLOTS - 1}")
+        # So that one token in four is late, however fast this machine is.
+        with halting(pid, 0.26, 3 * scene.finds(STEP_S)):
+            for name in ("HalimedeItlBurnFast", "HalimedeItlBurnSlow"):
+                assert scene.told(name).labels["model"] == f"{MAIN}_engine"
+            for name in ("HalimedeQueueGrowing", "HalimedeRejections", "HalimedeStalled"):
+                assert not scene.fires(name)
+
+
+def test_too_many_long_requests_queue_are_refused_and_late_and_fill_the_cache(
+    scene: Scene, lasting: object
+) -> None:
+    names = [name for name, fault in FAULTS.items() if "the same" in fault or "long" in fault]
+    with overload(scene) as endings:
+        for name in names:
+            assert scene.told(name).labels["model"] == f"{MAIN}_engine"
+        assert {"done", "Unavailable"} == set(endings)
+        assert not scene.fires("HalimedeErrorRatio")
+        assert not scene.fires("HalimedeStalled")
+
+
+def test_a_server_that_answers_now_and_then_loses_scrapes(scene: Scene, lasting: object) -> None:
+    with halting(triton_pid(scene.other), 2.2, 1.5):
+        scene.told("HalimedeScrapesLost", pod="other")
+
+
+def test_spans_that_no_collector_takes_are_told_of(scene: Scene, lasting: object) -> None:
+    assert scene.told("HalimedeTraceSpansDropped").labels["model"] == f"{OTHER}_engine"
+
+
+def test_prompts_that_begin_alike_no_more_are_told_of(scene: Scene, lasting: object) -> None:
+    scene.told("HalimedePrefixCacheCollapse", model=f"{OTHER}_engine")
+
+
+def test_a_server_that_hangs_at_its_start_is_stuck_and_not_down(
+    scene: Scene, lasting: tuple[Server, int]
+) -> None:
+    third, pid = lasting
+    scene.told("HalimedeReplicaStuck", pod="third")
+    assert not scene.fires("HalimedeReplicaDown", pod="third")
+    os.kill(pid, signal.SIGCONT)
+    third.wait_ready()
+    scene.over("HalimedeReplicaStuck")
+
+
+def test_an_engine_that_stands_still_is_stalled_until_it_goes_on(
+    scene: Scene, lasting: tuple[Server, int]
+) -> None:
+    third, _ = lasting
+    with crowd(third, OTHER, 2, lambda: SHARED, 3000):
+        scene.finds('sum(halimede_num_requests_running{pod="third"}) == 2')
+        with halted(step_pid(third, f"{OTHER}_engine")):
+            scene.told("HalimedeStalled", pod="third", model=f"{OTHER}_engine")
+    scene.over("HalimedeStalled")
+
+
+def test_what_is_well_again_is_told_of(scene: Scene, lasting: object) -> None:
+    for name in (
+        *("HalimedeQueueGrowing", "HalimedeRejections", "HalimedeKvCachePressure"),
+        *("HalimedeItlBurnFast", "HalimedeTtftBurnFast", "HalimedeScrapesLost"),
+    ):
+        scene.over(name)
+
+
+def test_a_step_that_dies_makes_errors(scene: Scene, lasting: object) -> None:
+    os.kill(step_pid(scene.main, f"{MAIN}_tokenizer"), signal.SIGKILL)
+    assert scene.told("HalimedeErrorRatio").labels["model"] == f"{MAIN}_engine"
+
+
+def test_a_replica_that_is_killed_is_down_and_the_others_are_not(
+    scene: Scene, lasting: tuple[Server, int]
+) -> None:
+    kill(lasting[0])
+    scene.told("HalimedeReplicaDown", pod="third")
+    assert not scene.fires("HalimedeServerDown")
+
+
+def test_the_last_servers_that_are_killed_are_told_of(scene: Scene, lasting: object) -> None:
+    kill(scene.main)
+    kill(scene.other)
+    notice = scene.told("HalimedeServerDown")
+    assert notice.labels["severity"] == "critical"
+    assert notice.labels["namespace"] == "live"
+
+
+def test_nothing_fired_but_what_was_provoked(scene: Scene) -> None:
+    assert scene.webhook.names == FAULTS.keys()

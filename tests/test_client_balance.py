@@ -1,0 +1,54 @@
+"""gRPC to a name that has several addresses, as that of a headless Service."""
+
+from __future__ import annotations
+
+import time
+
+import grpc
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
+
+from halimede.grpc_faults import CHANNEL_OPTIONS
+from halimede.testing import FakeGrpcServer, answer
+
+PATIENCE_S = 10.0
+
+
+def test_servers_are_asked_in_turn_and_one_that_is_gone_no_more() -> None:
+    turns = [answer("a")] * 200
+    with FakeGrpcServer(*turns) as one, FakeGrpcServer(*turns) as other:
+        address = f"ipv4:{one.url},{other.url}"
+        with grpc.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
+            stub = GRPCInferenceServiceStub(channel)
+            end = time.monotonic() + PATIENCE_S
+            while not (one.requests and other.requests):  # both are connected to
+                assert time.monotonic() < end
+                _ask(stub)
+            before = len(one.requests), len(other.requests)
+            for _ in range(10):
+                _ask(stub)
+            assert (len(one.requests) - before[0], len(other.requests) - before[1]) == (5, 5)
+            one.stop()
+            _wait_noticed(stub)
+            before = len(one.requests), len(other.requests)
+            for _ in range(10):
+                _ask(stub)
+            assert (len(one.requests) - before[0], len(other.requests) - before[1]) == (0, 10)
+
+
+def _wait_noticed(stub: GRPCInferenceServiceStub) -> None:
+    """Until two in a row are answered: what was on its way to the server that went is lost."""
+    end, answered = time.monotonic() + PATIENCE_S, 0
+    while answered < 2:
+        assert time.monotonic() < end
+        try:
+            _ask(stub)
+            answered += 1
+        except grpc.RpcError:
+            answered = 0
+
+
+def _ask(stub: GRPCInferenceServiceStub) -> None:
+    for _ in stub.ModelStreamInfer(iter([pb.ModelInferRequest(model_name="smollm2")])):
+        pass
+    time.sleep(0.02)
