@@ -86,6 +86,7 @@ def test_a_repository_holds_four_models_and_one_engine(folder: Path, repository:
     assert result.target == repository / "mini_engine" / "1"
     assert sorted(path.name for path in result.target.iterdir()) == [
         "chat_template.jinja",
+        "kernels.json",
         "manifest.json",
         "model.onnx",
         "model.onnx.data",

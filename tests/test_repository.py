@@ -33,6 +33,7 @@ VERBS = {
     "manifests",
     "load-soak",
     "load-sweep",
+    "kernels",
     "lock",
     "recommend-check",
     "serve",

@@ -61,7 +61,8 @@ def test_the_image_serves_a_delivered_model_and_writes_to_tmp_alone(tmp_path: Pa
     subprocess.run([*deliver, "seal", str(source)], check=True, stdout=subprocess.DEVNULL)
     subprocess.run([*deliver, str(source), str(home / "model_repository")], check=True)
     # Triton's stub heeds no PYTHONDONTWRITEBYTECODE: byte code is in the image, or it would write it there.
-    compiled = image.stages[0].one("RUN").replace("/opt/halimede", str(home)).split()
+    (code,) = [stage for stage in image.stages if stage.name == "code"]
+    compiled = code.one("RUN").replace("/opt/halimede", str(home)).split()
     subprocess.run([sys.executable, *compiled[1:]], check=True)
     for path in root.rglob("*"):
         path.chmod(0o555 if path.is_dir() else 0o444)
