@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from halimede import Client, InvalidArgument, RetryPolicy
@@ -22,8 +23,22 @@ ONCE = RetryPolicy(attempts=1)
 EVERY_S = 0.2
 
 
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """`loads` ends the load of a Pod's model when it is set."""
+
+    stack: Stack
+    servers: Mapping[str, Server]
+    loads: dict[tuple[str, str], threading.Event]
+
+    def unload(self, pod: str, model: str) -> None:
+        self.loads[pod, model].set()
+        with Client(f"http://{self.servers[pod].address.http}", model=model) as client:
+            client.unload()
+
+
 @contextmanager
-def staged(tools: Path, folder: Path) -> Iterator[Stack]:
+def staged(tools: Path, folder: Path) -> Iterator[Scene]:
     """Prometheus with the chart's rules on its fast clock; load comes as long as it is watched."""
     repository = _repository(folder)
     (folder / "stack").mkdir()
@@ -34,10 +49,11 @@ def staged(tools: Path, folder: Path) -> Iterator[Stack]:
         watch.watch(
             {pod: _target(server.wait_ready()) for pod, server in servers.items()} | {"pod-gone": GONE}
         )
-        for server, model in itertools.product(servers.values(), MODELS):
-            stack.enter_context(_load(server, model))
+        scene = Scene(watch, servers, {})
+        for pod, model in itertools.product(PODS, MODELS):
+            scene.loads[pod, model] = stack.enter_context(_load(servers[pod], model))
         assert eventually(lambda: bool(watch.query('ALERTS{alertstate="firing"}')), 90)
-        yield watch
+        yield scene
 
 
 def _repository(folder: Path) -> Path:
@@ -53,12 +69,12 @@ def _target(server: Server) -> str:
 
 
 @contextmanager
-def _load(server: Server, model: str) -> Iterator[None]:
+def _load(server: Server, model: str) -> Iterator[threading.Event]:
     over = threading.Event()
     thread = threading.Thread(target=_ask, args=(server, model, over), daemon=True)
     thread.start()
     try:
-        yield
+        yield over
     finally:
         over.set()
         thread.join(60)

@@ -15,7 +15,7 @@ from promql_parser import BinaryExpr, Call, ParenExpr, parse
 
 from k8s.live.stack import JOB, Stack
 from tests.e2e.serving import eventually
-from tests.k8s.dashboard_scene import MODELS, PODS, staged
+from tests.k8s.dashboard_scene import MODELS, PODS, Scene, staged
 from tests.k8s.metric_names import ELSEWHERE, OF_GPUS, OF_KUBELET, TRITON, rules
 from tests.k8s.panels import Target, read, targets
 
@@ -34,9 +34,14 @@ HERE = [target for target in TARGETS if not needs(target.expr, ELSEWHERE)]
 
 
 @pytest.fixture(scope="module")
-def stack(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with staged(tools, tmp_path_factory.mktemp("dashboard")) as watched:
-        yield watched
+def scene(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    with staged(tools, tmp_path_factory.mktemp("dashboard")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def stack(scene: Scene) -> Stack:
+    return scene.stack
 
 
 def panel(name: str) -> Target:
@@ -188,3 +193,16 @@ def test_prometheus_3_takes_the_page_as_well(stack: Stack) -> None:
     (address,) = {one["metric"]["instance"] for one in stack.query('up{pod="pod-a"}')}
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
         assert answer.headers.get_content_type() == "text/plain"
+
+
+def test_a_model_that_is_unloaded_is_shown_and_told_of(scene: Scene) -> None:
+    """The last one: the model is not loaded again."""
+    scene.unload("pod-b", "beta")
+
+    def unloaded() -> set[tuple[str, str]]:
+        loaded = values(scene.stack, "Replicas: Models loaded A")
+        return {(pod, model) for (pod, _, model), value in loaded.items() if not value}
+
+    assert eventually(lambda: unloaded() == {("pod-b", "beta_engine")}, DATA_S)
+    fires = 'ALERTS{alertname="HalimedeModelNotReady",alertstate="firing",pod="pod-b",model="beta_engine"}'
+    assert eventually(lambda: bool(scene.stack.query(fires)), DATA_S)
