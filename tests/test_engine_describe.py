@@ -15,7 +15,9 @@ from tests.artifact import write_artifact
 def test_an_engine_tells_what_it_serves_and_within_which_limits(tmp_path: Path) -> None:
     folder = write_artifact(tmp_path / "1", quality={"perplexity": 12.5}, precision="int8")
     settings = Settings(slots=3, max_context=100, max_queue=7)
-    told = json.loads(description_chunk(describe(read_manifest(folder), settings, "cuda:1", 10_000)))
+    told = json.loads(
+        description_chunk(describe(read_manifest(folder), settings, "cuda:1", "onnxruntime", 10_000))
+    )
     manifest = json.loads((folder / "manifest.json").read_text())
     assert told == {
         "describe": {
@@ -32,6 +34,7 @@ def test_an_engine_tells_what_it_serves_and_within_which_limits(tmp_path: Path) 
             "max_source": 0,
             "max_queue": 7,
             "device": "cuda:1",
+            "runner": "onnxruntime",
             "kv_bytes_per_token": 64,
             "kv_bytes_per_source_token": 0,
             "kv_bytes_per_slot": 6400,
@@ -45,7 +48,7 @@ def test_an_engine_tells_what_it_serves_and_within_which_limits(tmp_path: Path) 
 def test_the_source_of_an_encoder_takes_memory_too(tmp_path: Path) -> None:
     manifest = read_manifest(write_artifact(tmp_path / "1"))
     shape = replace(manifest.shape, architecture=Architecture.ENCODER_DECODER, max_source_positions=40)
-    told = describe(replace(manifest, shape=shape), Settings(slots=2, max_context=10), "cpu")
+    told = describe(replace(manifest, shape=shape), Settings(slots=2, max_context=10), "cpu", "onnxruntime")
     assert (told["kv_bytes_per_token"], told["kv_bytes_per_source_token"]) == (64, 64)
     assert (told["kv_bytes_per_slot"], told["kv_bytes"]) == (64 * 50, 2 * 64 * 50)
     assert (told["kv_budget_bytes"], told["kv_max_context"]) == (None, None)
@@ -56,7 +59,7 @@ def test_a_plan_takes_memory_for_all_of_its_capacity(tmp_path: Path) -> None:
     profiles = {"rows": 4, "prefill": 128, "capacity": 64, "source_capacity": 0}
     engine = {"tensorrt": "11", "compute_capability": "9.0", "profiles": profiles}
     compiled = replace(manifest, dialect="tensorrt", engine=engine)
-    told = describe(compiled, Settings(slots=2, max_context=10), "cuda:0")
+    told = describe(compiled, Settings(slots=2, max_context=10), "cuda:0", "tensorrt")
     assert (told["max_context"], told["kv_bytes_per_slot"], told["kv_bytes"]) == (10, 64 * 64, 2 * 64 * 64)
 
 

@@ -17,9 +17,11 @@ _LONGEST_REQUEST: Final = 64
 
 
 def describe(
-    manifest: Manifest, settings: Settings, device: str, kv_budget_bytes: int | None = None
+    manifest: Manifest, settings: Settings, device: str, runner: str, kv_budget_bytes: int | None = None
 ) -> dict[str, Any]:
-    """`device` as in "cpu" or "cuda:0"; sizes are bytes, limits are tokens and requests."""
+    """`device` as in "cpu" or "cuda:0", `runner` is what computes there: kernels, or the runtime of the dialect.
+    Sizes are bytes, limits are tokens and requests.
+    """
     return {
         "name": manifest.name,
         "task": manifest.task,
@@ -34,6 +36,7 @@ def describe(
         "max_source": settings.source_capacity(manifest.shape),
         "max_queue": settings.max_queue,
         "device": device,
+        "runner": runner,
     } | _kv_cache(manifest, settings, kv_budget_bytes)
 
 

@@ -22,6 +22,7 @@ from engine.outbox import Outbox, Responder
 from engine.recorder import Recorder
 from engine.request import Request
 from engine.runner import Runner
+from engine.runner_kernels import KernelRunner
 from engine.scheduler import Scheduler
 from engine.settings import Settings, free_memory, kv_budget
 from engine.slots import SlotTable
@@ -53,7 +54,7 @@ class Service:
         scheduler = Scheduler(slots, manifest.eos, settings.max_queue, settings.prefill_chunk, stall)
         self.manifest = manifest
         budget = kv_budget(settings, free_memory()) if device == "cpu" else settings.kv_budget_bytes or None
-        self.description = describe(manifest, settings, device, budget) | {"runner": type(runner).__name__}
+        self.description = describe(manifest, settings, device, _computes(manifest, runner), budget)
         self._give_up = give_up
         self.recorder = Recorder(report)
         self._outbox = Outbox(report)
@@ -98,6 +99,10 @@ class Service:
     def _deliver(self, key: int, signal: Signal) -> None:
         fault = InternalError("detokenizer", "could not decode a chunk; the request was ended")
         self.loop.cancel(key, fault if signal is Signal.FAULT else Cancelled("request", "by the client"))
+
+
+def _computes(manifest: Manifest, runner: Runner) -> str:
+    return "kernels" if isinstance(runner, KernelRunner) else manifest.dialect
 
 
 def _encoder(manifest: Manifest) -> Encoder | None:
