@@ -33,6 +33,13 @@ def _children(pid: int) -> list[int]:
     return [int(child) for path in found for child in path.read_text().split()]
 
 
+def _program(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/exe").readlink().name
+    except OSError:  # it ended a moment ago
+        return ""
+
+
 def kill(server: Server) -> None:
     """SIGKILL for tritonserver, its steps and the launcher."""
     os.killpg(triton_pid(server), signal.SIGKILL)
@@ -43,7 +50,8 @@ def kill(server: Server) -> None:
 
 def halt_at_start(server: Server) -> int:
     """Its tritonserver stands still before it has loaded a model; the process, to be told to go on."""
-    assert eventually(lambda: bool(_children(server.process.pid)))
+    # Before it, the launcher may ask another program for a library.
+    assert eventually(lambda: [_program(pid) for pid in _children(server.process.pid)] == ["tritonserver"])
     pid = triton_pid(server)
     os.kill(pid, signal.SIGSTOP)
     return pid

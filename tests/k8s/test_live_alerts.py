@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,15 +22,18 @@ from tests.k8s.faults import ONCE, crowd, halt_at_start, halted, halting, kill, 
 
 pytestmark = pytest.mark.e2e
 
+OVERLOAD = (
+    "HalimedeTtftBurnFast",
+    "HalimedeTtftBurnSlow",
+    "HalimedeQueueGrowing",
+    "HalimedeRejections",
+    "HalimedeKvCachePressure",
+)
 FAULTS = {
     "HalimedeModelNotReady": "a model is unloaded",
     "HalimedeItlBurnFast": "an engine's process is halted several times a second",
     "HalimedeItlBurnSlow": "the same",
-    "HalimedeTtftBurnFast": "more requests than the engine has slots, all of them long",
-    "HalimedeTtftBurnSlow": "the same",
-    "HalimedeQueueGrowing": "the same",
-    "HalimedeRejections": "the same, and more than its queue holds",
-    "HalimedeKvCachePressure": "the same",
+    **dict.fromkeys(OVERLOAD, "more requests than fit into the engine's slots and queue, all of them long"),
     "HalimedeScrapesLost": "a tritonserver is halted now and then",
     "HalimedeStalled": "an engine's process is halted",
     "HalimedeTraceSpansDropped": "the collector of traces is gone",
@@ -81,12 +83,6 @@ def lasting(scene: Scene) -> Iterator[tuple[Server, int]]:
                 os.kill(pid, signal.SIGCONT)
 
 
-@contextmanager
-def overload(scene: Scene) -> Iterator[list[str]]:
-    with crowd(scene.main, MAIN, SLOTS + QUEUE + 6, lambda: LONG, LONG_TOKENS) as endings:
-        yield endings
-
-
 def test_every_alert_is_provoked_or_it_is_said_why_not() -> None:
     assert FAULTS.keys() | NOT_PROVOKED.keys() == alerts()
     assert not FAULTS.keys() & NOT_PROVOKED.keys()
@@ -124,9 +120,8 @@ def test_a_slow_engine_burns_the_budget_of_tokens(scene: Scene, lasting: object)
 def test_too_many_long_requests_queue_are_refused_and_late_and_fill_the_cache(
     scene: Scene, lasting: object
 ) -> None:
-    names = [name for name, fault in FAULTS.items() if "the same" in fault or "long" in fault]
-    with overload(scene) as endings:
-        for name in names:
+    with crowd(scene.main, MAIN, SLOTS + QUEUE + 6, lambda: LONG, LONG_TOKENS) as endings:
+        for name in OVERLOAD:
             assert scene.told(name).labels["model"] == f"{MAIN}_engine"
         assert {"done", "Unavailable"} == set(endings)
         assert not scene.fires("HalimedeErrorRatio")
