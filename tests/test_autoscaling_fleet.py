@@ -22,6 +22,7 @@ from k8s.autoscaling.rehearsal import simulate
 from k8s.autoscaling.replica import Request, StepTimes
 from k8s.autoscaling.tally import Place, page
 
+ROOT = Path(__file__).resolve().parents[1]
 SMALL = Calibration(
     slots=4,
     max_queue=3,
@@ -142,10 +143,11 @@ def test_arrivals_are_poisson_at_the_rate_of_the_shape(lengths: Lengths) -> None
     ]
 
 
-def test_a_faster_server_has_the_greater_capacity() -> None:
+@pytest.mark.parametrize("times", [2, 20])
+def test_a_faster_server_has_the_greater_capacity(times: int) -> None:
     slow = replace(SMALL, slots=8, max_queue=16)
-    twice = capacity(StepTimes(replace(slow, slowdown=0.5)), chat) / capacity(StepTimes(slow), chat)
-    assert twice == pytest.approx(2, rel=0.1)
+    fast = StepTimes(replace(slow, slowdown=1 / times))
+    assert capacity(fast, chat) / capacity(StepTimes(slow), chat) == pytest.approx(times, rel=0.1)
 
 
 def test_a_calibration_can_be_kept(tmp_path: Path) -> None:
@@ -156,6 +158,12 @@ def test_a_calibration_can_be_kept(tmp_path: Path) -> None:
     path.write_text('{"slots": 4}')
     with pytest.raises(ValueError, match="not a calibration"):
         load(path)
+
+
+def test_the_calibration_that_the_defaults_were_chosen_by_is_kept() -> None:
+    found = load(ROOT / "k8s" / "autoscaling" / "smollm2-int8-2-cores.json")
+    assert found.slots == max(found.decode_s) == 16
+    assert f"{found.slowdown:.2f} times as long" in (ROOT / "docs" / "autoscaling.md").read_text("utf-8")
 
 
 def test_between_two_points_a_table_is_linear() -> None:

@@ -32,7 +32,7 @@ EXAMPLES: Final = """\
 examples:
   python -m k8s.autoscaling                       calibrates for five minutes, then two for each load
   python -m k8s.autoscaling --save calibration.json --loads burst
-  python -m k8s.autoscaling --calibration calibration.json --json out.json --png out.png
+  python -m k8s.autoscaling --calibration k8s/autoscaling/smollm2-int8-2-cores.json --json out.json
   python -m k8s.autoscaling --scalers chart,cpu:80 --node-seconds 180      a node must be added first
   python -m k8s.autoscaling --scalers in-flight:3,waiting:1+ttft:2         other signals, and two at once
   python -m k8s.autoscaling --set autoscaling.maxReplicas=20               other values of the chart

@@ -22,8 +22,8 @@ helm test halimede --logs
 ```
 
 `ci/` has a scenario each for CPU, GPU, several models, KEDA, TLS, air-gapped clusters, routes and monitoring.
-What cannot work together is refused with the field, the value and what to do. The key for administration is in no
-manifest: it is the Pod's uid or comes from a Secret, as the API key does.
+What cannot work together is refused with the field, the value and what to do. The key for administration is
+in no manifest: it is the Pod's uid or comes from a Secret, as the API key does.
 
 | Value | Default | What |
 |---|---|---|

@@ -19,7 +19,7 @@ _LONGEST_REQUEST: Final = 64
 def describe(
     manifest: Manifest, settings: Settings, device: str, runner: str, kv_budget_bytes: int | None = None
 ) -> dict[str, Any]:
-    """`device` as in "cpu" or "cuda:0", `runner` is what computes there: kernels, or the runtime of the dialect.
+    """`device` as in "cpu" or "cuda:0", `runner` is what computes there: kernels, or a dialect's runtime.
     Sizes are bytes, limits are tokens and requests.
     """
     return {
