@@ -12,7 +12,7 @@ from build.architecture import describe
 from build.assemble_decoder import DecoderAssembly
 from build.quantise import Precision
 from engine.kernel_weights import KernelWeights
-from engine.kernels import load_library
+from engine.kernels import lacking, load_library
 from engine.manifest import ModelShape
 from engine.runner_kernels import KernelRunner
 from engine.runner_onnx import OnnxRunner, open_session
@@ -27,6 +27,11 @@ class Quiet:
         assert name
         assert steps
         return lambda: None
+
+
+def runs_here() -> bool:
+    """Whether the processor has what the kernels are compiled for."""
+    return not lacking(Path("/proc/cpuinfo"))
 
 
 def write_kernel_engine(folder: Path, family: str, **changes: Any) -> Path:

@@ -15,8 +15,17 @@ from engine.runner import Floats, Runner
 from engine.runner_kernels import KernelRunner
 from tests import tiny
 from tests.engines import write_engine
-from tests.kernel_engines import CAPACITY, SLOTS, VOCAB, kernel_runner, onnx_runner, write_kernel_engine
+from tests.kernel_engines import (
+    CAPACITY,
+    SLOTS,
+    VOCAB,
+    kernel_runner,
+    onnx_runner,
+    runs_here,
+    write_kernel_engine,
+)
 
+pytestmark = pytest.mark.skipif(not runs_here(), reason="the processor has no AVX-512 with VNNI")
 # Sizes that fill no vector of 16 and no tile of 32, three query heads to a kv head.
 ODD = {
     "hidden_size": 84,

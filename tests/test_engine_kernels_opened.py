@@ -24,7 +24,7 @@ from engine.runner_kernels import KernelRunner
 from engine.runner_onnx import OnnxRunner
 from engine.settings import KernelChoice, Settings
 from tests import tiny
-from tests.kernel_engines import VOCAB, write_kernel_engine
+from tests.kernel_engines import VOCAB, runs_here, write_kernel_engine
 
 SHAPE = ModelShape(layers=2, kv_heads=2, head_dim=16, vocab_size=VOCAB, max_positions=256)
 SMALL = Settings(slots=2, max_context=64, threads=1)
@@ -55,6 +55,7 @@ class Reports(list[BaseException]):
         self.append(error)
 
 
+@pytest.mark.skipif(not runs_here(), reason="the processor has no AVX-512 with VNNI")
 def test_an_int8_engine_of_the_llama_line_runs_on_the_kernels(folder: Path) -> None:
     reports = Reports()
     served, runner = open_cpu_runner(manifest(folder), SMALL, reports)
@@ -134,6 +135,7 @@ def test_a_processor_that_lacks_an_instruction_is_named(tmp_path: Path) -> None:
         load_library(cpu=tmp_path / "none")
 
 
+@pytest.mark.skipif(not runs_here(), reason="the processor has no AVX-512 with VNNI")
 def test_a_library_that_is_missing_or_none_is_named(tmp_path: Path) -> None:
     with pytest.raises(KernelsMissing, match=r"^lib.so has not been compiled: make kernels$"):
         load_library(tmp_path / "lib.so")
@@ -142,6 +144,7 @@ def test_a_library_that_is_missing_or_none_is_named(tmp_path: Path) -> None:
         load_library(tmp_path / "lib.so")
 
 
+@pytest.mark.skipif(not runs_here(), reason="the processor has no AVX-512 with VNNI")
 def test_a_library_of_another_version_is_named(tmp_path: Path) -> None:
     source, library = tmp_path / "abi.c", tmp_path / "lib.so"
     source.write_text(f"int halimede_abi(void) {{ return {ABI + 1}; }}\n")

@@ -51,8 +51,8 @@ class KernelsMissing(Exception):
 
 def load_library(path: Path = LIBRARY, cpu: Path = Path("/proc/cpuinfo")) -> ctypes.CDLL:
     """Raises KernelsMissing."""
-    if lacking := _lacking(cpu):
-        raise KernelsMissing(f"the processor has no {', '.join(lacking)}")
+    if missing := lacking(cpu):
+        raise KernelsMissing(f"the processor has no {', '.join(missing)}")
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
@@ -69,7 +69,8 @@ def load_library(path: Path = LIBRARY, cpu: Path = Path("/proc/cpuinfo")) -> cty
     return library
 
 
-def _lacking(cpu: Path) -> list[str]:
+def lacking(cpu: Path) -> list[str]:
+    """The instructions that the kernels need and the processor does not have."""
     try:
         found = re.search(r"^flags\s*:(.*)$", cpu.read_text(), re.MULTILINE)
     except OSError:
