@@ -20,6 +20,7 @@ MINUTES      ?= 30
 RATE         ?=
 SWEEP        ?=
 REHEARSAL    ?=
+K8S          ?=
 VENV         ?= .venv
 PYTHON       ?= python3.11
 PIP_FLAGS    ?= -qq
@@ -78,8 +79,8 @@ test: $(VENV)/.test ## run every test but those of k8s-test
 setup-k8s: $(VENV)/.test ## get helm, kubectl, Prometheus and other programs of k8s-test into .cache/k8s
 	@$(py) -m k8s.tools
 
-k8s-test: setup-k8s ## run the tests of the chart, the monitoring and what runs beside them
-	@$(py) -m pytest tests/k8s
+k8s-test: setup-k8s ## run the tests of the chart, the monitoring and what runs beside them; K8S="-m 'not e2e'" leaves live ones out
+	@$(py) -m pytest tests/k8s $(K8S)
 
 check: $(VENV)/.test ## lint, types, and the boundaries between the folders
 	@$(VENV)/bin/ruff check .
