@@ -59,7 +59,13 @@ PLANTED: list[tuple[str, str, str, Plant]] = [
     ("cpu", "Service", "service-port-is-open", _set("spec/ports/0/targetPort", 9000)),
     ("cpu", "Service", "service-ports-are-valid", _set("spec/ports/0/port", 70000)),
     ("cpu", "Service", "service-ports-are-valid", lambda one: one["spec"]["ports"][0].pop("name")),
-    ("cpu", "NetworkPolicy", "policy-admits-service-ports", lambda one: one["spec"]["ingress"].pop(0)),
+    # What admits Prometheus is left.
+    (
+        "cpu",
+        "NetworkPolicy",
+        "policy-admits-service-ports",
+        lambda one: one["spec"].update(ingress=one["spec"]["ingress"][-1:]),
+    ),
     ("cpu", "NetworkPolicy", "policy-names-open-ports", _set("spec/ingress/0/ports/0/port", "htpp")),
     ("cpu", "NetworkPolicy", "policy-selects-pods", _set("spec/podSelector/matchLabels/x", "y")),
     ("cpu", "Deployment", "ports-are-valid", _set(f"{TRITON}/ports/0/containerPort", 0)),
