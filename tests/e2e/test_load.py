@@ -22,7 +22,7 @@ from loadtest.measure.result import Result, decode
 from loadtest.traffic.overrides import with_overrides
 from loadtest.traffic.profile import load_profile, profile_of
 from loadtest.traffic.schedule import schedule
-from tests.e2e.artifacts import ROOT, built
+from tests.e2e.artifacts import MODEL, ROOT, built
 from tests.e2e.serving import Server, eventually, free_ports, started
 
 pytestmark = pytest.mark.e2e
@@ -76,6 +76,11 @@ def at(server: Server) -> list[str]:
     return [*urls, "--metrics-url", server.address.metrics]
 
 
+def with_its_tokenizer() -> list[str]:
+    """For prompts of exactly the planned length, whether or not the model is built in the repository."""
+    return ["--tokenizer", str(built("int8") / f"{MODEL}_engine" / "1" / "tokenizer.json")]
+
+
 def records_of(folder: Path) -> list[Record]:
     with (folder / "records.jsonl").open() as lines:
         return sorted(decode_lines(lines), key=lambda record: record.request)
@@ -103,7 +108,7 @@ def toml(folder: Path, mix: list[dict[str, object]], **fields: object) -> str:
 def test_a_smoke_run_has_a_right_record_of_every_request_over_each_protocol(
     int8: Server, tmp_path: Path
 ) -> None:
-    code, said = load("--profile", "smoke", *at(int8), "--out", str(tmp_path))
+    code, said = load("--profile", "smoke", *at(int8), *with_its_tokenizer(), "--out", str(tmp_path))
     assert code == 0, said
     found = records_of(tmp_path)
     planned = list(schedule(load_profile(PROFILES / "smoke.toml")))
@@ -323,7 +328,8 @@ def test_a_trace_of_a_file_is_replayed_in_its_times_and_lengths_and_what_was_cut
     arrivals = {"kind": "trace", "file": str(trace), "speed": 2.0}
     mix: list[dict[str, object]] = [{"name": "told", "protocol": "unary", "task": "complete"}]
     profile = toml(tmp_path, mix, arrivals=arrivals, duration_s=4, warmup_s=0, max_context=128)
-    code, said = load("--profile", profile, *at(int8), "--out", str(tmp_path / "out"))
+    run = ["--profile", profile, *at(int8), *with_its_tokenizer(), "--out", str(tmp_path / "out")]
+    code, said = load(*run)
     assert code == 0, said
     found = records_of(tmp_path / "out")
     assert [record.intended_s for record in found] == [0, 1, 3]
