@@ -75,7 +75,10 @@ _ENGINE_PARAMETERS = {
         "time of a chunk beside streams, in % of a decode step's; 0 for chunks of fixed size",
     ),
     "heartbeat_ms": ("500", "an empty chunk this often while a streamed request waits"),
-    "stream_interval": ("1", "tokens in a response after the first; more of them cost the server less"),
+    "stream_interval": (
+        "0",
+        "tokens in a response after the first; 0 for each at once, and up to 4 together past 4 streams",
+    ),
     "kernels": (
         "auto",
         "on, off (ONNX Runtime) or auto: the processor's own kernels, where they can run the engine",

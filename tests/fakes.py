@@ -265,6 +265,7 @@ class ToyEngine:
         eos: frozenset[int] = frozenset(),
         min_reuse: int = 4,
         source_capacity: int = 0,
+        stream_interval: int = 0,
     ) -> None:
         self.clock = FakeClock()
         self.runner = ToyRunner(slots, capacity)
@@ -275,7 +276,7 @@ class ToyEngine:
         self.scheduler = Scheduler(table, eos, max_queue, chunk)
         self.loop = Loop(
             self.scheduler, self.runner, TOY_TABLE, VOCAB, self.outbox, self.recorder, self.clock,
-            encoder=Encoder(VOCAB, START) if source_capacity else None,
+            encoder=Encoder(VOCAB, START) if source_capacity else None, stream_interval=stream_interval,
         )  # fmt: skip
         self.clients: list[Client] = []
         self.steps = 0

@@ -79,7 +79,7 @@ def test_parameters_have_the_defaults_that_readers_expect() -> None:
         "prefill_chunk": "128",
         "prefill_stall_percent": "250",
         "heartbeat_ms": "500",
-        "stream_interval": "1",
+        "stream_interval": "0",
         "kernels": "auto",
         "device": "auto",
     }

@@ -40,7 +40,7 @@ class Loop:
         clock: Clock,
         heartbeat_ns: int = 500_000_000,
         encoder: Encoder | None = None,
-        stream_interval: int = 1,
+        stream_interval: int = 0,
     ) -> None:
         self._work = threading.Condition()
         self._scheduler = scheduler

@@ -27,7 +27,7 @@ _RANGES: Final = {
     "prefill_chunk": (1, 2**20),
     "prefill_stall_percent": (0, 100_000),
     "heartbeat_ms": (10, 60_000),
-    "stream_interval": (1, 1024),
+    "stream_interval": (0, 1024),
 }
 _MAX_DIGITS: Final = 20
 # What the weights' working memory, the tokenizer and the rest of the server need beside the KV cache.
@@ -48,7 +48,8 @@ class Settings:
     """`threads` 0 uses every core; `kv_budget_bytes` 0 allows 80 % of the memory that is free at load;
     `max_source` 0 is what the model's encoder takes, at most 1024 tokens; `prefill_stall_percent` is the time
     of a prefill chunk beside streams, in decode steps; 0 for chunks that are always `prefill_chunk` long;
-    `stream_interval` is how many tokens a response after the first one brings.
+    `stream_interval` is how many tokens a response after the first one brings, 0 for as many as suit the
+    streams that run (engine.responses).
     """
 
     slots: int = 16
@@ -60,7 +61,7 @@ class Settings:
     prefill_chunk: int = 128
     prefill_stall_percent: int = 250
     heartbeat_ms: int = 500
-    stream_interval: int = 1
+    stream_interval: int = 0
     device: DeviceChoice = DeviceChoice.AUTO
     kernels: KernelChoice = KernelChoice.AUTO
 

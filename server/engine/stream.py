@@ -12,6 +12,7 @@ from engine.errors import DeadlineExceeded, EngineError, InternalError
 from engine.outbox import Chunk, Logprobs, Outbox, Responder
 from engine.recorder import Recorder
 from engine.request import FinishReason
+from engine.responses import is_due
 from engine.sampler import Choice, TokenChooser, describe
 from engine.scheduler import Scheduler
 from engine.slots import Move
@@ -49,11 +50,12 @@ class Stream:
         self.sent_tokens, self.sent_ns = sequence.generated, now
         return Chunk(self.handle, span, len(request.prompt), new, finish, logprobs, request.returns)
 
-    def due(self, interval: int) -> bool:
+    def due(self, now: int, interval: int, running: int) -> bool:
         """Whether a streamed request has a response's worth of tokens; the first token goes at once."""
         if not self.sequence.request.stream:
             return False
-        return not self.sent_tokens or self.sequence.generated - self.sent_tokens >= interval
+        unsent = self.sequence.generated - self.sent_tokens
+        return not self.sent_tokens or is_due(unsent, now - self.sent_ns, interval, running)
 
     def overdue(self, now: int) -> DeadlineExceeded | None:
         """The error when the request's own deadline has passed."""
@@ -79,7 +81,7 @@ class Streams:
         recorder: Recorder,
         clock: Clock,
         lock: threading.Condition,
-        interval: int = 1,
+        interval: int = 0,
     ) -> None:
         self._scheduler = scheduler
         self._table = table
@@ -110,7 +112,7 @@ class Streams:
 
     def advance(self, sequences: list[Sequence], choices: Iterable[Choice | None]) -> None:
         """Each sequence gets its token; those that are complete end, streams get a chunk."""
-        now = self._clock()
+        now, running = self._clock(), len(self._scheduler.running)
         self._recorder.tokens(len(sequences))
         for sequence, choice in zip(sequences, choices, strict=True):
             if choice is None:
@@ -123,7 +125,7 @@ class Streams:
             finish = self._scheduler.append(sequence, choice.token)
             if finish:
                 self._finish(stream, finish, now)
-            elif stream.due(self._interval):
+            elif stream.due(now, self._interval, running):
                 self.send(stream, now)
 
     def complete(self, stream: Stream, answer: tuple[int, ...]) -> None:
