@@ -79,6 +79,10 @@ _ENGINE_PARAMETERS = {
         "0",
         "tokens in a response after the first; 0 for each at once, and up to 4 together past 4 streams",
     ),
+    "speculative_tokens": (
+        "0",
+        "most tokens that prompt lookup proposes for a step, where the kernels run; 0 for none, up to 15",
+    ),
     "kernels": (
         "auto",
         "on, off (ONNX Runtime) or auto: the processor's own kernels, where they can run the engine",

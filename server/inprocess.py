@@ -39,7 +39,7 @@ from engine.errors import EngineError
 from engine.manifest import read_manifest
 from engine.outbox import Chunk
 from engine.request import Request, Sampling
-from engine.runner import Floats, Runner
+from engine.runner import Floats, Run, Runner, Verifier
 from engine.service import Service
 from engine.settings import Settings, read_settings
 
@@ -91,6 +91,18 @@ class TimedRunner:
         self._runner.swap(a, b, tokens)
 
 
+class TimedVerifier(TimedRunner):
+    def __init__(self, runner: Verifier) -> None:
+        super().__init__(runner)
+        self._verifier = runner
+
+    def verify(self, runs: Sequence[Run]) -> Floats:
+        began = time.monotonic()
+        logits = self._verifier.verify(runs)
+        self.calls.append(Call(tuple(run.start for run in runs), began, time.monotonic()))
+        return logits
+
+
 @dataclass(eq=False)
 class Collector:
     """A responder that keeps when each chunk came, and how many tokens it had."""
@@ -114,7 +126,7 @@ class InProcess:
     def __init__(self, folder: Path, settings: Settings) -> None:
         manifest = read_manifest(folder)
         manifest, runner = open_cpu_runner(manifest, settings, _report)
-        self._runner = TimedRunner(runner)
+        self._runner = TimedVerifier(runner) if isinstance(runner, Verifier) else TimedRunner(runner)
         self._service = Service(manifest, settings, self._runner, _report)
         self._started = False
 

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from engine.answer import decode_chunk
 from engine.batch import Sequence as SequenceInEngine
 from engine.beams import BeamSearch
+from engine.drafts import TOGETHER
 from engine.errors import EngineError
 from engine.intake import Encoder
 from engine.loop import Loop
 from engine.outbox import Chunk, Outbox
 from engine.recorder import Recorder
 from engine.request import FinishReason, Request, Sampling
-from engine.runner import Floats
+from engine.runner import Floats, Run
 from engine.scheduler import Scheduler
 from engine.slots import SlotTable
 from engine.stops import TextStream
@@ -132,7 +133,7 @@ class ToyRunner:
         self.faults: dict[str, Exception] = {}
         self.poison: set[int] = set()
         self.prefilled = 0
-        self._logits = np.zeros((slots, self.model.vocab), np.float32)
+        self._logits = np.zeros((max(slots, TOGETHER), self.model.vocab), np.float32)
 
     def decode(self, tokens: Sequence[int], positions: Sequence[int]) -> Floats:
         self.calls.append("decode")
@@ -148,6 +149,13 @@ class ToyRunner:
         self.rows[slot, start:end] = tokens
         self._break("prefill", [(slot, slice(start, end))])
         return self._answer([(slot, end)])
+
+    def verify(self, runs: Sequence[Run]) -> Floats:
+        self.calls.append("verify")
+        for run in runs:
+            self.rows[run.row, run.start : run.start + len(run.tokens)] = run.tokens
+        self._break("verify", [(r.row, slice(r.start, r.start + len(r.tokens))) for r in runs])
+        return self._answer([(r.row, r.start + i + 1) for r in runs for i in range(len(r.tokens))])
 
     def encode(self, slot: int, tokens: Sequence[int]) -> None:
         self.calls.append("encode")
@@ -266,14 +274,16 @@ class ToyEngine:
         min_reuse: int = 4,
         source_capacity: int = 0,
         stream_interval: int = 0,
+        speculative_tokens: int = 0,
+        model: ToyModel | None = None,
     ) -> None:
         self.clock = FakeClock()
-        self.runner = ToyRunner(slots, capacity)
+        self.runner = ToyRunner(slots, capacity, model)
         self.faults: list[BaseException] = []
         self.recorder = Recorder(self.faults.append)
         self.outbox = Outbox(self.faults.append)
         table = SlotTable(slots, capacity, min_reuse, source_capacity)
-        self.scheduler = Scheduler(table, eos, max_queue, chunk)
+        self.scheduler = Scheduler(table, eos, max_queue, chunk, speculative_tokens=speculative_tokens)
         self.loop = Loop(
             self.scheduler, self.runner, TOY_TABLE, VOCAB, self.outbox, self.recorder, self.clock,
             encoder=Encoder(VOCAB, START) if source_capacity else None, stream_interval=stream_interval,

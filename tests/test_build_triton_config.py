@@ -80,6 +80,7 @@ def test_parameters_have_the_defaults_that_readers_expect() -> None:
         "prefill_stall_percent": "250",
         "heartbeat_ms": "500",
         "stream_interval": "0",
+        "speculative_tokens": "0",
         "kernels": "auto",
         "device": "auto",
     }

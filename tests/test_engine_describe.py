@@ -35,6 +35,7 @@ def test_an_engine_tells_what_it_serves_and_within_which_limits(tmp_path: Path) 
             "max_queue": 7,
             "device": "cuda:1",
             "runner": "onnxruntime",
+            "speculative_tokens": 0,
             "kv_bytes_per_token": 64,
             "kv_bytes_per_source_token": 0,
             "kv_bytes_per_slot": 6400,

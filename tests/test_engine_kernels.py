@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from build.architecture import describe
 from build.quantise import Precision
-from engine.runner import Floats, Runner
+from engine.runner import Floats, Run, Runner
 from engine.runner_kernels import KernelRunner
 from tests import tiny
 from tests.engines import write_engine
@@ -112,6 +112,21 @@ def test_a_row_does_not_depend_on_its_batch(runner: KernelRunner, lengths: list[
     for slot, length in enumerate(lengths):
         alone = fill(runner, SLOTS - 1, [*prompt(seed + slot, length), chosen[slot]], chunk=64)
         assert np.array_equal(alone[0], together[slot])
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=SLOTS - 1), st.integers(1, 40), st.integers(0, 5))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_token_of_runs_of_several_rows_gives_what_it_gives_alone(
+    runner: KernelRunner, sizes: list[int], before: int, seed: int
+) -> None:
+    known = [prompt(seed + row, before + size) for row, size in enumerate(sizes)]
+    for row, tokens in enumerate(known):
+        fill(runner, row, tokens[:before], chunk=32)
+    runs = [Run(row, before, tuple(tokens[before:])) for row, tokens in enumerate(known)]
+    together = iter(runner.verify(runs).copy())
+    for tokens in known:
+        for end in range(before + 1, len(tokens) + 1):
+            assert np.array_equal(next(together), fill(runner, SLOTS - 1, tokens[:end], chunk=64)[0])
 
 
 @pytest.mark.parametrize("threads", [1, 3, 8])

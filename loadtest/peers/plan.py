@@ -34,10 +34,12 @@ _BATCHED = (
     "llama-batched-bench: ids of its own choice, no sampling, all prompts before any answer, so its time to"
     " the first token is that of all prompts"
 )
+_DRAFTS = "up to 8 tokens proposed for a step: the same answers; no goal is judged by it"
 _TUNED = "KV in f16, which costs no quality; activations quantised in groups of 64, not 32"
 _Q4_1 = "the package's own file, whose dequantised weights are the reference"
 ROWS: Final = (
     Row("engine", "Halimede int8", OURS, Setting.PROCESS, "halimede"),
+    Row("engine-drafts", "Halimede int8, prompt lookup", OURS, Setting.PROCESS, "halimede", _DRAFTS),
     Row("openvino", "OpenVINO GenAI int8", "openvino", Setting.PROCESS, "openvino", "as it comes: KV in u8"),
     Row(
         "openvino-tuned", "OpenVINO GenAI int8, tuned", "openvino", Setting.PROCESS, "openvino-tuned", _TUNED

@@ -30,6 +30,7 @@ from loadtest.streams import Streams
 
 LOGS: Final = CACHE / "logs"
 _TUNED: Final = {"KV_CACHE_PRECISION": "f16", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "64"}
+_DRAFTS: Final = {"speculative_tokens": "8"}
 _OPENMP: Final = "venv/lib/libiomp5.so"
 Losses = list[list[float]]
 
@@ -80,7 +81,8 @@ class Rows:
     def open(self, name: str) -> AbstractContextManager[Measurable]:
         """Started and ready; stopped at the end. BenchError when it does not start."""
         opened: Mapping[str, Callable[[], AbstractContextManager[Measurable]]] = {
-            "engine": self._engine,
+            "engine": lambda: self._engine({}),
+            "engine-drafts": lambda: self._engine(_DRAFTS),
             "grpc": self._grpc,
             "openvino": lambda: self._openvino("openvino", {}),
             "openvino-tuned": lambda: self._openvino("openvino-tuned", _TUNED),
@@ -95,8 +97,8 @@ class Rows:
         return self._batched(kind.upper()) if family == "llama" else self._llama_server(kind.upper())
 
     @contextmanager
-    def _engine(self) -> Iterator[Measurable]:
-        parameters = json.dumps(artifacts.parameters_of(self._repository))
+    def _engine(self, changes: Mapping[str, str]) -> Iterator[Measurable]:
+        parameters = json.dumps(artifacts.parameters_of(self._repository) | dict(changes))
         program = str(ROOT / "server" / "inprocess.py")
         engine = str(artifacts.engine_of(self._repository))
         command = [sys.executable, program, engine, "--parameters", parameters]

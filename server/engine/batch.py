@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from engine.drafts import Drafter
 from engine.request import Request
 from engine.slots import Move, Slot
 from engine.stops import TextStream
@@ -26,6 +27,7 @@ class Sequence:
     lanes: list[Lane] = field(default_factory=list)
     reused: int = 0
     given: int = field(init=False)
+    drafter: Drafter | None = None
 
     def __post_init__(self) -> None:
         self.given = len(self.tokens)
@@ -82,11 +84,15 @@ class Encode:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Row `i` of a decode batch is slot `i`: `token` goes to `position`. An idle row has no lane."""
+    """Row `i` of a decode batch is slot `i`: `token` goes to `position`. An idle row has no lane.
+
+    The tokens of `draft` go behind it: they may be the next ones, and stay in the slot if they are.
+    """
 
     token: int
     position: int
     lane: Lane | None
+    draft: tuple[int, ...] = ()
 
     @property
     def sequence(self) -> Sequence | None:

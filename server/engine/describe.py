@@ -37,6 +37,7 @@ def describe(
         "max_queue": settings.max_queue,
         "device": device,
         "runner": runner,
+        "speculative_tokens": settings.speculative_tokens,
     } | _kv_cache(manifest, settings, kv_budget_bytes)
 
 

@@ -28,6 +28,8 @@ COUNTERS: Final = {
     "prefix_cache_hits_total": "Prompt tokens taken from the prefix cache",
     "request_success_total": "Requests completed, by reason",
     "requests_rejected_total": "Requests refused or ended without completion, by reason",
+    "spec_decode_num_draft_tokens_total": "Tokens proposed by prompt lookup",
+    "spec_decode_num_accepted_tokens_total": "Tokens proposed by prompt lookup that became the answer's",
     "trace_spans_dropped_total": "Spans that did not reach the trace collector",
 }
 _FAST: Final = [

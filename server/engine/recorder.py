@@ -65,6 +65,10 @@ class Recorder:
     def tokens(self, count: int) -> None:
         self._count("generation_tokens_total", count)
 
+    def draft(self, proposed: int, kept: int) -> None:
+        self._count("spec_decode_num_draft_tokens_total", proposed)
+        self._count("spec_decode_num_accepted_tokens_total", kept)
+
     def first_token(self, waited_ns: int, streamed: bool) -> None:
         self._observe((TTFT, STREAMED[streamed]), waited_ns)
 

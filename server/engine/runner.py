@@ -7,7 +7,8 @@ the length of the source that is in it. It runs what the scheduler decided: it k
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,3 +39,23 @@ class Runner(Protocol):
 
     def swap(self, a: int, b: int, tokens: int) -> None:
         """Exchange the first `tokens` positions of two rows, and their sources."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Tokens that go to `start`… of a row."""
+
+    row: int
+    start: int
+    tokens: tuple[int, ...]
+
+
+@runtime_checkable
+class Verifier(Runner, Protocol):
+    """A runner whose logits of a token are the same to the last bit whatever is computed beside it.
+
+    Only then can tokens be computed before it is known whether they are the answer's.
+    """
+
+    def verify(self, runs: Sequence[Run]) -> Floats:
+        """Put the tokens where they go; returns the logits after each (tokens of all runs, vocab)."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from engine.errors import ArtifactError
 from engine.kernel_weights import KernelWeights
-from engine.runner import Floats
+from engine.runner import Floats, Run
 
 # Keys stand in blocks of so many positions, dimension by dimension: a block is scored at once.
 BLOCK = 16
@@ -52,6 +52,12 @@ class KernelRunner:
         count = len(tokens)
         return self._run(tokens, [slot] * count, range(start, start + count), [count - 1])
 
+    def verify(self, runs: Sequence[Run]) -> Floats:
+        tokens = [token for run in runs for token in run.tokens]
+        rows = [run.row for run in runs for _ in run.tokens]
+        positions = [run.start + i for run in runs for i in range(len(run.tokens))]
+        return self._run(tokens, rows, positions, range(len(tokens)))
+
     def encode(self, slot: int, tokens: Sequence[int]) -> None:
         raise AssertionError(f"a decoder has no encoder for {len(tokens)} tokens of slot {slot}")
 
@@ -74,6 +80,8 @@ class KernelRunner:
         self, tokens: Sequence[int], slots: Sequence[int], positions: Sequence[int], wanted: Sequence[int]
     ) -> Floats:
         ids, places, at, rows = (np.array(each, np.int32) for each in (tokens, slots, positions, wanted))
+        if len(rows) > len(self._logits):
+            self._logits = np.zeros((len(rows), self._vocab), np.float32)
         logits = self._logits[: len(rows)]
         failed = self._library.halimede_run(
             self._decoder, len(ids), ids.ctypes.data, places.ctypes.data, at.ctypes.data,

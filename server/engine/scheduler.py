@@ -23,6 +23,7 @@ from typing import Final
 
 from engine.batch import Batch, Encode, Lane, Prefill, Row, Sequence
 from engine.chunking import Limits, Pace, chunk_tokens
+from engine.drafts import Drafter, room_for_drafts
 from engine.errors import InvalidArgument, Unavailable
 from engine.request import FinishReason, Request
 from engine.slots import SHORTEST_PREFILL, Copy, Move, SlotTable
@@ -34,9 +35,17 @@ IDLE_ROW_POSITIONS: Final = 128
 
 class Scheduler:
     def __init__(
-        self, slots: SlotTable, eos: frozenset[int], max_queue: int, prefill_chunk: int, stall: float = 0
+        self,
+        slots: SlotTable,
+        eos: frozenset[int],
+        max_queue: int,
+        prefill_chunk: int,
+        stall: float = 0,
+        speculative_tokens: int = 0,
     ) -> None:
-        """`stall`: how many decode steps' time a chunk takes beside streams; 0 for chunks of fixed size."""
+        """`stall`: how many decode steps' time a chunk takes beside streams; 0 for chunks of fixed size.
+        `speculative_tokens`: the most that are proposed for a row; the runner must then be able to verify.
+        """
         self.slots = slots
         self.eos = eos
         self.waiting: deque[Sequence] = deque()
@@ -46,6 +55,7 @@ class Scheduler:
         self._max_queue = max_queue
         self._limits = Limits(prefill_chunk, stall)
         self._pace = Pace()
+        self._speculative_tokens = speculative_tokens
         self._idle_rows = 0
 
     def __repr__(self) -> str:
@@ -129,6 +139,11 @@ class Scheduler:
         for row in rows:
             if row.lane:
                 row.lane.slot.tokens.append(row.token)
+
+    def keep(self, row: Row, count: int) -> None:
+        """The next token of the row's draft is what the sequence has chosen, after `count` others."""
+        assert row.lane
+        row.lane.slot.tokens.append(row.draft[count])
 
     def commit_prefill(self, prefill: Prefill, seconds: float = 0) -> None:
         """The chunk has run, in so many seconds; after the last one the sequence is a row of decode steps."""
@@ -235,12 +250,22 @@ class Scheduler:
         return Prefill(sequence, slot, start, prompt[start:end], last=end == len(prompt))
 
     def _rows(self) -> Iterator[Row]:
+        most = 0 if self._searches else min(self._speculative_tokens, room_for_drafts(len(self.running)))
         for index in range(max(self.running, default=-1) + 1):
             slot, lane = self.slots.slots[index], self.running.get(index)
             position = len(slot.tokens)
             # An idle row writes one position behind its tokens; a sequence ends before it fills the last.
             assert position < self.slots.capacity
-            yield Row(lane.tokens[position] if lane else 0, position, lane)
+            draft = self._draft(lane, position, most) if lane and most else ()
+            yield Row(lane.tokens[position] if lane else 0, position, lane, draft)
+
+    def _draft(self, lane: Lane, position: int, most: int) -> tuple[int, ...]:
+        """What may follow the token at `position`. The answer's last token is never computed."""
+        sequence = lane.sequence
+        if sequence.drafter is None:
+            sequence.drafter = Drafter(sequence.tokens, self._speculative_tokens)
+        left = sequence.request.sampling.max_tokens - sequence.generated - 1
+        return sequence.drafter.propose(min(most, left, self.slots.capacity - position - 2))
 
     def _close_gap(self) -> list[Move]:
         """Move the last running row into the first gap, once idle rows have cost as much as the move does."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from engine.manifest import Manifest, read_manifest
 from engine.outbox import Outbox, Responder
 from engine.recorder import Recorder
 from engine.request import Request
-from engine.runner import Runner
+from engine.runner import Runner, Verifier
 from engine.runner_kernels import KernelRunner
 from engine.scheduler import Scheduler
 from engine.settings import Settings, free_memory, kv_budget
@@ -51,10 +52,12 @@ class Service:
         source = settings.source_capacity(manifest.shape)
         slots = SlotTable(settings.slots, settings.max_context, source_capacity=source)
         stall = settings.prefill_stall_percent / 100
-        scheduler = Scheduler(slots, manifest.eos, settings.max_queue, settings.prefill_chunk, stall)
+        drafts = settings.speculative_tokens if isinstance(runner, Verifier) else 0
+        scheduler = Scheduler(slots, manifest.eos, settings.max_queue, settings.prefill_chunk, stall, drafts)
         self.manifest = manifest
         budget = kv_budget(settings, free_memory()) if device == "cpu" else settings.kv_budget_bytes or None
-        self.description = describe(manifest, settings, device, _computes(manifest, runner), budget)
+        served = replace(settings, speculative_tokens=drafts)
+        self.description = describe(manifest, served, device, _computes(manifest, runner), budget)
         self._give_up = give_up
         self.recorder = Recorder(report)
         self._outbox = Outbox(report)

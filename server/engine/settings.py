@@ -28,6 +28,7 @@ _RANGES: Final = {
     "prefill_stall_percent": (0, 100_000),
     "heartbeat_ms": (10, 60_000),
     "stream_interval": (0, 1024),
+    "speculative_tokens": (0, 15),
 }
 _MAX_DIGITS: Final = 20
 # What the weights' working memory, the tokenizer and the rest of the server need beside the KV cache.
@@ -49,7 +50,8 @@ class Settings:
     `max_source` 0 is what the model's encoder takes, at most 1024 tokens; `prefill_stall_percent` is the time
     of a prefill chunk beside streams, in decode steps; 0 for chunks that are always `prefill_chunk` long;
     `stream_interval` is how many tokens a response after the first one brings, 0 for as many as suit the
-    streams that run (engine.responses).
+    streams that run (engine.responses); `speculative_tokens` is the most that prompt lookup proposes for a
+    step, 0 for none.
     """
 
     slots: int = 16
@@ -62,6 +64,7 @@ class Settings:
     prefill_stall_percent: int = 250
     heartbeat_ms: int = 500
     stream_interval: int = 0
+    speculative_tokens: int = 0
     device: DeviceChoice = DeviceChoice.AUTO
     kernels: KernelChoice = KernelChoice.AUTO
 

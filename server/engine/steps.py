@@ -15,6 +15,7 @@ from engine.sampler import Choice, choose
 from engine.scheduler import Scheduler
 from engine.slots import Copy, Move
 from engine.stream import Clock, Streams
+from engine.verification import Verification
 
 
 class Steps:
@@ -35,6 +36,7 @@ class Steps:
         self._recorder = recorder
         self._clock = clock
         self._lock = lock
+        self._verification = Verification(scheduler, runner, streams, recorder, clock, lock)
 
     def run(self, batch: Batch) -> None:
         try:
@@ -57,6 +59,12 @@ class Steps:
                 self._runner.swap(move.a, move.b, move.tokens)
 
     def _decode(self, batch: Batch) -> None:
+        if any(row.draft for row in batch.decode):
+            self._verification.run(batch)
+        else:
+            self._decode_rows(batch)
+
+    def _decode_rows(self, batch: Batch) -> None:
         rows, searches = batch.decode, batch.searches
         lanes = [row.lane for row in rows]
         busy = [i for i, lane in enumerate(lanes) if lane and lane.sequence not in searches]

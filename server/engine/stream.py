@@ -110,8 +110,13 @@ class Streams:
         with self._lock:
             return list(self._streams.values())
 
-    def advance(self, sequences: list[Sequence], choices: Iterable[Choice | None]) -> None:
-        """Each sequence gets its token; those that are complete end, streams get a chunk."""
+    def advance(
+        self, sequences: list[Sequence], choices: Iterable[Choice | None], more: frozenset[int] = frozenset()
+    ) -> None:
+        """Each sequence gets its token; those that are complete end, streams get a chunk.
+
+        Those whose key is in `more` get another token of the same step, and their chunk with it.
+        """
         now, running = self._clock(), len(self._scheduler.running)
         self._recorder.tokens(len(sequences))
         for sequence, choice in zip(sequences, choices, strict=True):
@@ -125,7 +130,7 @@ class Streams:
             finish = self._scheduler.append(sequence, choice.token)
             if finish:
                 self._finish(stream, finish, now)
-            elif stream.due(now, self._interval, running):
+            elif sequence.key not in more and stream.due(now, self._interval, running):
                 self.send(stream, now)
 
     def complete(self, stream: Stream, answer: tuple[int, ...]) -> None:

@@ -1,0 +1,87 @@
+"""A decode step with drafts: the model runs once over each row's token and what may follow it.
+
+Each sequence chooses its tokens one after the other, from its own logits, as it would without a draft. It
+goes on for as long as what it chose is what was proposed: the logits behind that are those of the answer.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from engine.batch import Batch, Lane, Row
+from engine.recorder import Recorder
+from engine.runner import Floats, Run, Runner, Verifier
+from engine.sampler import Choice, TokenChooser, choose
+from engine.scheduler import Scheduler
+from engine.stream import Clock, Streams
+
+
+class Verification:
+    """The lock guards the scheduler; the model runs outside it. `runner` must be a Verifier by then."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        runner: Runner,
+        streams: Streams,
+        recorder: Recorder,
+        clock: Clock,
+        lock: threading.Condition,
+    ) -> None:
+        self._scheduler = scheduler
+        self._runner = runner
+        self._streams = streams
+        self._recorder = recorder
+        self._clock = clock
+        self._lock = lock
+
+    def run(self, batch: Batch) -> None:
+        """If the model fails all that decode end; if a sequence's choice does, that one."""
+        began = self._clock()
+        rows = [(row, row.lane) for row in batch.decode if row.lane]
+        try:
+            parts = self._computed(rows)
+            choosers = [self._chooser(lane) for _, lane in rows]
+        except Exception as error:  # noqa: BLE001  whatever it is, these requests end and no others
+            self._streams.fail(batch.decoding, error)
+            return
+        with self._lock:
+            self._scheduler.commit_decode(batch.decode, (self._clock() - began) / 1e9)
+        for (row, lane), logits, chooser in zip(rows, parts, choosers, strict=True):
+            self._accept(row, lane, logits, chooser)
+
+    def _computed(self, rows: list[tuple[Row, Lane]]) -> list[Floats]:
+        """The logits of each row's tokens."""
+        assert isinstance(self._runner, Verifier)
+        runs = [Run(lane.slot.index, row.position, (row.token, *row.draft)) for row, lane in rows]
+        logits = self._runner.verify(runs)
+        ends = [sum(len(run.tokens) for run in runs[: i + 1]) for i in range(len(runs))]
+        return [logits[end - len(run.tokens) : end] for run, end in zip(runs, ends, strict=True)]
+
+    def _chooser(self, lane: Lane) -> TokenChooser:
+        chooser = self._streams[lane.sequence.key].chooser
+        assert chooser is not None  # no draft beside a search
+        return chooser
+
+    def _accept(self, row: Row, lane: Lane, logits: Floats, chooser: TokenChooser) -> None:
+        sequence, kept = lane.sequence, 0
+        for count in range(len(row.draft) + 1):
+            try:
+                choice = choose(logits[count : count + 1], [chooser])[0]
+            except Exception as error:  # noqa: BLE001  as above
+                self._streams.fail([sequence], error)
+                return
+            goes_on = self._is_as_proposed(row, count, choice)
+            self._streams.advance([sequence], [choice], frozenset({sequence.key} if goes_on else ()))
+            if not (goes_on and sequence.lanes):
+                break
+            with self._lock:
+                self._scheduler.keep(row, count)
+            kept += 1
+        if row.draft:
+            self._recorder.draft(len(row.draft), kept)
+            assert sequence.drafter
+            sequence.drafter.kept(len(row.draft), kept)
+
+    def _is_as_proposed(self, row: Row, count: int, choice: Choice | None) -> bool:
+        return choice is not None and count < len(row.draft) and row.draft[count] == choice.token
