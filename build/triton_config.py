@@ -77,7 +77,7 @@ _ENGINE_PARAMETERS = {
     "heartbeat_ms": ("500", "an empty chunk this often while a streamed request waits"),
     "stream_interval": (
         "0",
-        "tokens in a response after the first; 0 for each at once, and up to 4 together past 4 streams",
+        "steps from one response to the next; 0 for each token at once, and up to 8 where many streams run",
     ),
     "speculative_tokens": (
         "0",

@@ -49,8 +49,8 @@ class Settings:
     """`threads` 0 uses every core; `kv_budget_bytes` 0 allows 80 % of the memory that is free at load;
     `max_source` 0 is what the model's encoder takes, at most 1024 tokens; `prefill_stall_percent` is the time
     of a prefill chunk beside streams, in decode steps; 0 for chunks that are always `prefill_chunk` long;
-    `stream_interval` is how many tokens a response after the first one brings, 0 for as many as suit the
-    streams that run (engine.responses); `speculative_tokens` is the most that prompt lookup proposes for a
+    `stream_interval` is how many steps lie between responses, 0 for as many as suit the streams that run
+    (engine.responses); `speculative_tokens` is the most that prompt lookup proposes for a
     step, 0 for none.
     """
 

@@ -79,6 +79,7 @@ class Steps:
             return
         with self._lock:
             self._scheduler.commit_decode(rows, self._seconds_since(began))
+        self._streams.decoded()
         self._streams.advance(sequences, choices)
         for search, scores in zip(searches, theirs, strict=True):
             self._search(search, scores)

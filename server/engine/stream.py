@@ -12,7 +12,7 @@ from engine.errors import DeadlineExceeded, EngineError, InternalError
 from engine.outbox import Chunk, Logprobs, Outbox, Responder
 from engine.recorder import Recorder
 from engine.request import FinishReason
-from engine.responses import is_due
+from engine.responses import Responses
 from engine.sampler import Choice, TokenChooser, describe
 from engine.scheduler import Scheduler
 from engine.slots import Move
@@ -50,12 +50,9 @@ class Stream:
         self.sent_tokens, self.sent_ns = sequence.generated, now
         return Chunk(self.handle, span, len(request.prompt), new, finish, logprobs, request.returns)
 
-    def due(self, now: int, interval: int, running: int) -> bool:
-        """Whether a streamed request has a response's worth of tokens; the first token goes at once."""
-        if not self.sequence.request.stream:
-            return False
-        unsent = self.sequence.generated - self.sent_tokens
-        return not self.sent_tokens or is_due(unsent, now - self.sent_ns, interval, running)
+    def due(self, responding: bool) -> bool:
+        """Whether what is new goes out now: the first token always, later ones when all streams' do."""
+        return self.sequence.request.stream and (responding or not self.sent_tokens)
 
     def overdue(self, now: int) -> DeadlineExceeded | None:
         """The error when the request's own deadline has passed."""
@@ -89,7 +86,8 @@ class Streams:
         self._recorder = recorder
         self._clock = clock
         self._lock = lock
-        self._interval = interval
+        self._responses = Responses(interval)
+        self._responding = True
         self._streams: dict[int, Stream] = {}
 
     def __len__(self) -> int:
@@ -110,6 +108,10 @@ class Streams:
         with self._lock:
             return list(self._streams.values())
 
+    def decoded(self) -> None:
+        """A decode step has run: its tokens, and those held back before, go out now or with later ones."""
+        self._responding = self._responses.decoded(self._clock(), len(self._scheduler.running))
+
     def advance(
         self, sequences: list[Sequence], choices: Iterable[Choice | None], more: frozenset[int] = frozenset()
     ) -> None:
@@ -117,7 +119,7 @@ class Streams:
 
         Those whose key is in `more` get another token of the same step, and their chunk with it.
         """
-        now, running = self._clock(), len(self._scheduler.running)
+        now = self._clock()
         self._recorder.tokens(len(sequences))
         for sequence, choice in zip(sequences, choices, strict=True):
             if choice is None:
@@ -130,7 +132,7 @@ class Streams:
             finish = self._scheduler.append(sequence, choice.token)
             if finish:
                 self._finish(stream, finish, now)
-            elif sequence.key not in more and stream.due(now, self._interval, running):
+            elif sequence.key not in more and stream.due(self._responding):
                 self.send(stream, now)
 
     def complete(self, stream: Stream, answer: tuple[int, ...]) -> None:

@@ -47,6 +47,7 @@ class Verification:
             return
         with self._lock:
             self._scheduler.commit_decode(batch.decode, (self._clock() - began) / 1e9)
+        self._streams.decoded()
         for (row, lane), logits, chooser in zip(rows, parts, choosers, strict=True):
             self._accept(row, lane, logits, chooser)
 
