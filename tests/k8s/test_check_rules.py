@@ -133,9 +133,12 @@ PLANTED: list[tuple[str, str, str, Plant]] = [
     ("cpu", "PodDisruptionBudget", "budget-has-one-field", lambda one: one["spec"].update(BOTH)),
     ("cpu", "PodDisruptionBudget", "budget-selects-pods", _set("spec/selector/matchLabels/x", "y")),
     ("cpu", "PodDisruptionBudget", "budget-lets-a-node-drain", _set("spec/maxUnavailable", 0)),
+    ("monitoring", "PodMonitor", "monitor-finds-a-port", _set("spec/selector/matchLabels/x", "y")),
+    ("monitoring", "PodMonitor", "monitor-finds-a-port", _set("spec/podMetricsEndpoints/0/port", "metric")),
+    ("monitoring", "Deployment", "monitor-finds-a-port", lambda one: _container(one).pop("ports")),
 ]
 # Planted by a second object instead of a changed one.
-BY_AN_OBJECT = {"objects-are-unique"}
+BY_AN_OBJECT = {"objects-are-unique", "monitor-finds-a-port-once"}
 
 
 def _bundle(scenario: str | None) -> Bundle:
@@ -164,6 +167,20 @@ def test_twice_the_same_object_and_two_autoscalers_are_found(tools: object, scen
     scaler = next(bundle.of("ScaledObject", "HorizontalPodAutoscaler"))
     twice = Bundle((*bundle.objects, scaler), EXTERNAL)
     assert {"objects-are-unique", "one-scaler-sets-replicas"} <= _found(twice)
+
+
+def test_a_monitor_of_services_is_checked_by_their_ports(tools: object) -> None:
+    found = objects(None, "monitoring.scrape.kind=ServiceMonitor")
+    assert [str(problem) for problem in rules.problems(Bundle(tuple(found), EXTERNAL))] == []
+    without, twice = copy.deepcopy(found), copy.deepcopy(found)
+    for service in (one for one in without if one["kind"] == "Service"):
+        service["spec"]["ports"] = [p for p in service["spec"]["ports"] if p["name"] != "metrics"]
+    assert "monitor-finds-a-port" in _found(Bundle(tuple(without), EXTERNAL))
+    for service in (one for one in twice if one["kind"] == "Service"):
+        ports = service["spec"]["ports"]
+        if all(port["name"] != "metrics" for port in ports):
+            ports.append({"name": "metrics", "port": 8002, "targetPort": "metrics"})
+    assert "monitor-finds-a-port-once" in _found(Bundle(tuple(twice), EXTERNAL))
 
 
 def test_every_rule_has_a_planted_error() -> None:

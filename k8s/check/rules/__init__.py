@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from k8s.check.bundle import Bundle, Problem
-from k8s.check.rules import containers, names, network, references, scaling, volumes
+from k8s.check.rules import containers, monitors, names, network, references, scaling, volumes
 
 Rule = Callable[[Bundle], Iterator[tuple[str, str]]]
 RULES: tuple[Rule, ...] = (
@@ -15,6 +15,7 @@ RULES: tuple[Rule, ...] = (
     *volumes.RULES,
     *references.RULES,
     *scaling.RULES,
+    *monitors.RULES,
 )
 
 
