@@ -20,7 +20,7 @@ from loadtest.peers.completions import Chunk, cached_tokens, counted, parse_even
 from loadtest.peers.environment import ENVIRONMENTS, run
 from loadtest.peers.idle import IDLE_CORES, settle
 from loadtest.peers.losses import token_losses
-from loadtest.peers.plan import OURS, PEERS, ROWS, Plan, order, quick
+from loadtest.peers.plan import OURS, PEERS, ROWS, Plan, Setting, order, quick
 from loadtest.peers.quality import Quality, against, quality, require_same_text
 from loadtest.peers.roofline import Roofline, parameters, read_bandwidth
 from loadtest.sample import sample_of
@@ -227,3 +227,11 @@ def test_the_roofline_of_some_weights(tmp_path: Path) -> None:
     assert parameters(file) == 17
     assert Roofline(34e9, 17).tokens_per_s == 2e9
     assert read_bandwidth(2, 1 << 20, 2) > 1e6
+
+
+def test_further_servers_of_ours_are_rows_of_their_own() -> None:
+    plan = Plan(peers=(), also=("stream_interval=1", "slots=8,threads=1"))
+    (*_, one, other) = plan.rows
+    assert (one.name, one.title) == ("grpc:stream_interval=1", "Halimede int8, stream_interval=1")
+    assert {one.peer, other.peer} == {OURS}
+    assert {one.setting, other.setting} == {Setting.SERVER}

@@ -37,6 +37,7 @@ _EXAMPLES = """examples:
   python -m loadtest.peers --json bench-peers.json --png bench-peers.png
   python -m loadtest.peers --quick                            does it run? Its figures mean nothing
   python -m loadtest.peers --peers openvino,llama.cpp --streams 8 --repeats 5
+  python -m loadtest.peers --peers none --also stream_interval=1    our own server, as it comes and otherwise
   python -m loadtest.peers --prepare                          install and convert only
 
 The first run installs 6 GB and compiles llama.cpp, for half an hour; later ones take about fifteen minutes.
@@ -65,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--repeats", type=positive, metavar="N", help=f"default: {plan.repeats}")
     add("--streams", type=numbers, metavar="N,…", help=f"at once; default: {listed(plan.streams)}")
     add("--peers", type=names_of([*PEERS, "none"]), metavar="NAME,…", help=f"of {listed(PEERS)}, or none")
+    add("--also", type=_parameters, action="append", metavar="NAME=VALUE,…", help="one more server of ours")
     add("--repository", type=Path, metavar="DIR", help="has the int8 engine; default: one is built")
     return parser
 
@@ -77,9 +79,18 @@ def _plan(options: argparse.Namespace) -> Plan:
             plan = replace(plan, **{name: getattr(options, name)})
     if options.peers:
         plan = replace(plan, peers=tuple(name for name in options.peers if name != "none"))
+    plan = replace(plan, also=tuple(options.also or ()))
     if max(plan.streams) > plan.slots:
         raise BenchError(f"--streams {max(plan.streams)}: must be at most {plan.slots}, the slots")
     return plan
+
+
+def _parameters(text: str) -> str:
+    for part in text.split(","):
+        name, _, value = part.partition("=")
+        if not name or not value:
+            raise argparse.ArgumentTypeError(f"{part!r}, must be NAME=VALUE of the engine's parameters")
+    return text
 
 
 def _bench(options: argparse.Namespace) -> int:

@@ -56,14 +56,18 @@ ROWS: Final = (
     Row("server-q4_1", "llama-server Q4_1", "llama.cpp", Setting.SERVER, "llama-q4_1"),
     Row("vllm", "vLLM bf16", "vllm", Setting.SERVER, "vllm"),
 )
+FURTHER: Final = "grpc:"
 PEERS: Final = tuple(dict.fromkeys(row.peer for row in ROWS if row.peer != OURS))
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Token counts are of one sequence; `windows` and `window_tokens` of the text that is scored."""
+    """Token counts are of one sequence; `windows` and `window_tokens` of the text that is scored. `also` has
+    parameters of further servers of ours, as in "stream_interval=1".
+    """
 
     peers: tuple[str, ...] = PEERS
+    also: tuple[str, ...] = ()
     streams: tuple[int, ...] = (1, 8, 32)
     repeats: int = 3
     tokens_in: int = 128
@@ -76,13 +80,18 @@ class Plan:
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        return tuple(row for row in ROWS if row.peer in (OURS, *self.peers))
+        return (*(row for row in ROWS if row.peer in (OURS, *self.peers)), *map(further, self.also))
 
     @property
     def steps(self) -> int:
         """Of the progress shown: starts, scores, warm-ups and measurements."""
         scored = {row.model for row in self.rows}
         return len(self.rows) * (1 + len(self.streams) * (1 + self.repeats)) + len(scored)
+
+
+def further(parameters: str) -> Row:
+    """Our server with other parameters, beside the one as it comes."""
+    return Row(FURTHER + parameters, f"Halimede int8, {parameters}", OURS, Setting.SERVER, "halimede")
 
 
 def quick(plan: Plan) -> Plan:

@@ -20,7 +20,7 @@ from loadtest.errors import BenchError
 from loadtest.peers import llama, models
 from loadtest.peers.completions import Completions
 from loadtest.peers.environment import CACHE, ENVIRONMENTS
-from loadtest.peers.plan import Plan
+from loadtest.peers.plan import FURTHER, Plan
 from loadtest.peers.serving import serving
 from loadtest.program import Program
 from loadtest.prompts import Prompt
@@ -83,7 +83,7 @@ class Rows:
         opened: Mapping[str, Callable[[], AbstractContextManager[Measurable]]] = {
             "engine": lambda: self._engine({}),
             "engine-drafts": lambda: self._engine(_DRAFTS),
-            "grpc": self._grpc,
+            "grpc": lambda: self._grpc(self._repository),
             "openvino": lambda: self._openvino("openvino", {}),
             "openvino-tuned": lambda: self._openvino("openvino-tuned", _TUNED),
             "transformers": self._transformers,
@@ -91,6 +91,8 @@ class Rows:
         }
         if name in opened:
             return opened[name]()
+        if name.startswith(FURTHER):
+            return self._further(name.removeprefix(FURTHER))
         family, _, kind = name.partition("-")
         if family == "ort":
             return self._onnxruntime(kind)
@@ -106,9 +108,17 @@ class Rows:
             yield InProcess(child)
 
     @contextmanager
-    def _grpc(self) -> Iterator[Measurable]:
+    def _further(self, parameters: str) -> Iterator[Measurable]:
+        """`parameters` as in "stream_interval=1,slots=8"."""
+        changes = dict(one.split("=", 1) for one in parameters.split(","))
+        folder = self._repository.with_name(f"{self._repository.name}-{parameters}")
+        with self._grpc(artifacts.with_parameters(self._repository, folder, changes)) as row:
+            yield row
+
+    @contextmanager
+    def _grpc(self, repository: Path) -> Iterator[Measurable]:
         with (
-            served(self._repository, LOGS / "triton.log") as server,
+            served(repository, LOGS / f"{repository.name}.log") as server,
             closing(Streams(server.grpc, MODEL)) as streams,
         ):
             yield streams

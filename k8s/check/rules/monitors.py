@@ -14,7 +14,10 @@ def monitor_finds_a_port(bundle: Bundle) -> Found:
     for monitor, endpoint in _endpoints(bundle):
         if not _targets(bundle, monitor, endpoint):
             labels = _labels(monitor)
-            yield where(monitor), f"nothing with the labels {labels} has a port named {endpoint.get('port')!r}"
+            yield (
+                where(monitor),
+                f"nothing with the labels {labels} has a port named {endpoint.get('port')!r}",
+            )
 
 
 def monitor_finds_a_port_once(bundle: Bundle) -> Found:
