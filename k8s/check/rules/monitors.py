@@ -13,11 +13,8 @@ def monitor_finds_a_port(bundle: Bundle) -> Found:
     """A monitor without a target scrapes nothing and says nothing, and alerts on absence take minutes."""
     for monitor, endpoint in _endpoints(bundle):
         if not _targets(bundle, monitor, endpoint):
-            labels = _labels(monitor)
-            yield (
-                where(monitor),
-                f"nothing with the labels {labels} has a port named {endpoint.get('port')!r}",
-            )
+            labels, port = _labels(monitor), endpoint.get("port")
+            yield where(monitor), f"nothing with the labels {labels} has a port named {port!r}"
 
 
 def monitor_finds_a_port_once(bundle: Bundle) -> Found:
