@@ -47,8 +47,14 @@ def chunks_of(clients: int, stream_interval: int = 0, step_ns: int = 1_000_000) 
     return [[chunk.tokens for chunk in client.chunks if chunk.tokens] for client in asked]
 
 
-def test_few_streams_get_each_token_at_once() -> None:
-    assert chunks_of(3) == [[1] * 50] * 3
+def test_one_stream_gets_each_token_at_once() -> None:
+    assert chunks_of(1) == [[1] * 50]
+
+
+def test_few_streams_get_few_tokens_together() -> None:
+    for sizes in chunks_of(3):
+        assert sizes[0] == 1
+        assert max(sizes) == 3
 
 
 def test_many_streams_get_up_to_eight_together_and_their_first_token_at_once() -> None:
@@ -70,7 +76,7 @@ def test_all_streams_get_theirs_after_the_same_step() -> None:
         engine.step()
         grown = {len(client.chunks) - before for client, before in zip(clients, counts, strict=True)}
         assert len(grown) == 1
-    assert grown == {5}
+    assert grown <= {2, 3}
 
 
 def test_on_a_slow_engine_no_token_waits() -> None:
