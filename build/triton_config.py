@@ -40,7 +40,7 @@ _REQUEST = (
     Tensor("forced_bos_token_id", "INT32", 1, "first token of an encoder-decoder's answer"),
     Tensor("forced_eos_token_id", "INT32", 1, "last token when max_tokens is reached"),
     Tensor("decoder_start_token_id", "INT32", 1, "an encoder-decoder's answer follows it"),
-    Tensor("stream", "BOOL", 1, "false: one response; true: one for each step"),
+    Tensor("stream", "BOOL", 1, "false: one response; true: several, as tokens come"),
     Tensor("return_num_input_tokens", "BOOL", 1, ""),
     Tensor("return_num_output_tokens", "BOOL", 1, ""),
 )
