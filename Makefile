@@ -21,6 +21,7 @@ RATE         ?=
 SWEEP        ?=
 REHEARSAL    ?=
 K8S          ?=
+ONLY         ?=
 VENV         ?= .venv
 PYTHON       ?= python3.11
 PIP_FLAGS    ?= -qq
@@ -74,13 +75,13 @@ chat: $(VENV)/.run ## talk to a running server
 	@$(VENV)/bin/halimede chat --model $(MODEL) --url $(URL)
 
 test: $(VENV)/.test ## run every test but those of k8s-test
-	@$(py) -m pytest --ignore=tests/k8s
+	@$(py) -m pytest --ignore=tests/k8s $(ONLY)
 
 setup-k8s: $(VENV)/.test ## get helm, kubectl, Prometheus and other programs of k8s-test into .cache/k8s
 	@$(py) -m k8s.tools
 
 k8s-test: setup-k8s ## run the tests of the chart, the monitoring and what runs beside them; K8S="-m 'not e2e'" leaves live ones out
-	@$(py) -m pytest tests/k8s $(K8S)
+	@$(py) -m pytest tests/k8s $(K8S) $(ONLY)
 
 check: $(VENV)/.test ## lint, types, and the boundaries between the folders
 	@$(VENV)/bin/ruff check .

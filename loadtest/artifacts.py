@@ -95,7 +95,7 @@ def edited(config: str, parameters: Mapping[str, str]) -> str:
     return config
 
 
-def parameters_of(repository: Path) -> dict[str, str]:
+def parameters_of(repository: Path, model: str = MODEL) -> dict[str, str]:
     """The engine's parameters, as its config.pbtxt has them."""
-    config = (repository / f"{MODEL}_engine" / "config.pbtxt").read_text("utf-8")
+    config = (repository / f"{model}_engine" / "config.pbtxt").read_text("utf-8")
     return dict(re.findall(r'key: "(\w+)" value { string_value: "([^"]*)"', config))

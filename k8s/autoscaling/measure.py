@@ -124,8 +124,9 @@ def _gaps(client: Client, seed: int) -> list[float]:
     """Between the later tokens of a stream: the prompts of those that began with it are through by then."""
     text = prompt(random.Random(seed), PROMPT_TOKENS)
     stream = client.stream(text, max_tokens=TOKENS, ignore_eos=True, temperature=0.0)
-    times = [time.monotonic() for _ in stream]
-    return [after - before for before, after in pairwise(times[len(times) // 2 :])]
+    chunks = [(time.monotonic(), chunk.num_output_tokens or 0) for chunk in stream]
+    later = pairwise(chunks[len(chunks) // 2 :])
+    return [(after - before) / tokens for (before, _), (after, tokens) in later if tokens]
 
 
 def _idle_cores(server: Server) -> float:

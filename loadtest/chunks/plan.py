@@ -41,7 +41,9 @@ class Plan:
     itl_aim: float = 4.0
     ttft_aim: float = 2.5
     quick: bool = False
-    base: Mapping[str, str] = field(default_factory=lambda: {"slots": "16", "max_context": "2048"})
+    base: Mapping[str, str] = field(
+        default_factory=lambda: {"slots": "16", "max_context": "2048", "stream_interval": "1"}
+    )
 
     @property
     def variants(self) -> tuple[Variant, ...]:

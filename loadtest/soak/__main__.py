@@ -26,6 +26,7 @@ from loadtest.memory import memory_of_tree
 from loadtest.pages.canvas import render, save
 from loadtest.served import served
 from loadtest.soak import report
+from loadtest.soak.filling import fill
 from loadtest.soak.finding import Finding, finding
 from loadtest.soak.offered import Addresses, Load, has_result, put
 from loadtest.soak.plot import soak_plot
@@ -79,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--pid", type=int, help="of that server's first process")
     add("--model", default=MODEL, help="default: %(default)s")
     add("--repository", type=Path, metavar="DIR", help="to start a server of; default: one is built")
+    add("--no-fill", action="store_true", help="start with empty slots; memory then grows as they fill")
     add(
         "--interval", type=_above_zero, default=5.0, metavar="S", help="between looks; default: %(default)g s"
     )
@@ -186,6 +188,8 @@ def _server(options: argparse.Namespace, folder: Path) -> Iterator[tuple[int, Ad
             raise TrafficError(f"--pid {options.pid}: needs --url, where that server is")
         repository = options.repository.resolve() if options.repository else artifacts.built()
         with served(repository, folder / "server.log", options.model) as server:
+            if not options.no_fill:
+                print(fill(server.grpc, repository, options.model), flush=True)
             yield server.pid, Addresses(server.grpc, server.http, server.metrics)
         return
     if options.pid is None:
