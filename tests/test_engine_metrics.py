@@ -46,6 +46,7 @@ def test_every_metric_of_the_design_is_there_from_the_start(triton: FakeTriton, 
         "request_queue_time_seconds", "num_requests_waiting", "num_requests_running", "kv_cache_usage_perc",
         "prompt_tokens_total", "generation_tokens_total", "prefix_cache_hits_total",
         "prefix_cache_queries_total", "request_success_total", "requests_rejected_total",
+        "spec_decode_num_draft_tokens_total", "spec_decode_num_accepted_tokens_total",
         "trace_spans_dropped_total",
     }  # fmt: skip
     kinds = {name: family.kind for name, family in triton.families.items()}

@@ -14,8 +14,8 @@ from tests.fakes import DIVIDER, START, VOCAB, Client, ToyEngine, answer_alone
 CAPACITY, SOURCE = 32, 12
 
 
-def engine_of(slots: int = 3) -> ToyEngine:
-    return ToyEngine(slots, CAPACITY, source_capacity=SOURCE)
+def engine_of(slots: int = 3, stream_interval: int = 0) -> ToyEngine:
+    return ToyEngine(slots, CAPACITY, source_capacity=SOURCE, stream_interval=stream_interval)
 
 
 def refused(engine: ToyEngine, source: list[int], **sampling: Any) -> str:
@@ -54,7 +54,7 @@ def test_a_source_of_the_greatest_length_is_read_and_a_longer_one_refused() -> N
 
 
 def test_one_source_a_step_while_the_streams_go_on() -> None:
-    engine = engine_of(3)
+    engine = engine_of(3, stream_interval=1)
     clients = [engine.ask([key, key], max_tokens=20) for key in (1, 2, 3)]
     for encoded in (1, 2, 3):
         before = [client.tokens for client in clients]
