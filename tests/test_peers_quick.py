@@ -30,7 +30,12 @@ def test_a_quick_run_converts_scores_and_measures(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "peers.json").read_text())
-    assert {sample["row"] for sample in found["samples"]} == {"engine", "grpc", "transformers"}
+    assert {sample["row"] for sample in found["samples"]} == {
+        "engine",
+        "engine-drafts",
+        "grpc",
+        "transformers",
+    }
     assert all(sample["tokens"] == 16 for sample in found["samples"])
     assert found["quality"]["transformers"]["loss"] == 0
     assert 5 < found["quality"]["transformers"]["perplexity"] < 50
