@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -48,6 +49,8 @@ Exit codes: 0 rehearsed, 1 a server or Prometheus did not work, 2 the command is
 
 def main(arguments: Sequence[str] | None = None) -> int:
     found = _parser().parse_args(arguments)
+    # A kill ends it as Ctrl-C does, so that the server under measurement is stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         _check(found)
         return _run(found)

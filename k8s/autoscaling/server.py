@@ -36,7 +36,11 @@ class Server:
         began = time.monotonic()
         with log.open("wb") as output:
             self._process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-        self.ready_s = self._wait_ready(began)
+        try:
+            self.ready_s = self._wait_ready(began)
+        except BaseException:  # a Ctrl-C or a kill while it starts
+            self.stop()
+            raise
 
     def client(self) -> Client:
         return Client(self.grpc, model=self._model)
