@@ -69,6 +69,11 @@ class Pod:
         return [*self.spec["containers"], *sidecars]
 
     @property
+    def ports(self) -> list[Object]:
+        """What its containers open."""
+        return [port for container in self.containers for port in container.get("ports", [])]
+
+    @property
     def all_containers(self) -> list[Object]:
         """Those that run and those that run before."""
         return [*self.spec["containers"], *self.spec.get("initContainers", [])]

@@ -7,6 +7,9 @@ goes on for as long as what it chose is what was proposed: the logits behind tha
 from __future__ import annotations
 
 import threading
+from itertools import accumulate
+
+import numpy as np
 
 from engine.batch import Batch, Lane, Row
 from engine.recorder import Recorder
@@ -55,9 +58,8 @@ class Verification:
         """The logits of each row's tokens."""
         assert isinstance(self._runner, Verifier)
         runs = [Run(lane.slot.index, row.position, (row.token, *row.draft)) for row, lane in rows]
-        logits = self._runner.verify(runs)
-        ends = [sum(len(run.tokens) for run in runs[: i + 1]) for i in range(len(runs))]
-        return [logits[end - len(run.tokens) : end] for run, end in zip(runs, ends, strict=True)]
+        ends = accumulate(len(run.tokens) for run in runs)
+        return np.split(self._runner.verify(runs), [*ends][:-1])
 
     def _chooser(self, lane: Lane) -> TokenChooser:
         chooser = self._streams[lane.sequence.key].chooser

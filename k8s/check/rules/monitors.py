@@ -36,7 +36,8 @@ def _targets(bundle: Bundle, monitor: Object, endpoint: Object) -> list[Pod]:
     """The pods that are scraped, one as often as it is."""
     labels, port = _labels(monitor), endpoint.get("port")
     if monitor["kind"] == "PodMonitor":
-        return [pod for pod in bundle.selected(labels) if port in _port_names(pod)]
+        pods = bundle.selected(labels)
+        return [pod for pod in pods if port in {opened["name"] for opened in pod.ports if "name" in opened}]
     services = [
         one
         for one in bundle.of("Service")
@@ -49,10 +50,6 @@ def _targets(bundle: Bundle, monitor: Object, endpoint: Object) -> list[Pod]:
 def _labels(monitor: Object) -> dict[str, str]:
     labels: dict[str, str] = monitor["spec"]["selector"].get("matchLabels", {})
     return labels
-
-
-def _port_names(pod: Pod) -> set[str]:
-    return {port["name"] for one in pod.containers for port in one.get("ports", []) if "name" in port}
 
 
 RULES = (monitor_finds_a_port, monitor_finds_a_port_once)

@@ -25,7 +25,7 @@ def service_port_is_open(bundle: Bundle) -> Found:
         for port in one["spec"]["ports"]:
             target = port.get("targetPort", port["port"])
             for pod in bundle.selected(one["spec"]["selector"]):
-                if not any(target in _names_of(opened) for opened in _opened(pod)):
+                if not any(target in _names_of(opened) for opened in pod.ports):
                     yield where(one), f"{where(pod.owner)} opens no port {target}"
 
 
@@ -45,7 +45,7 @@ def policy_names_open_ports(bundle: Bundle) -> Found:
     for policy in bundle.of("NetworkPolicy"):
         named = {p["port"] for rule in policy["spec"].get("ingress", []) for p in rule.get("ports", [])}
         for pod in bundle.selected(policy["spec"]["podSelector"].get("matchLabels", {})):
-            known = {name for opened in _opened(pod) for name in _names_of(opened)}
+            known = {name for opened in pod.ports for name in _names_of(opened)}
             for port in sorted(one for one in named if isinstance(one, str)):
                 if known and port not in known:
                     yield where(policy), f"{where(pod.owner)} opens no port {port}"
@@ -62,7 +62,7 @@ def policy_selects_pods(bundle: Bundle) -> Found:
 def ports_are_valid(bundle: Bundle) -> Found:
     """Numbers from 1 to 65535, names of RFC 6335, no name or number twice in a pod."""
     for pod in bundle.pods():
-        opened = _opened(pod)
+        opened = pod.ports
         names = [port["name"] for port in opened if "name" in port]
         numbers = [(port["containerPort"], port.get("protocol", "TCP")) for port in opened]
         for number, _ in numbers:
@@ -90,10 +90,6 @@ def _services(bundle: Bundle) -> Iterator[Object]:
     return (one for one in bundle.of("Service") if one["spec"].get("selector"))
 
 
-def _opened(pod: Pod) -> list[Object]:
-    return [port for container in pod.containers for port in container.get("ports", [])]
-
-
 def _names_of(port: Object) -> set[Any]:
     return {port["containerPort"], port.get("name", port["containerPort"])}
 
@@ -105,7 +101,7 @@ def _restricts(policy: Object, pod: Pod) -> bool:
 
 
 def _admits(policy: Object, pod: Pod, target: str | int) -> bool:
-    same = next((_names_of(port) for port in _opened(pod) if target in _names_of(port)), {target})
+    same = next((_names_of(port) for port in pod.ports if target in _names_of(port)), {target})
     return any(
         "ports" not in rule or any(port["port"] in same for port in rule["ports"])
         for rule in policy["spec"].get("ingress", [])
