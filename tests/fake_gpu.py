@@ -14,7 +14,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from build.dialects.tensorrt.executor_cpu import open_session
+from build.dialects.tensorrt.executor_cpu import open_graph
 
 Answer = tuple[Any, ...]
 Shapes = dict[str, tuple[int, ...]]
@@ -116,7 +116,7 @@ class _Engine:
         self.graph = ir.load(graph).graph
         self.inputs = [str(value.name) for value in self.graph.inputs]
         self.values = {str(value.name): value for value in (*self.graph.inputs, *self.graph.outputs)}
-        self.session = open_session(graph)
+        self.session = open_graph(graph)
 
     @property
     def num_io_tensors(self) -> int:

@@ -11,11 +11,12 @@ import onnxruntime as ort
 from build.architecture import describe
 from build.assemble_decoder import DecoderAssembly
 from build.quantise import Precision
+from engine.inference import open_session
 from engine.kernel_weights import KernelWeights
 from engine.kernels import lacking, load_library
 from engine.manifest import ModelShape
 from engine.runner_kernels import KernelRunner
-from engine.runner_onnx import OnnxRunner, open_session
+from engine.runner_onnx import OnnxRunner
 from tests import tiny
 
 SLOTS, CAPACITY, CHUNK = 6, 80, 16

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from engine.inference import open_session
 from engine.manifest import Architecture, ModelShape
-from engine.runner_onnx import OnnxRunner, open_session
+from engine.runner_onnx import OnnxRunner
 from loadtest.memory import memory_of_tree
 
 CHUNK = 128

@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime as ort
 
 from engine.executor import Place, Profile
+from engine.inference import open_session
 
 TYPES: dict[str, Any] = {
     "tensor(float)": np.float32,
@@ -42,10 +43,7 @@ class OnnxExecutor:
     prepared: list[tuple[Profile, bool]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 3
-        self.session = ort.InferenceSession(self.path, options, providers=["CPUExecutionProvider"])
+        self.session = open_session(self.path, threads=1)
         self.types = {t.name: t for t in (*self.session.get_inputs(), *self.session.get_outputs())}
         self.outputs = {t.name for t in self.session.get_outputs()}
 

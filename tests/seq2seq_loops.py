@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from engine.inference import open_session
 from engine.intake import Encoder
 from engine.loop import Loop
 from engine.manifest import Architecture, ModelShape
 from engine.outbox import Outbox
 from engine.recorder import Recorder
 from engine.request import FinishReason, Request, Sampling
-from engine.runner_onnx import OnnxRunner, open_session
+from engine.runner_onnx import OnnxRunner
 from engine.scheduler import Scheduler
 from engine.slots import SlotTable
 from engine.tokens import TokenTable

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from build.architecture import describe
+from build.dialects.inference import open_session
 from build.dialects.onnxruntime.rounded import Rounded
 from build.dialects.onnxruntime.store import StoredRows
 from build.dialects.writer import CONTRIB, Writer, tensor
@@ -144,4 +145,4 @@ def _session(weight: Floats, offsets: Floats | None, spread_rows: bool) -> ort.I
     product = Rounded(writer, hidden, "product", spread_rows).times(stored, "out")
     product.type = ir.TensorType(ir.DataType.FLOAT)
     model = ir.to_proto(writer.model("one", [hidden], [product]))
-    return ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return open_session(model.SerializeToString())

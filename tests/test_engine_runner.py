@@ -13,12 +13,13 @@ from build.dialects.scored import Scored
 from build.quantise import Ids, Precision
 from build.sources.folder import open_folder
 from engine.errors import ArtifactError
+from engine.inference import open_session
 from engine.loop import Loop
 from engine.manifest import ModelShape
 from engine.outbox import Outbox
 from engine.recorder import Recorder
 from engine.request import Request, Sampling
-from engine.runner_onnx import OnnxRunner, open_session
+from engine.runner_onnx import OnnxRunner
 from engine.scheduler import Scheduler
 from engine.slots import SlotTable
 from engine.tokens import TokenTable

@@ -14,10 +14,11 @@ from build.architecture import describe
 from build.architecture.parts import Architecture as Decoder
 from build.dialects.scored import Scored
 from build.quantise import Precision
+from engine.inference import open_session
 from engine.manifest import Architecture, KvDtype, ModelShape
 from engine.memory import HostMemory
 from engine.runner_cuda import CudaRunner
-from engine.runner_onnx import OnnxRunner, open_session
+from engine.runner_onnx import OnnxRunner
 from tests import seq2seq_engines, tiny, tiny_seq2seq
 from tests.engines import write_engine
 from tests.runner_play import (

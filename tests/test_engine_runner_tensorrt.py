@@ -19,10 +19,11 @@ from build.architecture.parts import Architecture as Decoder
 from build.dialects.scored import Scored
 from build.quantise import Precision
 from engine.executor import Profile
+from engine.inference import open_session
 from engine.manifest import Architecture, KvDtype, ModelShape
 from engine.masks import fill_causal, fill_source
 from engine.memory import HostMemory
-from engine.runner_onnx import OnnxRunner, open_session
+from engine.runner_onnx import OnnxRunner
 from engine.runner_tensorrt import TensorRtRunner
 from tests import engines, seq2seq_engines, tensorrt_graphs, tiny, tiny_seq2seq
 from tests.onnx_executor import OnnxExecutor

@@ -14,12 +14,13 @@ from build.architecture import describe
 from build.dialects.scored import Scored
 from build.quantise import Precision
 from build.sources.folder import open_folder
+from engine.inference import open_session
 from engine.loop import Loop
 from engine.manifest import ModelShape
 from engine.outbox import Outbox
 from engine.recorder import Recorder
 from engine.request import FinishReason, Request, Sampling, parse_early_stopping
-from engine.runner_onnx import OnnxRunner, open_session
+from engine.runner_onnx import OnnxRunner
 from engine.scheduler import Scheduler
 from engine.slots import SlotTable
 from engine.tokens import TokenTable

@@ -18,10 +18,11 @@ from build.dialects.tensorrt.builder import check_and_serialise, decode_profile,
 from build.dialects.tensorrt.toolkit import tensorrt
 from build.quantise import Precision
 from engine.cuda_host import import_tensorrt, open_cuda_session, open_memory
+from engine.inference import open_session
 from engine.manifest import KvDtype
 from engine.memory import HostMemory
 from engine.runner_cuda import CudaRunner
-from engine.runner_onnx import OnnxRunner, open_session
+from engine.runner_onnx import OnnxRunner
 from engine.runner_tensorrt import TensorRtRunner
 from tests import engines, tensorrt_graphs, tiny
 from tests.runner_play import CAPACITY, CHUNK, SLOTS, Moves, compare, shape_of

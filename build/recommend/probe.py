@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 
 from build.dialects.encoding import BLOCK_SIZES, Role
+from build.dialects.inference import open_session
 from build.quantise import Floats, Precision
 from build.recommend.device import Device, Kind
 from build.recommend.devices import CPU, CPU_LAYER_S
@@ -106,11 +106,8 @@ def _product(precision: Precision, size: int) -> Callable[[Floats], None]:
     graph = ir.Graph(
         [hidden], [product], nodes=[node], initializers=constants, opset_imports=versions, name="product"
     )
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = len(os.sched_getaffinity(0))
-    options.log_severity_level = 3
     content = ir.to_proto(ir.Model(graph, ir_version=10)).SerializeToString()
-    session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    session = open_session(content, threads=len(os.sched_getaffinity(0)))
     return lambda rows: session.run(None, {"x": rows})
 
 

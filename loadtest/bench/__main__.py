@@ -172,8 +172,8 @@ def _engine(repository: Path) -> Program:
 
 
 def _bare(repository: Path) -> Program:
-    engine = str(artifacts.engine_of(repository))
-    command = [sys.executable, "-m", "loadtest.bench.bare", engine, f"{_threads(repository)}"]
+    program = str(ROOT / "server" / "bare.py")
+    command = [sys.executable, program, str(artifacts.engine_of(repository)), f"{_threads(repository)}"]
     return Program("the bare loop", command, CACHE / "bare.log")
 
 

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from engine.errors import SettingsError
+from engine.inference import open_session
 from engine.kernel_weights import INDEX, KernelWeights
 from engine.kernels import KernelsMissing, load_library
 from engine.manifest import KvDtype, Manifest, verify_files
 from engine.runner import Runner
 from engine.runner_kernels import KernelRunner
-from engine.runner_onnx import OnnxRunner, open_session
+from engine.runner_onnx import OnnxRunner
 from engine.settings import KernelChoice, Settings, check_fit, free_memory
 
 Report = Callable[[BaseException], None]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import onnxruntime as ort
 
 from engine.errors import ArtifactError, SettingsError
+from engine.inference import open_session
 from engine.manifest import KvDtype, ModelShape
 
 if TYPE_CHECKING:
@@ -62,14 +63,8 @@ def open_cuda_session(path: Path, memory: CudaMemory, shape: ModelShape) -> ort.
         remedy = f"pip uninstall onnxruntime, then {_INSTALL}: the two cannot be installed together"
         raise _unusable(f"this onnxruntime {ort.__version__} is built without CUDA; {remedy}")
     ort.preload_dlls()
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.enable_mem_pattern = False
-    provider = {"device_id": str(memory.place[1]), "user_compute_stream": str(memory.stream)}
-    try:
-        session = ort.InferenceSession(str(path), options, providers=[(_PROVIDER, provider)])
-    except Exception as error:  # ONNX Runtime raises many types for a bad file
-        raise ArtifactError(path.name, f"ONNX Runtime cannot load it: {error}") from error
+    options = {"device_id": str(memory.place[1]), "user_compute_stream": str(memory.stream)}
+    session = open_session(path, provider=(_PROVIDER, options))
     # It goes on without CUDA where a library of it does not load.
     if session.get_providers()[:1] != [_PROVIDER]:
         raise _unusable(f"onnxruntime {ort.__version__} did not start its CUDA provider; {_INSTALL}")

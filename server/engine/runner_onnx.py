@@ -11,49 +11,18 @@ a request, and the decoder's graph reads them in place, with a length for each r
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from engine.errors import ArtifactError
 from engine.manifest import ModelShape
 from engine.runner import Floats
 
 Caches = dict[str, NDArray[np.float32]]
-
-
-def open_session(path: Path, threads: int) -> ort.InferenceSession:
-    """Raises ArtifactError when ONNX Runtime cannot load the graph."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    # Shapes change with every prompt, so a plan of the last shapes only holds memory.
-    options.enable_mem_pattern = False
-    if not _sums_in_32_bits():
-        options.add_session_config_entry("session.x64quantprecision", "1")
-    try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime raises many types for a bad file
-        raise ArtifactError(path.name, f"ONNX Runtime cannot load it: {error}") from error
-
-
-def _sums_in_32_bits(cpu: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether products of unsigned by signed bytes are exact without ONNX Runtime's help.
-
-    On an x86 processor without VNNI they saturate at 16 bits. The help doubles the time of a prefill.
-    """
-    try:
-        found = re.search(r"^flags\s*:(.*)$", cpu.read_text(), re.MULTILINE)
-    except OSError:
-        return False
-    return found is None or not {"avx512_vnni", "avx_vnni"}.isdisjoint(found[1].split())
 
 
 @dataclass(frozen=True, slots=True)

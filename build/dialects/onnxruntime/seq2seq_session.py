@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from build.architecture.seq2seq import EncoderDecoder
+from build.dialects.inference import open_session
 from build.dialects.onnxruntime.session import cache_dtype
 from build.quantise import Floats, Ids
 
@@ -25,12 +25,7 @@ class EncoderDecoderSession:
     def __init__(
         self, folder: Path, model: EncoderDecoder, capacity: int, source_capacity: int, rows: int = 1
     ) -> None:
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        self._encoder, self._decoder = (
-            ort.InferenceSession(folder / name, options, providers=["CPUExecutionProvider"])
-            for name in (_ENCODER, _DECODER)
-        )
+        self._encoder, self._decoder = (open_session(folder / name) for name in (_ENCODER, _DECODER))
         self._dtype = cache_dtype(self._decoder)
         stack = model.decoder
         names = [f"{kind}_{index}" for index in range(len(stack.layers)) for kind in ("key", "value")]

@@ -9,6 +9,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from build.architecture.parts import Architecture
+from build.dialects.inference import open_session
 from build.quantise import Floats
 
 _CPU = ("cpu", 0)
@@ -18,9 +19,7 @@ class Session:
     """`rows` sequences of up to `capacity` positions; `lengths` holds how many each has."""
 
     def __init__(self, graph: Path, architecture: Architecture, capacity: int, rows: int = 1) -> None:
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self._session = open_session(graph)
         self._dtype = cache_dtype(self._session)
         shape = (rows, architecture.kv_heads, capacity, architecture.head_dim)
         self.capacity = capacity

@@ -10,6 +10,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from build.dialects.inference import open_session
 from build.dialects.tensorrt.cpu import runnable
 from build.dialects.tensorrt.session import Feeds, Profile
 from build.quantise import Floats
@@ -27,8 +28,8 @@ class CpuExecutor:
     """`rows` is how many sequences its caches hold; `encoder` is the other graph of an encoder-decoder."""
 
     def __init__(self, graph: Path, rows: int = 1, encoder: Path | None = None) -> None:
-        self._session = open_session(graph)
-        self._encoder = open_session(encoder) if encoder else None
+        self._session = open_graph(graph)
+        self._encoder = open_graph(encoder) if encoder else None
         inputs = {value.name: value for value in self._session.get_inputs()}
         self.inputs = frozenset(inputs)
         own, cross = ([name for name in inputs if name.startswith(kind)] for kind in _CACHES)
@@ -73,13 +74,10 @@ class CpuExecutor:
         return (*_CPU, int(self._types[name]), array.shape, array.ctypes.data)
 
 
-def open_session(graph: Path) -> ort.InferenceSession:
+def open_graph(graph: Path) -> ort.InferenceSession:
     """Computes what the graph says, in bfloat16 too; writes a file beside it for that."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
     # Else products of int8 weights round their inputs too, which TensorRT does not.
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    return ort.InferenceSession(runnable(graph), options, providers=["CPUExecutionProvider"])
+    return open_session(runnable(graph), entries={"session.disable_quant_qdq": "1"})
 
 
 def _bound(binding: Any, feeds: Feeds) -> dict[str, NDArray[Any]]:

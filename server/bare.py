@@ -1,4 +1,4 @@
-"""A bare ONNX Runtime loop: the least that decoding can take. A program of the benchmark.
+"""A bare ONNX Runtime loop, driven by JSON as inprocess.py is: the least that decoding can take.
 
   {"positions": […], "steps": 63, "capacity": 2048}: decodes one row a position, so many steps on from there
     step_s    seconds of each step: run with everything bound, take the argmax, feed it back
@@ -11,8 +11,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,9 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from loadtest.program import Answer, serve
+from engine.inference import open_session
+
+Answer = dict[str, Any]
 
 
 class Batch:
@@ -70,13 +70,6 @@ def _noise(model: Answer, positions: NDArray[np.int32], capacity: int) -> dict[s
     return caches
 
 
-def _session(graph: Path, threads: int) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-
-
 def decode(session: ort.InferenceSession, model: Answer, command: Answer) -> Answer:
     batch = Batch(session, model, np.array(command["positions"], np.int32), command["capacity"])
     times = [time.monotonic()]
@@ -87,11 +80,11 @@ def decode(session: ort.InferenceSession, model: Answer, command: Answer) -> Ans
 
 
 def main(engine: Path, threads: int) -> None:
-    def load() -> Callable[[Answer], Answer]:
-        model = json.loads((engine / "manifest.json").read_text("utf-8"))["model"]
-        return partial(decode, _session(engine / "model.onnx", threads), model)
-
-    serve(load)
+    model = json.loads((engine / "manifest.json").read_text("utf-8"))["model"]
+    session = open_session(engine / "model.onnx", threads)
+    print(json.dumps({"ready": True}), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(decode(session, model, json.loads(line))), flush=True)
 
 
 if __name__ == "__main__":
