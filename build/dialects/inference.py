@@ -7,8 +7,8 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-# On x86 without VNNI, pairs of products of unsigned by signed bytes are summed in 16 bits, which saturate. With
-# this set sums are exact on every processor; one that has VNNI takes longer for the same numbers.
+# On x86 without VNNI, products of unsigned by signed bytes are summed in 16 bits, which saturate. With this
+# sums are exact on every processor; one that has VNNI takes longer for the same numbers.
 _EXACT = {"session.x64quantprecision": "1"}
 
 
