@@ -68,7 +68,7 @@ def test_the_last_position_is_the_last_of_all_positions(engine: Engine) -> None:
 
 def test_the_graphs_share_one_weight_file(engine: Engine) -> None:
     graphs = sum(path.stat().st_size for path in engine.folder.glob("*.onnx"))
-    assert graphs < 40_000
+    assert graphs < 50_000  # names and nodes, no tensor
     assert (engine.folder / "weights").stat().st_size > graphs
 
 

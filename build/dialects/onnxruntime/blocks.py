@@ -6,12 +6,15 @@ import numpy as np
 import onnx_ir as ir
 
 from build.architecture.parts import Activation, FeedForward, Norm, NormKind, Projection
+from build.dialects.onnxruntime.company import Company
 from build.dialects.onnxruntime.rounded import Rounded
 from build.dialects.onnxruntime.store import Store, StoredProjection
 from build.dialects.writer import CONTRIB, Writer
 
 # MatMulNBits: 4 multiplies int8 by int8, which is the fast path of the CPU.
 _INT8_ACTIVATIONS = 4
+# Of products that keep rows in company; those in 8 bits need not.
+_COMPANY_BITS = 4
 # QuickGelu is x * sigmoid(alpha x): with alpha 1 it is SiLU in one pass.
 _ACTIVATIONS: dict[Activation, tuple[str, str, dict[str, int | float]]] = {
     Activation.SILU: ("QuickGelu", CONTRIB, {"alpha": 1.0}),
@@ -22,11 +25,12 @@ _ACTIVATIONS: dict[Activation, tuple[str, str, dict[str, int | float]]] = {
 
 
 class Blocks:
-    """Parts of a graph over stored weights; tensors are [batch, seq, hidden]."""
+    """Parts of a graph over stored weights; tensors are [batch, seq, hidden] for `ids` [batch, seq]."""
 
-    def __init__(self, writer: Writer, store: Store) -> None:
+    def __init__(self, writer: Writer, store: Store, ids: ir.Value) -> None:
         self._writer = writer
         self._store = store
+        self._company = Company(writer, ids)
 
     def tensor(self, name: str) -> ir.Value:
         return self._writer.weight(self._store.tensors[name])
@@ -53,7 +57,16 @@ class Blocks:
             "block_size": stored.block_size,
             "accuracy_level": _INT8_ACTIVATIONS,
         }
-        return self._writer.op("MatMulNBits", inputs, name, attributes, CONTRIB)
+        if stored.bits != _COMPANY_BITS:
+            return self._writer.op("MatMulNBits", inputs, name, attributes, CONTRIB)
+        inputs[0] = self._company.copied(hidden, f"{name}_inputs")
+        product = self._writer.op("MatMulNBits", inputs, f"{name}_copies", attributes, CONTRIB)
+        return self._company.first(product, name)
+
+    def keep_last(self, *hidden: ir.Value, batch: ir.Value) -> list[ir.Value]:
+        """The last position of each; what is computed from now on has a row for each element of `batch`."""
+        self._company = Company(self._writer, batch)
+        return [self._last_position(each, f"{each.name}_last") for each in hidden]
 
     def _dense(self, hidden: ir.Value, stored: StoredProjection, name: str) -> ir.Value:
         inputs = [hidden, self._writer.weight(stored.weight)]
@@ -130,7 +143,7 @@ class Blocks:
         factor = self._writer.constant(f"{name}_factor", np.array(by, self._store.dtype))
         return self._writer.op("Mul", [hidden, factor], name)
 
-    def last_position(self, hidden: ir.Value, name: str) -> ir.Value:
+    def _last_position(self, hidden: ir.Value, name: str) -> ir.Value:
         bounds = [
             self._writer.integers("last", [-1]),
             self._writer.integers("end", [np.iinfo(np.int64).max]),

@@ -39,8 +39,8 @@ class _DecoderBuilder:
         self._stack = model.decoder
         self._store = store
         self._writer = new_writer()
-        self._blocks = Blocks(self._writer, store)
         self._ids = tensor("input_ids", ir.DataType.INT64, ["batch", 1])
+        self._blocks = Blocks(self._writer, store, self._ids)
         self._lengths = tensor("seqlens_k", ir.DataType.INT32, ["batch"])
         self._longest = tensor("total_sequence_length", ir.DataType.INT32, [])
         self._source_lengths = tensor("source_seqlens", ir.DataType.INT32, ["batch"])

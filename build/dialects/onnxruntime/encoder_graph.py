@@ -29,8 +29,8 @@ class _EncoderBuilder:
         self._stack = model.encoder
         self._store = store
         self._writer = new_writer()
-        self._blocks = Blocks(self._writer, store)
         self._ids = tensor("input_ids", ir.DataType.INT64, [1, "source"])
+        self._blocks = Blocks(self._writer, store, self._ids)
 
     def build(self) -> ir.Model:
         self._count = self._source_length()

@@ -52,10 +52,10 @@ class _GraphBuilder:
         self._store = store
         self._scored = scored
         self._writer = Writer(_OPSETS, _IR_VERSION)
-        self._blocks = Blocks(self._writer, store)
         self._rotations = rotations(architecture)
         self._presents: list[ir.Value] = []
         self._ids = tensor("input_ids", ir.DataType.INT64, ["batch", "seq"])
+        self._blocks = Blocks(self._writer, store, self._ids)
         self._lengths = tensor("seqlens_k", ir.DataType.INT32, ["batch"])
         self._longest = tensor("total_sequence_length", ir.DataType.INT32, [])
         self._pasts = [
@@ -119,8 +119,7 @@ class _GraphBuilder:
         name, blocks = f"layer_{index}", self._blocks
         attended = self._attention(index, layer.attention, hidden)
         if index == len(self._arch.layers) - 1 and self._scored is Scored.LAST:
-            attended = blocks.last_position(attended, f"{name}_attended_last")
-            residual = blocks.last_position(residual, f"{name}_residual_last")
+            attended, residual = blocks.keep_last(attended, residual, batch=self._lengths)
         output = self._normed(blocks.project(attended, layer.attention.output), layer.output_norm)
         hidden, residual = blocks.add_norm(residual, output, layer.ffn_norm, f"{name}_post")
         ffn = self._normed(blocks.feed_forward(name, layer.ffn, hidden), layer.ffn_output_norm)
