@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from build.assemble_decoder import DecoderAssembly
 from build.quantise import Precision
 from engine.inference import open_session
 from engine.kernel_weights import KernelWeights
-from engine.kernels import lacking, load_library
+from engine.kernels import LIBRARY, load_library
 from engine.manifest import ModelShape
 from engine.runner_kernels import KernelRunner
 from engine.runner_onnx import OnnxRunner
@@ -31,8 +32,8 @@ class Quiet:
 
 
 def runs_here() -> bool:
-    """Whether the processor has what the kernels are compiled for."""
-    return not lacking(Path("/proc/cpuinfo"))
+    """Whether the processor has what the kernels are compiled for; they must be compiled: make kernels."""
+    return not ctypes.CDLL(str(LIBRARY)).halimede_lacks()
 
 
 def write_kernel_engine(folder: Path, family: str, **changes: Any) -> Path:

@@ -39,6 +39,7 @@ def times(session: ort.InferenceSession, batch: int, seq: int) -> Floats:
     return found
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("threads", [1, 2, 4])
 @pytest.mark.parametrize("bits", [4, 8])
 def test_a_row_is_the_same_alone_in_a_batch_and_in_a_prompt(bits: int, threads: int) -> None:

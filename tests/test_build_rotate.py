@@ -117,6 +117,7 @@ def test_a_weight_of_zeros_stays_zero() -> None:
     assert not round_compensated(np.zeros((3, 16), np.float32), np.zeros_like(inputs)).levels.any()
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("spread_rows", [True, False])
 @pytest.mark.parametrize("biased", [True, False])
 def test_the_graph_of_a_rounded_product(spread_rows: bool, biased: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from numpy.core import _multiarray_umath as multiarray
 
 from build.architecture import describe
 from build.dialects.onnxruntime.kernels import runs_on_kernels
@@ -18,7 +20,7 @@ from engine import cpu, kernels
 from engine.cpu import open_cpu_runner
 from engine.errors import ArtifactError, SettingsError
 from engine.kernel_weights import INDEX, KernelWeights
-from engine.kernels import ABI, KernelsMissing, load_library
+from engine.kernels import ABI, KernelsMissing, lacking, load_library
 from engine.manifest import KvDtype, Manifest, ModelShape
 from engine.runner_kernels import KernelRunner
 from engine.runner_onnx import OnnxRunner
@@ -127,15 +129,35 @@ def test_an_index_that_does_not_fit_is_refused(
         KernelWeights(tmp_path)
 
 
-def test_a_processor_that_lacks_an_instruction_is_named(tmp_path: Path) -> None:
-    (tmp_path / "cpuinfo").write_text("processor: 0\nflags\t\t: fpu avx2 fma f16c avx512f avx512bw\n")
-    with pytest.raises(KernelsMissing, match=r"^the processor has no avx512dq, avx512vl, avx512_vnni$"):
-        load_library(cpu=tmp_path / "cpuinfo")
-    with pytest.raises(KernelsMissing, match=r"^the processor has no avx2"):
-        load_library(cpu=tmp_path / "none")
+def compiled(library: Path, abi: int = ABI, lacks: int = 0) -> Path:
+    """A library that says what it is and what the processor lacks."""
+    code = library.with_suffix(".c")
+    code.write_text(
+        f"int halimede_abi(void) {{ return {abi}; }}\nunsigned halimede_lacks(void) {{ return {lacks}; }}\n"
+    )
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, code], check=True)
+    return library
 
 
-@pytest.mark.skipif(not runs_here(), reason="the processor has no AVX-512 with VNNI")
+@pytest.mark.parametrize(
+    ("lacks", "named"),
+    [(0b11100000, "avx512dq, avx512vl, avx512_vnni"), (0b1, "avx2"), (0b10000000, "avx512_vnni")],
+)
+def test_a_processor_that_lacks_an_instruction_is_named(lacks: int, named: str, tmp_path: Path) -> None:
+    with pytest.raises(KernelsMissing, match=f"^the processor has no {named}$"):
+        load_library(compiled(tmp_path / "lib.so", lacks=lacks))
+
+
+@pytest.mark.exact
+def test_the_processor_is_asked_itself() -> None:
+    """Against what numpy finds by CPUID with code of its own."""
+    found = multiarray.__cpu_features__
+    names = {"avx2": "AVX2", "fma": "FMA3", "f16c": "F16C", "avx512_vnni": "AVX512VNNI"}
+    lacks = lacking(ctypes.CDLL(str(kernels.LIBRARY)).halimede_lacks())
+    for name in kernels._NEEDED:
+        assert (name in lacks) is not found[names.get(name, name.upper())], name
+
+
 def test_a_library_that_is_missing_or_none_is_named(tmp_path: Path) -> None:
     with pytest.raises(KernelsMissing, match=r"^lib.so has not been compiled: make kernels$"):
         load_library(tmp_path / "lib.so")
@@ -144,13 +166,9 @@ def test_a_library_that_is_missing_or_none_is_named(tmp_path: Path) -> None:
         load_library(tmp_path / "lib.so")
 
 
-@pytest.mark.skipif(not runs_here(), reason="the processor has no AVX-512 with VNNI")
 def test_a_library_of_another_version_is_named(tmp_path: Path) -> None:
-    source, library = tmp_path / "abi.c", tmp_path / "lib.so"
-    source.write_text(f"int halimede_abi(void) {{ return {ABI + 1}; }}\n")
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
     with pytest.raises(KernelsMissing, match=r"^lib.so is of another version: make kernels$"):
-        load_library(library)
+        load_library(compiled(tmp_path / "lib.so", abi=ABI + 1))
 
 
 def test_the_compiler_gets_what_the_engine_looks_for() -> None:

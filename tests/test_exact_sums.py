@@ -40,6 +40,7 @@ def write_product(path: Path) -> Path:
     return path
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("open_session", [build_inference.open_session, engine_inference.open_session])
 @pytest.mark.parametrize("rows", [1, 2, 3, 33])
 def test_the_largest_bytes_do_not_saturate(

@@ -6,13 +6,13 @@ It is there once compiled (`make kernels`), and loaded where the processor has w
 from __future__ import annotations
 
 import ctypes
-import re
 from ctypes import POINTER, c_float, c_int32, c_void_p
 from pathlib import Path
 from typing import Final
 
 LIBRARY: Final = Path(__file__).resolve().parents[1] / "kernels" / "libhalimede.so"
-ABI: Final = 1
+ABI: Final = 2
+# In the order of decoder.h.
 _NEEDED: Final = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni")
 
 
@@ -49,10 +49,8 @@ class KernelsMissing(Exception):
     """The kernels cannot run here; says why."""
 
 
-def load_library(path: Path = LIBRARY, cpu: Path = Path("/proc/cpuinfo")) -> ctypes.CDLL:
+def load_library(path: Path = LIBRARY) -> ctypes.CDLL:
     """Raises KernelsMissing."""
-    if missing := lacking(cpu):
-        raise KernelsMissing(f"the processor has no {', '.join(missing)}")
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
@@ -60,6 +58,8 @@ def load_library(path: Path = LIBRARY, cpu: Path = Path("/proc/cpuinfo")) -> cty
         raise KernelsMissing(f"{path.name} {why}") from error
     if library.halimede_abi() != ABI:
         raise KernelsMissing(f"{path.name} is of another version: make kernels")
+    if missing := lacking(library.halimede_lacks()):
+        raise KernelsMissing(f"the processor has no {', '.join(missing)}")
     library.halimede_open.restype = c_void_p
     library.halimede_open.argtypes = (POINTER(Model), c_void_p, c_int32, c_int32, c_int32)
     numbers = (c_void_p, c_void_p, c_void_p)
@@ -69,11 +69,6 @@ def load_library(path: Path = LIBRARY, cpu: Path = Path("/proc/cpuinfo")) -> cty
     return library
 
 
-def lacking(cpu: Path) -> list[str]:
-    """The instructions that the kernels need and the processor does not have."""
-    try:
-        found = re.search(r"^flags\s*:(.*)$", cpu.read_text(), re.MULTILINE)
-    except OSError:
-        found = None
-    flags = set(found[1].split()) if found else set()
-    return [name for name in _NEEDED if name not in flags]
+def lacking(bits: int) -> list[str]:
+    """The names of what `halimede_lacks` answered."""
+    return [name for at, name in enumerate(_NEEDED) if bits >> at & 1]

@@ -11,7 +11,7 @@
 
 #include <stdint.h>
 
-#define HALIMEDE_ABI 1
+#define HALIMEDE_ABI 2
 #define HALIMEDE_API __attribute__((visibility("default")))
 
 /* An int8 weight [columns, rows] with a scale for each of its rows; `bias` may be null. */
@@ -53,5 +53,9 @@ HALIMEDE_API int32_t halimede_run(Decoder *decoder, int32_t tokens, const int32_
 HALIMEDE_API void halimede_close(Decoder *decoder);
 
 HALIMEDE_API int32_t halimede_abi(void);
+
+/* A bit for each instruction set that the processor or its operating system lacks, in this order: AVX2, FMA, F16C,
+   AVX-512 F, BW, DQ, VL and VNNI. Nothing else may be called unless it is 0. */
+HALIMEDE_API uint32_t halimede_lacks(void);
 
 #endif
