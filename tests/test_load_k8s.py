@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -152,16 +150,3 @@ def test_the_image_is_the_one_that_kustomize_renames_and_the_dockerfile_says() -
     lines = (ROOT / "loadtest" / "Dockerfile").read_text("utf-8").splitlines()
     assert "USER 10001" in lines
     assert any(f"-t {image['name']} " in line for line in lines)
-
-
-def test_kustomize_renders_it() -> None:
-    if shutil.which("kubectl") is None:
-        pytest.skip("kubectl is not installed")
-    rendered = subprocess.run(
-        ["kubectl", "kustomize", str(FOLDER)], capture_output=True, text=True, check=True
-    )
-    kinds = sorted(document["kind"] for document in yaml.safe_load_all(rendered.stdout))
-    assert kinds == [
-        "ConfigMap", "Deployment", "Job", "NetworkPolicy", "NetworkPolicy", "PersistentVolumeClaim",
-        "Service",
-    ]  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from k8s.check import crds, kubernetes
-from k8s.check.__main__ import found_crds, main
+from k8s.check.__main__ import CRDS, main
 from k8s.check.bundle import Object
 from tests.k8s.charts import ROOT, SCENARIOS, Refused, objects, one
 
@@ -107,10 +107,7 @@ def test_fields_types_defaults_and_rules_of_a_crd(tmp_path: Path, spec: Object, 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_real_crds_take_the_chart(tools: Path, scenario: str) -> None:
-    folder = found_crds()
-    if folder is None:
-        pytest.skip("no CRDs here: HALIMEDE_CRDS names no folder, and there is none beside the repository")
-    known = crds.load(folder)
+    known = crds.load(CRDS)
     custom = [part for part in objects(scenario) if known.knows(part)]
     assert [str(problem) for part in custom for problem in known.problems(part)] == []
     assert known.unevaluated == set()

@@ -14,7 +14,7 @@ import yaml
 
 from engine.metrics import HISTOGRAMS
 from engine.recorder import ITL, TTFT
-from k8s.check.__main__ import found_crds
+from k8s.check.__main__ import CRDS
 from k8s.check.crds import load
 from tests.k8s.charts import CHART, Refused, objects, one, pod, triton
 
@@ -263,10 +263,7 @@ def test_an_objective_can_only_be_a_bound_of_the_buckets(name: str, histogram: s
 
 @pytest.mark.parametrize("kind", ["PodMonitor", "ServiceMonitor"])
 def test_their_crds_take_them(kind: str) -> None:
-    folder = found_crds()
-    if folder is None:
-        pytest.skip("no CRDs beside the repository, and HALIMEDE_CRDS is not set")
-    known = load(folder)
+    known = load(CRDS)
     found = [item for item in objects(None, *ALL, f"monitoring.scrape.kind={kind}") if item["kind"] in KINDS]
     assert {item["kind"] for item in found} == {kind, "PrometheusRule"}
     assert [problem for item in found for problem in known.problems(item)] == []
