@@ -38,8 +38,10 @@ paths   := PYTHONPATH=.:client:server
 ports   := --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $(METRICS_PORT)
 engine  := model_repository/$(MODEL)_engine/1/manifest.json
 kernels := server/kernels/libhalimede.so
+# Tests that start servers keep to one process, one after the other; the others share what is left.
+spread  := -n auto --maxprocesses 4 --dist loadgroup
 
-.PHONY: help setup kernels demo engines serve chat test check bench bench-models bench-peers load load-sweep bench-chunks recommend-check gpu-check clean contract lock load-crosscheck load-soak k8s-autoscaling k8s-failover manifests setup-k8s k8s-test
+.PHONY: help setup kernels demo engines serve chat test check bench bench-models bench-peers load load-sweep bench-chunks recommend-check gpu-check clean contract lock load-crosscheck load-soak k8s-autoscaling k8s-failover manifests setup-k8s k8s-test test-unit test-avx2
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,13 +77,19 @@ chat: $(VENV)/.run ## talk to a running server
 	@$(VENV)/bin/halimede chat --model $(MODEL) --url $(URL)
 
 test: $(VENV)/.test ## run every test but those of k8s-test
-	@$(py) -m pytest --ignore=tests/k8s $(ONLY)
+	@$(py) -m pytest $(spread) --ignore=tests/k8s $(ONLY)
+
+test-unit: $(VENV)/.test ## run the tests that start no server and need no transformers, in under three minutes
+	@$(py) -m pytest $(spread) --ignore=tests/k8s -m 'not e2e and not parity and not slow' $(ONLY)
+
+test-avx2: $(VENV)/.test ## run the exactness tests on an emulated processor that has AVX2 and no more
+	@$(py) .ci/avx2.py $(py) -m pytest -p no:cacheprovider -m exact -k 'not fp32' $(shell grep -l mark.exact tests/*.py)
 
 setup-k8s: $(VENV)/.test ## get helm, kubectl, Prometheus and other programs of k8s-test into .cache/k8s
 	@$(py) -m k8s.tools
 
 k8s-test: setup-k8s ## run the tests of the chart, the monitoring and what runs beside them; K8S="-m 'not e2e'" leaves live ones out
-	@$(py) -m pytest tests/k8s $(K8S) $(ONLY)
+	@$(py) -m pytest $(spread) tests/k8s $(K8S) $(ONLY)
 
 check: $(VENV)/.test ## lint, types, and the boundaries between the folders
 	@$(VENV)/bin/ruff check .

@@ -40,6 +40,8 @@ VERBS = {
     "setup",
     "setup-k8s",
     "test",
+    "test-avx2",
+    "test-unit",
 }
 # A path of one machine: of a person's home, of a scratch folder.
 PRIVATE = re.compile(r"(?<![\w.}])/(?:root|work|Users|home/(?!halimede)\w+|tmp/w)/")
