@@ -40,6 +40,7 @@ VERBS = {
     "setup",
     "setup-k8s",
     "test",
+    "test-timing",
 }
 # A path of one machine: of a person's home, of a scratch folder.
 PRIVATE = re.compile(r"(?<![\w.}])/(?:root|work|Users|home/(?!halimede)\w+|tmp/w)/")
