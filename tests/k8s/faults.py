@@ -45,7 +45,7 @@ def kill(server: Server) -> None:
     os.killpg(triton_pid(server), signal.SIGKILL)
     with suppress(ProcessLookupError):
         server.process.kill()
-    server.process.wait(30)
+    server.process.wait()
 
 
 def halt_at_start(server: Server) -> int:

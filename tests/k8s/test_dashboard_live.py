@@ -23,7 +23,7 @@ pytestmark = pytest.mark.e2e
 BOARD = read()
 TARGETS = list(targets(BOARD))
 INTERVAL = "10s"  # four scrapes and more, as Grafana's rate interval has
-DATA_S = 60.0
+DATA_S = 240.0
 
 
 def needs(expression: str, names: frozenset[str]) -> bool:
