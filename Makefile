@@ -41,7 +41,7 @@ kernels := server/kernels/libhalimede.so
 # Tests that start servers keep to one process, one after the other; the others share what is left.
 spread  := -n auto --maxprocesses 4 --dist loadgroup
 
-.PHONY: help setup kernels demo engines serve chat test check bench bench-models bench-peers load load-sweep bench-chunks recommend-check gpu-check clean contract lock load-crosscheck load-soak k8s-autoscaling k8s-failover manifests setup-k8s k8s-test test-unit test-avx2
+.PHONY: help setup kernels demo engines serve chat test check bench bench-models bench-peers load load-sweep bench-chunks recommend-check gpu-check clean contract lock load-crosscheck load-soak k8s-autoscaling k8s-failover manifests setup-k8s k8s-test test-unit test-avx2 test-timing
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -90,6 +90,9 @@ setup-k8s: $(VENV)/.test ## get helm, kubectl, Prometheus and other programs of 
 
 k8s-test: setup-k8s ## run the tests of the chart, the monitoring and what runs beside them; K8S="-m 'not e2e'" leaves live ones out
 	@$(py) -m pytest $(spread) tests/k8s $(K8S) $(ONLY)
+
+test-timing: setup-k8s ## tests whose subject is the wall clock, on an idle machine
+	@$(py) -m pytest -m timing tests $(ONLY)
 
 check: $(VENV)/.test ## lint, types, and the boundaries between the folders
 	@$(VENV)/bin/ruff check .

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,11 +13,32 @@ from build.dialects.tensorrt.toolkit import Missing, RtxToolkit, rtx
 settings.register_profile("halimede", deadline=None)
 settings.load_profile("halimede")
 
+# A job in the background may inherit an ignored Ctrl-C, and so would the programs that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not (os.environ.get("HALIMEDE_TIMING") or "timing" in config.option.markexpr):
+        _leave_out_timing(config, items)
+    if not Path("/dev/nvidiactl").exists():
+        _skip_gpu(items)
+    for item in items:
+        if item.get_closest_marker("e2e"):
+            # One process of several runs all of them, so that no two servers' tests share the cores.
+            item.add_marker(pytest.mark.xdist_group("servers"))
+
+
+def _leave_out_timing(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests of the wall clock run where -m or HALIMEDE_TIMING=1 asks for them."""
+    timed = [item for item in items if item.get_closest_marker("timing")]
+    if timed:
+        config.hook.pytest_deselected(items=timed)
+        items[:] = [item for item in items if item not in timed]
+
+
+def _skip_gpu(items: list[pytest.Item]) -> None:
     """Tests of a GPU are skipped, and say so, where there is none."""
-    if Path("/dev/nvidiactl").exists():
-        return
     skipped = pytest.mark.skip(reason="needs an NVIDIA GPU: make gpu-check, on a host that has one")
     for item in items:
         if item.get_closest_marker("gpu"):

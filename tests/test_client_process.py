@@ -17,7 +17,7 @@ from halimede.cli.exits import Exit
 from halimede.testing import Event, FakeGrpcServer, FakeHttpServer, Step, answer
 
 CLIENT = Path(__file__).parent.parent / "client"
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 CTRL_C, CTRL_D = "\x03", "\x04"
 
 # The leader of a new session gets the terminal that it opens, and with it Ctrl-C as a signal. Done by

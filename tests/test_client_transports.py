@@ -30,7 +30,7 @@ ONCE = RetryPolicy(attempts=1)
 AT_ONCE = RetryPolicy(base_s=0, cap_s=0)
 BUSY = Unavailable.of("queue", "64 waiting", "limit 64")
 HEARTBEAT = Chunk(num_input_tokens=3, num_output_tokens=0)
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 @pytest.fixture
@@ -86,21 +86,21 @@ class TestAnswers:
 class TestWhatIsSent:
     def test_over_grpc(self) -> None:
         with FakeGrpcServer(answer("a")) as server:
-            with Client(server.url, headers={"Traceparent": "00-1"}, timeout=5) as client:
+            with Client(server.url, headers={"Traceparent": "00-1"}, timeout=600) as client:
                 client.generate("?", sampling=Sampling(max_tokens=3), request_id="r1")
             (message,), (metadata,) = server.requests, server.metadata
         assert (message.id, message.model_name) == ("r1", "smollm2")
-        assert 4_000_000 < message.parameters["timeout"].int64_param <= 5_000_000
+        assert 500_000_000 < message.parameters["timeout"].int64_param <= 600_000_000
         assert "triton_grpc_error" not in metadata  # it crashes Triton
         assert metadata["traceparent"] == "00-1"
 
     def test_over_http(self) -> None:
         with FakeHttpServer(answer("a")) as server:
-            with Client(server.url, headers={"Traceparent": "00-1"}, timeout=5) as client:
+            with Client(server.url, headers={"Traceparent": "00-1"}, timeout=600) as client:
                 client.generate("?", max_tokens=3, request_id="r1")
             (body,), (headers,) = server.requests, server.headers
         timeout_us = body.pop("timeout")
-        assert 4_000_000 < timeout_us <= 5_000_000
+        assert 500_000_000 < timeout_us <= 600_000_000
         assert body == {
             "text_input": "?",
             "max_tokens": 3,
@@ -164,7 +164,8 @@ class TestErrors:
         self, serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("halimede.timeouts.GRACE_S", 0.0)
-        with serve([HEARTBEAT, Event.HANG]) as server, _client(server, timeout=0.2) as client:
+        with serve([HEARTBEAT, Event.HANG]) as server, _client(server, timeout=2.0) as client:
+            client.health()  # so that the request finds a connection, and reaches the server in time
             with pytest.raises(DeadlineExceeded):
                 client.stream("?").collect()
             assert server.cancelled.wait(PATIENCE_S)

@@ -50,7 +50,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def eventually(condition: Callable[[], bool]) -> None:
-    for _ in range(5000):
+    for _ in range(30_000):
         if condition():
             return
         threading.Event().wait(0.002)

@@ -16,7 +16,7 @@ import pytest
 from launcher.process import Server
 
 SERVER = Path(__file__).parents[1] / "server"
-STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(60)"
+STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(600)"
 
 
 def _server(program: str, grace_seconds: float = 30.0, drain: Callable[[], bool] = lambda: False) -> Server:
@@ -24,7 +24,7 @@ def _server(program: str, grace_seconds: float = 30.0, drain: Callable[[], bool]
     return Server(command, dict(os.environ), grace_seconds=grace_seconds, drain=drain)
 
 
-def _eventually(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
+def _eventually(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():
@@ -57,7 +57,7 @@ def test_a_server_that_ends_is_never_ready() -> None:
 
 
 def test_a_server_told_to_stop_is_not_waited_for() -> None:
-    server = _server("import time; time.sleep(60)")
+    server = _server("import time; time.sleep(600)")
     server.stop()
     assert not server.wait_ready(lambda: True)
     assert server.wait() == 128 + signal.SIGTERM
@@ -78,20 +78,20 @@ def test_grace_runs_out(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_drained_server_was_stopped_in_order() -> None:
-    server = _server("import time; time.sleep(60)", drain=lambda: True)
+    server = _server("import time; time.sleep(600)", drain=lambda: True)
     server.stop()
     assert server.wait() == 0
 
 
 def test_a_server_that_could_not_be_drained_is_stopped_all_the_same() -> None:
-    server = _server("import time; time.sleep(60)", drain=lambda: False)
+    server = _server("import time; time.sleep(600)", drain=lambda: False)
     server.stop()
     assert server.wait() == 128 + signal.SIGTERM
 
 
 def test_a_second_stop_does_not_wait_for_the_drain() -> None:
     held = threading.Event()
-    server = _server("import time; time.sleep(60)", drain=held.wait)
+    server = _server("import time; time.sleep(600)", drain=held.wait)
     server.stop()
     server.stop()
     assert server.wait() == 128 + signal.SIGKILL
@@ -116,7 +116,7 @@ def test_what_a_server_leaves_behind_is_ended() -> None:
 def test_a_killed_launcher_takes_the_server_with_it() -> None:
     program = (
         "import os, sys; from launcher.process import Server; "
-        "child = [sys.executable, '-c', 'import os, time; print(os.getpid(), flush=True); time.sleep(60)']; "
+        "child = [sys.executable, '-c', 'import os, time; print(os.getpid(), flush=True); time.sleep(600)']; "
         "Server(child, dict(os.environ), grace_seconds=30).wait()"
     )
     launcher = subprocess.Popen(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,19 +16,28 @@ from loadtest.soak.offered import Addresses, Load, put
 from loadtest.soak.watch import Watch
 from loadtest.users.stopping import Stopping
 
-SLEEPER = [sys.executable, "-c", "import time; time.sleep(60)"]
+SLEEPER = [sys.executable, "-c", "import time; print(flush=True); time.sleep(600)"]
 # Ends upon a Ctrl-C as the load test does; says first that it is ready to.
 WRITER = """
 import pathlib, signal, sys, time
 def stop(*_): sys.exit(130)
 signal.signal(signal.SIGINT, stop)
 pathlib.Path(sys.argv[1]).touch()
-time.sleep(60)
+time.sleep(600)
 """
 
 
+@contextmanager
+def asleep() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that has come up: between fork and exec it has no memory of its own."""
+    with subprocess.Popen(SLEEPER, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        yield process
+
+
 def test_a_watch_sees_the_memory_of_a_process() -> None:
-    with subprocess.Popen(SLEEPER) as process:
+    with asleep() as process:
         with Watch(process.pid, 0.02) as watch:
             while len(watch.looks) < 3:
                 time.sleep(0.01)
@@ -37,7 +48,7 @@ def test_a_watch_sees_the_memory_of_a_process() -> None:
 
 
 def test_a_watch_says_that_the_process_ended_and_keeps_what_it_saw() -> None:
-    with subprocess.Popen(SLEEPER) as process, Watch(process.pid, 0.02) as watch:
+    with asleep() as process, Watch(process.pid, 0.02) as watch:
         while not watch.looks:
             time.sleep(0.01)
         process.kill()

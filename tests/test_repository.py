@@ -41,6 +41,7 @@ VERBS = {
     "setup-k8s",
     "test",
     "test-avx2",
+    "test-timing",
     "test-unit",
 }
 # A path of one machine: of a person's home, of a scratch folder.

@@ -26,7 +26,7 @@ from typing import Any, Final
 
 SCRAPE_S: Final = 15.0  # simulated
 REAL_SCRAPE: Final = "50ms"
-WAIT_S: Final = 30.0
+WAIT_S: Final = 120.0
 _MARK: Final = "rehearsal_seconds"
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 from k8s.failover.servers import STOP_LIMIT_S, Broken, Server, answers, free_ports, tail, wait_until
 
 HERE: Final = Path(__file__).parent
-READY_LIMIT_S: Final = 30.0
+READY_LIMIT_S: Final = 120.0
 PLACE: Final = re.compile(r"@\{(\w+)\}")
 _ASSIGNMENT: Final = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 

@@ -23,7 +23,7 @@ JOB: Final = "halimede"  # the one that the rule files name
 FACTOR: Final = 60  # a minute of the rules is a second
 SCRAPE: Final = "1s"  # a minute on the rules' clock
 EVALUATION: Final = "500ms"
-START_LIMIT_S: Final = 30.0
+START_LIMIT_S: Final = 120.0
 
 
 class QueryFault(Exception):

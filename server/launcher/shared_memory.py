@@ -23,7 +23,7 @@ MARK = "halimede_"
 PREFIX = re.compile(rf"{MARK}\d+_[0-9a-f]{{8}}_")
 LOCK = "lock"
 # A killed process holds its files until the kernel has taken its memory apart.
-DYING_SECONDS = 2.0
+DYING_SECONDS = 10.0
 POLL_SECONDS = 0.02
 
 

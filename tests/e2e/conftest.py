@@ -20,8 +20,9 @@ from tests.e2e.wire import Address, Wire
 from tests.e2e.wire_grpc import GrpcWire
 from tests.e2e.wire_http import HttpWire
 
-# The small server: few slots and a short queue, so that a test can fill them.
-SLOTS, QUEUE, CONTEXT = 2, 2, 512
+# The small server: few slots and a short queue, so that a test can fill them, and so much context that an
+# answer which fills it is still on its way when a test has looked at all it wants.
+SLOTS, QUEUE, CONTEXT = 2, 2, 2048
 SMALL = {"slots": f"{SLOTS}", "max_queue": f"{QUEUE}", "max_context": f"{CONTEXT}", "heartbeat_ms": "100"}
 # Two instances of a small engine each.
 INSTANCES, TWIN_SLOTS = 2, 4

@@ -93,7 +93,7 @@ EXITS = {
     "unknown model": (["generate", "?", "--model", "nobody"], Exit.USAGE, "halimede models"),
     "not ready": (["chat", "--model", "nobody"], Exit.UNAVAILABLE, "model: nobody, is not ready"),
     "deadline": (
-        ["generate", "?", "--timeout", "0.3", "--ignore-eos", "--max-tokens", f"{CONTEXT - 32}"],
+        ["generate", "?", "--timeout", "1.0", "--ignore-eos", "--max-tokens", f"{CONTEXT - 32}"],
         Exit.DEADLINE,
         "DEADLINE_EXCEEDED: timeout: ",
     ),

@@ -14,7 +14,7 @@ from threading import Event
 import pytest
 
 from tests.e2e.artifacts import MODEL, built, instances, variant
-from tests.e2e.conftest import INSTANCES, TWIN, TWIN_SLOTS
+from tests.e2e.conftest import CONTEXT, INSTANCES, TWIN, TWIN_SLOTS
 from tests.e2e.crowd import ENDLESS, WIRES, at_once, leave_after, running
 from tests.e2e.serving import Server, eventually, started
 from tests.e2e.wire import WireError, ask, refused
@@ -24,6 +24,7 @@ pytestmark = pytest.mark.e2e
 
 PROMPT = "Once upon a time"
 REGIONS = Path("/dev/shm")
+LONG = CONTEXT - 48  # tokens; on their way until a test has seen enough
 
 
 def in_flight(server: Server) -> Counter[str]:
@@ -50,9 +51,9 @@ def test_every_instance_tells_its_own_gauges(twins: Server) -> None:
 def test_streams_are_spread_evenly(twins: Server) -> None:
     """One after the other, until all slots run."""
     twins.wait_idle()
-    with running(twins.address, 2, max_tokens=500), running(twins.address, 2, max_tokens=500):
+    with running(twins.address, 2, max_tokens=LONG), running(twins.address, 2, max_tokens=LONG):
         assert spread(twins, 4) == [2, 2]
-        with running(twins.address, 4, max_tokens=500):
+        with running(twins.address, 4, max_tokens=LONG):
             assert spread(twins, 8) == [4, 4]
     twins.wait_idle()
 
@@ -65,7 +66,7 @@ def test_a_burst_is_spread_evenly(twins: Server) -> None:
 
     def stream(number: int) -> bool:
         with GrpcWire(twins.address) as wire:
-            replies = wire.open(text_input=f"Story {number}:", max_tokens=500, **ENDLESS)
+            replies = wire.open(text_input=f"Story {number}:", max_tokens=LONG, **ENDLESS)
             with closing(replies):
                 return any(seen.is_set() for _ in replies)
 
@@ -85,7 +86,7 @@ def test_requests_go_where_there_is_less_to_do(twins: Server) -> None:
     twins.wait_idle()
     with ExitStack() as stack, GrpcWire(twins.address) as wire:
         for _ in range(4):
-            stack.enter_context(running(twins.address, 1, max_tokens=500))
+            stack.enter_context(running(twins.address, 1, max_tokens=LONG))
             ask(wire, PROMPT, max_tokens=2)
         fewest, most = spread(twins, 4)
         assert most - fewest <= 2
@@ -126,7 +127,7 @@ def test_counters_of_the_instances_add_up(twins: Server) -> None:
 def test_streams_that_are_left_free_their_slots_on_every_instance(twins: Server) -> None:
     twins.wait_idle()
     jobs = [
-        partial(leave_after, twins.address, kind, 2, text_input=f"Story {number}:", max_tokens=500)
+        partial(leave_after, twins.address, kind, 2, text_input=f"Story {number}:", max_tokens=LONG)
         for kind in WIRES
         for number in range(TWIN_SLOTS)
     ]
@@ -141,7 +142,7 @@ def test_deadlines_end_requests_on_every_instance(twins: Server) -> None:
     twins.wait_idle()
 
     def overdue(kind: str) -> str:
-        inputs = {"text_input": PROMPT, "max_tokens": 500, "timeout": 300_000, **ENDLESS}
+        inputs = {"text_input": PROMPT, "max_tokens": LONG, "timeout": 300_000, **ENDLESS}
         with WIRES[kind](twins.address) as wire:
             return refused(wire, **inputs).refusal.code
 
@@ -157,7 +158,7 @@ def test_past_both_queues_a_request_is_refused(twins: Server) -> None:
     def outcome(number: int) -> str:
         with GrpcWire(twins.address) as wire:
             try:
-                for _ in wire.open(text_input=f"Story {number}:", max_tokens=300, **ENDLESS):
+                for _ in wire.open(text_input=f"Story {number}:", max_tokens=LONG, **ENDLESS):
                     if full.is_set():
                         return "taken"
             except WireError as error:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from launcher.shared_memory import FOLDER, PREFIX
 pytestmark = pytest.mark.e2e
 
 LAUNCH = Path(__file__).parents[2] / "server" / "launch.py"
+LIMIT_S = 120.0  # for what hangs
 # The step imports the package that our steps share: the stub finds it without PYTHONPATH.
 MODEL = """
 import pathlib
@@ -31,11 +33,14 @@ import time
 import engine
 import triton_python_backend_utils as pb
 
+HERE = pathlib.Path(__file__)
+
 class TritonPythonModel:
     def execute(self, requests):
-        if b"slow" in pb.get_input_tensor_by_name(requests[0], "IN").as_numpy():
-            pathlib.Path(__file__).with_name("started").touch()
-            time.sleep(1)
+        if b"held" in pb.get_input_tensor_by_name(requests[0], "IN").as_numpy():
+            HERE.with_name("started").touch()
+            while not HERE.with_name("go").exists():
+                time.sleep(0.02)
         return [pb.InferenceResponse([pb.Tensor("OUT", pb.get_input_tensor_by_name(r, "IN").as_numpy())])
                 for r in requests]
 """
@@ -66,7 +71,9 @@ class Launched:
     banner: str
 
     def get(self, service: str, path: str) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[service]}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{self.ports[service]}{path}", timeout=LIMIT_S
+        ) as answer:
             return str(answer.read().decode())
 
     def generate(self, text: str) -> str:
@@ -74,8 +81,15 @@ class Launched:
             f"http://127.0.0.1:{self.ports['http']}/v2/models/echo/generate",
             data=json.dumps({"text_input": text}).encode(),
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=LIMIT_S) as answer:
             return str(json.load(answer)["text_output"])
+
+    def takes_requests(self) -> bool:
+        try:
+            self.get("http", "/v2/models/echo/ready")
+        except urllib.error.HTTPError:
+            return False
+        return True
 
     def child(self) -> int:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
@@ -114,7 +128,7 @@ def _launched(repository: Path) -> Iterator[Launched]:
         yield Launched(process, arguments, ports, process.stdout.readline())
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        process.communicate(timeout=LIMIT_S)
 
 
 def _regions(pid: int) -> set[str]:
@@ -130,7 +144,7 @@ def _is_running(pid: int) -> bool:
     return state != "Z"
 
 
-def _eventually(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
+def _eventually(condition: Callable[[], bool], seconds: float = LIMIT_S) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():
@@ -152,7 +166,7 @@ def test_serves_until_it_is_told_to_stop(repository: Path) -> None:
         assert server.generate("unhurt") == "unhurt"
 
         server.process.send_signal(signal.SIGINT)
-        assert server.process.wait(timeout=30) == 0
+        assert server.process.wait(LIMIT_S) == 0
         assert not _regions(server.process.pid)
 
 
@@ -170,20 +184,23 @@ def test_the_command_lists_models_that_are_not_ours(repository: Path) -> None:
 
 def test_a_running_request_ends_before_the_server_does(repository: Path) -> None:
     with _launched(repository) as server, ThreadPoolExecutor() as pool:
-        answer = pool.submit(server.generate, "slow")
+        answer = pool.submit(server.generate, "held")
         assert _eventually((repository / "echo_step/1/started").exists)
         server.process.send_signal(signal.SIGTERM)
-        assert answer.result() == "slow"
-        assert server.process.wait(timeout=30) == 0
+        assert _eventually(lambda: not server.takes_requests())
+        (repository / "echo_step/1/go").touch()
+        assert answer.result() == "held"
+        assert server.process.wait(LIMIT_S) == 0
 
 
 def test_an_idle_connection_does_not_hold_the_stop_up(repository: Path) -> None:
+    """A stop that was held up until Triton's exit timeout has another code."""
     with _launched(repository) as server:
         idle = http.client.HTTPConnection("127.0.0.1", server.ports["http"])
         idle.request("GET", "/v2/health/ready")
         assert idle.getresponse().read() == b""
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(timeout=20) == 0
+        assert server.process.wait(LIMIT_S) == 0
         idle.close()
 
 
@@ -212,4 +229,4 @@ def test_a_model_that_does_not_load_ends_the_launcher(repository: Path) -> None:
     (repository / "echo_step/1/model.py").write_text("raise RuntimeError('broken step')")
     with _launched(repository) as server:
         assert not server.banner
-        assert server.process.wait(timeout=30) == 1
+        assert server.process.wait(LIMIT_S) == 1

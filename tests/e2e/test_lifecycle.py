@@ -17,9 +17,9 @@ import pytest
 
 from launcher.shared_memory import FOLDER, PREFIX
 from tests.e2e.artifacts import MODEL, built, edited, replace, variant
-from tests.e2e.conftest import QUEUE, SLOTS, SMALL
+from tests.e2e.conftest import CONTEXT, QUEUE, SLOTS, SMALL
 from tests.e2e.serving import Server, eventually, started
-from tests.e2e.wire import Address, Answer, WireError, ask, refused
+from tests.e2e.wire import WAIT_SECONDS, Address, Answer, WireError, ask, refused
 from tests.e2e.wire_grpc import GrpcWire
 from tests.e2e.wire_http import HttpWire
 
@@ -206,7 +206,7 @@ def _load(address: Address, count: int, tokens: int) -> Iterator[list[Future[Ans
 def own(workshop: Path) -> Iterator[Server]:
     """A server that its test may end, on the small server's settings."""
     repository = variant(built("int8"), workshop / "own", SMALL)
-    with started(repository, workshop / "own.log") as server:
+    with started(repository, workshop / "own.log", "--exit-timeout", f"{WAIT_SECONDS:.0f}") as server:
         yield server.wait_ready()
     shutil.rmtree(repository)
 
@@ -228,11 +228,11 @@ def test_a_killed_triton_leaves_neither_steps_nor_memory(own: Server) -> None:
     launcher, *family = _family(own.process.pid)
     assert len(family) >= 4  # Triton and three steps
     assert _regions(launcher)
-    with _load(own.address, SLOTS, tokens=400) as outcomes:
+    with _load(own.address, SLOTS, tokens=CONTEXT - 48) as outcomes:
         os.kill(family[0], signal.SIGKILL)
     assert all(isinstance(outcome.result(), WireError) for outcome in outcomes)
     assert own.wait_ended() == 128 + signal.SIGKILL
-    assert not any(map(_is_running, family))
+    assert eventually(lambda: not any(map(_is_running, family)))
     assert not _regions(launcher)
     with started(own.repository, own.log.with_name("next.log")) as following:
         following.wait_ready()

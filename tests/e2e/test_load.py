@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import pairwise
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,8 @@ from tests.e2e.serving import Server, eventually, free_ports, started
 pytestmark = pytest.mark.e2e
 
 PROFILES = ROOT / "loadtest" / "profiles"
-RUN_S = 120
+RUN_S = 240  # for a run that hangs
+CLOCKS_S = 0.1  # the run has a monotonic clock, set by the wall's once
 
 STREAM: dict[str, object] = {
     "name": "stream",
@@ -68,6 +70,24 @@ def load(*arguments: str, module: str = "loadtest.load") -> tuple[int, str]:
     with program(*arguments, module=module) as process:
         said, _ = process.communicate(timeout=RUN_S)
         return process.returncode, said
+
+
+def wait_until(process: subprocess.Popen[str], phase: str = "", begun: int = 0, ended: int = 0) -> int:
+    """Reads on until it says that it is in that phase and that so many requests have begun and ended;
+    returns how many have begun."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        told = re.search(r": (.+): (\d+) begun, \d+ open, (\d+) ended", line)
+        if told and phase in told[1] and int(told[2]) >= begun and int(told[3]) >= ended:
+            return int(told[2])
+    raise AssertionError(
+        f"it ended before {begun} requests had begun and {ended} ended, {phase or 'any time'}"
+    )
+
+
+def on_its_clock(result: Result, epoch_s: float) -> float:
+    """Seconds since the start of the run, at the most: the result has the start to the second before it."""
+    return epoch_s - datetime.fromisoformat(result.started).timestamp()
 
 
 def at(server: Server) -> list[str]:
@@ -150,35 +170,32 @@ def test_a_stall_of_the_server_shows_in_the_ttft_of_all_that_were_due_in_it(
 ) -> None:
     """The regression test of coordinated omission: a closed loop would have sent one request into it."""
     arrivals = {"kind": "constant", "rate_per_s": 5}
-    profile = toml(tmp_path, [STREAM], arrivals=arrivals, duration_s=8, warmup_s=0, slo={"ttft_p99_s": 30})
-    with program("--profile", profile, *at(int8), "--out", str(tmp_path / "out")) as process:
-        assert process.stdout is not None
-        while "begun" not in process.stdout.readline():
-            pass
-        time.sleep(2)
+    slo = {"ttft_p99_s": RUN_S}
+    profile = toml(tmp_path, [STREAM], arrivals=arrivals, duration_s=16, warmup_s=0, slo=slo)
+    run = ["--profile", profile, *at(int8), "--drain", str(RUN_S), "--out", str(tmp_path / "out")]
+    with program(*run) as process:
+        before = wait_until(process, begun=1)
         pids = tritons(int8)
         stop(pids, signal.SIGSTOP)
         stopped = time.time()
         try:
-            time.sleep(2)
+            into = wait_until(process, begun=before + 30)  # they begin all the same
         finally:
             resumed = time.time()
             stop(pids, signal.SIGCONT)
         said, _ = process.communicate(timeout=RUN_S)
     assert process.returncode == 0, said
     found = records_of(tmp_path / "out")
-    assert len(found) == 40
-    # The stall on the run's clock: it is over when the first of those that waited get their first token.
-    firsts = sorted(r.first_s for r in found if r.first_s is not None)
-    gap, end_s = max((now - before, now) for before, now in pairwise(firsts))
-    assert gap > 0.8 * (resumed - stopped)
-    begin_s = end_s - (resumed - stopped)
-    stalled = [r for r in found if begin_s + 0.3 < r.intended_s < end_s - 0.3]
+    assert len(found) == 80
+    result = result_of(tmp_path / "out")
+    # The stall on the run's clock, at the least: the start is known to the second.
+    begin_s, end_s = on_its_clock(result, stopped), on_its_clock(result, resumed) - 1
+    stalled = [r for r in found[:into] if begin_s < r.intended_s]
     assert len(stalled) >= 5
     for record in stalled:
         assert record.ttft_s is not None
-        assert record.ttft_s >= end_s - record.intended_s - 0.05
-        assert record.sent_s < end_s  # into the stall, not after it
+        assert record.ttft_s >= end_s - record.intended_s - CLOCKS_S
+        assert record.sent_s <= end_s + 1 + CLOCKS_S  # into the stall, not after it
 
 
 def test_two_workers_send_the_schedule_of_one_between_them(int8: Server, tmp_path: Path) -> None:
@@ -201,7 +218,7 @@ def test_a_worker_that_dies_is_told_of_and_what_it_owed_counts_as_errors(
     int8: Server, tmp_path: Path
 ) -> None:
     (port,) = free_ports("master").values()
-    run = ["--profile", "smoke", *at(int8), "--out", str(tmp_path), "--duration", "9"]
+    run = ["--profile", "smoke", *at(int8), "--out", str(tmp_path), "--duration", "13"]
     master = ["--master", "--expect-workers", "2", "--master-bind-host", "127.0.0.1"]
     come = ["--worker", "--master-port", str(port)]
     with (
@@ -209,43 +226,44 @@ def test_a_worker_that_dies_is_told_of_and_what_it_owed_counts_as_errors(
         program(*come),
         program(*run, *master, "--master-port", str(port)) as process,
     ):
-        assert process.stdout is not None
-        while "begun" not in process.stdout.readline():
-            pass
-        time.sleep(2)
+        wait_until(process, begun=4)
         victim.kill()
+        killed = time.time()
         said, _ = process.communicate(timeout=RUN_S)
     assert process.returncode == 3, said
     assert "was lost" in said
     found = records_of(tmp_path)
-    assert [r.request for r in found] == list(range(20))
-    lost = [r for r in found if r.error == "worker_lost"]
-    assert {r.request % 2 for r in lost} in ({0}, {1})
-    assert 5 <= len(lost) <= 10
-    assert not any(r.expected for r in lost)
+    assert [r.request for r in found] == list(range(28))
+    lost = {r.request for r in found if r.error == "worker_lost"}
+    (share,) = {number % 2 for number in lost}
+    killed_s = on_its_clock(result_of(tmp_path), killed)
+    # What it could not have sent, and of its share no more than all.
+    owed = {r.request for r in found if r.request % 2 == share and r.intended_s > killed_s}
+    assert owed
+    assert owed <= lost
+    assert not any(r.expected for r in found if r.request in lost)
 
 
 def test_ctrl_c_ends_the_run_and_what_was_measured_is_written(int8: Server, tmp_path: Path) -> None:
     with program("--profile", "smoke", *at(int8), "--out", str(tmp_path), "--duration", "600") as process:
-        assert process.stdout is not None
-        while "measuring" not in process.stdout.readline():
-            pass
+        wait_until(process, "measuring", begun=4)
         process.send_signal(signal.SIGINT)
-        said, _ = process.communicate(timeout=30)
+        said, _ = process.communicate(timeout=RUN_S)
+        over = time.time()
     assert process.returncode == 130, said
     result = result_of(tmp_path)
     assert "interrupted after" in said
-    assert result.window_s[1] < 60
+    assert result.window_s[1] <= on_its_clock(result, over) + CLOCKS_S  # not the 601 s that were planned
     assert len(records_of(tmp_path)) >= result.requests.total > 0
     assert all(record.expected for record in records_of(tmp_path))
 
 
 def test_users_of_a_closed_loop_wait_for_their_answers(int8: Server, tmp_path: Path) -> None:
-    profile = toml(tmp_path, [STREAM], arrivals={"kind": "closed", "users": 3}, duration_s=4, warmup_s=0)
+    profile = toml(tmp_path, [STREAM], arrivals={"kind": "closed", "users": 3}, duration_s=6, warmup_s=0)
     code, said = load("--profile", profile, *at(int8), "--processes", "2", "--out", str(tmp_path / "out"))
     assert code == 0, said
     found = records_of(tmp_path / "out")
-    assert len(found) > 6
+    assert len(found) > 3  # some have asked again
     for record in found:
         assert record.intended_s <= record.sent_s
         under_way = [o for o in found if o.sent_s <= record.sent_s < o.end_s]
@@ -255,17 +273,16 @@ def test_users_of_a_closed_loop_wait_for_their_answers(int8: Server, tmp_path: P
 def test_a_server_that_dies_midway_leaves_errors_and_a_result(workshop: Path, tmp_path: Path) -> None:
     with started(built("int8"), workshop / "dies.log") as server:
         server.wait_ready()
-        run = ["--profile", "smoke", *at(server), "--out", str(tmp_path), "--duration", "8", "--drain", "5"]
+        run = ["--profile", "smoke", *at(server), "--out", str(tmp_path), "--duration", "12", "--drain", "5"]
         with program(*run) as process:
-            assert process.stdout is not None
-            while "measuring" not in process.stdout.readline():
-                pass
+            wait_until(process, "measuring", ended=4)  # two of them are the warm-up's
             stop([server.process.pid, *tritons(server)], signal.SIGKILL)
             said, _ = process.communicate(timeout=RUN_S)
     assert process.returncode == 3, said
     errors = result_of(tmp_path).requests.errors
     assert set(errors) <= {"connection", "connection_lost", "UNAVAILABLE", "unfinished"}, said
-    assert len(records_of(tmp_path)) == 18
+    assert errors
+    assert len(records_of(tmp_path)) == 26
 
 
 def test_without_a_server_it_says_what_to_start(tmp_path: Path) -> None:
@@ -342,11 +359,12 @@ def test_a_trace_of_a_file_is_replayed_in_its_times_and_lengths_and_what_was_cut
 
 
 def test_a_sweep_finds_the_rate_at_which_the_slo_holds(small: Server, tmp_path: Path) -> None:
-    """The small server has two slots and a queue of two: at 40 requests/s it must refuse some."""
-    mix: list[dict[str, object]] = [{**STREAM, "output_tokens": {"constant": 16}}]
+    """The small server has two slots and a queue of two. At the lowest rate one request is due, which it
+    cannot refuse; at the highest 164 are, of 200 tokens each in four seconds: some must be refused."""
+    mix: list[dict[str, object]] = [{**STREAM, "output_tokens": {"constant": 200}}]
     sweep = {"start_per_s": 0.5, "max_per_s": 40, "step_s": 4, "resolution": 0.9}
     arrivals = {"kind": "poisson", "rate_per_s": 1}
-    slo = {"ttft_p99_s": 30, "error_ratio": 0}
+    slo = {"ttft_p99_s": RUN_S, "error_ratio": 0}
     profile = toml(tmp_path, mix, arrivals=arrivals, duration_s=4, warmup_s=0, slo=slo, sweep=sweep)
     out = tmp_path / "out"
     code, said = load("--profile", profile, *at(small), "--out", str(out), module="loadtest.sweep")

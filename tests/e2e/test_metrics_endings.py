@@ -22,7 +22,7 @@ def test_every_ending_is_counted_under_its_reason(int8: Server) -> None:
         ask(wire, "Bye", logit_bias='{"2": 100}')  # the end-of-sequence token
         refused(wire, text_input="")  # by the tokenizer
         refused(wire, text_input="word " * 5000)  # by the engine
-        refused(wire, text_input="a", timeout=200_000, **long)
+        refused(wire, text_input="a", timeout=2_000_000, **long)  # past its first token
     leave_after(int8.address, "grpc", 1, text_input="a", max_tokens=2000)
     after = int8.wait_idle()
 

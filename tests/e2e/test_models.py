@@ -285,7 +285,9 @@ def test_what_was_loaded_later_is_drained_too(workshop: Path, repository: Path) 
 
 
 def _is_ready(server: Server) -> bool:
-    with urllib.request.urlopen(f"http://{server.address.http}/v2/health/ready", timeout=5) as found:
+    with urllib.request.urlopen(
+        f"http://{server.address.http}/v2/health/ready", timeout=WAIT_SECONDS
+    ) as found:
         return bool(found.status == 200)
 
 

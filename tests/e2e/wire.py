@@ -12,7 +12,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
-WAIT_SECONDS = 120.0  # for a server that hangs; nothing here is timed
+WAIT_SECONDS = 300.0  # for a server that hangs; nothing here is timed
 _FORM = re.compile(
     r"(?:in ensemble '[^']+', )?(?P<code>[A-Z_]+): (?P<field>[^:]+): (?P<problem>.+)", re.DOTALL
 )

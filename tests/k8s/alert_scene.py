@@ -23,7 +23,7 @@ OTHER = "beta"
 SLOTS, QUEUE = 8, 24
 # On ONNX Runtime it is so slow that a few users are too many for it.
 ENGINE = {"slots": f"{SLOTS}", "max_context": "512", "max_queue": f"{QUEUE}", "kernels": "off"}
-LIMIT_S = 60.0
+LIMIT_S = 240.0
 # Longer than what the prefix cache reuses at least; a token of the small model is a letter.
 SHARED = "The night was long and the sea was quiet, and nobody spoke a word."
 

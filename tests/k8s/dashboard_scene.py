@@ -52,7 +52,7 @@ def staged(tools: Path, folder: Path) -> Iterator[Scene]:
         scene = Scene(watch, servers, {})
         for pod, model in itertools.product(PODS, MODELS):
             scene.loads[pod, model] = stack.enter_context(_load(servers[pod], model))
-        assert eventually(lambda: bool(watch.query('ALERTS{alertstate="firing"}')), 90)
+        assert eventually(lambda: bool(watch.query('ALERTS{alertstate="firing"}')))
         yield scene
 
 

@@ -14,6 +14,7 @@ from tests.e2e.serving import Server, eventually
 
 ONCE = RetryPolicy(attempts=1)
 PAUSE_S = 0.5  # after a refusal
+PATIENCE_S = 600.0  # of those who ask, with a server that is slow or halted
 
 
 def triton_pid(server: Server) -> int:
@@ -45,7 +46,7 @@ def kill(server: Server) -> None:
     os.killpg(triton_pid(server), signal.SIGKILL)
     with suppress(ProcessLookupError):
         server.process.kill()
-    server.process.wait(30)
+    server.process.wait()
 
 
 def halt_at_start(server: Server) -> int:
@@ -100,7 +101,7 @@ def crowd(
     endings: list[str] = []
 
     def ask() -> None:
-        with Client(f"http://{server.address.http}", model=model, retry=ONCE) as client:
+        with Client(f"http://{server.address.http}", model=model, retry=ONCE, timeout=PATIENCE_S) as client:
             while not over.is_set():
                 try:
                     client.generate(prompt(), max_tokens=tokens, ignore_eos=True)

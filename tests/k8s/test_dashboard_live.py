@@ -23,7 +23,7 @@ pytestmark = pytest.mark.e2e
 BOARD = read()
 TARGETS = list(targets(BOARD))
 INTERVAL = "10s"  # four scrapes and more, as Grafana's rate interval has
-DATA_S = 60.0
+DATA_S = 240.0
 
 
 def needs(expression: str, names: frozenset[str]) -> bool:
@@ -92,14 +92,16 @@ def test_what_cannot_be_shown_here_is_of_gpus_and_of_the_kubelet_and_prometheus_
 
 
 def test_replicas_are_counted_and_the_one_that_is_gone_is_down(stack: Stack) -> None:
-    assert values(stack, "Now: Replicas A") == {(): 2}
-    assert values(stack, "Now: Replicas B") == {(): 3}
-    up = {pod: value for (pod, _), value in values(stack, "Replicas: Up A").items()}
-    assert up == {"pod-a": 1, "pod-b": 1, "pod-gone": 0}
-    loaded = values(stack, "Replicas: Models loaded A")
-    assert {(pod, model): value for (pod, _, model), value in loaded.items()} == {
-        (pod, f"{model}_engine"): 1 for pod in PODS for model in MODELS
-    }
+    def found() -> tuple[object, ...]:
+        up = {pod: value for (pod, _), value in values(stack, "Replicas: Up A").items()}
+        loaded = values(stack, "Replicas: Models loaded A")
+        models = {(pod, model): value for (pod, _, model), value in loaded.items()}
+        return values(stack, "Now: Replicas A"), values(stack, "Now: Replicas B"), up, models
+
+    up = {"pod-a": 1, "pod-b": 1, "pod-gone": 0}
+    models = {(pod, f"{model}_engine"): 1 for pod in PODS for model in MODELS}
+    # A scrape may be lost where the processor is busy; the next one is not.
+    assert eventually(lambda: found() == ({(): 2}, {(): 3}, up, models), DATA_S), found()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import socket
 import struct
-import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +15,7 @@ import pytest
 from k8s.failover.balancers import BALANCERS, Balancer
 from k8s.failover.servers import SMALL, Server, variant
 from tests.e2e.artifacts import MODEL, ROOT, built
+from tests.e2e.serving import eventually
 
 pytestmark = pytest.mark.e2e
 TOOLS = ROOT / ".cache" / "k8s" / "bin"
@@ -27,7 +28,7 @@ class Idle:
 
     def __init__(self, address: str) -> None:
         host, _, port = address.rpartition("/")[2].rpartition(":")
-        self._socket = socket.create_connection((host, int(port)), timeout=20)
+        self._socket = socket.create_connection((host, int(port)), timeout=60)
         self._socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(SETTINGS))
         assert self.frame()[0] == SETTINGS
         self._socket.sendall(_frame(SETTINGS, flags=1))
@@ -95,9 +96,11 @@ def test_connections_to_the_balancers(server: Server, tmp_path: Path) -> None:
             nginx.endpoints([server])
             assert _code(idle.until(GOAWAY)) == NO_ERROR
         with closing(Idle(envoy.grpc)) as idle, closing(_asked(envoy.http)) as web:
-            before = web.sock
+            before, updates = web.sock, _updates(envoy)
             envoy.endpoints([server])
-            time.sleep(1)
+            assert eventually(
+                lambda: all(new > old for new, old in zip(_updates(envoy), updates, strict=True))
+            )
             idle.ping()
             assert _status(web) == 200
             assert web.sock is before
@@ -119,9 +122,16 @@ def test_triton_drops_idle_connections_unannounced_and_ends_in_order(server: Ser
         assert server.wait() == 0
 
 
+def _updates(envoy: Balancer) -> list[int]:
+    """How often it has taken endpoints, by cluster."""
+    page = f"http://127.0.0.1:{envoy._admin_port}/stats?filter=%5Ecluster.*update_success"
+    with urllib.request.urlopen(page, timeout=60) as answer:
+        return [int(line.rpartition(": ")[2]) for line in answer.read().decode().splitlines()]
+
+
 def _asked(address: str) -> http.client.HTTPConnection:
     """A connection that was used once and is kept alive."""
-    connection = http.client.HTTPConnection(address.rpartition("/")[2], timeout=20)
+    connection = http.client.HTTPConnection(address.rpartition("/")[2], timeout=60)
     assert _status(connection) == 200
     return connection
 

@@ -12,7 +12,7 @@ import pytest
 from tests.dockerfiles import ROOT, read
 from tests.e2e.artifacts import built
 from tests.e2e.serving import eventually, free_ports
-from tests.e2e.wire import Address, ask
+from tests.e2e.wire import WAIT_SECONDS, Address, ask
 from tests.e2e.wire_http import HttpWire
 
 FILES = ("server/Dockerfile", "build/Dockerfile", "loadtest/Dockerfile")
@@ -90,7 +90,7 @@ def test_the_image_serves_a_delivered_model_and_writes_to_tmp_alone(tmp_path: Pa
             assert ask(wire, "Once upon a", max_tokens=1).tokens == 1
         finally:
             server.terminate()
-        assert server.wait(60) == 0
+        assert server.wait(WAIT_SECONDS) == 0
     assert subprocess.run(check, check=False, stderr=subprocess.DEVNULL).returncode == 1
     assert _state(root) == before
     for path in [root, *root.rglob("*")]:

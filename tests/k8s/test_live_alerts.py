@@ -16,7 +16,7 @@ import yaml
 
 from halimede import Client
 from k8s.live.stack import RULES
-from tests.e2e.serving import Server, started
+from tests.e2e.serving import Server, eventually, started
 from tests.k8s.alert_scene import MAIN, OTHER, QUEUE, SHARED, SLOTS, Scene, staged, target
 from tests.k8s.faults import ONCE, crowd, halt_at_start, halted, halting, kill, step_pid, triton_pid
 
@@ -123,6 +123,7 @@ def test_too_many_long_requests_queue_are_refused_and_late_and_fill_the_cache(
     with crowd(scene.main, MAIN, SLOTS + QUEUE + 6, lambda: LONG, LONG_TOKENS) as endings:
         for name in OVERLOAD:
             assert scene.told(name).labels["model"] == f"{MAIN}_engine"
+        assert eventually(lambda: "done" in endings)
         assert {"done", "Unavailable"} == set(endings)
         assert not scene.fires("HalimedeErrorRatio")
         assert not scene.fires("HalimedeStalled")
