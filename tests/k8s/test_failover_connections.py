@@ -76,7 +76,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
         found.wait_ready()
         yield found
     finally:
-        found.close()
+        found.stop()
 
 
 def _balancer(name: str, server: Server, folder: Path) -> Balancer:
