@@ -17,9 +17,9 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from launcher.control import Control
-from launcher.ports import free_port, is_free
+from launcher.ports import is_free
 from launcher.process import Server
+from launcher.ready import ports_told
 
 ROOT = Path(__file__).resolve().parent.parent
 LOG = ROOT / ".cache" / "demo.log"
@@ -39,28 +39,21 @@ class DemoFailed(Exception):
     """Says which step failed; the log says why."""
 
 
-def _ports(wanted: Mapping[str, int]) -> dict[str, int]:
-    """The wanted ports, each replaced by a free one if it is taken."""
-    ports = {name: port if is_free(HOST, port) else free_port(HOST) for name, port in wanted.items()}
-    for name, port in ports.items():
-        if port != wanted[name]:
-            print(f"port {wanted[name]} is in use: {name} takes {port} instead")
-    return ports
-
-
-def _start(model: str, ports: Mapping[str, int]) -> Server:
+def _start(model: str, wanted: Mapping[str, int]) -> Server:
+    """On the wanted ports, but for those that are taken: there on any that is free."""
     command = [sys.executable, str(ROOT / "server" / "launch.py"), "--model", model]
     command += ["--exit-timeout", str(EXIT_SECONDS)]
-    for name, port in ports.items():
-        command += [f"--{name}-port", str(port)]
+    for name, port in wanted.items():
+        command += [f"--{name}-port", str(port if is_free(HOST, port) else 0)]
     LOG.parent.mkdir(exist_ok=True)
     with LOG.open("wb") as log:
         return Server(command, os.environ, grace_seconds=STOP_SECONDS, output=log.fileno())
 
 
-def _wait_ready(server: Server, port: int) -> None:
-    control = Control(f"{HOST}:{port}")
+def _wait_ready(server: Server, wanted: Mapping[str, int]) -> dict[str, int]:
+    """The ports that it has."""
     began = time.monotonic()
+    ports: dict[str, int] = {}
 
     def ready() -> bool:
         seconds = time.monotonic() - began
@@ -68,13 +61,18 @@ def _wait_ready(server: Server, port: int) -> None:
             raise DemoFailed(f"the server is not ready after {READY_SECONDS} s")
         if sys.stdout.isatty():
             print(f"\rstarting the server: {seconds:.0f} s", end="", flush=True)
-        return control.is_ready()
+        ports.update(ports_told(LOG.read_text(errors="replace")) or {})
+        return bool(ports)
 
     if not sys.stdout.isatty():
         print("starting the server", flush=True)
     if not server.wait_ready(ready):
         raise DemoFailed("the server ended before it was ready")
     print(f"\rthe server is ready after {time.monotonic() - began:.1f} s", flush=True)
+    for name, port in ports.items():
+        if port != wanted[name]:
+            print(f"port {wanted[name]} is in use: {name} has {port} instead", flush=True)
+    return ports
 
 
 def _show(title: str, command: Sequence[str]) -> None:
@@ -114,10 +112,9 @@ def _next_steps(ports: Mapping[str, int]) -> str:
 
 
 def demonstrate(model: str, wanted: Mapping[str, int]) -> None:
-    ports = _ports(wanted)
-    server = _start(model, ports)
+    server = _start(model, wanted)
     try:
-        _wait_ready(server, ports["http"])
+        ports = _wait_ready(server, wanted)
         _ask_over_grpc(model, ports)
         _ask_over_http(model, ports)
     finally:

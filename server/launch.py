@@ -11,14 +11,16 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launcher import machine, shared_memory
 from launcher.control import Control, admin_header
 from launcher.interpreter import Interpreter, this_interpreter
-from launcher.ports import check_ports
+from launcher.ports import check_ports, held
 from launcher.process import Server
+from launcher.ready import ready_line
 from launcher.refusal import Refusal
 from launcher.repository import models_to_serve, task_of
 from launcher.tracing import Tracing
@@ -45,7 +47,11 @@ examples:
   launch.py --model smollm2 --http-port 9000
   launch.py --host 0.0.0.0                      reachable from other machines; there is no login
   launch.py --trace-url http://localhost:4318/v1/traces --trace-sample-rate 100
+  launch.py --http-port 0 --grpc-port 0 --metrics-port 0    on ports that are free
   launch.py -- --rate-limit=off                 what follows -- goes to tritonserver as it is
+
+when it is ready, the last line on stdout tells programs the ports, and the seconds that the start took:
+  READY {"http": 8000, "grpc": 8001, "metrics": 8002, "seconds": 2.114}
 """
 
 
@@ -103,9 +109,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--model-repository", type=Path, default=SERVER.parent / "model_repository", metavar="DIR")
     add("--model", action="append", default=[], metavar="NAME", help="repeatable; all that are built")
     add("--host", default="127.0.0.1", help="for HTTP, gRPC and metrics alike; 127.0.0.1")
-    add("--http-port", type=int, default=8000, metavar="PORT", help="8000")
-    add("--grpc-port", type=int, default=8001, metavar="PORT", help="8001")
-    add("--metrics-port", type=int, default=8002, metavar="PORT", help="8002")
+    add("--http-port", type=int, default=8000, metavar="PORT", help="8000; 0 takes a free one")
+    add("--grpc-port", type=int, default=8001, metavar="PORT", help="8001; 0 takes a free one")
+    add("--metrics-port", type=int, default=8002, metavar="PORT", help="8002; 0 takes a free one")
     add("--metrics-interval-ms", type=int, default=2000, metavar="MS", help="2000")
     add("--exit-timeout", type=int, default=30, metavar="S", help="for running requests at exit; 30")
     add("--log-level", choices=LOG_LEVELS, default="warning", help="of Triton itself; warning")
@@ -193,27 +199,41 @@ def serve(options: Options) -> int:
     python = this_interpreter()
     triton = find_triton(os.environ, python, machine.this_platform())
     check_ports(options.host, options.ports)
-    backends = assemble_backends(triton, SERVER, _cache_roots())
     if removed := shared_memory.remove_leftovers():
         print(f"removed {removed} shared-memory regions of a server that is gone", file=sys.stderr)
-    control = Control(options.url("http"), options.url("metrics"), admin_header(os.environ))
-    with shared_memory.claim() as claim:
-        server = Server(
-            command(options, triton, backends, models, claim.prefix),
-            {
-                **environment(os.environ, python, triton),
-                **options.tracing.environment,
-                REGION_PREFIX: claim.prefix,
-            },
-            grace_seconds=KILL_AFTER_SECONDS,
-            drain=lambda: control.drain(options.exit_timeout),
-            inherited=[claim.lock],
-        )
-        server.stop_on_signals()
+    with shared_memory.claim() as claim, ExitStack() as until_ready:
+        ports = until_ready.enter_context(held(options.host, options.ports))
+        options = replace(options, ports=ports)
+        control = Control(options.url("http"), options.url("metrics"), admin_header(os.environ))
+        server = _started(options, triton, python, models, claim, control)
         if server.wait_ready(control.is_ready):
-            print(banner(options, models, time.monotonic() - began), flush=True)
+            until_ready.close()
+            seconds = time.monotonic() - began
+            print(f"{banner(options, models, seconds)}\n{ready_line(ports, seconds)}", flush=True)
             return ended(server)
         return never_ready(server)
+
+
+def _started(
+    options: Options,
+    triton: Triton,
+    python: Interpreter,
+    models: Sequence[str],
+    claim: shared_memory.Claim,
+    control: Control,
+) -> Server:
+    """Not ready yet; it stops on signals to us."""
+    backends = assemble_backends(triton, SERVER, _cache_roots())
+    variables = {**environment(os.environ, python, triton), **options.tracing.environment}
+    server = Server(
+        command(options, triton, backends, models, claim.prefix),
+        variables | {REGION_PREFIX: claim.prefix},
+        grace_seconds=KILL_AFTER_SECONDS,
+        drain=lambda: control.drain(options.exit_timeout),
+        inherited=[claim.lock],
+    )
+    server.stop_on_signals()
+    return server
 
 
 def ended(server: Server) -> int:

@@ -14,7 +14,6 @@ from loadtest.bench import __main__ as bench
 from loadtest.errors import BenchError
 from loadtest.memory import Memory, PeakMemory, memory_of_tree, tree
 from loadtest.program import Program
-from loadtest.served import free_ports
 from loadtest.streams import require_loopback
 
 ECHO = """
@@ -145,10 +144,6 @@ def test_steps_that_all_streams_share() -> None:
     steps = shared_steps(calls, rows=2, first_end=8.0)
     assert steps == {"positions": (6, 4), "step_s": [1.0, 2.0], "model_s": [0.5, 0.75]}
     assert shared_steps(calls[:3], rows=2, first_end=8.0)["step_s"] == []
-
-
-def test_ports_are_free_and_differ() -> None:
-    assert len(set(free_ports(3))) == 3
 
 
 @pytest.mark.parametrize(

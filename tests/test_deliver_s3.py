@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.serving import eventually, free_ports
+from loadtest.ports import held_ports
+from tests.e2e.serving import eventually
 from tests.stores import WEIGHTS, Faults, packed, repository, run, tree, web
 
 RCLONE = Path(sys.executable).with_name("rclone")
@@ -28,22 +29,22 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     folder = tmp_path_factory.mktemp("s3")
     repository(folder / "bucket/models/v1")
     packed(folder / "bucket/models/v1", folder / "bucket/models.tar.gz")
-    port = free_ports("s3")["s3"]
-    address = f"127.0.0.1:{port}"
-    command = [str(RCLONE), "serve", "s3", "--addr", address, "--auth-key", "key,secret", str(folder)]
-    command += ["--config", "/dev/null", "--vfs-cache-mode", "off", "--dir-cache-time", "0"]
-    environment = {
-        "AWS_ENDPOINT_URL": f"http://{address}",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_REGION": "us-east-1",
-    }
-    with (folder / "log").open("wb") as log, subprocess.Popen(command, stderr=log) as server:
-        try:
-            assert eventually(lambda: _answers(port)), (folder / "log").read_text()
-            yield Store(folder, environment)
-        finally:
-            server.terminate()
+    with held_ports(1) as (port,), (folder / "log").open("wb") as log:
+        address = f"127.0.0.1:{port}"
+        command = [str(RCLONE), "serve", "s3", "--addr", address, "--auth-key", "key,secret", str(folder)]
+        command += ["--config", "/dev/null", "--vfs-cache-mode", "off", "--dir-cache-time", "0"]
+        environment = {
+            "AWS_ENDPOINT_URL": f"http://{address}",
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_REGION": "us-east-1",
+        }
+        with subprocess.Popen(command, stderr=log) as server:
+            try:
+                assert eventually(lambda: _answers(port)), (folder / "log").read_text()
+                yield Store(folder, environment)
+            finally:
+                server.terminate()
 
 
 def _answers(port: int) -> bool:

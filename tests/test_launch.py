@@ -12,6 +12,7 @@ import pytest
 import launch
 from launcher.interpreter import Interpreter
 from launcher.process import Server
+from launcher.ready import ports_told, ready_line
 from launcher.triton import Triton
 
 TRITON = Triton(Path("/t/bin/tritonserver"), Path("/t/backends"), None, (Path("/t/libs"),))
@@ -66,6 +67,14 @@ def test_the_banner_has_a_command_for_each_model_by_its_task(tmp_path: Path) -> 
         '  gpt2     halimede generate "Once upon a time" --url 127.0.0.1:9001 --model gpt2',
         "  smollm2  halimede chat --url 127.0.0.1:9001 --model smollm2",
     ]
+
+
+def test_programs_are_told_the_ports_once_the_server_is_ready() -> None:
+    ports = {"http": 43121, "grpc": 43122, "metrics": 43123}
+    line = ready_line(ports, 1.2345)
+    assert line == 'READY {"http": 43121, "grpc": 43122, "metrics": 43123, "seconds": 1.234}'
+    assert ports_told(f"a warning\n{line}\n") == ports
+    assert ports_told("a warning\nready in 1.2 s\nREADY {") is None
 
 
 def test_regions_carry_the_prefix_of_this_server() -> None:

@@ -12,7 +12,6 @@ import contextlib
 import http.server
 import json
 import math
-import socket
 import subprocess
 import threading
 import time
@@ -23,6 +22,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
+
+from loadtest.ports import held_ports
 
 SCRAPE_S: Final = 15.0  # simulated
 REAL_SCRAPE: Final = "50ms"
@@ -75,7 +76,9 @@ class Prometheus:
     def __init__(self, program: Path, folder: Path, epoch_s: float) -> None:
         self._epoch_s = epoch_s
         self._pages = Pages()
-        self._url = f"127.0.0.1:{free_port()}"
+        self._until_ready = contextlib.ExitStack()
+        (port,) = self._until_ready.enter_context(held_ports(1))
+        self._url = f"127.0.0.1:{port}"
         self._log = (folder / "prometheus.log").open("wb")
         (folder / "prometheus.yml").write_text(_config(self._pages.address))
         self._process = subprocess.Popen(
@@ -94,7 +97,8 @@ class Prometheus:
         )
 
     def __enter__(self) -> Prometheus:
-        self._until(self._is_ready, "did not become ready")
+        with self._until_ready:
+            self._until(self._is_ready, "did not become ready")
         return self
 
     def __exit__(
@@ -163,9 +167,3 @@ def _config(target: str) -> str:
             ],
         }
     )
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port: int = found.getsockname()[1]
-        return port

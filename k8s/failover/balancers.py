@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from k8s.failover.servers import STOP_LIMIT_S, Broken, Server, answers, free_ports, tail, wait_until
+from k8s.failover.servers import STOP_LIMIT_S, Broken, Server, answers, tail, wait_until
+from loadtest.ports import held_ports
 
 HERE: Final = Path(__file__).parent
 READY_LIMIT_S: Final = 120.0
@@ -27,13 +28,17 @@ class Balancer(ABC):
 
     def __init__(self, program: Path, folder: Path, model: str) -> None:
         self._program, self._folder, self._model = program, folder, model
-        grpc, http, self._admin_port = free_ports(3)
-        self._ports = {"grpc_port": grpc, "http_port": http, "admin_port": self._admin_port}
-        self.grpc, self.http = f"grpc://127.0.0.1:{grpc}", f"http://127.0.0.1:{http}"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, servers: Sequence[Server]) -> None:
-        self._write(servers)
+        """From then on it is at `grpc` and `http`."""
+        with held_ports(3) as (grpc, http, admin):
+            self._ports = {"grpc_port": grpc, "http_port": http, "admin_port": admin}
+            self.grpc, self.http = f"grpc://127.0.0.1:{grpc}", f"http://127.0.0.1:{http}"
+            self._write(servers)
+            self._run()
+
+    def _run(self) -> None:
         log = self._folder / "output.log"
         with log.open("wb") as output:
             self._process = subprocess.Popen(self._command(), stdout=output, stderr=subprocess.STDOUT)
@@ -119,7 +124,7 @@ class Envoy(Balancer):
             "ejections_enforced_total",
             "retry_success",
         )
-        page = f"http://127.0.0.1:{self._admin_port}/stats?filter=%5Ecluster"
+        page = f"http://127.0.0.1:{self._ports['admin_port']}/stats?filter=%5Ecluster"
         with urllib.request.urlopen(page, timeout=5) as answer:
             rows = [line.partition(": ") for line in answer.read().decode().splitlines()]
         return {name: int(value) for name, _, value in rows if name.endswith(wanted) and value != "0"}

@@ -74,7 +74,7 @@ class Fleet:
 
     def close(self) -> None:
         for server in self.servers:
-            server.close()
+            server.stop()
 
     def _made_ready(self, server: Server) -> Server:
         for _ in range(STARTS - 1):

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
+
+from loadtest.launched import Launched, NotReady
 
 ROOT: Final = Path(__file__).parents[2]
 START_LIMIT_S: Final = 40.0
@@ -35,28 +33,35 @@ class NotStarted(Broken):
     """A server that ended or hung before its model was ready: what a startup probe restarts."""
 
 
-class Server:
-    """Started by its making; `wait_ready` returns when its model is ready."""
+class Server(Launched):
+    """Its addresses are known once `wait_ready` has returned."""
 
     def __init__(self, repository: Path, model: str, log: Path) -> None:
-        grpc, http, metrics = free_ports(3)
-        self.grpc, self.http = f"127.0.0.1:{grpc}", f"127.0.0.1:{http}"
-        self.metrics = f"http://127.0.0.1:{metrics}/metrics"
-        self._model, self._log = model, log
-        command = [sys.executable, str(ROOT / "server" / "launch.py"), "--model", model]
-        command += ["--model-repository", str(repository), "--metrics-port", str(metrics)]
-        command += ["--grpc-port", str(grpc), "--http-port", str(http)]
-        command += ["--", f"--grpc-max-connection-age={AGE_MS}"]
-        with log.open("wb") as output:
-            self._process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        arguments = ["--model-repository", str(repository), "--model", model]
+        super().__init__(log, *arguments, "--", f"--grpc-max-connection-age={AGE_MS}")
+
+    @property
+    def grpc(self) -> str:
+        return self.at("grpc")
+
+    @property
+    def http(self) -> str:
+        return self.at("http")
+
+    @property
+    def metrics(self) -> str:
+        return f"http://{self.at('metrics')}/metrics"
 
     @property
     def addresses(self) -> frozenset[str]:
         return frozenset({self.grpc, self.http})
 
-    def wait_ready(self) -> None:
-        """As a readiness probe sees it: the model, not only the server. Raises NotStarted."""
-        wait_until(self._is_ready, START_LIMIT_S, f"{self._model} at {self.http}", self._log)
+    def wait_ready(self, seconds: float = START_LIMIT_S) -> Self:
+        """Raises NotStarted."""
+        try:
+            return super().wait_ready(seconds)
+        except NotReady as problem:
+            raise NotStarted(str(problem)) from problem
 
     def is_busy(self) -> bool:
         """Whether a request waits, and streams are past their first token, by the engine's own metrics."""
@@ -77,32 +82,11 @@ class Server:
         return subprocess.Popen([*hook, "--settle-s", str(settle_s)], stderr=subprocess.DEVNULL)
 
     def terminate(self) -> None:
-        self._process.terminate()
+        self.process.terminate()
 
     def wait(self) -> int:
         """The exit code of the launcher."""
-        return self._process.wait(STOP_LIMIT_S)
-
-    def kill(self) -> None:
-        """SIGKILL for tritonserver, its steps and the launcher, as when the kernel is out of memory."""
-        if self._process.poll() is not None:
-            return
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
-        for child in map(int, children):
-            with suppress(ProcessLookupError):
-                os.killpg(child, signal.SIGKILL)
-        self._process.kill()
-        self._process.wait(STOP_LIMIT_S)
-
-    def close(self) -> None:
-        if self._process.poll() is None:
-            self.terminate()
-            self.wait()
-
-    def _is_ready(self) -> bool:
-        if self._process.poll() is not None:
-            raise NotStarted(f"the server ended with {self._process.returncode}:\n{tail(self._log)}")
-        return answers(f"http://{self.http}/v2/models/{self._model}/ready")
+        return self.process.wait(STOP_LIMIT_S)
 
 
 def variant(source: Path, target: Path, model: str, parameters: Mapping[str, str]) -> None:
@@ -123,12 +107,6 @@ def variant(source: Path, target: Path, model: str, parameters: Mapping[str, str
 
 def _link(source: str, target: str) -> None:
     Path(target).symlink_to(Path(source).resolve())
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [found.getsockname()[1] for found in sockets]
 
 
 def answers(url: str) -> bool:

@@ -14,9 +14,10 @@ from typing import Any, Final
 
 import yaml
 
-from k8s.failover.servers import NotStarted, answers, free_ports, tail, wait_until
+from k8s.failover.servers import NotStarted, answers, tail, wait_until
 from k8s.live.alertmanager import runnable
 from k8s.live.pace import faster_rules
+from loadtest.ports import held_ports
 
 RULES: Final = Path(__file__).parents[1] / "chart" / "files" / "rules"
 JOB: Final = "halimede"  # the one that the rule files name
@@ -68,13 +69,14 @@ class Stack:
 @contextmanager
 def running(programs: Path, folder: Path, webhook: str) -> Iterator[Stack]:
     """`programs` has prometheus and alertmanager; `folder` takes their files. Raises NotStarted."""
-    prometheus, alertmanager = (f"127.0.0.1:{port}" for port in free_ports(2))
-    stack = Stack(folder, prometheus)
-    stack.watch({})
-    (folder / "alertmanager.yml").write_text(json.dumps(_alertmanager_config(webhook)))
-    (folder / "prometheus.yml").write_text(json.dumps(_prometheus_config(folder, alertmanager)))
-    _write_rules(folder)
     with ExitStack() as processes:
+        ports = processes.enter_context(held_ports(2))
+        prometheus, alertmanager = (f"127.0.0.1:{port}" for port in ports)
+        stack = Stack(folder, prometheus)
+        stack.watch({})
+        (folder / "alertmanager.yml").write_text(json.dumps(_alertmanager_config(webhook)))
+        (folder / "prometheus.yml").write_text(json.dumps(_prometheus_config(folder, alertmanager)))
+        _write_rules(folder)
         for command, address in (
             (_alertmanager_command(programs, folder, alertmanager), alertmanager),
             (_prometheus_command(programs, folder, prometheus), prometheus),

@@ -22,10 +22,11 @@ from loadtest.peers.completions import Completions
 from loadtest.peers.environment import CACHE, ENVIRONMENTS
 from loadtest.peers.plan import FURTHER, Plan
 from loadtest.peers.serving import serving
+from loadtest.ports import held_ports
 from loadtest.program import Program
 from loadtest.prompts import Prompt
 from loadtest.sample import Stream
-from loadtest.served import free_ports, served
+from loadtest.served import served
 from loadtest.streams import Streams
 
 LOGS: Final = CACHE / "logs"
@@ -151,24 +152,24 @@ class Rows:
 
     @contextmanager
     def _llama_server(self, kind: str) -> Iterator[Measurable]:
-        port = free_ports(1)[0]
-        command = llama.server(models.gguf(kind), port, self._plan.slots, self._threads)
         log = LOGS / f"llama-server-{kind}.log"
-        with (
-            serving(f"llama-server {kind}", command, port, log, {}) as url,
-            closing(Completions(url, MODEL)) as streams,
-        ):
-            yield streams
+        with held_ports(1) as (port,):
+            command = llama.server(models.gguf(kind), port, self._plan.slots, self._threads)
+            with (
+                serving(f"llama-server {kind}", command, port, log, {}) as url,
+                closing(Completions(url, MODEL)) as streams,
+            ):
+                yield streams
 
     @contextmanager
     def _vllm(self) -> Iterator[Measurable]:
-        port = free_ports(1)[0]
-        command, variables = vllm_server(self._plan, port, self._threads)
-        with (
-            serving("vLLM", command, port, LOGS / "vllm.log", variables) as url,
-            closing(Completions(url, MODEL)) as streams,
-        ):
-            yield streams
+        with held_ports(1) as (port,):
+            command, variables = vllm_server(self._plan, port, self._threads)
+            with (
+                serving("vLLM", command, port, LOGS / "vllm.log", variables) as url,
+                closing(Completions(url, MODEL)) as streams,
+            ):
+                yield streams
 
 
 def vllm_server(plan: Plan, port: int, threads: int) -> tuple[list[str], dict[str, str]]:

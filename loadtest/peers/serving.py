@@ -15,7 +15,7 @@ import httpx
 from loadtest.artifacts import ROOT
 from loadtest.errors import BenchError
 from loadtest.peers.environment import tail
-from loadtest.served import HOST
+from loadtest.ports import HOST
 
 READY_SECONDS = 420  # vLLM compiles before it is ready, the first time for minutes
 _STOP_SECONDS = 20

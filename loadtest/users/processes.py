@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from loadtest.artifacts import ROOT
-from loadtest.served import HOST, die_with_us
+from loadtest.launched import die_with_us
+from loadtest.ports import HOST
 
 _STOP_S = 5
 

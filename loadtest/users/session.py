@@ -15,7 +15,7 @@ from loadtest.measure import result as results
 from loadtest.measure.gauges import Gauges, read_gauges
 from loadtest.measure.record import Record, encode_lines
 from loadtest.measure.result import Facts, Result, Server, summarise
-from loadtest.served import free_ports
+from loadtest.ports import held_ports
 from loadtest.traffic.profile import Profile
 from loadtest.traffic.schedule import clipped
 from loadtest.users import preflight
@@ -130,8 +130,8 @@ def _crew(crewing: Crewing, stopping: Stopping) -> Iterator[Crew]:
             crew.gather(crewing.workers, stopping, _REMOTE_S)
             yield crew
         return
-    (port,) = free_ports(1)
     with (
+        held_ports(1) as (port,),
         processes(crewing.workers, port) as workers,
         master("127.0.0.1", port, crewing.web_port, workers.alive) as crew,
     ):

@@ -1,10 +1,10 @@
-"""Whether a port is free, and who holds it."""
+"""Ports: whether they are free, who listens on them, and how to keep them until Triton does."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from launcher.refusal import Refusal
@@ -13,49 +13,74 @@ LISTEN = "0A"
 
 
 def check_ports(host: str, ports: Mapping[str, int]) -> None:
-    """Raises Refusal for a port out of range, named twice, in use or out of reach on `host`."""
+    """Raises Refusal for a port out of range, named twice, in use or out of reach on `host`.
+
+    Port 0 stands for any that is free.
+    """
     taken: dict[int, str] = {}
     for name, port in ports.items():
-        if not 1 <= port <= 65535:
-            raise Refusal(f"--{name}-port {port}: must be between 1 and 65535")
-        if port in taken:
+        if not 0 <= port <= 65535:
+            raise Refusal(f"--{name}-port {port}: must be between 1 and 65535, or 0 for a free port")
+        if port and port in taken:
             raise Refusal(f"--{name}-port {port}: --{taken[port]}-port has the same")
         taken[port] = name
-        _check_free(host, name, port)
+        if error := _bind_error(host, port):
+            raise _refusal(host, name, port, error)
+
+
+@contextmanager
+def held(host: str, ports: Mapping[str, int]) -> Iterator[dict[str, int]]:
+    """The same ports, with a free one in place of each 0; no other program is given them meanwhile.
+
+    A socket of ours is bound to each and does not listen. Linux lets a second socket, of Triton, have the
+    port and listen, since both have SO_REUSEADDR; it never hands out a port that is bound.
+    """
+    with ExitStack() as sockets:
+        found: dict[str, int] = {}
+        # Those that are named come first, or a free one could be one of them.
+        for name, port in sorted(ports.items(), key=lambda named: named[1] == 0):
+            try:
+                bound = sockets.enter_context(_bound(host, port))
+            except OSError as error:
+                raise _refusal(host, name, port, error) from error
+            found[name] = bound.getsockname()[1]
+        yield {name: found[name] for name in ports}
 
 
 def is_free(host: str, port: int) -> bool:
     return _bind_error(host, port) is None
 
 
-def free_port(host: str) -> int:
-    with socket.create_server((host, 0)) as server:
-        return int(server.getsockname()[1])
-
-
-def _check_free(host: str, name: str, port: int) -> None:
-    error = _bind_error(host, port)
+def _refusal(host: str, name: str, port: int, error: OSError) -> Refusal:
     if isinstance(error, socket.gaierror):
-        raise Refusal(f"--host {host}: no such address ({error.strerror})")
-    if error is not None and (holder := port_holder(port)) is not None:
-        raise Refusal(f"--{name}-port {port}: in use by {holder}; name another port")
-    if error is not None:
-        raise Refusal(f"--{name}-port {port}: cannot listen on {host} ({error.strerror})")
+        return Refusal(f"--host {host}: no such address ({error.strerror})")
+    if (holder := port_holder(port)) is not None:
+        return Refusal(f"--{name}-port {port}: in use by {holder}; name another port")
+    return Refusal(f"--{name}-port {port}: cannot listen on {host} ({error.strerror})")
 
 
 def _bind_error(host: str, port: int) -> OSError | None:
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, protocol) as probe:
-            # As a server does: connections of the last one that are still closing do not matter.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
+        with _bound(host, port) as probe:
             probe.listen()
     except OSError as error:
         return error
     return None
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    found = socket.socket(family, kind, protocol)
+    try:
+        # As a server does: connections of the last one that are still closing do not matter.
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+    except OSError:
+        found.close()
+        raise
+    return found
 
 
 def port_holder(port: int, proc: Path = Path("/proc")) -> str | None:

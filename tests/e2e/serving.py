@@ -2,67 +2,40 @@
 
 from __future__ import annotations
 
-import http.client
 import re
 import signal
-import socket
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
-from tests.e2e.artifacts import ROOT
+from loadtest.launched import Launched
+from tests.e2e.artifacts import MODEL
 from tests.e2e.wire import WAIT_SECONDS, Address
 
-LAUNCH = ROOT / "server" / "launch.py"
 LOG_TAIL = 4000
 QUIET_SECONDS = 1.5  # the engine tells its metrics twice a second, one after the other
 
 
-class Server:
+class Server(Launched):
     """One launch.py with its tritonserver; both write to `log`."""
 
     def __init__(self, repository: Path, log: Path, *arguments: str) -> None:
         self.repository = repository
-        self.log = log
-        ports = free_ports("http", "grpc", "metrics")
-        self.ports = ports
-        self.address = Address(
-            http=f"127.0.0.1:{ports['http']}",
-            grpc=f"127.0.0.1:{ports['grpc']}",
-            metrics=f"http://127.0.0.1:{ports['metrics']}/metrics",
-        )
-        self.command = [sys.executable, str(LAUNCH), "--model-repository", str(repository)]
-        for service, port in ports.items():
-            self.command += [f"--{service}-port", str(port)]
-        self.command += arguments
-        with log.open("wb") as output:
-            self.process = subprocess.Popen(self.command, stdout=output, stderr=subprocess.STDOUT)
+        self.model = MODEL
+        super().__init__(log, "--model-repository", str(repository), *arguments)
 
     @property
-    def running(self) -> bool:
-        return self.process.poll() is None
-
-    @property
-    def output(self) -> str:
-        return self.log.read_text("utf-8", errors="replace")
+    def address(self) -> Address:
+        http, grpc, metrics = map(self.at, ("http", "grpc", "metrics"))
+        return Address(http=http, grpc=grpc, metrics=f"http://{metrics}/metrics", model=self.model)
 
     @property
     def metrics(self) -> Metrics:
         assert self.address.metrics
         with urllib.request.urlopen(self.address.metrics, timeout=WAIT_SECONDS) as response:
             return Metrics(response.read().decode())
-
-    def wait_ready(self) -> Server:
-        ready = eventually(lambda: not self.running or is_ready(self.address.http))
-        # Its banner comes last.
-        ready = ready and eventually(lambda: not self.running or "ready in" in self.output)
-        if not (ready and self.running):
-            raise AssertionError(f"the server did not become ready\n{self.output[-LOG_TAIL:]}")
-        return self
 
     def wait_ended(self, seconds: float = WAIT_SECONDS) -> int:
         """Its exit code."""
@@ -83,13 +56,9 @@ class Server:
         return self.metrics
 
     def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            return self.process.wait(60)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait(60)
-            raise
+        code = super().stop()
+        assert code != -signal.SIGKILL, "the server did not stop in time"
+        return code
 
 
 class Metrics:
@@ -158,14 +127,6 @@ def started(repository: Path, log: Path, *arguments: str) -> Iterator[Server]:
             server.stop()
 
 
-def is_ready(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://{address}/v2/health/ready", timeout=5) as response:
-            return bool(response.status == http.client.OK)
-    except OSError:
-        return False
-
-
 def eventually(condition: Callable[[], bool], seconds: float = WAIT_SECONDS) -> bool:
     end = time.monotonic() + seconds
     while not condition():
@@ -173,9 +134,3 @@ def eventually(condition: Callable[[], bool], seconds: float = WAIT_SECONDS) -> 
             return False
         time.sleep(0.05)
     return True
-
-
-def free_ports(*names: str) -> dict[str, int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in names]
-        return {name: found.getsockname()[1] for name, found in zip(names, sockets, strict=True)}

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +63,7 @@ def server(request: pytest.FixtureRequest, checkpoint: Path, workshop: Path) -> 
     repository.mkdir()
     _build(repository, checkpoint, request.param)
     with started(repository, workshop / f"dates-{request.param}.log") as running:
-        running.address = replace(running.address, model=NAME)
+        running.model = NAME
         yield running.wait_ready()
     shutil.rmtree(repository)
 

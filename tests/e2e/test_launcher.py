@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,16 +14,15 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from launcher.shared_memory import FOLDER, PREFIX
+from loadtest.launched import Launched, NotReady
 
 pytestmark = pytest.mark.e2e
 
-LAUNCH = Path(__file__).parents[2] / "server" / "launch.py"
 LIMIT_S = 120.0  # for what hangs
 # The step imports the package that our steps share: the stub finds it without PYTHONPATH.
 MODEL = """
@@ -63,12 +61,15 @@ ensemble_scheduling { step [{
 """
 
 
-@dataclass(frozen=True)
-class Launched:
-    process: subprocess.Popen[str]
-    arguments: list[str]
-    ports: dict[str, int]
-    banner: str
+class Echo(Launched):
+    def __init__(self, repository: Path, name: str = "server") -> None:
+        log = repository.with_name(f"{repository.name}-{name}.log")
+        # An empty environment: what Triton needs, the launcher brings.
+        super().__init__(log, "--model-repository", str(repository), "--model", "echo", environment={})
+
+    @property
+    def banner(self) -> str:
+        return "".join(line for line in self.output.splitlines() if line.startswith("ready in "))
 
     def get(self, service: str, path: str) -> str:
         with urllib.request.urlopen(
@@ -105,30 +106,13 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _free_ports() -> dict[str, int]:
-    with (
-        socket.create_server(("127.0.0.1", 0)) as http,
-        socket.create_server(("127.0.0.1", 0)) as grpc,
-        socket.create_server(("127.0.0.1", 0)) as metrics,
-    ):
-        named = {"http": http, "grpc": grpc, "metrics": metrics}
-        return {service: server.getsockname()[1] for service, server in named.items()}
-
-
 @contextmanager
-def _launched(repository: Path) -> Iterator[Launched]:
-    ports = _free_ports()
-    arguments = [sys.executable, str(LAUNCH), "--model-repository", str(repository), "--model", "echo"]
-    for service, port in ports.items():
-        arguments += [f"--{service}-port", str(port)]
-    # An empty environment: what Triton needs, the launcher brings.
-    process = subprocess.Popen(arguments, env={}, stdout=subprocess.PIPE, text=True)
+def _launched(repository: Path) -> Iterator[Echo]:
+    server = Echo(repository)
     try:
-        assert process.stdout is not None
-        yield Launched(process, arguments, ports, process.stdout.readline())
+        yield server.wait_ready()
     finally:
-        process.terminate()
-        process.communicate(timeout=LIMIT_S)
+        server.stop()
 
 
 def _regions(pid: int) -> set[str]:
@@ -155,12 +139,13 @@ def _eventually(condition: Callable[[], bool], seconds: float = LIMIT_S) -> bool
 
 def test_serves_until_it_is_told_to_stop(repository: Path) -> None:
     with _launched(repository) as server:
-        assert server.banner.startswith("ready in ")
+        assert f"http://{server.at('http')}, grpc {server.at('grpc')}, " in server.banner
         assert server.generate("Grüße") == "Grüße"
         assert 'nv_inference_count{model="echo"' in server.get("metrics", "/metrics")
         assert f"halimede_{server.process.pid}_" in "".join(_regions(server.process.pid))
 
-        again = subprocess.run(server.arguments, env={}, capture_output=True, text=True, check=False)
+        same = [*server.command, "--http-port", str(server.ports["http"])]
+        again = subprocess.run(same, env={}, capture_output=True, text=True, check=False)
         assert again.returncode == 2
         assert f"--http-port {server.ports['http']}: in use by tritonserver" in again.stderr
         assert server.generate("unhurt") == "unhurt"
@@ -168,6 +153,23 @@ def test_serves_until_it_is_told_to_stop(repository: Path) -> None:
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait(LIMIT_S) == 0
         assert not _regions(server.process.pid)
+
+
+def test_two_servers_that_start_at_once_have_ports_of_their_own(repository: Path) -> None:
+    first, second = Echo(repository, "first"), Echo(repository, "second")
+    try:
+        for server in (first, second):
+            assert server.wait_ready().generate("hello") == "hello"
+            assert 'nv_inference_count{model="echo"' in server.get("metrics", "/metrics")
+            assert not _sockets(server.process.pid), "the ports are Triton's alone once it is ready"
+        assert len({*first.ports.values(), *second.ports.values()}) == 6
+    finally:
+        assert [first.stop(), second.stop()] == [0, 0]
+
+
+def _sockets(pid: int) -> list[str]:
+    names = [entry.readlink().name for entry in Path(f"/proc/{pid}/fd").iterdir()]
+    return [name for name in names if name.startswith("socket:")]
 
 
 def test_the_command_lists_models_that_are_not_ours(repository: Path) -> None:
@@ -227,6 +229,8 @@ def test_what_a_killed_server_left_goes_at_the_next_start(repository: Path) -> N
 
 def test_a_model_that_does_not_load_ends_the_launcher(repository: Path) -> None:
     (repository / "echo_step/1/model.py").write_text("raise RuntimeError('broken step')")
-    with _launched(repository) as server:
-        assert not server.banner
-        assert server.process.wait(LIMIT_S) == 1
+    server = Echo(repository)
+    with pytest.raises(NotReady, match="broken step"):
+        server.wait_ready()
+    assert not server.banner
+    assert server.process.wait(LIMIT_S) == 1

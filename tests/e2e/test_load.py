@@ -20,11 +20,12 @@ import pytest
 from loadtest.measure import sweep as sweeps
 from loadtest.measure.record import Record, decode_lines
 from loadtest.measure.result import Result, decode
+from loadtest.ports import held_ports
 from loadtest.traffic.overrides import with_overrides
 from loadtest.traffic.profile import load_profile, profile_of
 from loadtest.traffic.schedule import schedule
 from tests.e2e.artifacts import MODEL, ROOT, built
-from tests.e2e.serving import Server, eventually, free_ports, started
+from tests.e2e.serving import Server, eventually, started
 
 pytestmark = pytest.mark.e2e
 
@@ -198,8 +199,14 @@ def test_a_stall_of_the_server_shows_in_the_ttft_of_all_that_were_due_in_it(
         assert record.sent_s <= end_s + 1 + CLOCKS_S  # into the stall, not after it
 
 
-def test_two_workers_send_the_schedule_of_one_between_them(int8: Server, tmp_path: Path) -> None:
-    (port,) = free_ports("master").values()
+@pytest.fixture
+def port() -> Iterator[int]:
+    """For a master."""
+    with held_ports(1) as (found,):
+        yield found
+
+
+def test_two_workers_send_the_schedule_of_one_between_them(int8: Server, tmp_path: Path, port: int) -> None:
     run = ["--profile", "smoke", *at(int8), "--out", str(tmp_path), "--duration", "4"]
     master = ["--master", "--expect-workers", "2", "--master-bind-host", "127.0.0.1"]
     come = ["--worker", "--master-port", str(port)]
@@ -215,9 +222,8 @@ def test_two_workers_send_the_schedule_of_one_between_them(int8: Server, tmp_pat
 
 
 def test_a_worker_that_dies_is_told_of_and_what_it_owed_counts_as_errors(
-    int8: Server, tmp_path: Path
+    int8: Server, tmp_path: Path, port: int
 ) -> None:
-    (port,) = free_ports("master").values()
     run = ["--profile", "smoke", *at(int8), "--out", str(tmp_path), "--duration", "13"]
     master = ["--master", "--expect-workers", "2", "--master-bind-host", "127.0.0.1"]
     come = ["--worker", "--master-port", str(port)]
@@ -286,8 +292,8 @@ def test_a_server_that_dies_midway_leaves_errors_and_a_result(workshop: Path, tm
 
 
 def test_without_a_server_it_says_what_to_start(tmp_path: Path) -> None:
-    (port,) = free_ports("nobody").values()
-    code, said = load("--url", f"127.0.0.1:{port}", "--out", str(tmp_path))
+    with held_ports(1) as (port,):
+        code, said = load("--url", f"127.0.0.1:{port}", "--out", str(tmp_path))
     assert code == 1
     assert f"no server at 127.0.0.1:{port}" in said
     assert "make serve" in said

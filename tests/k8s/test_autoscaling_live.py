@@ -19,7 +19,7 @@ from k8s.autoscaling.rehearsal import Setting, Slo, rehearse
 from k8s.autoscaling.replica import Request, StepTimes
 from k8s.autoscaling.report import read
 from k8s.autoscaling.scaler import Scaler
-from k8s.autoscaling.server import Server, Unmeasured
+from k8s.autoscaling.server import Unmeasured, served
 from k8s.autoscaling.tally import Place, page
 from tests.e2e.artifacts import MODEL, built
 from tests.test_autoscaling_fleet import SMALL
@@ -148,5 +148,8 @@ def test_the_calibrated_times_fit_a_server(calibrated: tuple[Calibration, list[s
 
 
 def test_a_server_that_does_not_start_is_told(tmp_path: Path) -> None:
-    with pytest.raises(Unmeasured, match="did not become ready"):
-        Server(tmp_path, "nothing", tmp_path / "server.log")
+    with (
+        pytest.raises(Unmeasured, match="did not become ready"),
+        served(tmp_path, "nothing", tmp_path / "server.log"),
+    ):
+        pass

@@ -77,7 +77,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
         found.wait_ready()
         yield found
     finally:
-        found.close()
+        found.stop()
 
 
 def _balancer(name: str, server: Server, folder: Path) -> Balancer:
@@ -124,7 +124,7 @@ def test_triton_drops_idle_connections_unannounced_and_ends_in_order(server: Ser
 
 def _updates(envoy: Balancer) -> list[int]:
     """How often it has taken endpoints, by cluster."""
-    page = f"http://127.0.0.1:{envoy._admin_port}/stats?filter=%5Ecluster.*update_success"
+    page = f"http://127.0.0.1:{envoy._ports['admin_port']}/stats?filter=%5Ecluster.*update_success"
     with urllib.request.urlopen(page, timeout=60) as answer:
         return [int(line.rpartition(": ")[2]) for line in answer.read().decode().splitlines()]
 

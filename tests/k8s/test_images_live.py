@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from loadtest.launched import Launched
 from tests.dockerfiles import ROOT, read
 from tests.e2e.artifacts import built
-from tests.e2e.serving import eventually, free_ports
-from tests.e2e.wire import WAIT_SECONDS, Address, ask
+from tests.e2e.wire import Address, ask
 from tests.e2e.wire_http import HttpWire
 
 FILES = ("server/Dockerfile", "build/Dockerfile", "loadtest/Dockerfile")
@@ -68,29 +68,27 @@ def test_the_image_serves_a_delivered_model_and_writes_to_tmp_alone(tmp_path: Pa
         path.chmod(0o555 if path.is_dir() else 0o444)
     before = _state(root)
 
-    ports = free_ports("http", "grpc", "metrics")
     entry = [word.replace("/opt/halimede", str(home)) for word in image.last.program("ENTRYPOINT")]
-    flags = [f"--{service}-port={port}" for service, port in ports.items()]
-    command = [sys.executable, *entry[1:], "--host", "127.0.0.1", *flags]
     set_ = {name: value.replace("/tmp", str(tmp)) for name, value in image.last.environment.items()}
-    health = [word.replace("8000", str(ports["http"])) for word in image.last.program("HEALTHCHECK")]
-    check = [sys.executable, *health[1:]]
-    log = tmp_path / "log"
-    with (
-        log.open("wb") as output,
-        subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, cwd=home / "server", env={**os.environ, **set_}
-        ) as server,
-    ):
-        try:
-            assert eventually(lambda: "ready in" in log.read_text() or server.poll() is not None)
-            assert server.poll() is None, log.read_text()
-            assert subprocess.run(check, check=False).returncode == 0
-            wire = HttpWire(Address(f"127.0.0.1:{ports['http']}", f"127.0.0.1:{ports['grpc']}"))
-            assert ask(wire, "Once upon a", max_tokens=1).tokens == 1
-        finally:
-            server.terminate()
-        assert server.wait(WAIT_SECONDS) == 0
+    server = Launched(
+        tmp_path / "log",
+        *entry[2:],
+        "--host",
+        "127.0.0.1",
+        program=Path(entry[1]),
+        environment={**os.environ, **set_},
+        folder=home / "server",
+    )
+    try:
+        ports = server.wait_ready().ports
+        health = [word.replace("8000", str(ports["http"])) for word in image.last.program("HEALTHCHECK")]
+        check = [sys.executable, *health[1:]]
+        assert subprocess.run(check, check=False).returncode == 0
+        wire = HttpWire(Address(server.at("http"), server.at("grpc")))
+        assert ask(wire, "Once upon a", max_tokens=1).tokens == 1
+    finally:
+        ended = server.stop()
+    assert ended == 0
     assert subprocess.run(check, check=False, stderr=subprocess.DEVNULL).returncode == 1
     assert _state(root) == before
     for path in [root, *root.rglob("*")]:

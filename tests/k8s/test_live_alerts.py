@@ -16,8 +16,9 @@ import yaml
 
 from halimede import Client
 from k8s.live.stack import RULES
+from loadtest.ports import held_ports
 from tests.e2e.serving import Server, eventually, started
-from tests.k8s.alert_scene import MAIN, OTHER, QUEUE, SHARED, SLOTS, Scene, staged, target
+from tests.k8s.alert_scene import MAIN, OTHER, QUEUE, SHARED, SLOTS, Scene, staged
 from tests.k8s.faults import ONCE, crowd, halt_at_start, halted, halting, kill, step_pid, triton_pid
 
 pytestmark = pytest.mark.e2e
@@ -73,9 +74,13 @@ def lasting(scene: Scene) -> Iterator[tuple[Server, int]]:
     """The collector is gone, prompts differ, and a third server hangs at its start: it and its process."""
     scene.collector.close()
     scene.prompts.vary()
-    with started(scene.other.repository, scene.folder / "third.log") as third:
+    log = scene.folder / "third.log"
+    with (
+        held_ports(1) as (port,),  # Prometheus knows it before the server is ready
+        started(scene.other.repository, log, "--metrics-port", str(port)) as third,
+    ):
         pid = halt_at_start(third)
-        scene.stack.watch(scene.addresses | {"third": target(third)})
+        scene.stack.watch(scene.addresses | {"third": f"127.0.0.1:{port}"})
         try:
             yield third, pid
         finally:

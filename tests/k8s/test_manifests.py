@@ -29,7 +29,7 @@ def test_without_helm_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_kubectl_renders_the_load_test(tools: Path) -> None:
-    command = [tools / "kubectl", "kustomize", ROOT / "k8s" / "loadtest"]
+    command = [str(tools / "kubectl"), "kustomize", str(ROOT / "k8s" / "loadtest")]
     rendered = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert sorted(document["kind"] for document in yaml.safe_load_all(rendered)) == [
         "ConfigMap", "Deployment", "Job", "NetworkPolicy", "NetworkPolicy", "PersistentVolumeClaim",

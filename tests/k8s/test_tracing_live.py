@@ -15,7 +15,8 @@ from opentelemetry import trace as otel
 
 from halimede import Client, DeadlineExceeded, Generation, HalimedeError, RetryPolicy
 from halimede.traceparent import new_traceparent, trace_id_of
-from tests.e2e.serving import Server, eventually, free_ports, started
+from loadtest.ports import held_ports
+from tests.e2e.serving import Server, eventually, started
 from tests.e2e.small_models import SmallModel, give_slots
 from tests.e2e.wire import WAIT_SECONDS
 from tests.k8s.span_receiver import Received, Receiver, receiving
@@ -45,9 +46,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     """oteltap, which takes protobuf alone and ends with 0 once it has seen a span called decode."""
-    port = free_ports("otlp")["otlp"]
-    command = [sys.executable, "-m", "oteltap", "--port", str(port), "--await-span", "^decode$"]
-    with (tmp_path_factory.mktemp("tap") / "log").open("wb") as log:
+    with held_ports(1) as (port,), (tmp_path_factory.mktemp("tap") / "log").open("wb") as log:
+        command = [sys.executable, "-m", "oteltap", "--port", str(port), "--await-span", "^decode$"]
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         yield port, process
         process.kill()
@@ -237,8 +237,9 @@ def test_only_the_sampled_are_traced(receiver: Receiver, repository: Path, tmp_p
 def test_a_collector_that_is_gone_or_hangs_hurts_no_request(
     repository: Path, tmp_path: Path, kind: str
 ) -> None:
-    with create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never answers
-        port = silent.getsockname()[1] if kind == "silent" else free_ports("otlp")["otlp"]
+    # One takes connections and never answers, one refuses them.
+    with create_server(("127.0.0.1", 0)) as silent, held_ports(1) as (down,):
+        port = silent.getsockname()[1] if kind == "silent" else down
         url = f"http://127.0.0.1:{port}/v1/traces"
         arguments = ("--model", "alpha", "--trace-url", url)
         with started(repository, tmp_path / "log", *arguments) as server:
