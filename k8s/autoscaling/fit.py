@@ -21,7 +21,7 @@ FITTED: Final = (0.7, 1.3)
 CHECKED: Final = (1.0, 1.2)
 SECONDS: Final = 40.0
 # On average, and more seconds where these are not due in time: of none there are no figures.
-REQUESTS: Final = 12
+REQUESTS: Final = 8
 FIT_SEED: Final = 2
 CHECK_SEED: Final = 3
 
