@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,10 +38,11 @@ def distance_buckets(relative: RelativeBias) -> NDArray[np.int64]:
 def _magnitude_buckets(distances: NDArray[np.int64], buckets: int, far: int) -> NDArray[np.int64]:
     """Half of the buckets hold one distance each, the others grow with the logarithm up to `far`.
 
-    In fp32, as T5 was trained: a distance on the edge of two buckets must fall in the same.
+    In integers, as no two libraries round a logarithm alike: of `more` buckets the one at n begins where
+    (distance / single) ** more is (far / single) ** n.
     """
-    exact = buckets // 2
-    ratio = np.log(np.maximum(distances, 1).astype(np.float32) / np.float32(exact))
-    grown = ratio / np.float32(np.log(far / exact)) * np.float32(buckets - exact)
-    large = np.minimum(exact + grown.astype(np.int64), buckets - 1)
-    return np.where(distances < exact, distances, large)
+    single = buckets // 2
+    more = buckets - single
+    starts = [far**n * single ** (more - n) for n in range(1, more)]
+    large = [single + bisect_right(starts, int(distance) ** more) for distance in distances]
+    return np.where(distances < single, distances, large)

@@ -40,7 +40,8 @@ def compensated(
 def round_compensated(weight: Floats, inputs: Floats) -> Rows:
     """A weight [rows, columns] that is to be multiplied with inputs like these [count, columns]."""
     squares = (inputs.T @ inputs).astype(np.float64)
-    order = np.argsort(-np.diag(squares))  # what matters most is rounded first, and made up for by all others
+    # What matters most is rounded first, and made up for by all others; stable, as there may be equals.
+    order = np.argsort(-np.diag(squares), kind="stable")
     factor = _inverse_factor(squares[np.ix_(order, order)]).astype(np.float32)
     scales = row_scales(weight)
     levels = np.empty(weight.T.shape, np.int8)
