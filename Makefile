@@ -38,7 +38,7 @@ paths   := PYTHONPATH=.:client:server
 ports   := --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $(METRICS_PORT)
 engine  := model_repository/$(MODEL)_engine/1/manifest.json
 kernels := server/kernels/libhalimede.so
-# Tests that start servers keep to one process, one after the other (tests/conftest.py); in their order, so that these begin first.
+# A folder's tests that start servers keep to one process (tests/conftest.py); in their order, so that these begin first.
 spread  := -n auto --maxprocesses 4 --no-loadscope-reorder
 
 .PHONY: help setup kernels demo engines serve chat test check bench bench-models bench-peers load load-sweep bench-chunks recommend-check gpu-check clean contract lock load-crosscheck load-soak k8s-autoscaling k8s-failover manifests setup-k8s k8s-test test-unit test-avx2 test-timing

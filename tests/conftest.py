@@ -13,6 +13,8 @@ from xdist.scheduler import LoadFileScheduling
 from build.dialects.tensorrt.toolkit import Missing, RtxToolkit, rtx
 
 ROOT = Path(__file__).parents[1]
+# Minutes of training before it serves what nobody else asks for.
+TRAINS = "tests/e2e/test_dates_live.py"
 # No test is timed, on machines that are shared least of all.
 settings.register_profile("halimede", deadline=None)
 settings.load_profile("halimede")
@@ -23,18 +25,20 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 class ServersTogether(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
-    """Files of tests go to the process that is free; those that start servers all go to one, in turn.
+    """Files of tests go to the process that is free; those of a folder that start servers go to one, in turn.
 
-    xdist's own groups do not work with pytest 9.2.
+    So the files of a folder share servers. xdist's own groups do not work with pytest 9.2.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         file: str = super()._split_scope(nodeid)
-        return "servers" if _starts_servers(file) else file
+        return str(Path(file).parent) if _starts_servers(file) else file
 
 
 @cache
 def _starts_servers(file: str) -> bool:
+    if file == TRAINS:
+        return False
     text = (ROOT / file).read_text("utf-8")
     return "mark.e2e" in text or "tests.e2e" in text
 
