@@ -79,8 +79,8 @@ chat: $(VENV)/.run ## talk to a running server
 test: $(VENV)/.test ## run every test but those of k8s-test
 	@$(py) -m pytest $(spread) --ignore=tests/k8s $(ONLY)
 
-test-unit: $(VENV)/.test ## run the tests that start no server and need no transformers, in under three minutes
-	@$(py) -m pytest $(spread) --ignore=tests/k8s -m 'not e2e and not parity and not slow' $(ONLY)
+test-unit: $(VENV)/.test ## run the tests that start no server and need neither transformers nor TensorRT
+	@$(py) -m pytest $(spread) --ignore=tests/k8s --ignore-glob='tests/test_tensorrt_*' -m 'not e2e and not parity and not slow' $(ONLY)
 
 test-avx2: $(VENV)/.test ## run the exactness tests on an emulated processor that has AVX2 and no more
 	@$(py) .ci/avx2.py $(py) -m pytest -p no:cacheprovider -m exact -k 'not fp32' $(shell grep -l mark.exact tests/*.py)

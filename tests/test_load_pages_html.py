@@ -135,6 +135,7 @@ def test_names_of_others_stay_text() -> None:
     checked(versus_page(compare(run, run), (run, run), [ATTACK]))
 
 
+@pytest.mark.slow
 @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(records(), max_size=5))
 def test_any_run_has_a_page(found: list[Record]) -> None:
