@@ -11,7 +11,7 @@ HOST = "127.0.0.1"
 
 @contextmanager
 def held_ports(count: int) -> Iterator[list[int]]:
-    """So many free ports. Connections to one are refused until a program that is told of it listens there.
+    """`count` free ports. A connection to one is refused until the program that gets it listens.
 
     A socket is bound to each and does not listen, so Linux gives the port to nobody who asks for a free one,
     but to a program that names it and reuses addresses (SO_REUSEADDR), as servers do, or ports

@@ -48,23 +48,12 @@ def _compiler() -> str | None:
 
 
 def _commands(compiler: str, target: Path) -> list[list[str]]:
-    asks = target.with_name("cpu.o")
+    asks = str(target.with_name("cpu.o"))
     sources = [str(path) for path in sorted(FOLDER.glob("*.c")) if path.name != "cpu.c"]
     instructions = [f"-m{name}" for name in INSTRUCTIONS]
     return [
-        [compiler, *FLAGS, "-c", "-o", str(asks), str(FOLDER / "cpu.c")],
-        [
-            compiler,
-            *FLAGS,
-            "-shared",
-            *instructions,
-            "-o",
-            str(target),
-            str(asks),
-            *sources,
-            "-pthread",
-            "-lm",
-        ],
+        [compiler, *FLAGS, "-c", "-o", asks, str(FOLDER / "cpu.c")],
+        [compiler, *FLAGS, *instructions, "-shared", "-o", str(target), asks, *sources, "-pthread", "-lm"],
     ]
 
 
