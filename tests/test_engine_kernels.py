@@ -21,11 +21,9 @@ from tests.kernel_engines import (
     VOCAB,
     kernel_runner,
     onnx_runner,
-    runs_here,
     write_kernel_engine,
 )
 
-pytestmark = pytest.mark.skipif(not runs_here(), reason="the processor has no AVX-512 with VNNI")
 # Sizes that fill no vector of 16 and no tile of 32, three query heads to a kv head.
 ODD = {
     "hidden_size": 84,

@@ -9,7 +9,7 @@ from dataclasses import replace
 from engine.errors import SettingsError
 from engine.inference import open_session
 from engine.kernel_weights import INDEX, KernelWeights
-from engine.kernels import KernelsMissing, load_library
+from engine.kernels import KernelsMissing, load_kernels
 from engine.manifest import KvDtype, Manifest, verify_files
 from engine.runner import Runner
 from engine.runner_kernels import KernelRunner
@@ -36,7 +36,7 @@ def _kernels(manifest: Manifest, choice: KernelChoice, report: Report) -> ctypes
     try:
         if INDEX not in manifest.files:
             raise KernelsMissing(f"the engine has no {INDEX}: they run int8 decoders of the Llama line")
-        return load_library()
+        return load_kernels().library
     except KernelsMissing as why:
         if choice is KernelChoice.ON:
             raise SettingsError("kernels", f"on, {why}") from None

@@ -1,19 +1,33 @@
-"""The library of `server/kernels`, which computes int8 decoders of the Llama line, as ctypes sees it.
+"""The libraries of `server/kernels`, which compute int8 decoders of the Llama line, as ctypes sees them.
 
-It is there once compiled (`make kernels`), and loaded where the processor has what it was compiled for.
+There is one for each level of processors, once compiled (`make kernels`): all give the same bits, and the best that
+the processor can run is loaded.
 """
 
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, c_float, c_int32, c_void_p
+import hashlib
+from collections.abc import Mapping, Sequence
+from ctypes import POINTER, c_float, c_int32, c_int64, c_void_p
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
-LIBRARY: Final = Path(__file__).resolve().parents[1] / "kernels" / "libhalimede.so"
-ABI: Final = 2
+FOLDER: Final = Path(__file__).resolve().parents[1] / "kernels"
+# The best first; a level with two libraries has the same code in two encodings (compile.py).
+LEVELS: Final[Mapping[str, tuple[str, ...]]] = {
+    "avx512": ("avx512",),
+    "avxvnni": ("avxvnni", "avxvnni-evex"),
+    "avx2": ("avx2",),
+    "plain": ("plain",),
+}
 # In the order of decoder.h.
-_NEEDED: Final = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni")
+INSTRUCTIONS: Final = (
+    *("AVX2", "FMA", "F16C"),
+    *("AVX512F", "AVX512BW", "AVX512DQ", "AVX512VL", "AVX512_VNNI", "AVX_VNNI"),
+)
 
 
 class Product(ctypes.Structure):
@@ -49,16 +63,33 @@ class KernelsMissing(Exception):
     """The kernels cannot run here; says why."""
 
 
-def load_library(path: Path = LIBRARY) -> ctypes.CDLL:
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    library: ctypes.CDLL
+    level: str
+
+
+def load_kernels(levels: Sequence[str] = tuple(LEVELS), folder: Path = FOLDER) -> Kernels:
+    """The first of the levels that runs here. Raises KernelsMissing."""
+    missing: list[str] = []
+    for level in levels:
+        for name in LEVELS[level]:
+            try:
+                return Kernels(load_library(folder, name), level)
+            except KernelsMissing as why:
+                missing.append(str(why))
+    raise KernelsMissing(missing[-1])
+
+
+def load_library(folder: Path, name: str) -> ctypes.CDLL:
     """Raises KernelsMissing."""
+    path = folder / f"libhalimede-{name}-{_fingerprint(folder)}.so"
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
         why = f"cannot be loaded ({error})" if path.exists() else "has not been compiled: make kernels"
         raise KernelsMissing(f"{path.name} {why}") from error
-    if library.halimede_abi() != ABI:
-        raise KernelsMissing(f"{path.name} is of another version: make kernels")
-    if missing := lacking(library.halimede_lacks()):
+    if missing := instructions(library.halimede_needs() & ~library.halimede_has()):
         raise KernelsMissing(f"the processor has no {', '.join(missing)}")
     library.halimede_open.restype = c_void_p
     library.halimede_open.argtypes = (POINTER(Model), c_void_p, c_int32, c_int32, c_int32)
@@ -66,9 +97,18 @@ def load_library(path: Path = LIBRARY) -> ctypes.CDLL:
     library.halimede_run.argtypes = (c_void_p, c_int32, *numbers, c_int32, c_void_p, c_void_p)
     library.halimede_close.restype = None
     library.halimede_close.argtypes = (c_void_p,)
+    library.halimede_scratch.restype = c_int64
+    library.halimede_scratch.argtypes = (POINTER(Model), c_int32)
     return library
 
 
-def lacking(bits: int) -> list[str]:
-    """The names of what `halimede_lacks` answered."""
-    return [name for at, name in enumerate(_NEEDED) if bits >> at & 1]
+def instructions(bits: int) -> list[str]:
+    """The names of what `halimede_has` and `halimede_needs` answer."""
+    return [name for at, name in enumerate(INSTRUCTIONS) if bits >> at & 1]
+
+
+@cache
+def _fingerprint(folder: Path) -> str:
+    """Of all that the libraries are made of, as compile.py names them."""
+    sources = sorted([*folder.glob("*.[ch]"), folder / "compile.py"])
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()[:12]

@@ -2,9 +2,6 @@
    a token gives is the same however many others are computed with it. */
 #include "attention.h"
 
-#include <immintrin.h>
-#include <math.h>
-
 #include "vectors.h"
 
 static int32_t group_of(const Heads *heads) { return heads->heads / heads->kv_heads; }
@@ -18,38 +15,30 @@ int64_t block_size(const Heads *heads) { return (int64_t)VALUES * heads->head_di
 void rotate_head(float *head, const float *cosines, const float *sines, int32_t size) {
   const int32_t half = size / 2;
   for (int32_t i = 0; i < half; i += 16) {
-    const __mmask16 mask = lanes(half - i);
-    const __m512 x = _mm512_maskz_loadu_ps(mask, head + i), y = _mm512_maskz_loadu_ps(mask, head + half + i);
-    const __m512 cosine = _mm512_maskz_loadu_ps(mask, cosines + i), sine = _mm512_maskz_loadu_ps(mask, sines + i);
-    _mm512_mask_storeu_ps(head + i, mask, _mm512_fmsub_ps(x, cosine, _mm512_mul_ps(y, sine)));
-    _mm512_mask_storeu_ps(head + half + i, mask, _mm512_fmadd_ps(x, sine, _mm512_mul_ps(y, cosine)));
+    const int32_t left = half - i;
+    const Floats x = load_some(head + i, left), y = load_some(head + half + i, left);
+    const Floats cosine = load_some(cosines + i, left), sine = load_some(sines + i, left);
+    store_some(head + i, left, product_less16(x, cosine, mul16(y, sine)));
+    store_some(head + half + i, left, plus_product16(mul16(y, cosine), x, sine));
   }
-}
-
-static __m512 load_halves(const uint16_t *from) {
-  return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)from));
-}
-
-static __m256i to_halves(const float *from) {
-  return _mm512_cvtps_ph(_mm512_loadu_ps(from), _MM_FROUND_TO_NEAREST_INT);
 }
 
 void store_value(const float *from, int32_t size, uint16_t *values, int32_t position) {
   uint16_t *to = values + (int64_t)position * size;
-  for (int32_t i = 0; i < size; i += 16) _mm256_storeu_si256((__m256i *)(to + i), to_halves(from + i));
+  for (int32_t i = 0; i < size; i += 16) store_halves(to + i, load16(from + i));
 }
 
 void store_key(const float *from, int32_t size, uint16_t *keys, int32_t position) {
   uint16_t *to = keys + (int64_t)(position / KEYS) * KEYS * size + position % KEYS;
   for (int32_t i = 0; i < size; i += 16) {
     uint16_t halves[16];
-    _mm256_storeu_si256((__m256i *)halves, to_halves(from + i));
+    store_halves(halves, load16(from + i));
     for (int32_t j = 0; j < 16; j++) to[(i + j) * KEYS] = halves[j];
   }
 }
 
 static void expand(const uint16_t *from, int32_t size, float *to) {
-  for (int32_t i = 0; i < size; i += 16) _mm512_storeu_ps(to + i, load_halves(from + i));
+  for (int32_t i = 0; i < size; i += 16) store16(to + i, load_halves(from + i));
 }
 
 /* A block in halves for one token alone, in floats where several read it: the same values. */
@@ -58,24 +47,23 @@ typedef struct {
   const float *floats;
 } Block;
 
-static __m512 at(const Block *block, int32_t place) {
-  return block->floats ? _mm512_loadu_ps(block->floats + place) : load_halves(block->halves + place);
+static inline Floats at(const Block *block, int32_t place) {
+  return block->floats ? load16(block->floats + place) : load_halves(block->halves + place);
 }
 
 /* The scores of a block of keys [size][KEYS] for so many query heads of a token, next to each other. */
 __attribute__((always_inline)) static inline void scores_of(const int32_t count, const Block *block, int32_t size,
                                                             const float *queries, float *scores, int32_t stride) {
-  __m512 sums[4];
+  Floats sums[4];
 #pragma GCC unroll 4
-  for (int32_t i = 0; i < count; i++) sums[i] = _mm512_setzero_ps();
+  for (int32_t i = 0; i < count; i++) sums[i] = all16(0);
   for (int32_t d = 0; d < size; d++) {
-    const __m512 keys = at(block, d * KEYS);
+    const Floats keys = at(block, d * KEYS);
 #pragma GCC unroll 4
-    for (int32_t i = 0; i < count; i++)
-      sums[i] = _mm512_fmadd_ps(_mm512_set1_ps(queries[i * size + d]), keys, sums[i]);
+    for (int32_t i = 0; i < count; i++) sums[i] = plus_product16(sums[i], all16(queries[i * size + d]), keys);
   }
 #pragma GCC unroll 4
-  for (int32_t i = 0; i < count; i++) _mm512_storeu_ps(scores + (int64_t)i * stride, sums[i]);
+  for (int32_t i = 0; i < count; i++) store16(scores + (int64_t)i * stride, sums[i]);
 }
 
 static void score_heads(int32_t heads, const Block *block, int32_t size, const float *queries, float *scores,
@@ -95,47 +83,47 @@ static void score_heads(int32_t heads, const Block *block, int32_t size, const f
 
 /* Scores to weights that sum to 1; places behind the last score become 0. */
 static void softmax(float *scores, int32_t count, float scale) {
-  __m512 largest = _mm512_set1_ps(-INFINITY), sums = _mm512_setzero_ps();
+  Floats largest = all16(-INFINITY), sums = all16(0);
   for (int32_t i = 0; i < count; i += 16)
-    largest = _mm512_mask_max_ps(largest, lanes(count - i), largest, _mm512_loadu_ps(scores + i));
-  const __m512 most = _mm512_set1_ps(_mm512_reduce_max_ps(largest)), factor = _mm512_set1_ps(scale);
+    largest = max16(largest, first_of(load16(scores + i), count - i, largest));
+  const Floats most = all16(largest16(largest)), factor = all16(scale);
   for (int32_t i = 0; i < count; i += 16) {
-    const __m512 below = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(scores + i), most), factor);
-    const __m512 weights = _mm512_maskz_mov_ps(lanes(count - i), exp16(below));
-    sums = _mm512_add_ps(sums, weights);
-    _mm512_storeu_ps(scores + i, weights);
+    const Floats below = mul16(sub16(load16(scores + i), most), factor);
+    const Floats weights = first_of(exp16(below), count - i, all16(0));
+    sums = add16(sums, weights);
+    store16(scores + i, weights);
   }
-  const __m512 share = _mm512_set1_ps(1.0f / _mm512_reduce_add_ps(sums));
-  for (int32_t i = 0; i < count; i += 16)
-    _mm512_storeu_ps(scores + i, _mm512_mul_ps(_mm512_loadu_ps(scores + i), share));
+  const Floats share = all16(1.0f / sum16(sums));
+  for (int32_t i = 0; i < count; i += 16) store16(scores + i, mul16(load16(scores + i), share));
 }
 
-/* Adds weighted values, `positions` of a block [VALUES][size], to so many query heads: 32 places of each at a time. */
+/* Adds weighted values, `positions` of a block [VALUES][size], to so many query heads: ACROSS vectors at a time. */
 __attribute__((always_inline)) static inline void sum_values(const int32_t heads, const float *weights, int32_t stride,
                                                              int32_t positions, const Block *values, int32_t size,
                                                              float *out) {
-  for (int32_t d = 0; d < size; d += 32) {
-    const int32_t wide = size - d > 16;
-    __m512 low[4], high[4];
+  for (int32_t d = 0; d < size; d += ACROSS * 16) {
+    /* Where a head ends with one vector the second one is the first again, and is not kept. */
+    const int32_t step = size - d > 16 ? 16 : 0;
+    Floats sums[4][ACROSS];
 #pragma GCC unroll 4
-    for (int32_t i = 0; i < heads; i++) {
-      low[i] = _mm512_loadu_ps(out + i * size + d);
-      high[i] = wide ? _mm512_loadu_ps(out + i * size + d + 16) : _mm512_setzero_ps();
-    }
+    for (int32_t i = 0; i < heads; i++)
+#pragma GCC unroll 2
+      for (int32_t v = 0; v < ACROSS; v++) sums[i][v] = load16(out + i * size + d + v * step);
     for (int32_t p = 0; p < positions; p++) {
-      const __m512 left = at(values, p * size + d), right = wide ? at(values, p * size + d + 16) : left;
+      Floats found[ACROSS];
+#pragma GCC unroll 2
+      for (int32_t v = 0; v < ACROSS; v++) found[v] = at(values, p * size + d + v * step);
 #pragma GCC unroll 4
       for (int32_t i = 0; i < heads; i++) {
-        const __m512 weight = _mm512_set1_ps(weights[(int64_t)i * stride + p]);
-        low[i] = _mm512_fmadd_ps(weight, left, low[i]);
-        high[i] = _mm512_fmadd_ps(weight, right, high[i]);
+        const Floats weight = all16(weights[(int64_t)i * stride + p]);
+#pragma GCC unroll 2
+        for (int32_t v = 0; v < ACROSS; v++) sums[i][v] = plus_product16(sums[i][v], weight, found[v]);
       }
     }
 #pragma GCC unroll 4
-    for (int32_t i = 0; i < heads; i++) {
-      _mm512_storeu_ps(out + i * size + d, low[i]);
-      if (wide) _mm512_storeu_ps(out + i * size + d + 16, high[i]);
-    }
+    for (int32_t i = 0; i < heads; i++)
+#pragma GCC unroll 2
+      for (int32_t v = 0; v < ACROSS; v++) store16(out + i * size + d + v * step, sums[i][v]);
   }
 }
 

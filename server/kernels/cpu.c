@@ -1,10 +1,30 @@
 /* What the processor has, by CPUID: /proc/cpuinfo tells of another processor under emulation and in some sandboxes.
    Compiled without the instructions that it asks for, so that it runs where they are missing. */
-#include <cpuid.h>
-
 #include "decoder.h"
 
-enum { AVX_STATE = 0x06, AVX512_STATE = 0xe6 };
+enum { AVX2 = 1, FMA = 2, F16C = 4, AVX512F = 8, AVX512BW = 16, AVX512DQ = 32, AVX512VL = 64, AVX512VNNI = 128, AVXVNNI = 256 };
+
+/* What the rest of this library is compiled for. */
+static const uint32_t NEEDED =
+#if defined(HALIMEDE_AVX512)
+    AVX2 | FMA | F16C | AVX512F | AVX512BW | AVX512DQ | AVX512VL | AVX512VNNI;
+#elif defined(HALIMEDE_AVXVNNI) && defined(HALIMEDE_EVEX)
+    AVX2 | FMA | F16C | AVX512F | AVX512VL | AVX512VNNI;
+#elif defined(HALIMEDE_AVXVNNI)
+    AVX2 | FMA | F16C | AVXVNNI;
+#elif defined(HALIMEDE_AVX2)
+    AVX2 | FMA | F16C;
+#else
+    0;
+#endif
+
+uint32_t halimede_needs(void) { return NEEDED; }
+
+#if defined(__x86_64__)
+
+#include <cpuid.h>
+
+enum { AVX_STATE = 0x06, AVX512_STATE = 0xe6, AVXVNNI_BIT = 1 << 4 };
 
 /* Which registers the operating system saves: a processor's instructions are of no use without. */
 static uint32_t saved_state(void) {
@@ -13,19 +33,26 @@ static uint32_t saved_state(void) {
   return low;
 }
 
-uint32_t halimede_lacks(void) {
-  uint32_t a, b, c, d, basic = 0, extended = 0, more = 0, state = 0;
+static uint32_t avx512_of(uint32_t extended, uint32_t more) {
+  return (extended & bit_AVX512F ? AVX512F : 0) | (extended & bit_AVX512BW ? AVX512BW : 0) |
+         (extended & bit_AVX512DQ ? AVX512DQ : 0) | (extended & bit_AVX512VL ? AVX512VL : 0) |
+         (more & bit_AVX512VNNI ? AVX512VNNI : 0);
+}
+
+uint32_t halimede_has(void) {
+  uint32_t a, b, c, d, basic = 0, extended = 0, more = 0, newest = 0, has = 0;
   if (__get_cpuid(1, &a, &b, &c, &d)) basic = c;
   if (__get_cpuid_count(7, 0, &a, &b, &c, &d)) extended = b, more = c;
-  if (basic & bit_OSXSAVE) state = saved_state();
-  const int avx = (state & AVX_STATE) == AVX_STATE, avx512 = (state & AVX512_STATE) == AVX512_STATE;
-  const int has[] = {
-      avx && (extended & bit_AVX2),        avx && (basic & bit_FMA),
-      avx && (basic & bit_F16C),           avx512 && (extended & bit_AVX512F),
-      avx512 && (extended & bit_AVX512BW), avx512 && (extended & bit_AVX512DQ),
-      avx512 && (extended & bit_AVX512VL), avx512 && (more & bit_AVX512VNNI),
-  };
-  uint32_t lacks = 0;
-  for (unsigned i = 0; i < sizeof has / sizeof *has; i++) lacks |= (uint32_t)!has[i] << i;
-  return lacks;
+  if (__get_cpuid_count(7, 1, &a, &b, &c, &d)) newest = a;
+  const uint32_t state = basic & bit_OSXSAVE ? saved_state() : 0;
+  if ((state & AVX_STATE) == AVX_STATE)
+    has = (extended & bit_AVX2 ? AVX2 : 0) | (basic & bit_FMA ? FMA : 0) | (basic & bit_F16C ? F16C : 0) |
+          (newest & AVXVNNI_BIT ? AVXVNNI : 0);
+  return (state & AVX512_STATE) == AVX512_STATE ? has | avx512_of(extended, more) : has;
 }
+
+#else
+
+uint32_t halimede_has(void) { return 0; }
+
+#endif

@@ -6,8 +6,6 @@
 
 #include "state.h"
 
-int32_t halimede_abi(void) { return HALIMEDE_ABI; }
-
 static int32_t padded(int32_t size) { return (size + 63) / 64 * 64; }
 
 static void drop_room(Decoder *decoder) {
@@ -37,9 +35,9 @@ int32_t make_room(Decoder *decoder, int32_t tokens) {
   decoder->qkv = room((size_t)tokens * qkv_of(model), sizeof(float));
   decoder->attended = room((size_t)tokens * queries, sizeof(float));
   decoder->gated = room((size_t)tokens * inner, sizeof(float));
-  decoder->rounded.levels = room((size_t)tokens * decoder->rounded.stride, 1);
+  decoder->rounded.levels = room((size_t)tokens * decoder->rounded.stride, sizeof(Level));
   decoder->rounded.steps = room(tokens, sizeof(float));
-  decoder->wide.levels = room((size_t)tokens * decoder->wide.stride, 1);
+  decoder->wide.levels = room((size_t)tokens * decoder->wide.stride, sizeof(Level));
   decoder->wide.steps = room(tokens, sizeof(float));
   if (!decoder->runs || !decoder->residual || !decoder->qkv || !decoder->attended || !decoder->gated ||
       !decoder->rounded.levels || !decoder->rounded.steps || !decoder->wide.levels || !decoder->wide.steps)
@@ -72,6 +70,15 @@ static int32_t pack(Decoder *decoder) {
   return 0;
 }
 
+static Heads heads_of(const Model *model, int32_t capacity) {
+  return (Heads){model->heads, model->kv_heads, model->head_dim, capacity, model->scale};
+}
+
+int64_t halimede_scratch(const Model *model, int32_t capacity) {
+  const Heads heads = heads_of(model, capacity);
+  return (scores_size(&heads) + block_size(&heads) + padded(model->hidden)) * (int64_t)sizeof(float);
+}
+
 static int32_t prepare(Decoder *decoder, int32_t threads) {
   decoder->scratch = calloc(threads, sizeof *decoder->scratch);
   decoder->norms = calloc(threads, sizeof *decoder->norms);
@@ -90,7 +97,7 @@ Decoder *halimede_open(const Model *model, uint16_t *cache, int32_t slots, int32
   Decoder *decoder = calloc(1, sizeof *decoder);
   if (!decoder) return NULL;
   decoder->model = *model, decoder->cache = cache, decoder->slots = slots, decoder->threads_count = threads;
-  decoder->heads = (Heads){model->heads, model->kv_heads, model->head_dim, capacity, model->scale};
+  decoder->heads = heads_of(model, capacity);
   if (!prepare(decoder, threads)) return decoder;
   halimede_close(decoder);
   return NULL;

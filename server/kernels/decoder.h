@@ -1,9 +1,9 @@
-/* A decoder of the Llama line on an x86-64 processor with AVX-512 and VNNI, for int8 engines.
+/* A decoder of the Llama line on a CPU, for int8 engines.
 
    A call computes any set of tokens, each with the slot and the position that it is put at: rows of a decode, a
    chunk of a prompt, several prompts, or all of them at once. Sums of products are exact in 32 bits, and whatever
-   is rounded is rounded by rows, in one order: what a token gives does not depend on the tokens beside it, to the
-   last bit.
+   is rounded is rounded by rows, in one order: what a token gives does not depend on the tokens beside it, nor on the
+   level that these sources are compiled for (compile.py), to the last bit.
 
    All memory but what `halimede_open` allocates belongs to the caller, and stays where it is until `halimede_close`. */
 #ifndef HALIMEDE_DECODER_H
@@ -11,7 +11,6 @@
 
 #include <stdint.h>
 
-#define HALIMEDE_ABI 2
 #define HALIMEDE_API __attribute__((visibility("default")))
 
 /* An int8 weight [columns, rows] with a scale for each of its rows; `bias` may be null. */
@@ -46,16 +45,20 @@ typedef struct Decoder Decoder;
 HALIMEDE_API Decoder *halimede_open(const Model *model, uint16_t *cache, int32_t slots, int32_t capacity, int32_t threads);
 
 /* Puts `ids[i]` at `positions[i]` of `slots[i]`, and writes the logits [wanted, vocab] of the tokens `rows`, which
-   ascend. Tokens of one slot stand together, at positions that follow each other. Not 0 when memory is not to be had. */
+   ascend. Tokens of one slot stand together, at positions that follow each other. Logits are NaN where a number on the
+   way to them was not finite. Not 0 when memory is not to be had. */
 HALIMEDE_API int32_t halimede_run(Decoder *decoder, int32_t tokens, const int32_t *ids, const int32_t *slots,
                      const int32_t *positions, int32_t wanted, const int32_t *rows, float *logits);
 
 HALIMEDE_API void halimede_close(Decoder *decoder);
 
-HALIMEDE_API int32_t halimede_abi(void);
+/* Bytes of each thread's own memory at such a capacity. */
+HALIMEDE_API int64_t halimede_scratch(const Model *model, int32_t capacity);
 
-/* A bit for each instruction set that the processor or its operating system lacks, in this order: AVX2, FMA, F16C,
-   AVX-512 F, BW, DQ, VL and VNNI. Nothing else may be called unless it is 0. */
-HALIMEDE_API uint32_t halimede_lacks(void);
+/* Bits for what the processor has and its operating system saves, and for what this library needs of it, in the order
+   AVX2, FMA, F16C, AVX-512 F, BW, DQ, VL, VNNI, and AVX-VNNI. Where something is missing nothing but these two may be
+   called. */
+HALIMEDE_API uint32_t halimede_has(void);
+HALIMEDE_API uint32_t halimede_needs(void);
 
 #endif

@@ -6,22 +6,23 @@
 #include <stdint.h>
 
 #include "decoder.h"
+#include "dot.h"
 #include "pages.h"
 
 /* Columns of a product that a turn computes: two vectors of 16. */
-enum { TILE = 32, VECTOR = 16, ZERO_LEVEL = 128 };
+enum { TILE = 32, VECTOR = 16 };
 
-/* Rows in levels around ZERO_LEVEL, [count, stride], each with what a level is worth. */
+/* Rows in levels, [count, stride], each with what a level is worth. */
 typedef struct {
-  uint8_t *levels;
+  Level *levels;
   float *steps;
   int32_t stride;
 } Rounded;
 
-/* A weight as the product reads it: tiles of [inputs / 4][TILE][4] bytes, and for each of its outputs what its sum
-   begins with, what a unit of it is worth, and a bias. */
+/* A weight as the product reads it: panels of columns (dot.h), and for each of its outputs what its sum begins with,
+   what a unit of it is worth, and a bias. */
 typedef struct {
-  int8_t *tiles;
+  int8_t *panels;
   int32_t *begins;
   float *scales, *biases;
   int32_t outputs, inputs;

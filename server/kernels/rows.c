@@ -1,48 +1,52 @@
 #include "rows.h"
 
-#include <immintrin.h>
-#include <math.h>
-
-#include "product.h"
 #include "vectors.h"
 
 static const float LEVELS = 127;
 
 static float sum_of_squares(const float *row, int32_t size) {
-  __m512 sums = _mm512_setzero_ps();
+  Floats sums = all16(0);
   for (int32_t i = 0; i < size; i += 16) {
-    const __m512 values = _mm512_maskz_loadu_ps(lanes(size - i), row + i);
-    sums = _mm512_fmadd_ps(values, values, sums);
+    const Floats values = load_some(row + i, size - i);
+    sums = plus_product16(sums, values, values);
   }
-  return _mm512_reduce_add_ps(sums);
+  return sum16(sums);
 }
 
-void norm_row(const float *from, const float *weight, int32_t size, float epsilon, float *to) {
-  const __m512 by = _mm512_set1_ps(1.0f / sqrtf(sum_of_squares(from, size) / (float)size + epsilon));
+float norm_row(const float *from, const float *weight, int32_t size, float epsilon, float *to) {
+  const float squares = sum_of_squares(from, size);
+  const float root = sqrtf(squares / (float)size + epsilon);
+  const Floats by = all16(isfinite(squares) ? 1.0f / root : NAN);
   for (int32_t i = 0; i < size; i += 16) {
-    const __mmask16 mask = lanes(size - i);
-    const __m512 weights = _mm512_maskz_loadu_ps(mask, weight + i);
-    const __m512 values = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, from + i), by);
-    _mm512_mask_storeu_ps(to + i, mask, _mm512_mul_ps(values, weights));
+    const int32_t left = size - i;
+    const Floats values = mul16(load_some(from + i, left), by);
+    store_some(to + i, left, mul16(values, load_some(weight + i, left)));
   }
+  return squares;
 }
 
-float round_row(const float *row, int32_t size, float crest, uint8_t *levels) {
-  const __m512 levels_of_one = _mm512_set1_ps(LEVELS / crest);
-  const __m512i zero = _mm512_set1_epi32(ZERO_LEVEL), none = _mm512_setzero_si512();
+float round_row(const float *row, int32_t size, float crest, Level *levels) {
+  const Floats levels_of_one = all16(LEVELS / crest), least = all16(-LEVELS), most = all16(LEVELS);
   for (int32_t i = 0; i < size; i += 16) {
-    const __mmask16 mask = lanes(size - i);
-    const __m512i found = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_maskz_loadu_ps(mask, row + i), levels_of_one));
-    const __m512i above = _mm512_max_epi32(_mm512_add_epi32(found, zero), none);
-    _mm512_mask_cvtusepi32_storeu_epi8(levels + i, mask, above);
+    const Floats values = mul16(load_some(row + i, size - i), levels_of_one);
+    store_levels(levels + i, size - i, min16(max16(values, least), most));
   }
   return crest / LEVELS;
 }
 
-float round_row_by_largest(const float *row, int32_t size, uint8_t *levels) {
-  __m512 largest = _mm512_setzero_ps();
-  for (int32_t i = 0; i < size; i += 16)
-    largest = _mm512_max_ps(largest, _mm512_abs_ps(_mm512_maskz_loadu_ps(lanes(size - i), row + i)));
-  const float crest = _mm512_reduce_max_ps(largest);
-  return round_row(row, size, crest > 1e-30f ? crest : 1e-30f, levels);
+float largest_magnitude(const float *row, int32_t size) {
+  Ints largest = none16();
+  for (int32_t i = 0; i < size; i += 16) largest = larger_magnitude(largest, load_some(row + i, size - i));
+  int32_t lanes[16], most = 0;
+  store_ints(lanes, largest);
+  for (int32_t i = 0; i < 16; i++) most = lanes[i] > most ? lanes[i] : most;
+  float found;
+  memcpy(&found, &most, sizeof found);
+  return found;
+}
+
+float round_row_by_largest(const float *row, int32_t size, Level *levels) {
+  const float crest = largest_magnitude(row, size);
+  const float step = round_row(row, size, crest > 1e-30f ? crest : 1e-30f, levels);
+  return isfinite(crest) ? step : NAN;
 }

@@ -1,8 +1,14 @@
-/* A step: the layers as loops over tiles of columns, rows, and heads of runs of tokens. */
+/* A step: the layers as loops over tiles of columns, rows, and heads of runs of tokens.
+
+   A row with a number that is not finite is worth NaN, and so is all that is computed of it: whatever a NaN or an
+   infinity is in, a token's own past or itself, its logits are NaN. */
+#include <math.h>
 #include <string.h>
 
 #include "rows.h"
 #include "state.h"
+
+static const float LARGEST_HALF = 65504;
 
 static const Layer *layer_of(const Decoder *decoder) { return decoder->model.layer + decoder->layer; }
 
@@ -32,9 +38,9 @@ static void norm_and_round(Decoder *decoder, const float *from, const float *wei
   const Model *model = &decoder->model;
   Rounded *rounded = &decoder->rounded;
   float *norm = decoder->norms[thread];
-  norm_row(from, weight, model->hidden, model->epsilon, norm);
-  rounded->steps[row] =
-      round_row(norm, model->hidden, model->crest, rounded->levels + (size_t)row * rounded->stride);
+  const float squares = norm_row(from, weight, model->hidden, model->epsilon, norm);
+  const float step = round_row(norm, model->hidden, model->crest, rounded->levels + (size_t)row * rounded->stride);
+  rounded->steps[row] = isfinite(squares) ? step : NAN;
 }
 
 static void input_norm(void *context, int32_t row, int32_t thread) {
@@ -66,7 +72,8 @@ static void place_head(const Decoder *decoder, float *head, const float *norm, i
   rotate_head(head, model->cosines + (size_t)position * half, model->sines + (size_t)position * half, size);
 }
 
-/* Queries and keys of a token are turned to its position; keys and values go into the cache. */
+/* Queries and keys of a token are turned to its position; keys and values go into the cache. A key beyond half floats
+   would be an infinity there, whose score may be that of no attention: it becomes a NaN, which nothing hides. */
 static void place(void *context, int32_t row, int32_t thread) {
   const Decoder *decoder = context;
   const Model *model = &decoder->model;
@@ -76,6 +83,7 @@ static void place(void *context, int32_t row, int32_t thread) {
     place_head(decoder, head, layer_of(decoder)->query_norm, position);
   for (int32_t i = 0; i < model->kv_heads; i++, head += size) {
     place_head(decoder, head, layer_of(decoder)->key_norm, position);
+    if (!(largest_magnitude(head, size) <= LARGEST_HALF)) head[0] = NAN;
     store_key(head, size, cached(decoder, 0, slot, i), position);
   }
   for (int32_t i = 0; i < model->kv_heads; i++, head += size)
@@ -174,8 +182,8 @@ static void run_layer(Decoder *decoder) {
 static void find_runs(Decoder *decoder) {
   decoder->runs_count = 0;
   for (int32_t i = 0; i < decoder->tokens; i++) {
-    Run *last = decoder->runs + decoder->runs_count - 1;
-    const int continues = decoder->runs_count && last->count < TOGETHER && decoder->slot[i] == decoder->slot[i - 1] &&
+    Run *last = decoder->runs_count ? decoder->runs + decoder->runs_count - 1 : NULL;
+    const int continues = last && last->count < TOGETHER && decoder->slot[i] == decoder->slot[i - 1] &&
                           decoder->position[i] == decoder->position[i - 1] + 1;
     if (continues)
       last->count++;

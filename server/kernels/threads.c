@@ -3,7 +3,6 @@
    waiting for it. Nobody waits for a thread that has not come: the others take its turns. */
 #include "threads.h"
 
-#include <immintrin.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -45,9 +44,17 @@ static void take_turns(Loop *loop, int32_t thread) {
   }
 }
 
+static void relax(void) {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
 static void spin(int32_t *spins) {
   if (++*spins < SPINS)
-    _mm_pause();
+    relax();
   else
     sched_yield();
 }
