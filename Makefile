@@ -40,7 +40,7 @@ engine  := model_repository/$(MODEL)_engine/1/manifest.json
 # A folder's tests that start servers keep to one process (tests/conftest.py); in their order, so that these begin first.
 spread  := -n auto --maxprocesses 4 --no-loadscope-reorder
 
-.PHONY: help setup kernels demo engines serve chat test check bench bench-models bench-peers load load-sweep bench-chunks recommend-check gpu-check clean contract lock load-crosscheck load-soak k8s-autoscaling k8s-failover manifests setup-k8s k8s-test test-unit test-avx2 test-timing
+.PHONY: help setup kernels demo engines serve chat test check bench bench-models bench-peers load load-sweep bench-chunks recommend-check gpu-check clean contract lock load-crosscheck load-soak k8s-autoscaling k8s-failover manifests setup-k8s k8s-test test-unit test-avx2 test-timing kernels-check
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ test-unit: $(VENV)/.test ## run the tests that start no server and need neither 
 
 test-avx2: $(VENV)/.test ## run the exactness tests on an emulated processor that has AVX2 and no more
 	@$(py) .ci/avx2.py $(py) -m pytest -p no:cacheprovider -m exact -k 'not fp32' $(shell grep -l mark.exact tests/*.py)
+
+kernels-check: $(VENV)/.test ## run the CPU's kernels under sanitizers for memory, undefined behaviour and threads
+	@$(py) -m tests.kernels.check
 
 setup-k8s: $(VENV)/.test ## get helm, kubectl, Prometheus and other programs of k8s-test into .cache/k8s
 	@$(py) -m k8s.tools

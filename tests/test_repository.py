@@ -34,6 +34,7 @@ VERBS = {
     "load-soak",
     "load-sweep",
     "kernels",
+    "kernels-check",
     "lock",
     "recommend-check",
     "serve",
