@@ -70,11 +70,12 @@ static inline Levels levels_of(const Level *levels) {
   return _mm256_set1_epi32(two);
 }
 static inline Ints dot(Ints sums, Levels levels, Columns columns) {
-  sums.low = _mm256_add_epi32(sums.low, _mm256_madd_epi16(levels, columns.low));
-  sums.high = _mm256_add_epi32(sums.high, _mm256_madd_epi16(levels, columns.high));
+  __m256i low = _mm256_add_epi32(sums.low, _mm256_madd_epi16(levels, columns.low));
   /* gcc 12 would compute the products of all rows first, and spill the sums. */
-  __asm__("" : "+x"(sums.low), "+x"(sums.high));
-  return sums;
+  __asm__("" : "+x"(low));
+  __m256i high = _mm256_add_epi32(sums.high, _mm256_madd_epi16(levels, columns.high));
+  __asm__("" : "+x"(high));
+  return (Ints){low, high};
 }
 static inline void store_levels(Level *to, int32_t count, Floats values) { store_shorts(to, count, values); }
 
