@@ -85,7 +85,7 @@ _ENGINE_PARAMETERS = {
     ),
     "kernels": (
         "auto",
-        "on, off (ONNX Runtime) or auto: the processor's own kernels, where they can run the engine",
+        "auto: the processor's best or ONNX Runtime; off: ONNX Runtime; on; avx512, avxvnni, avx2, plain",
     ),
     "device": ("auto", "cpu or cuda; auto is the GPU of KIND_GPU, or any that the engine cannot do without"),
 }

@@ -124,10 +124,10 @@ class Collector:
 
 class InProcess:
     def __init__(self, folder: Path, settings: Settings) -> None:
-        manifest = read_manifest(folder)
-        manifest, runner = open_cpu_runner(manifest, settings, _report)
+        opened = open_cpu_runner(read_manifest(folder), settings)
+        runner = opened.runner
         self._runner = TimedVerifier(runner) if isinstance(runner, Verifier) else TimedRunner(runner)
-        self._service = Service(manifest, settings, self._runner, _report)
+        self._service = Service(replace(opened, runner=self._runner), settings, _report)
         self._started = False
 
     def answer(self, command: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from build.assemble_decoder import DecoderAssembly
 from build.quantise import Precision
 from engine.inference import open_session
 from engine.kernel_weights import KernelWeights
-from engine.kernels import LEVELS, KernelsMissing, load_kernels
+from engine.kernels import load_kernels
 from engine.manifest import ModelShape
 from engine.runner_kernels import KernelRunner
 from engine.runner_onnx import OnnxRunner
@@ -28,17 +28,6 @@ class Quiet:
         assert name
         assert steps
         return lambda: None
-
-
-def levels_here() -> list[str]:
-    """What the processor can run of what was compiled: make kernels."""
-    found = []
-    for level in LEVELS:
-        try:
-            found.append(load_kernels([level]).level)
-        except KernelsMissing:
-            continue
-    return found
 
 
 def write_kernel_engine(folder: Path, family: str, **changes: Any) -> Path:

@@ -101,6 +101,18 @@ class TestCommands:
         assert "36.9 kB/token, 906 MB, room for 671" in lines[1]
         assert "ppl 10.50 (reference 10.00)" in lines[1]
 
+    @pytest.mark.parametrize(
+        ("level", "missing", "told"),
+        [("avx2", None, "avx2"), (None, "the processor has no AVX2", "none: the processor has no AVX2")],
+    )
+    def test_the_kernels_of_a_model_or_why_it_has_none(
+        self, level: str | None, missing: str | None, told: str
+    ) -> None:
+        card = replace(BART, kernels=level, kernels_missing=missing)
+        lines = _run(FakeTransport(models=MODELS, cards=[card]), "models").stdout.splitlines()
+        assert lines[0].split()[-1] == "kernels"
+        assert lines[1].rstrip().endswith(f"  {told}")
+
     def test_a_server_that_does_not_tell_of_its_kv_cache(self) -> None:
         old = replace(BART, kv_bytes_per_token=None, kv_bytes=None, kv_max_context=None)
         line = _run(FakeTransport(models=MODELS, cards=[old]), "models").stdout.splitlines()[1]

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from engine.errors import Unavailable
+from engine.kernels import KernelUse, Why
 from tests.artifact import byte_tokenizer
 from tests.ensemble import CONTEXT, VOCAB, Ensemble
 from tests.fake_triton import (
@@ -55,6 +56,34 @@ def greedy_text(prompt: bytes, count: int) -> str:
     ids = tokenizer.encode(prompt.decode()).ids
     tokens = ToyModel(VOCAB).greedy(ids, count)
     return str(tokenizer.decode(tokens, skip_special_tokens=True))
+
+
+@pytest.mark.parametrize(
+    ("kernels", "line"),
+    [
+        (KernelUse("avx2"), "the kernels, level avx2"),
+        (KernelUse(None, Why.OFF, "the setting kernels is off"), "ONNX Runtime: the setting kernels is off"),
+    ],
+)
+def test_the_log_says_what_computes(
+    ensemble: Ensemble,
+    triton: types.ModuleType,
+    capsys: pytest.CaptureFixture[str],
+    kernels: KernelUse,
+    line: str,
+) -> None:
+    ensemble.modules["engine"]._tell("toy", kernels)
+    assert capsys.readouterr().err == f"llm_engine: toy runs on {line}\n"
+    assert not vars(triton)["logged"]
+
+
+def test_kernels_that_a_model_could_run_on_and_does_not_are_a_warning(
+    ensemble: Ensemble, triton: types.ModuleType
+) -> None:
+    ensemble.modules["engine"]._tell("toy", KernelUse(None, Why.COMPILED, "x.so has not been compiled"))
+    assert vars(triton)["logged"] == [
+        "llm_engine: toy runs on ONNX Runtime, which is slower: x.so has not been compiled"
+    ]
 
 
 def test_a_bare_prompt_gets_one_response(ensemble: Ensemble) -> None:

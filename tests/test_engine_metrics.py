@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from engine.metrics import COUNTERS, FLUSH_SECONDS, GAUGES, HISTOGRAMS, PREFIX, MetricsFlusher
+from engine.kernels import KernelUse, Why
+from engine.metrics import COUNTERS, FLUSH_SECONDS, GAUGES, HISTOGRAMS, KERNELS, PREFIX, MetricsFlusher
 from engine.recorder import E2E, ITL, QUEUE, TTFT, Recorder
 from tests.fake_triton import FakeFamily, FakeMetric
 from tests.fakes import unexpected
@@ -172,6 +173,38 @@ def test_a_fault_is_reported() -> None:
     error = RuntimeError("x")
     Recorder(faults.append).fault(error)
     assert faults == [error]
+
+
+@pytest.mark.parametrize(
+    ("kernels", "labels"),
+    [
+        (KernelUse("avx2"), {"level": "avx2", "why": ""}),
+        (KernelUse(None, Why.MODEL, "no index"), {"level": "none", "why": "unsupported model"}),
+    ],
+)
+def test_the_level_of_the_kernels_is_told_until_the_end(
+    triton: FakeTriton, recorder: Recorder, kernels: KernelUse, labels: dict[str, str]
+) -> None:
+    flusher = MetricsFlusher(triton, recorder, ARGS, kernels=kernels)
+    flusher.flush(1.0)
+    assert triton.metric(KERNELS, **labels).calls == [("set", 1)]
+    flusher.flush(2.0)
+    assert triton.metric(KERNELS, **labels).calls == [("set", 1)] * 2
+    flusher.close()
+    assert triton.metric(KERNELS, **labels).calls[-1] == ("set", 0)
+    assert len(triton[KERNELS].metrics) == 1
+
+
+def test_the_kernels_of_several_instances_say_whose_they_are(triton: FakeTriton, recorder: Recorder) -> None:
+    args = ARGS | {"model_instance_name": "toy_engine_0_1"}
+    MetricsFlusher(triton, recorder, args, 2, KernelUse("plain")).flush(0.0)
+    labels = {"level": "plain", "why": "", "model_instance": "toy_engine_0_1"}
+    assert triton.metric(KERNELS, **labels).calls == [("set", 1)]
+
+
+def test_an_engine_on_a_gpu_tells_of_no_kernels(triton: FakeTriton, recorder: Recorder) -> None:
+    MetricsFlusher(triton, recorder, ARGS).close()
+    assert PREFIX + KERNELS not in triton.families
 
 
 def test_gauges_of_several_instances_say_whose_they_are(triton: FakeTriton, recorder: Recorder) -> None:

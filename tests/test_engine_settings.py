@@ -8,8 +8,9 @@ import pytest
 
 from engine.device import DeviceChoice
 from engine.errors import SettingsError
+from engine.kernels import LEVELS
 from engine.manifest import Architecture, ModelShape
-from engine.settings import _RANGES, Settings, check_fit, free_memory, read_settings
+from engine.settings import _RANGES, KernelChoice, Settings, check_fit, free_memory, read_settings
 from engine.triton import parameters_of
 
 SHAPE = ModelShape(layers=2, kv_heads=3, head_dim=4, vocab_size=10, max_positions=100)
@@ -57,6 +58,22 @@ def test_a_device_is_read(device: DeviceChoice) -> None:
 def test_what_is_no_device_is_refused(text: str) -> None:
     with pytest.raises(SettingsError, match=r"^INVALID_ARG: device: .*, must be one of auto, cpu, cuda$"):
         read_settings({"device": text})
+
+
+@pytest.mark.parametrize("choice", KernelChoice)
+def test_the_kernels_are_read(choice: KernelChoice) -> None:
+    assert read_settings({"kernels": choice.value}).kernels is choice
+
+
+def test_every_level_of_the_kernels_can_be_chosen() -> None:
+    assert list(KernelChoice) == ["auto", "on", "off", *LEVELS]
+
+
+@pytest.mark.parametrize("text", ["", "avx", "AVX2", "avxvnni-evex"])
+def test_what_are_no_kernels_is_refused(text: str) -> None:
+    choices = "auto, on, off, avx512, avxvnni, avx2, plain"
+    with pytest.raises(SettingsError, match=rf"^INVALID_ARG: kernels: .*, must be one of {choices}$"):
+        read_settings({"kernels": text})
 
 
 def test_zero_threads_are_all_cores() -> None:

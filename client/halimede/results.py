@@ -109,6 +109,7 @@ class ModelCard:
     and greedy_agreement among its figures. `max_source` is 0 for a model without an encoder.
     `kv_bytes_per_token` is what the keys and values of a token take, `kv_bytes` those of all slots.
     `kv_max_context` is the largest context that so many slots could have within `kv_budget_bytes`.
+    `kernels` is the level of the CPU's kernels that computes, `kernels_missing` why there is none.
     None: the server does not say.
     """
 
@@ -130,6 +131,8 @@ class ModelCard:
     kv_bytes: int | None = None
     kv_budget_bytes: int | None = None
     kv_max_context: int | None = None
+    kernels: str | None = None
+    kernels_missing: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

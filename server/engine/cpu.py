@@ -2,65 +2,65 @@
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Callable
 from dataclasses import replace
 
 from engine.errors import SettingsError
 from engine.inference import open_session
 from engine.kernel_weights import INDEX, KernelWeights
-from engine.kernels import KernelsMissing, load_kernels
+from engine.kernels import LEVELS, Kernels, KernelsMissing, KernelUse, Why, levels_here, load_kernels
 from engine.manifest import KvDtype, Manifest, verify_files
-from engine.runner import Runner
+from engine.opened import Opened
 from engine.runner_kernels import KernelRunner
 from engine.runner_onnx import OnnxRunner
 from engine.settings import KernelChoice, Settings, check_fit, free_memory
 
-Report = Callable[[BaseException], None]
 
-
-def open_cpu_runner(manifest: Manifest, settings: Settings, report: Report) -> tuple[Manifest, Runner]:
-    """With the manifest as it is served: what keys and values are of depends on who computes them.
-
-    `report` is told why the kernels do not run an engine that they could run. Raises SettingsError for what
-    does not fit, ArtifactError for graphs or weights that cannot run here.
+def open_cpu_runner(manifest: Manifest, settings: Settings) -> Opened:
+    """Raises SettingsError for what does not fit and for kernels that are asked for and do not run,
+    ArtifactError for graphs or weights that cannot run here.
     """
-    library = _kernels(manifest, settings.kernels, report)
-    return _open_onnx(manifest, settings) if library is None else _open_kernels(manifest, settings, library)
-
-
-def _kernels(manifest: Manifest, choice: KernelChoice, report: Report) -> ctypes.CDLL | None:
-    """Raises SettingsError where they are asked for and cannot run."""
-    if choice is KernelChoice.OFF:
-        return None
     try:
-        if INDEX not in manifest.files:
-            raise KernelsMissing(f"the engine has no {INDEX}: they run int8 decoders of the Llama line")
-        return load_kernels().library
-    except KernelsMissing as why:
-        if choice is KernelChoice.ON:
-            raise SettingsError("kernels", f"on, {why}") from None
-        if INDEX in manifest.files:
-            report(KernelsMissing(f"{manifest.name} runs on ONNX Runtime, which is slower: {why}"))
-        return None
+        kernels = _kernels(manifest, settings.kernels)
+    except KernelsMissing as error:
+        if settings.kernels in (KernelChoice.AUTO, KernelChoice.OFF):
+            return _open_onnx(manifest, settings, KernelUse(None, error.why, str(error)))
+        raise SettingsError("kernels", f"{settings.kernels}, {error}{_instead(error)}") from None
+    return _open_kernels(manifest, settings, kernels)
 
 
-def _open_kernels(manifest: Manifest, settings: Settings, library: ctypes.CDLL) -> tuple[Manifest, Runner]:
+def _kernels(manifest: Manifest, choice: KernelChoice) -> Kernels:
+    """Raises KernelsMissing."""
+    if choice is KernelChoice.OFF:
+        raise KernelsMissing(Why.OFF, "the setting kernels is off")
+    if INDEX not in manifest.files:
+        problem = f"the engine has no {INDEX}: they run int8 decoders of the Llama line"
+        raise KernelsMissing(Why.MODEL, problem)
+    return load_kernels([choice] if choice in LEVELS else list(LEVELS))
+
+
+def _instead(error: KernelsMissing) -> str:
+    if error.why is Why.MODEL:
+        return ""
+    return f"; this machine runs {', '.join(levels_here()) or 'no level'}"
+
+
+def _open_kernels(manifest: Manifest, settings: Settings, kernels: Kernels) -> Opened:
+    # What keys and values are of depends on who computes them.
     manifest = replace(manifest, shape=replace(manifest.shape, kv_dtype=KvDtype.FLOAT16))
-    check_fit(settings, manifest.shape, free_memory())
+    budget = check_fit(settings, manifest.shape, free_memory())
     verify_files(manifest, tuple({*manifest.files, INDEX, "tokens.bin"}))
-    weights = KernelWeights(manifest.folder)
-    return manifest, KernelRunner(
-        library, weights, settings.slots, settings.max_context, settings.thread_count
-    )
+    sizes = settings.slots, settings.max_context, settings.thread_count
+    runner = KernelRunner(kernels.library, KernelWeights(manifest.folder), *sizes)
+    return Opened(manifest, runner, "cpu", budget, KernelUse(kernels.level))
 
 
-def _open_onnx(manifest: Manifest, settings: Settings) -> tuple[Manifest, Runner]:
+def _open_onnx(manifest: Manifest, settings: Settings, kernels: KernelUse) -> Opened:
     shape = manifest.shape
-    check_fit(settings, shape, free_memory())
+    budget = check_fit(settings, shape, free_memory())
     graphs = ("model.onnx", "encoder.onnx") if shape.has_encoder else ("model.onnx",)
     verify_files(manifest, tuple({*manifest.files, *graphs, "tokens.bin"}))
     sessions = [open_session(manifest.path(graph), settings.thread_count) for graph in graphs]
     encoder = sessions[1] if shape.has_encoder else None
     sizes = settings.slots, settings.max_context, settings.prefill_chunk
-    return manifest, OnnxRunner(sessions[0], shape, *sizes, encoder, settings.source_capacity(shape))
+    runner = OnnxRunner(sessions[0], shape, *sizes, encoder, settings.source_capacity(shape))
+    return Opened(manifest, runner, "cpu", budget, kernels)

@@ -10,18 +10,18 @@ import json
 from typing import Any, Final
 
 from engine.manifest import Manifest
+from engine.opened import Opened
 from engine.plan import TENSORRT, check_settings, read_plan
 from engine.settings import Settings
 
 _LONGEST_REQUEST: Final = 64
 
 
-def describe(
-    manifest: Manifest, settings: Settings, device: str, runner: str, kv_budget_bytes: int | None = None
-) -> dict[str, Any]:
-    """`device` as in "cpu" or "cuda:0", `runner` is what computes there: kernels, or a dialect's runtime.
-    Sizes are bytes, limits are tokens and requests.
+def describe(opened: Opened, settings: Settings) -> dict[str, Any]:
+    """`runner` is what computes: kernels, of which `kernels` is the level, or a dialect's runtime;
+    `kernels_missing` is why there are none. Sizes are bytes, limits are tokens and requests.
     """
+    manifest, kernels = opened.manifest, opened.kernels
     return {
         "name": manifest.name,
         "task": manifest.task,
@@ -35,10 +35,12 @@ def describe(
         "max_context": settings.max_context,
         "max_source": settings.source_capacity(manifest.shape),
         "max_queue": settings.max_queue,
-        "device": device,
-        "runner": runner,
+        "device": opened.device,
+        "runner": opened.computes,
+        "kernels": kernels and kernels.level,
+        "kernels_missing": kernels and kernels.missing,
         "speculative_tokens": settings.speculative_tokens,
-    } | _kv_cache(manifest, settings, kv_budget_bytes)
+    } | _kv_cache(manifest, settings, opened.budget_bytes)
 
 
 def _kv_cache(manifest: Manifest, settings: Settings, budget_bytes: int | None) -> dict[str, int | None]:

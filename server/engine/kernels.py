@@ -1,7 +1,7 @@
 """The libraries of `server/kernels`, which compute int8 decoders of the Llama line, as ctypes sees them.
 
-There is one for each level of processors, once compiled (`make kernels`): all give the same bits, and the best that
-the processor can run is loaded.
+There is one for each level of processors, once compiled (`make kernels`): all give the same bits, and the
+best that the processor can run is loaded.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 import ctypes
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from ctypes import POINTER, c_float, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -59,8 +61,37 @@ class Model(ctypes.Structure):
     )
 
 
+class Why(StrEnum):
+    """Why no kernels compute, in a word: a label of the metric."""
+
+    NONE = ""
+    OFF = "off"
+    MODEL = "unsupported model"
+    COMPILED = "not compiled"
+    LOADED = "not loadable"
+    PROCESSOR = "processor"
+
+
 class KernelsMissing(Exception):
-    """The kernels cannot run here; says why."""
+    """The kernels do not run here; says why."""
+
+    def __init__(self, why: Why, problem: str) -> None:
+        super().__init__(problem)
+        self.why = why
+
+
+@dataclass(frozen=True, slots=True)
+class KernelUse:
+    """The level that computes an engine on a CPU, or why ONNX Runtime does, in a word and in a clause."""
+
+    level: str | None
+    why: Why = Why.NONE
+    missing: str | None = None
+
+    @property
+    def could_run(self) -> bool:
+        """Whether another machine, or another build of this server, would compute it faster."""
+        return self.why in (Why.COMPILED, Why.LOADED, Why.PROCESSOR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +101,24 @@ class Kernels:
 
 
 def load_kernels(levels: Sequence[str] = tuple(LEVELS), folder: Path = FOLDER) -> Kernels:
-    """The first of the levels that runs here. Raises KernelsMissing."""
-    missing: list[str] = []
+    """The first of the levels that runs here. Raises KernelsMissing, of the last of them."""
     for level in levels:
+        missing = []
         for name in LEVELS[level]:
             try:
                 return Kernels(load_library(folder, name), level)
-            except KernelsMissing as why:
-                missing.append(str(why))
-    raise KernelsMissing(missing[-1])
+            except KernelsMissing as error:
+                missing.append(error)
+    raise KernelsMissing(missing[-1].why, "; ".join(map(str, missing)))
+
+
+def levels_here(folder: Path = FOLDER) -> list[str]:
+    """What the processor can run of what was compiled, the best first."""
+    found = []
+    for level in LEVELS:
+        with suppress(KernelsMissing):
+            found.append(load_kernels([level], folder).level)
+    return found
 
 
 def load_library(folder: Path, name: str) -> ctypes.CDLL:
@@ -87,10 +127,11 @@ def load_library(folder: Path, name: str) -> ctypes.CDLL:
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
-        why = f"cannot be loaded ({error})" if path.exists() else "has not been compiled: make kernels"
-        raise KernelsMissing(f"{path.name} {why}") from error
+        if path.exists():
+            raise KernelsMissing(Why.LOADED, f"{path.name} cannot be loaded ({error})") from error
+        raise KernelsMissing(Why.COMPILED, f"{path.name} has not been compiled: make kernels") from error
     if missing := instructions(library.halimede_needs() & ~library.halimede_has()):
-        raise KernelsMissing(f"the processor has no {', '.join(missing)}")
+        raise KernelsMissing(Why.PROCESSOR, f"the processor has no {', '.join(missing)}")
     library.halimede_open.restype = c_void_p
     library.halimede_open.argtypes = (POINTER(Model), c_void_p, c_int32, c_int32, c_int32)
     numbers = (c_void_p, c_void_p, c_void_p)
@@ -110,5 +151,5 @@ def instructions(bits: int) -> list[str]:
 @cache
 def _fingerprint(folder: Path) -> str:
     """Of all that the libraries are made of, as compile.py names them."""
-    sources = sorted([*folder.glob("*.[ch]"), folder / "compile.py"])
+    sources = sorted([*folder.glob("*.[ch]"), *folder.glob("compile.py")])
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()[:12]

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from engine.kernels import KernelUse
 from engine.recorder import E2E, ITL, QUEUE, STREAMED, TTFT, Labels, Recorder
 
 PREFIX: Final = "halimede_"
@@ -21,6 +22,7 @@ GAUGES: Final = {
     "num_requests_running": "Requests in a slot",
     "kv_cache_usage_perc": "Share of the KV cache that running requests fill, 0 to 1",
 }
+KERNELS: Final = "kernels_info"
 COUNTERS: Final = {
     "prompt_tokens_total": "Prompt tokens of requests whose prefill is complete",
     "generation_tokens_total": "Tokens generated",
@@ -98,15 +100,21 @@ def rejection_counter(pb_utils: Any, args: Mapping[str, str]) -> tuple[Any, Any]
 
 
 class MetricsFlusher:
-    """`instances` is how many the model has."""
+    """`instances` is how many the model has; `kernels` what computes it on a CPU."""
 
     def __init__(
-        self, pb_utils: Any, recorder: Recorder, args: Mapping[str, str], instances: int = 1
+        self,
+        pb_utils: Any,
+        recorder: Recorder,
+        args: Mapping[str, str],
+        instances: int = 1,
+        kernels: KernelUse | None = None,
     ) -> None:
         self._pb_utils = pb_utils
         self._recorder = recorder
         self._labels = {"model": args["model_name"], "version": args["model_version"]}
         self._own = (("model_instance", args["model_instance_name"]),) if instances > 1 else ()
+        self._kernels = kernels and (("level", kernels.level or "none"), ("why", kernels.why.value))
         self._families = self._make_families()
         self._metrics: dict[tuple[str, Labels], Any] = {}
         self._gauges: dict[str, float] = {}
@@ -120,6 +128,7 @@ class MetricsFlusher:
         if now < self._next:
             return
         self._next = now + FLUSH_SECONDS
+        self._tell_kernels(1)
         tally = self._recorder.drain()
         for name, value in tally.gauges.items():
             if self._gauges.get(name) != value:
@@ -141,10 +150,18 @@ class MetricsFlusher:
         self._recorder.gauges(0, 0, 0.0)
         self._next = 0.0
         self.flush(0.0)
+        self._tell_kernels(0)
+
+    def _tell_kernels(self, value: int) -> None:
+        """Again and again: where the model is reloaded in place, what it was before ends after this began."""
+        if self._kernels:
+            self._metric(KERNELS, self._own + self._kernels).set(value)
 
     def _make_families(self) -> dict[str, Any]:
         family = self._pb_utils.MetricFamily
         gauges = {name: (text, family.GAUGE) for name, text in GAUGES.items()}
+        if self._kernels:
+            gauges[KERNELS] = ("1 for the level of kernels that computes, or none and why", family.GAUGE)
         counters = {name: (text, family.COUNTER) for name, text in COUNTERS.items()}
         histograms = {name: (text, family.HISTOGRAM) for name, (text, _) in HISTOGRAMS.items()}
         return {

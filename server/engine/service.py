@@ -19,13 +19,13 @@ from engine.gpu import needs_gpu, open_gpu_runner
 from engine.intake import Encoder
 from engine.loop import Loop
 from engine.manifest import Manifest, read_manifest
+from engine.opened import Opened
 from engine.outbox import Outbox, Responder
 from engine.recorder import Recorder
 from engine.request import Request
 from engine.runner import Runner, Verifier
-from engine.runner_kernels import KernelRunner
 from engine.scheduler import Scheduler
-from engine.settings import Settings, free_memory, kv_budget
+from engine.settings import Settings
 from engine.slots import SlotTable
 from engine.tokens import load_table
 from engine.tracing import Trace
@@ -41,23 +41,17 @@ class Service:
     """
 
     def __init__(
-        self,
-        manifest: Manifest,
-        settings: Settings,
-        runner: Runner,
-        report: Report,
-        give_up: Callable[[], None] = lambda: None,
-        device: str = "cpu",
+        self, opened: Opened, settings: Settings, report: Report, give_up: Callable[[], None] = lambda: None
     ) -> None:
+        manifest, runner = opened.manifest, opened.runner
         source = settings.source_capacity(manifest.shape)
         slots = SlotTable(settings.slots, settings.max_context, source_capacity=source)
         stall = settings.prefill_stall_percent / 100
         drafts = settings.speculative_tokens if isinstance(runner, Verifier) else 0
         scheduler = Scheduler(slots, manifest.eos, settings.max_queue, settings.prefill_chunk, stall, drafts)
         self.manifest = manifest
-        budget = kv_budget(settings, free_memory()) if device == "cpu" else settings.kv_budget_bytes or None
-        served = replace(settings, speculative_tokens=drafts)
-        self.description = describe(manifest, served, device, _computes(manifest, runner), budget)
+        self.kernels = opened.kernels
+        self.description = describe(opened, replace(settings, speculative_tokens=drafts))
         self._give_up = give_up
         self.recorder = Recorder(report)
         self._outbox = Outbox(report)
@@ -104,10 +98,6 @@ class Service:
         self.loop.cancel(key, fault if signal is Signal.FAULT else Cancelled("request", "by the client"))
 
 
-def _computes(manifest: Manifest, runner: Runner) -> str:
-    return "kernels" if isinstance(runner, KernelRunner) else manifest.dialect
-
-
 def _encoder(manifest: Manifest) -> Encoder | None:
     if not manifest.shape.has_encoder:
         return None
@@ -129,12 +119,12 @@ def open_service(
     manifest = read_manifest(folder)
     device = choose_device(settings.device, needs_gpu=needs_gpu(manifest), placed=placed)
     if device.gpu is None:
-        manifest, runner = open_cpu_runner(manifest, settings, report)
+        opened = open_cpu_runner(manifest, settings)
     else:
         runner = open_gpu_runner(manifest, settings, device.gpu)
-    self_test(runner, manifest, settings)
-    name = "cpu" if device.gpu is None else f"cuda:{device.gpu}"
-    return Service(manifest, settings, runner, report, give_up, name)
+        opened = Opened(manifest, runner, str(device), settings.kv_budget_bytes or None)
+    self_test(opened.runner, opened.manifest, settings)
+    return Service(opened, settings, report, give_up)
 
 
 def self_test(runner: Runner, manifest: Manifest, settings: Settings) -> None:

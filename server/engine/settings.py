@@ -37,11 +37,15 @@ _USUAL_SOURCE: Final = 1024
 
 
 class KernelChoice(StrEnum):
-    """Whether an engine on the CPU runs on the processor's own kernels; auto is on where they can run it."""
+    """Which level an engine on the CPU runs on: on is the best one, auto is off where there is none."""
 
     AUTO = "auto"
     ON = "on"
     OFF = "off"
+    AVX512 = "avx512"
+    AVXVNNI = "avxvnni"
+    AVX2 = "avx2"
+    PLAIN = "plain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +106,10 @@ def _number(name: str, text: str) -> int:
     return int(text)
 
 
-def check_fit(settings: Settings, shape: ModelShape, free_bytes: int) -> None:
-    """Raises SettingsError when the context or the source exceeds the model's, or the KV cache its budget."""
+def check_fit(settings: Settings, shape: ModelShape, free_bytes: int) -> int:
+    """The budget of the KV cache, in bytes. Raises SettingsError when the cache exceeds it, or the context or
+    the source the model's.
+    """
     if settings.max_context > shape.max_positions:
         problem = f"{settings.max_context}, must be at most {shape.max_positions} (the model's positions)"
         raise SettingsError("max_context", problem)
@@ -114,7 +120,7 @@ def check_fit(settings: Settings, shape: ModelShape, free_bytes: int) -> None:
         raise SettingsError("max_source", problem)
     source = settings.source_capacity(shape)
     needed = shape.kv_bytes(settings.slots, settings.max_context, source)
-    budget = kv_budget(settings, free_bytes)
+    budget = min(settings.kv_budget_bytes or int(_MEMORY_SHARE * free_bytes), free_bytes)
     if needed > budget:
         fitting = budget // shape.kv_bytes(1, settings.max_context, source)
         problem = (
@@ -123,11 +129,7 @@ def check_fit(settings: Settings, shape: ModelShape, free_bytes: int) -> None:
             f"or a max_context of {shape.max_context(budget, settings.slots, source)}"
         )
         raise SettingsError("kv_budget_bytes", problem)
-
-
-def kv_budget(settings: Settings, free_bytes: int) -> int:
-    """What the KV cache may take, in bytes."""
-    return min(settings.kv_budget_bytes or int(_MEMORY_SHARE * free_bytes), free_bytes)
+    return budget
 
 
 def free_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from halimede import Client
 from tests.e2e.artifacts import MODEL
 from tests.e2e.serving import Server
 from tests.e2e.wire import ask, refused
@@ -43,6 +44,14 @@ def test_a_metric_of_the_design_is_there(small: Server, name: str) -> None:
     for labels, _ in series:
         assert labels.keys() == {"model", "version"} | ({label} if label else set())
         assert (labels["model"].rpartition("_")[0], labels["version"]) == (MODEL, "1")
+
+
+def test_the_level_of_the_kernels_is_that_of_the_card(small: Server) -> None:
+    with Client(small.address.grpc, model=MODEL) as client:
+        level = client.card().kernels
+    ((labels, value),) = small.metrics.series("kernels_info")
+    assert (labels["level"], labels["why"], value) == (level, "", 1)
+    assert f"{MODEL} runs on the kernels, level {level}" in small.output
 
 
 def test_counters_match_what_was_sent(small: Server) -> None:

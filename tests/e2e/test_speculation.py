@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
+from engine.kernels import levels_here
 from tests.e2e.artifacts import built, variant
 from tests.e2e.conftest import SMALL
 from tests.e2e.crowd import at_once
 from tests.e2e.serving import Server, started
 from tests.e2e.wire import ask
 from tests.e2e.wire_grpc import GrpcWire
-from tests.kernel_engines import runs_here
 
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.skipif(not runs_here(), reason="the processor has no AVX-512 with VNNI"),
+    pytest.mark.skipif(not levels_here(), reason="no kernels have been compiled"),
 ]
 LIST = "Repeat this list word for word.\n" + "apple, banana, cherry, damson, elder, fig\n" * 3
 REQUESTS: list[dict[str, Any]] = [

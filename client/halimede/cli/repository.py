@@ -25,7 +25,10 @@ __all__ = ["load", "models", "reload", "unload"]
 
 _Name = Annotated[str | None, typer.Argument(help="The model; else the one of --model.")]
 _WIDE = 1000
-_COLUMNS = ("model", "version", "state", "task", "precision", "size", "limits", "KV cache", "quality")
+_COLUMNS = (
+    *("model", "version", "state", "task", "precision", "size", "limits", "KV cache", "quality"),
+    "kernels",
+)
 _UNLOADED = ("", "unloaded")  # why Triton says that a model is UNAVAILABLE
 
 
@@ -40,7 +43,8 @@ def models(
     Limits are slots x context, the longest source of an encoder, and the queue. The KV cache is that
     of a token and of all slots, and the context up to which the memory would do. Quality is what
     the build measured: perplexity beside that of the original weights, and how often both choose
-    the same token. Models that are not Halimede's are listed without.
+    the same token. Kernels is the level that computes on a CPU, or why there is none. Models that
+    are not Halimede's are listed without.
 
     [dim]halimede models[/]
 
@@ -130,11 +134,12 @@ def _shown(rows: Sequence[ModelInfo]) -> list[ModelInfo]:
 def _row(model: ModelInfo, card: ModelCard | None) -> tuple[str, ...]:
     state = _state(model)
     if card is None:
-        return model.name, model.version, state, "", "", "", "", "", model.backend or ""
+        return model.name, model.version, state, "", "", "", "", "", model.backend or "", ""
     size = f"{card.size_bytes / 1e6:.0f} MB"
     precision = card.precision if card.device == "cpu" else f"{card.precision} on {card.device}"
     limits, cache, quality = _limits(card), _cache(card), _quality(card)
-    return model.name, model.version, state, card.task, precision, size, limits, cache, quality
+    kernels = card.kernels or (f"none: {card.kernels_missing}" if card.kernels_missing else "")
+    return model.name, model.version, state, card.task, precision, size, limits, cache, quality, kernels
 
 
 def _limits(card: ModelCard) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 import time
 import traceback
@@ -19,6 +20,7 @@ import triton_python_backend_utils as pb_utils
 from engine.describe import asks_to_describe, description_chunk
 from engine.errors import Cancelled, EngineError
 from engine.exporter import open_exporter
+from engine.kernels import KernelUse
 from engine.load_board import LoadBoard
 from engine.metrics import MetricsFlusher
 from engine.orphan import end_server, exit_with_parent
@@ -70,7 +72,10 @@ class TritonPythonModel:
         settings = read_settings(parameters_of(config, Settings.__slots__))
         self._service = open_service(artifact_folder(args), settings, _log, gpu_of(args), _give_up)
         instances = instances_of(config)
-        self._metrics = MetricsFlusher(pb_utils, self._service.recorder, args, instances)
+        kernels = self._service.kernels
+        if kernels:
+            _tell(self._service.manifest.name, kernels)
+        self._metrics = MetricsFlusher(pb_utils, self._service.recorder, args, instances, kernels)
         self._board = None
         if instances > 1:
             self._board = LoadBoard(load_board_of(args, os.environ), instances, self._load)
@@ -148,6 +153,19 @@ class TritonPythonModel:
 def _give_up() -> None:
     pb_utils.Logger.log_error("llm_engine: a bug of its own ended its loop; the server stops, start another")
     end_server()
+
+
+def _tell(name: str, kernels: KernelUse) -> None:
+    """What computes the model on this CPU; a warning where that is slow and need not be.
+
+    Triton is started without its information, so that goes past it.
+    """
+    if kernels.could_run:
+        slow = f"llm_engine: {name} runs on ONNX Runtime, which is slower: {kernels.missing}"
+        pb_utils.Logger.log_warn(slow)
+        return
+    on = f"the kernels, level {kernels.level}" if kernels.level else f"ONNX Runtime: {kernels.missing}"
+    print(f"llm_engine: {name} runs on {on}", file=sys.stderr, flush=True)
 
 
 def _flags(final: bool) -> int:
