@@ -68,7 +68,10 @@ _ENGINE_PARAMETERS = {
     "max_source": ("0", "source tokens of an encoder-decoder; 0 takes the model's, at most 1024"),
     "threads": ("0", "threads of ONNX Runtime; 0 takes the machine's cores"),
     "max_queue": ("64", "requests that wait for a slot; the next one is refused at once"),
-    "kv_budget_bytes": ("0", "memory for the KV cache; 0 takes what slots and max_context need"),
+    "kv_budget_bytes": (
+        "0",
+        "memory for the KV cache and what each thread has of its own; 0 allows 80 % of what is free",
+    ),
     "prefill_chunk": ("128", "prompt tokens per step, so that a long prompt stalls no other stream"),
     "prefill_stall_percent": (
         "250",

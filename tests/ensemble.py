@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from engine.manifest import read_manifest
-from engine.opened import Opened
 from engine.service import Service
 from engine.settings import Settings
 from tests.artifact import byte_tokenizer, write_artifact
@@ -21,7 +20,7 @@ from tests.fake_triton import (
     Sender,
     Tensor,
 )
-from tests.fakes import ToyModel, ToyRunner
+from tests.fakes import ToyModel, ToyRunner, opened
 
 VOCAB = byte_tokenizer().get_vocab_size()
 CONTEXT = 96
@@ -64,7 +63,7 @@ class Ensemble:
         self, folder: Path, settings: Settings, report: Any, placed: int | None, give_up: Callable[[], None]
     ) -> Service:
         assert placed is None
-        return Service(Opened(read_manifest(folder), self.runner), settings, report, give_up)
+        return Service(opened(read_manifest(folder), self.runner), settings, report, give_up)
 
     def tokenize(self, parameters: dict[str, Any] | None = None, timeout: int = 0, **inputs: Any) -> Response:
         tensors: list[Tensor] = [InputTensor(name, value) for name, value in inputs.items()]

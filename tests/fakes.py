@@ -17,11 +17,14 @@ from engine.drafts import TOGETHER
 from engine.errors import EngineError
 from engine.intake import Encoder
 from engine.loop import Loop
+from engine.manifest import Manifest
+from engine.opened import Opened
 from engine.outbox import Chunk, Outbox
 from engine.recorder import Recorder
 from engine.request import FinishReason, Request, Sampling
-from engine.runner import Floats, Run
+from engine.runner import Floats, Run, Runner
 from engine.scheduler import Scheduler
+from engine.settings import Footprint
 from engine.slots import SlotTable
 from engine.stops import TextStream
 from engine.tokens import TokenTable
@@ -190,6 +193,11 @@ class ToyRunner:
             for row, part in written:
                 self.rows[row, part] = GARBAGE
             raise fault
+
+
+def opened(manifest: Manifest, runner: Runner, **more: Any) -> Opened:
+    """An engine as it is opened on a device that has memory enough."""
+    return Opened(manifest, runner, Footprint(manifest.shape), **more)
 
 
 def sequence_of(key: int, prompt: list[int], **sampling: Any) -> SequenceInEngine:

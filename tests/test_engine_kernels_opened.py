@@ -16,12 +16,13 @@ from build.dialects.onnxruntime.kernels import runs_on_kernels
 from engine import cpu
 from engine.cpu import open_cpu_runner
 from engine.errors import ArtifactError, SettingsError
-from engine.kernel_weights import INDEX, KernelWeights
+from engine.kernel_index import INDEX
+from engine.kernel_weights import KernelWeights
 from engine.kernels import LEVELS, KernelUse, Why, levels_here, load_kernels
 from engine.manifest import KvDtype, Manifest, ModelShape
 from engine.runner_kernels import KernelRunner
 from engine.runner_onnx import OnnxRunner
-from engine.settings import KernelChoice, Settings
+from engine.settings import Footprint, KernelChoice, Settings
 from tests import tiny
 from tests.kernel_engines import VOCAB, write_kernel_engine
 
@@ -128,6 +129,20 @@ def test_an_engine_without_an_index_runs_on_onnx_runtime(folder: Path) -> None:
 
 
 @needs_kernels
+def test_threads_count_to_the_memory_and_to_the_context_that_is_stated(folder: Path) -> None:
+    tight = replace(SMALL, threads=4, kv_budget_bytes=150_000)
+    opened = open_cpu_runner(manifest(folder), tight)
+    stated = opened.footprint.max_context(tight, 150_000)
+    assert SMALL.max_context < stated < Footprint(opened.manifest.shape).max_context(tight, 150_000)
+    open_cpu_runner(manifest(folder), replace(tight, max_context=stated))
+    problem = (
+        rf"2 slots of {stated + 1} positions need [\d,]+ bytes and 4 threads [\d,]+, the limit is 150,000; "
+    )
+    with pytest.raises(SettingsError, match=problem):
+        open_cpu_runner(manifest(folder), replace(tight, max_context=stated + 1))
+
+
+@needs_kernels
 def test_an_index_that_was_changed_is_refused(folder: Path) -> None:
     found = manifest(folder)
     files = {**found.files, INDEX: {"sha256": "0" * 64, "bytes": (folder / INDEX).stat().st_size}}
@@ -141,7 +156,7 @@ def test_an_index_that_was_changed_is_refused(folder: Path) -> None:
         ({"version": 2}, "version 2, this server reads 1"),
         ({"embedding": {"offset": 2**40, "shape": [8, 8]}}, "build the model again"),
         ({"embedding": {"offset": -4, "shape": [1]}}, "build the model again"),
-        ({"hidden": "64"}, "build the model again"),
+        ({"hidden": "64"}, "hidden: '64', must be a whole number"),
         ({"layer": None}, "build the model again"),
     ],
 )
@@ -159,6 +174,16 @@ def test_an_index_that_does_not_fit_is_refused(
 )
 def test_which_families_they_know(family: str, runs: bool) -> None:
     assert runs_on_kernels(describe(tiny.config(family))) is runs
+
+
+def test_layers_of_unequal_width_are_for_the_graph() -> None:
+    """As pruning leaves them; no adapter describes such a model yet."""
+    even = describe(tiny.config("llama"))
+    first, last = even.layers
+    inner, outer = last.ffn.inner, last.ffn.outer
+    ffn = replace(last.ffn, inner=replace(inner, rows=(80, 80)), outer=replace(outer, columns=80))
+    assert runs_on_kernels(even)
+    assert not runs_on_kernels(replace(even, layers=(first, replace(last, ffn=ffn))))
 
 
 def test_a_window_shorter_than_the_context_is_for_the_graph() -> None:

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from engine.errors import ArtifactError
 from engine.manifest import Architecture, KvDtype, ModelShape, read_manifest, verify_files
@@ -85,33 +83,6 @@ def test_the_cross_cache_counts_and_half_precision_takes_half() -> None:
     shape = ModelShape(6, 8, 64, 100, 512, Architecture.ENCODER_DECODER, 512, KvDtype.FLOAT16)
     assert shape.kv_bytes(4, 200, 300) == 2 * 6 * 8 * 64 * 2 * 4 * (200 + 300)
     assert shape.has_encoder
-
-
-def test_the_largest_context_of_a_budget() -> None:
-    smollm2 = ModelShape(30, 3, 64, 49152, 8192)
-    assert smollm2.kv_bytes(1, 1) == 46_080
-    assert smollm2.max_context(16 * 2048 * 46_080, 16) == 2048
-    assert smollm2.max_context(16 * 2048 * 46_080 - 1, 16) == 2047
-    assert smollm2.max_context(2**40, 16) == 8192  # the model's positions
-    bart = ModelShape(6, 12, 64, 50265, 1024, Architecture.ENCODER_DECODER, 1024)
-    assert bart.kv_bytes(1, 1) == bart.kv_bytes(1, 0, 1) == 36_864
-    assert bart.max_context(10**9, 16, 1024) == 10**9 // 16 // 36_864 - 1024 == 671
-    assert bart.max_context(16 * 1024 * 36_864, 16, 1024) == 0
-
-
-@given(
-    shape=st.builds(ModelShape, *[st.integers(1, 99)] * 4, st.integers(1, 9999)),
-    budget=st.integers(0, 2**40),
-    slots=st.integers(1, 99),
-    source=st.integers(0, 999),
-)
-def test_the_largest_context_fits_and_one_more_does_not(
-    shape: ModelShape, budget: int, slots: int, source: int
-) -> None:
-    context = shape.max_context(budget, slots, source)
-    assert 0 <= context <= shape.max_positions
-    assert not context or shape.kv_bytes(slots, context, source) <= budget
-    assert context == shape.max_positions or shape.kv_bytes(slots, context + 1, source) > budget
 
 
 @pytest.mark.parametrize("change", [{"architecture": "encoder"}, {"kv_dtype": "int8"}])

@@ -10,14 +10,13 @@ import pytest
 from engine.channel import Signal, SignalSender
 from engine.errors import ArtifactError, EngineError, SettingsError, Unavailable
 from engine.manifest import read_manifest
-from engine.opened import Opened
 from engine.outbox import Chunk
 from engine.request import Request, Sampling
 from engine.runner import Floats
 from engine.service import Service, open_service, self_test
 from engine.settings import Settings
 from tests.artifact import byte_tokenizer, write_artifact
-from tests.fakes import Client, ToyModel, ToyRunner
+from tests.fakes import Client, ToyModel, ToyRunner, opened
 
 VOCAB = byte_tokenizer().get_vocab_size()
 SETTINGS = Settings(slots=2, max_context=64, max_queue=8, prefill_chunk=8, heartbeat_ms=10)
@@ -58,7 +57,7 @@ class Running:
     def __init__(self, folder: Path) -> None:
         self.faults: list[BaseException] = []
         self.runner = Paced()
-        self.service = Service(Opened(read_manifest(folder), self.runner), SETTINGS, self.faults.append)
+        self.service = Service(opened(read_manifest(folder), self.runner), SETTINGS, self.faults.append)
 
     def ask(self, prompt: list[int], stream: bool = True, **sampling: int) -> Waiting:
         client = Waiting()
@@ -132,7 +131,7 @@ def test_after_a_bug_in_the_loop_all_is_ended_and_the_service_gives_up(tmp_path:
     runner = Paced()
     runner.gate.clear()
     manifest = read_manifest(write_artifact(tmp_path / "1"))
-    service = Service(Opened(manifest, runner), SETTINGS, faults.append, give_up)
+    service = Service(opened(manifest, runner), SETTINGS, faults.append, give_up)
     service.start()
     clients = [Waiting() for _ in range(3)]
     for client in clients:

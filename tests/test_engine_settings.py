@@ -10,10 +10,11 @@ from engine.device import DeviceChoice
 from engine.errors import SettingsError
 from engine.kernels import LEVELS
 from engine.manifest import Architecture, ModelShape
-from engine.settings import _RANGES, KernelChoice, Settings, check_fit, free_memory, read_settings
+from engine.settings import _RANGES, Footprint, KernelChoice, Settings, check_fit, free_memory, read_settings
 from engine.triton import parameters_of
 
 SHAPE = ModelShape(layers=2, kv_heads=3, head_dim=4, vocab_size=10, max_positions=100)
+PLAIN = Footprint(SHAPE)
 SLOT = 2 * 4 * 2 * 3 * 4  # bytes of one position: keys and values of 4 bytes, 2 layers, 3 heads of 4
 
 
@@ -82,18 +83,18 @@ def test_zero_threads_are_all_cores() -> None:
 
 
 def test_a_context_longer_than_the_models_is_refused() -> None:
-    check_fit(Settings(slots=1, max_context=100), SHAPE, 2**30)
+    check_fit(Settings(slots=1, max_context=100), PLAIN, 2**30)
     with pytest.raises(SettingsError, match=r"^INVALID_ARG: max_context: 101, must be at most 100 "):
-        check_fit(Settings(slots=1, max_context=101), SHAPE, 2**30)
+        check_fit(Settings(slots=1, max_context=101), PLAIN, 2**30)
 
 
 def test_a_source_longer_than_the_encoders_is_refused() -> None:
     seq2seq = replace(SHAPE, architecture=Architecture.ENCODER_DECODER, max_source_positions=50)
-    check_fit(Settings(slots=1, max_context=100, max_source=50), seq2seq, 2**30)
+    check_fit(Settings(slots=1, max_context=100, max_source=50), Footprint(seq2seq), 2**30)
     with pytest.raises(SettingsError, match=r"^INVALID_ARG: max_source: 51, must be at most 50 "):
-        check_fit(Settings(slots=1, max_context=100, max_source=51), seq2seq, 2**30)
+        check_fit(Settings(slots=1, max_context=100, max_source=51), Footprint(seq2seq), 2**30)
     with pytest.raises(SettingsError, match=r"^INVALID_ARG: max_source: 1, must be at most 0 "):
-        check_fit(Settings(slots=1, max_context=100, max_source=1), SHAPE, 2**30)
+        check_fit(Settings(slots=1, max_context=100, max_source=1), PLAIN, 2**30)
 
 
 def test_the_usual_source_is_what_the_encoder_takes_but_not_more_than_1024() -> None:
@@ -106,17 +107,17 @@ def test_the_usual_source_is_what_the_encoder_takes_but_not_more_than_1024() -> 
 def test_the_cross_cache_counts_to_the_budget() -> None:
     seq2seq = replace(SHAPE, architecture=Architecture.ENCODER_DECODER, max_source_positions=50)
     settings = Settings(slots=2, max_context=10, max_source=30, kv_budget_bytes=2 * 40 * SLOT)
-    check_fit(settings, seq2seq, 2**30)
+    check_fit(settings, Footprint(seq2seq), 2**30)
     with pytest.raises(SettingsError, match="2 slots of 40 positions need"):
-        check_fit(replace(settings, kv_budget_bytes=2 * 40 * SLOT - 1), seq2seq, 2**30)
+        check_fit(replace(settings, kv_budget_bytes=2 * 40 * SLOT - 1), Footprint(seq2seq), 2**30)
 
 
 def test_the_cache_of_all_slots_must_fit_the_budget() -> None:
     settings = Settings(slots=10, max_context=100, kv_budget_bytes=1000 * SLOT)
-    check_fit(settings, SHAPE, 2**30)
+    check_fit(settings, PLAIN, 2**30)
     tight = Settings(slots=10, max_context=100, kv_budget_bytes=1000 * SLOT - 1)
     with pytest.raises(SettingsError) as caught:
-        check_fit(tight, SHAPE, 2**30)
+        check_fit(tight, PLAIN, 2**30)
     assert str(caught.value) == (
         "INVALID_ARG: kv_budget_bytes: 10 slots of 100 positions need 192,000 bytes, "
         "the limit is 191,999; 9 slots fit, or a max_context of 99"
@@ -125,16 +126,16 @@ def test_the_cache_of_all_slots_must_fit_the_budget() -> None:
 
 def test_without_a_budget_four_fifths_of_free_memory_may_be_used() -> None:
     settings = Settings(slots=8, max_context=100)
-    check_fit(settings, SHAPE, 1000 * SLOT)
+    check_fit(settings, PLAIN, 1000 * SLOT)
     with pytest.raises(SettingsError, match="the limit is 153,599"):
-        check_fit(settings, SHAPE, 1000 * SLOT - 1)
+        check_fit(settings, PLAIN, 1000 * SLOT - 1)
 
 
 def test_a_budget_beyond_free_memory_is_refused() -> None:
     settings = Settings(slots=2, max_context=100, kv_budget_bytes=2**40)
-    check_fit(settings, SHAPE, 200 * SLOT)
+    check_fit(settings, PLAIN, 200 * SLOT)
     with pytest.raises(SettingsError, match="1 slots fit"):
-        check_fit(settings, SHAPE, 200 * SLOT - 1)
+        check_fit(settings, PLAIN, 200 * SLOT - 1)
 
 
 def machine(folder: Path, available_kb: int, limit: str | None, used: int = 0) -> tuple[Path, Path]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import replace
 
 from engine.errors import SettingsError
 from engine.inference import open_session
-from engine.kernel_weights import INDEX, KernelWeights
+from engine.kernel_index import INDEX
+from engine.kernel_weights import KernelWeights, read_sizes
 from engine.kernels import LEVELS, Kernels, KernelsMissing, KernelUse, Why, levels_here, load_kernels
 from engine.manifest import KvDtype, Manifest, verify_files
 from engine.opened import Opened
-from engine.runner_kernels import KernelRunner
+from engine.runner_kernels import BLOCK, KernelRunner
 from engine.runner_onnx import OnnxRunner
-from engine.settings import KernelChoice, Settings, check_fit, free_memory
+from engine.settings import Footprint, KernelChoice, Settings, check_fit, free_memory
 
 
 def open_cpu_runner(manifest: Manifest, settings: Settings) -> Opened:
@@ -47,20 +49,26 @@ def _instead(error: KernelsMissing) -> str:
 def _open_kernels(manifest: Manifest, settings: Settings, kernels: Kernels) -> Opened:
     # What keys and values are of depends on who computes them.
     manifest = replace(manifest, shape=replace(manifest.shape, kv_dtype=KvDtype.FLOAT16))
-    budget = check_fit(settings, manifest.shape, free_memory())
-    verify_files(manifest, tuple({*manifest.files, INDEX, "tokens.bin"}))
+    shape = manifest.shape
+    verify_files(manifest, (INDEX,))
+    model = ctypes.byref(read_sizes(manifest.folder))
+    footprint = Footprint(shape, BLOCK, lambda capacity: kernels.library.halimede_scratch(model, capacity))
+    budget = check_fit(settings, footprint, free_memory())
+    verify_files(manifest, tuple({*manifest.files, "tokens.bin"}))
+    weights = KernelWeights(manifest.folder, shape.max_positions)
     sizes = settings.slots, settings.max_context, settings.thread_count
-    runner = KernelRunner(kernels.library, KernelWeights(manifest.folder), *sizes)
-    return Opened(manifest, runner, "cpu", budget, KernelUse(kernels.level))
+    runner = KernelRunner(kernels.library, weights, *sizes)
+    return Opened(manifest, runner, footprint, budget, kernels=KernelUse(kernels.level))
 
 
 def _open_onnx(manifest: Manifest, settings: Settings, kernels: KernelUse) -> Opened:
     shape = manifest.shape
-    budget = check_fit(settings, shape, free_memory())
+    footprint = Footprint(shape)
+    budget = check_fit(settings, footprint, free_memory())
     graphs = ("model.onnx", "encoder.onnx") if shape.has_encoder else ("model.onnx",)
     verify_files(manifest, tuple({*manifest.files, *graphs, "tokens.bin"}))
     sessions = [open_session(manifest.path(graph), settings.thread_count) for graph in graphs]
     encoder = sessions[1] if shape.has_encoder else None
     sizes = settings.slots, settings.max_context, settings.prefill_chunk
     runner = OnnxRunner(sessions[0], shape, *sizes, encoder, settings.source_capacity(shape))
-    return Opened(manifest, runner, "cpu", budget, kernels)
+    return Opened(manifest, runner, footprint, budget, kernels=kernels)

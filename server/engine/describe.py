@@ -7,9 +7,9 @@ A request to the engine step of `{"describe": true}`, with any token ids, is ans
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any, Final
 
-from engine.manifest import Manifest
 from engine.opened import Opened
 from engine.plan import TENSORRT, check_settings, read_plan
 from engine.settings import Settings
@@ -40,26 +40,25 @@ def describe(opened: Opened, settings: Settings) -> dict[str, Any]:
         "kernels": kernels and kernels.level,
         "kernels_missing": kernels and kernels.missing,
         "speculative_tokens": settings.speculative_tokens,
-    } | _kv_cache(manifest, settings, opened.budget_bytes)
+    } | _kv_cache(opened, settings)
 
 
-def _kv_cache(manifest: Manifest, settings: Settings, budget_bytes: int | None) -> dict[str, int | None]:
+def _kv_cache(opened: Opened, settings: Settings) -> dict[str, int | None]:
     """A token of an answer takes a position, and one of a prompt, which with an encoder is the source.
 
     `kv_max_context` is the largest max_context that so many slots could have within the budget.
     """
+    manifest, footprint, budget = opened.manifest, opened.footprint, opened.budget_bytes
     shape = manifest.shape
     if manifest.dialect == TENSORRT:
         settings = check_settings(read_plan(manifest), manifest, settings)
-    context, source = settings.max_context, settings.source_capacity(shape)
-    fitting = None if budget_bytes is None else shape.max_context(budget_bytes, settings.slots, source)
     return {
         "kv_bytes_per_token": shape.kv_bytes(1, 1),
         "kv_bytes_per_source_token": shape.kv_bytes(1, 0, 1) if shape.has_encoder else 0,
-        "kv_bytes_per_slot": shape.kv_bytes(1, context, source),
-        "kv_bytes": shape.kv_bytes(settings.slots, context, source),
-        "kv_budget_bytes": budget_bytes,
-        "kv_max_context": fitting,
+        "kv_bytes_per_slot": footprint.cache(replace(settings, slots=1)),
+        "kv_bytes": footprint.cache(settings),
+        "kv_budget_bytes": budget,
+        "kv_max_context": None if budget is None else footprint.max_context(settings, budget),
     }
 
 

@@ -14,7 +14,7 @@ from engine.plan import TENSORRT, Plan, check_host, check_settings, read_plan
 from engine.runner import Runner
 from engine.runner_cuda import CudaRunner
 from engine.runner_tensorrt import TensorRtRunner
-from engine.settings import Settings, check_fit
+from engine.settings import Footprint, Settings, check_fit
 
 
 def needs_gpu(manifest: Manifest) -> str | None:
@@ -40,7 +40,7 @@ def open_gpu_runner(manifest: Manifest, settings: Settings, gpu: int) -> Runner:
         return tensorrt_runner(
             manifest, settings, plan, memory, left, lambda path: executor(tensorrt, path, memory)
         )
-    check_fit(settings, manifest.shape, left)
+    check_fit(settings, Footprint(manifest.shape), left)
     verify_files(manifest, tuple({*manifest.files, "model.onnx", "tokens.bin"}))
     shape = manifest.shape
     decoder = open_cuda_session(manifest.path("model.onnx"), memory, shape)
@@ -60,7 +60,7 @@ def tensorrt_runner(
     """The runner of a plan, which `open_executor` loads once all has been found to fit."""
     shape = manifest.shape
     settings = check_settings(plan, manifest, settings)
-    check_fit(settings, shape, free_bytes)
+    check_fit(settings, Footprint(shape), free_bytes)
     verify_files(manifest, tuple({*manifest.files, "model.plan", "tokens.bin"}))
     decoder = open_executor(manifest.path("model.plan"))
     encoder = open_executor(manifest.path("encoder.plan")) if shape.has_encoder else None

@@ -6,38 +6,39 @@ rows are read where a token needs one.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import ArtifactError, shown
+from engine.errors import ArtifactError
+from engine.kernel_index import INDEX, SIZES, Json, read_index
 from engine.kernels import Layer, Model, Product
 
-INDEX: Final = "kernels.json"
 WEIGHTS: Final = "model.onnx.data"
-VERSION: Final = 1
-_SIZES: Final = ("layers", "hidden", "heads", "kv_heads", "head_dim", "vocab")
 _NUMBERS: Final = ("epsilon", "head_epsilon", "scale", "crest", "embedding_scale")
 _TABLES: Final = ("embedding", "cosines", "sines", "final_norm")
 _NORMS: Final = ("input_norm", "query_norm", "key_norm", "ffn_norm")
 _PRODUCTS: Final = ("qkv", "output", "gate", "up", "down")
-Json = Mapping[str, Any]
+
+
+def read_sizes(folder: Path) -> Model:
+    """A model without its weights: enough to ask the kernels what it takes. Raises ArtifactError."""
+    index = read_index(folder)
+    return Model(**{name: index[name] for name in SIZES})
 
 
 class KernelWeights:
     """`model` points into memory that this object keeps."""
 
-    def __init__(self, folder: Path) -> None:
-        """Raises ArtifactError for an index or weights that cannot be read."""
+    def __init__(self, folder: Path, positions: int | None = None) -> None:
+        """Raises ArtifactError for an index or weights that cannot be read, or that do not fit together."""
         self._kept: list[NDArray[Any]] = []
+        index = read_index(folder, positions)
         try:
-            index = json.loads((folder / INDEX).read_text("utf-8"))
-            if index["version"] != VERSION:
-                raise ArtifactError(INDEX, f"version {shown(index['version'])}, this server reads {VERSION}")
             self._bytes = np.memmap(folder / WEIGHTS, np.uint8, "r")
             self.model = self._model(index)
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -49,7 +50,7 @@ class KernelWeights:
 
     def _model(self, index: Json) -> Model:
         layers = (Layer * index["layers"])(*map(self._layer, index["layer"]))
-        numbers = {name: index[name] for name in (*_SIZES, *_NUMBERS)}
+        numbers = {name: index[name] for name in (*SIZES, *_NUMBERS)}
         tables = {name: self._floats(index[name]).ctypes.data for name in _TABLES}
         return Model(**numbers, **tables, layer=layers, head=self._product(index["head"]))
 
@@ -74,7 +75,8 @@ class KernelWeights:
         return self._array(place, np.dtype(np.float32))
 
     def _array(self, place: Json, dtype: np.dtype[Any]) -> NDArray[Any]:
-        end = place["offset"] + int(np.prod(place["shape"])) * dtype.itemsize
-        if not 0 <= place["offset"] <= end <= self._bytes.size:
-            raise ValueError(f"bytes {place['offset']} to {end} of {self._bytes.size}")
-        return self._bytes[place["offset"] : end].view(dtype).reshape(place["shape"])
+        start = place["offset"]
+        end = start + math.prod(place["shape"]) * dtype.itemsize
+        if not 0 <= start <= end <= self._bytes.size or start % dtype.itemsize:
+            raise ValueError(f"bytes {start} to {end} of {self._bytes.size}")
+        return self._bytes[start:end].view(dtype).reshape(place["shape"])

@@ -66,13 +66,6 @@ class ModelShape:
         each = 2 * self.kv_dtype.size * self.layers * self.kv_heads * self.head_dim
         return each * slots * (positions + source)
 
-    def max_context(self, budget_bytes: int, slots: int, source: int = 0) -> int:
-        """The most positions of a slot, at most the model's, whose keys and values fit so much memory beside
-        those of `source` positions; 0 where not even these fit.
-        """
-        left = budget_bytes // slots - self.kv_bytes(1, 0, source)
-        return max(0, min(left // self.kv_bytes(1, 1), self.max_positions))
-
 
 @dataclass(frozen=True, slots=True)
 class Manifest:

@@ -7,18 +7,20 @@ from dataclasses import dataclass
 from engine.kernels import KernelUse
 from engine.manifest import Manifest
 from engine.runner import Runner
+from engine.settings import Footprint
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """`manifest` is as it is served, `device` as in "cpu" or "cuda:0", `budget_bytes` of its cache;
-    `kernels` is of an engine on a CPU.
+    """`manifest` is as it is served, `budget_bytes` the memory that its footprint had to fit, `device` as in
+    "cpu" or "cuda:0"; `kernels` is of an engine on a CPU.
     """
 
     manifest: Manifest
     runner: Runner
-    device: str = "cpu"
+    footprint: Footprint
     budget_bytes: int | None = None
+    device: str = "cpu"
     kernels: KernelUse | None = None
 
     @property

@@ -25,7 +25,7 @@ from engine.recorder import Recorder
 from engine.request import Request
 from engine.runner import Runner, Verifier
 from engine.scheduler import Scheduler
-from engine.settings import Settings
+from engine.settings import Footprint, Settings
 from engine.slots import SlotTable
 from engine.tokens import load_table
 from engine.tracing import Trace
@@ -122,7 +122,8 @@ def open_service(
         opened = open_cpu_runner(manifest, settings)
     else:
         runner = open_gpu_runner(manifest, settings, device.gpu)
-        opened = Opened(manifest, runner, str(device), settings.kv_budget_bytes or None)
+        budget = settings.kv_budget_bytes or None
+        opened = Opened(manifest, runner, Footprint(manifest.shape), budget, str(device))
     self_test(opened.runner, opened.manifest, settings)
     return Service(opened, settings, report, give_up)
 

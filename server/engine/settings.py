@@ -7,8 +7,9 @@ limit, and the model does not become ready.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
@@ -106,10 +107,48 @@ def _number(name: str, text: str) -> int:
     return int(text)
 
 
-def check_fit(settings: Settings, shape: ModelShape, free_bytes: int) -> int:
-    """The budget of the KV cache, in bytes. Raises SettingsError when the cache exceeds it, or the context or
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What an engine takes beside its weights: keys and values, and what each thread has of its own.
+
+    Positions are allocated in blocks of `block`; `scratch` is the bytes of a thread for so many of them.
+    """
+
+    shape: ModelShape
+    block: int = 1
+    scratch: Callable[[int], int] = lambda _: 0
+
+    def capacity(self, positions: int) -> int:
+        """Positions that are allocated."""
+        return -(-positions // self.block) * self.block
+
+    def cache(self, settings: Settings) -> int:
+        """Bytes of the keys and values of all slots."""
+        source = settings.source_capacity(self.shape)
+        return self.shape.kv_bytes(settings.slots, self.capacity(settings.max_context), source)
+
+    def needed(self, settings: Settings) -> int:
+        own = self.scratch(self.capacity(settings.max_context))
+        return self.cache(settings) + settings.thread_count * own
+
+    def max_context(self, settings: Settings, budget_bytes: int) -> int:
+        """The largest max_context with which all else of the settings fits so much memory, at most the
+        model's positions; 0 where none does.
+        """
+
+        def needed(blocks: int) -> int:
+            return self.needed(replace(settings, max_context=blocks * self.block))
+
+        blocks = range(self.capacity(self.shape.max_positions) // self.block + 1)
+        fitting = bisect_right(blocks, budget_bytes, key=needed) - 1
+        return min(max(fitting, 0) * self.block, self.shape.max_positions)
+
+
+def check_fit(settings: Settings, footprint: Footprint, free_bytes: int) -> int:
+    """The budget of cache and threads, in bytes. Raises SettingsError when they exceed it, or the context or
     the source the model's.
     """
+    shape = footprint.shape
     if settings.max_context > shape.max_positions:
         problem = f"{settings.max_context}, must be at most {shape.max_positions} (the model's positions)"
         raise SettingsError("max_context", problem)
@@ -118,18 +157,23 @@ def check_fit(settings: Settings, shape: ModelShape, free_bytes: int) -> int:
             f"{settings.max_source}, must be at most {shape.max_source_positions} (the encoder's positions)"
         )
         raise SettingsError("max_source", problem)
-    source = settings.source_capacity(shape)
-    needed = shape.kv_bytes(settings.slots, settings.max_context, source)
     budget = min(settings.kv_budget_bytes or int(_MEMORY_SHARE * free_bytes), free_bytes)
-    if needed > budget:
-        fitting = budget // shape.kv_bytes(1, settings.max_context, source)
-        problem = (
-            f"{settings.slots} slots of {settings.max_context + source} positions need {needed:,} bytes, "
-            f"the limit is {budget:,}; {fitting} slots fit, "
-            f"or a max_context of {shape.max_context(budget, settings.slots, source)}"
-        )
-        raise SettingsError("kv_budget_bytes", problem)
+    if footprint.needed(settings) > budget:
+        raise SettingsError("kv_budget_bytes", _too_much(settings, footprint, budget))
     return budget
+
+
+def _too_much(settings: Settings, footprint: Footprint, budget: int) -> str:
+    context, source = settings.max_context, settings.source_capacity(footprint.shape)
+    slots, threads, cache = settings.slots, settings.thread_count, footprint.cache(settings)
+    own = footprint.scratch(footprint.capacity(context))
+    fitting = [f"{max(budget - threads * own, 0) // (cache // slots)} slots fit"]
+    needs = f"{slots} slots of {context + source} positions need {cache:,} bytes"
+    if own:
+        needs += f" and {threads} threads {threads * own:,}"
+        fitting.append(f"{max(budget - cache, 0) // own} threads")
+    fitting.append(f"a max_context of {footprint.max_context(settings, budget)}")
+    return f"{needs}, the limit is {budget:,}; {', or '.join(fitting)}"
 
 
 def free_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:

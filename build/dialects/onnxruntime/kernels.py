@@ -22,7 +22,9 @@ Json = dict[str, Any]
 
 
 def runs_on_kernels(architecture: Architecture) -> bool:
-    """Whether each part of the model is one that the kernels have; `rotatable` vouches for the norms."""
+    """Whether each part of the model is one that the kernels have, in layers of one width. `rotatable`
+    vouches for the norms.
+    """
     layers = architecture.layers
     epsilons = {norm.epsilon for layer in layers for norm in layer.norms()} | {
         architecture.final_norm.epsilon
@@ -33,6 +35,8 @@ def runs_on_kernels(architecture: Architecture) -> bool:
         and len(epsilons) == 1
         and architecture.head_dim % _HEAD_VECTOR == 0
         and len({layer.attention.scale for layer in layers}) == 1
+        and len({layer.ffn.outer.columns for layer in layers}) == 1
+        and len({(layer.attention.qkv.rows, layer.ffn.inner.rows) for layer in layers}) == 1
         and all(_known(layer, architecture.max_positions) for layer in layers)
     )
 
