@@ -32,6 +32,7 @@ def describe() -> dict[str, Any]:
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "cpu": _first("/proc/cpuinfo", "model name") or platform.processor(),
+        "kernels": _kernels(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "kernel": platform.release(),
@@ -46,6 +47,18 @@ def warn_if_busy(machine: dict[str, Any]) -> None:
     if load > 0.25:
         what = f"the load average is {load:.1f}: something else runs, figures will be off"
         print(f"warning: {what}", file=sys.stderr)
+
+
+def _kernels() -> str | None:
+    """The level that int8 decoders of the Llama line run on; None where none does, or there is no server."""
+    asked = subprocess.run(
+        [sys.executable, "-m", "engine.kernels"],
+        cwd=ROOT / "server",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return next(iter(asked.stdout.split()), None)
 
 
 def _version(package: str) -> str | None:

@@ -22,7 +22,14 @@ from loadtest.models.versus import Sample, Versus
 from loadtest.prompts import Prompt, Prompts
 from loadtest.sample import Stream
 
-MACHINE = {"cpu": "a CPU", "cores": 2, "date": "today", "commit": "abc", "uncommitted_changes": False}
+MACHINE = {
+    "cpu": "a CPU",
+    "kernels": "avx2",
+    "cores": 2,
+    "date": "today",
+    "commit": "abc",
+    "uncommitted_changes": False,
+}
 MANIFEST = {
     "name": "gpt2",
     "precision": "int8",

@@ -15,7 +15,14 @@ from loadtest.bench.throughput import Steps
 from loadtest.memory import Memory
 from loadtest.sample import Sample
 
-MACHINE = {"cpu": "a CPU", "cores": 2, "date": "today", "commit": "abc", "uncommitted_changes": False}
+MACHINE = {
+    "cpu": "a CPU",
+    "kernels": "avx2",
+    "cores": 2,
+    "date": "today",
+    "commit": "abc",
+    "uncommitted_changes": False,
+}
 
 
 def _sample(row: str, streams: int, rate: float, repeat: int = 0) -> Sample:
@@ -81,7 +88,15 @@ def test_the_report_as_json_and_as_tables(capsys: pytest.CaptureFixture[str]) ->
     assert {verdict["met"] for verdict in content["verdicts"]} == {True, False, None}
     report.show(Plan(), MACHINE, found)
     shown = capsys.readouterr().out
-    for text in ("Triton gRPC", "0.950", "≥ 0.9", "missed", "not measured", "a CPU, 2 cores", "commit abc"):
+    for text in (
+        "Triton gRPC",
+        "0.950",
+        "≥ 0.9",
+        "missed",
+        "not measured",
+        "a CPU, 2 cores, kernels avx2",
+        "commit abc",
+    ):
         assert text in shown
     assert "prefix cache" not in shown
     report.show(Plan(), MACHINE, replace(found, hits=64.0))

@@ -98,11 +98,16 @@ def _bench(content: Json) -> Bench:
     machine, plan = content["machine"], content["plan"]
     of_models = "cases" in plan
     return Bench(
-        machine=f"{machine['cpu']}, {machine['cores']} cores",
+        machine=f"{machine['cpu']}, {machine['cores']} cores{_level(machine)}",
         date=str(machine["date"])[:10],
         rates=tuple(_of_models(content) if of_models else _of_streams(content)),
         memory=None if of_models else _memory(content),
     )
+
+
+def _level(machine: Json) -> str:
+    """Of the kernels, where the benchmark knew of any."""
+    return f", kernels {machine['kernels']}" if machine.get("kernels") else ""
 
 
 def _of_streams(content: Json) -> Iterator[Rate]:

@@ -52,10 +52,11 @@ def wide_console() -> Console:
 
 
 def where(machine: Json) -> str:
-    """The machine, the day and the commit, in one line."""
+    """The machine, the level of its kernels, the day and the commit, in one line."""
+    changed = " with changes" if machine["uncommitted_changes"] else ""
     return (
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['date']}, commit {machine['commit']}"
-        f"{' with changes' if machine['uncommitted_changes'] else ''}"
+        f"{machine['cpu']}, {machine['cores']} cores, kernels {machine['kernels'] or 'none'}, "
+        f"{machine['date']}, commit {machine['commit']}{changed}"
     )
 
 

@@ -84,7 +84,7 @@ def misfits(a: Result, b: Result) -> Iterator[str]:
     unnamed = ({k: v for k, v in run.profile.items() if k not in ("name", "description")} for run in (a, b))
     if next(unnamed) != next(unnamed):
         yield f"the profiles differ ({a.name}, {b.name}): different loads were offered"
-    for what in ("cpu", "cores"):
+    for what in ("cpu", "kernels", "cores"):
         if a.machine.get(what) != b.machine.get(what):
             yield f"{what} differs: {a.machine.get(what)} and {b.machine.get(what)}"
     if a.server.models != b.server.models:

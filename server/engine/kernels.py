@@ -1,7 +1,7 @@
 """The libraries of `server/kernels`, which compute int8 decoders of the Llama line, as ctypes sees them.
 
 There is one for each level of processors, once compiled (`make kernels`): all give the same bits, and the
-best that the processor can run is loaded.
+best that the processor can run is loaded. `python -m engine.kernels` prints those that it can run.
 """
 
 from __future__ import annotations
@@ -153,3 +153,7 @@ def _fingerprint(folder: Path) -> str:
     """Of all that the libraries are made of, as compile.py names them."""
     sources = sorted([*folder.glob("*.[ch]"), *folder.glob("compile.py")])
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+
+
+if __name__ == "__main__":
+    print(*levels_here())
