@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from build.architecture import describe
-from build.dialects.onnxruntime.kernels import runs_on_kernels
 from build.quantise import Precision
 from engine.runner import Floats, Run, Runner
 from engine.runner_kernels import KernelRunner
@@ -176,16 +174,3 @@ def test_logits_may_be_written_to(runner: KernelRunner) -> None:
     expected = fill(runner, 0, tokens)
     runner.prefill(0, 0, tokens)[:] = np.nan
     assert np.array_equal(fill(runner, 0, tokens), expected)
-
-
-def test_a_model_of_layers_of_unequal_width_is_for_the_graph() -> None:
-    """The kernels have room for rows as wide as those of the first layer."""
-    equal = describe(tiny.config("llama"))
-    first, last = equal.layers
-    narrow = replace(
-        last.ffn,
-        inner=replace(last.ffn.inner, rows=(80, 80)),
-        outer=replace(last.ffn.outer, columns=80),
-    )
-    assert runs_on_kernels(equal)
-    assert not runs_on_kernels(replace(equal, layers=(first, replace(last, ffn=narrow))))
