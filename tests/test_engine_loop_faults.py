@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from engine.errors import InvalidArgument, Unavailable
+from engine.errors import InvalidArgument, NotFinite, Unavailable
 from tests.fakes import GARBAGE, VOCAB, ToyEngine, ToyModel, text_of
 
 
@@ -72,13 +72,13 @@ def test_what_a_failed_move_wrote_is_never_reused() -> None:
     assert again.text == text_of(ToyModel().greedy([*prompt, 7, 7], 8))
 
 
-def test_logits_that_are_not_finite_end_the_step() -> None:
+def test_logits_that_are_not_finite_end_the_request() -> None:
     engine = ToyEngine()
     client = engine.ask([1], max_tokens=20)
     engine.step()
     engine.runner.poison = {0}
     engine.step()
-    assert client.error.startswith("INTERNAL: engine: the step failed (FloatingPointError)")
+    assert client.error == str(NotFinite())
     engine.runner.poison = set()
     after = engine.ask([1], max_tokens=4)
     engine.run()

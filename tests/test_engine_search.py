@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engine.errors import EngineError, InternalError
+from engine.errors import EngineError, InternalError, NotFinite
 from engine.recorder import TTFT
 from engine.request import FinishReason, Sampling
 from tests.fakes import EOS, Client, ToyEngine, answer_alone, searched_alone
@@ -160,7 +160,7 @@ def test_a_row_that_is_not_finite_fails_its_request_alone(row: int) -> None:
     engine.runner.poison = set()
     engine.run()
     failed, sound = (single, searching) if row == 3 else (searching, single)
-    assert failed.error == "INTERNAL: engine: the step failed (FloatingPointError); the request was ended"
+    assert failed.error == str(NotFinite())
     assert sound.finish is FinishReason.LENGTH
     assert sound.tokens == 20
 

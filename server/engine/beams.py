@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.errors import NotFinite
 from engine.processors import Floats, Ids, Processors
 from engine.request import EarlyStopping, Sampling
 
@@ -40,7 +41,7 @@ class Hypothesis:
 class BeamSearch:
     """`given` are the tokens that the decoder begins with; an answer ends at `longest` tokens in all.
 
-    A score that is not finite raises FloatingPointError: nothing could be told from it.
+    A score that is not finite raises NotFinite: nothing could be told from it.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class BeamSearch:
         """The log-probabilities of all continuations, processed, with those of their rows."""
         peaks = logits.max(axis=1, keepdims=True)
         if not np.isfinite(peaks).all():
-            raise FloatingPointError("the model returned logits that are not finite")
+            raise NotFinite
         logits -= peaks
         logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
         scores = logits if len(logits) == self._beams else np.repeat(logits, self._beams, axis=0)

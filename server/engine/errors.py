@@ -10,6 +10,7 @@
         ├── ArtifactError       the engine on disk is missing, corrupt or of another version
         ├── SettingsError       a parameter of config.pbtxt is out of its limits
         └── InternalError       a step failed
+            └── NotFinite       its logits mean nothing for this request
 
 Every message reads `CODE: field: value, limit`; clients parse that form.
 """
@@ -69,6 +70,12 @@ class SettingsError(ServerFault):
 
 class InternalError(ServerFault):
     pass
+
+
+class NotFinite(InternalError):
+    def __init__(self) -> None:
+        problem = "the model returned logits that are not finite; the request was ended"
+        super().__init__("engine", problem)
 
 
 def shown(value: object, limit: int = 40) -> str:

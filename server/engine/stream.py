@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from engine.batch import Sequence
 from engine.beams import BeamSearch
-from engine.errors import DeadlineExceeded, EngineError, InternalError
+from engine.errors import DeadlineExceeded, EngineError, InternalError, NotFinite
 from engine.outbox import Chunk, Logprobs, Outbox, Responder
 from engine.recorder import Recorder
 from engine.request import FinishReason
@@ -113,17 +113,17 @@ class Streams:
         self._responding = self._responses.decoded(self._clock(), len(self._scheduler.running))
 
     def advance(
-        self, sequences: list[Sequence], choices: Iterable[Choice | None], more: frozenset[int] = frozenset()
+        self, sequences: list[Sequence], choices: list[Choice | None], more: frozenset[int] = frozenset()
     ) -> None:
         """Each sequence gets its token; those that are complete end, streams get a chunk.
 
         Those whose key is in `more` get another token of the same step, and their chunk with it.
         """
         now = self._clock()
-        self._recorder.tokens(len(sequences))
+        self._recorder.tokens(len(sequences) - choices.count(None))
         for sequence, choice in zip(sequences, choices, strict=True):
             if choice is None:
-                self.fail([sequence], FloatingPointError("the model returned logits that are not finite"))
+                self.fail([sequence], NotFinite())
                 continue
             stream = self._streams[sequence.key]
             self._time_token(stream, now)
@@ -157,9 +157,9 @@ class Streams:
         with self._lock:
             self._scheduler.fail(sequences, moves)
             streams = [self._streams.pop(sequence.key) for sequence in sequences]
+        problem = f"the step failed ({type(error).__name__}); the request was ended"
         for stream in streams:
-            problem = f"the step failed ({type(error).__name__}); the request was ended"
-            self._refuse(stream, InternalError("engine", problem))
+            self._refuse(stream, error if isinstance(error, NotFinite) else InternalError("engine", problem))
 
     def _finish(self, stream: Stream, finish: FinishReason, now: int) -> None:
         chunk = stream.chunk(now, finish)

@@ -36,7 +36,6 @@ def runs_on_kernels(architecture: Architecture) -> bool:
         and architecture.head_dim % _HEAD_VECTOR == 0
         and len({layer.attention.scale for layer in layers}) == 1
         and len({layer.ffn.outer.columns for layer in layers}) == 1
-        and len({(layer.attention.qkv.rows, layer.ffn.inner.rows) for layer in layers}) == 1
         and all(_known(layer, architecture.max_positions) for layer in layers)
     )
 
