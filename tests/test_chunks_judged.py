@@ -14,7 +14,14 @@ from loadtest.chunks.judged import points, recommended
 from loadtest.chunks.plan import Plan, Variant, check, variant
 from loadtest.errors import BenchError
 
-MACHINE = {"cpu": "a CPU", "kernels": "avx2", "cores": 2, "date": "today", "commit": "abc", "uncommitted_changes": False}
+MACHINE = {
+    "cpu": "a CPU",
+    "kernels": "avx2",
+    "cores": 2,
+    "date": "today",
+    "commit": "abc",
+    "uncommitted_changes": False,
+}
 PLAN = Plan(chunks=(32, 128), repeats=1)
 
 
