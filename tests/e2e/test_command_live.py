@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.kernels import load_kernels
 from halimede.cli.exits import Exit
 from tests.e2e.artifacts import MODEL
 from tests.e2e.conftest import CONTEXT, SLOTS
@@ -71,9 +72,11 @@ def test_it_tells_of_models_health_and_metrics(small: Server) -> None:
         "KV",
         "cache",
         "quality",
+        "kernels",
     ]
     assert row.startswith(f"{MODEL}  ")
     assert f"{SLOTS} x {CONTEXT}" in row
+    assert row.rstrip().endswith(f"  {load_kernels().level}")
     health = _run(url, "health")
     assert health.returncode == Exit.OK
     assert (
