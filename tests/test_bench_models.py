@@ -21,15 +21,8 @@ from loadtest.models.targets import Measured, verdicts
 from loadtest.models.versus import Sample, Versus
 from loadtest.prompts import Prompt, Prompts
 from loadtest.sample import Stream
+from tests.bench_machine import MACHINE
 
-MACHINE = {
-    "cpu": "a CPU",
-    "kernels": "avx2",
-    "cores": 2,
-    "date": "today",
-    "commit": "abc",
-    "uncommitted_changes": False,
-}
 MANIFEST = {
     "name": "gpt2",
     "precision": "int8",

@@ -14,15 +14,7 @@ from loadtest.bench.targets import Measured, Verdict, verdicts
 from loadtest.bench.throughput import Steps
 from loadtest.memory import Memory
 from loadtest.sample import Sample
-
-MACHINE = {
-    "cpu": "a CPU",
-    "kernels": "avx2",
-    "cores": 2,
-    "date": "today",
-    "commit": "abc",
-    "uncommitted_changes": False,
-}
+from tests.bench_machine import MACHINE
 
 
 def _sample(row: str, streams: int, rate: float, repeat: int = 0) -> Sample:

@@ -13,15 +13,8 @@ from loadtest.chunks.arrival import Arrival, Sample, sample_of
 from loadtest.chunks.judged import points, recommended
 from loadtest.chunks.plan import Plan, Variant, check, variant
 from loadtest.errors import BenchError
+from tests.bench_machine import MACHINE
 
-MACHINE = {
-    "cpu": "a CPU",
-    "kernels": "avx2",
-    "cores": 2,
-    "date": "today",
-    "commit": "abc",
-    "uncommitted_changes": False,
-}
 PLAN = Plan(chunks=(32, 128), repeats=1)
 
 

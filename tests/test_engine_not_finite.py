@@ -146,7 +146,7 @@ def write_counting_engine(folder: Path) -> Path:
 
 
 def counting(tmp_path: Path) -> tuple[KernelEngine, Client]:
-    """An engine, and beside what is asked of it a request without drafts."""
+    """An engine, and the client of a request that already runs in it and gets no drafts."""
     engine = KernelEngine(write_counting_engine(tmp_path), drafts=4)
     return engine, engine.ask([150], max_tokens=40)
 

@@ -21,15 +21,8 @@ from loadtest.peers.roofline import Roofline
 from loadtest.peers.verdicts import eligible, verdicts
 from loadtest.peers.windows import windows
 from loadtest.sample import Sample
+from tests.bench_machine import MACHINE
 
-MACHINE = {
-    "cpu": "a CPU",
-    "kernels": "avx2",
-    "cores": 2,
-    "date": "today",
-    "commit": "abc",
-    "uncommitted_changes": False,
-}
 PLAN = replace(Plan(), streams=(1, 8), repeats=2)
 ROOF = Roofline(27e9, 135_000_000)
 QUALITIES = {
