@@ -155,10 +155,12 @@ class ToyRunner:
 
     def verify(self, runs: Sequence[Run]) -> Floats:
         self.calls.append("verify")
+        self.prefilled += sum(len(run.tokens) for run in runs if run.wanted is not None)
         for run in runs:
             self.rows[run.row, run.start : run.start + len(run.tokens)] = run.tokens
         self._break("verify", [(r.row, slice(r.start, r.start + len(r.tokens))) for r in runs])
-        return self._answer([(r.row, r.start + i + 1) for r in runs for i in range(len(r.tokens))])
+        ends = [(run, run.start + len(run.tokens)) for run in runs]
+        return self._answer([(r.row, at + 1) for r, end in ends for at in range(end - r.logits, end)])
 
     def encode(self, slot: int, tokens: Sequence[int]) -> None:
         self.calls.append("encode")

@@ -84,6 +84,12 @@ def test_a_pace_follows_what_steps_take() -> None:
     assert (pace.decode_s, pace.token_s) == pytest.approx((0.06, 0.0016), rel=0.01)
 
 
+def test_a_chunk_beside_a_decode_took_what_the_decode_did_not() -> None:
+    pace = Pace(decode_s=0.02).prefilled(0, 64, 0.02 + 0.001 * weight(0, 64), beside=True)
+    assert (pace.decode_s, pace.token_s) == pytest.approx((0.02, 0.001))
+    assert pace.prefilled(0, 64, 0.015, beside=True) == pace
+
+
 def test_a_hiccup_changes_a_pace_by_a_quarter_at_most() -> None:
     assert Pace(0.02).decoded(5.0).decode_s == pytest.approx(0.025)
 

@@ -127,6 +127,18 @@ def test_every_token_of_runs_of_several_rows_gives_what_it_gives_alone(
             assert np.array_equal(next(together), fill(runner, SLOTS - 1, tokens[:end], chunk=64)[0])
 
 
+def test_rows_and_a_chunk_in_one_call_give_what_they_give_apart(runner: KernelRunner) -> None:
+    """The chunk's logits are those after its last token alone."""
+    rows, chunk = [prompt(seed, 20 + seed) for seed in range(3)], prompt(9, 40)
+    expected = [fill(runner, SLOTS - 1, tokens)[0] for tokens in (*rows, chunk)]
+    for row, tokens in enumerate(rows):
+        fill(runner, row, tokens[:-1])
+    fill(runner, 4, chunk[:17])
+    runs = [Run(row, len(tokens) - 1, (tokens[-1],)) for row, tokens in enumerate(rows)]
+    found = runner.verify([*runs, Run(4, 17, tuple(chunk[17:]), wanted=1)])
+    assert np.array_equal(found, expected)
+
+
 @pytest.mark.parametrize("threads", [1, 3, 8])
 def test_any_number_of_threads_gives_the_same_bits(folder: Path, runner: KernelRunner, threads: int) -> None:
     other = kernel_runner(folder, threads)

@@ -32,17 +32,30 @@ def test_a_failed_step_ends_its_own_requests_and_no_others(operation: str) -> No
     engine.step()
     prefilling, waiting = engine.ask([2] * 20), engine.ask([3])
     engine.step()
-    engine.runner.faults[operation] = MemoryError("no memory")
+    # Both in one call fail first, and are then tried apart.
+    engine.runner.faults = {name: MemoryError("no memory") for name in ("verify", operation)}
     engine.step()
     failed, well = (decoding, prefilling) if operation == "decode" else (prefilling, decoding)
     assert failed.error == "INTERNAL: engine: the step failed (MemoryError); the request was ended"
     assert not well.done
     engine.run()
-    assert [str(fault) for fault in engine.faults] == ["no memory"]
+    assert [str(fault) for fault in engine.faults] == ["no memory"] * 2
     assert well.errors == waiting.errors == []
     for client, prompt in ((well, [1] if well is decoding else [2] * 20), (waiting, [3])):
         assert client.text == text_of(ToyModel().greedy(prompt, client.tokens))
     assert engine.counter("requests_rejected_total", reason="internal") == 1
+
+
+def test_a_step_whose_parts_run_apart_ends_nobody() -> None:
+    engine = ToyEngine(slots=2, chunk=4)
+    first = engine.ask([1], max_tokens=20)
+    engine.step()
+    second = engine.ask([2] * 20)
+    engine.runner.faults["verify"] = MemoryError("too much at once")
+    engine.run()
+    assert [str(fault) for fault in engine.faults] == ["too much at once"]
+    for client, prompt in ((first, [1]), (second, [2] * 20)):
+        assert client.text == text_of(ToyModel().greedy(prompt, client.tokens))
 
 
 def test_a_failed_move_ends_the_requests_of_its_step() -> None:

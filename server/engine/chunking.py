@@ -49,9 +49,10 @@ class Pace:
     def decoded(self, seconds: float) -> Pace:
         return replace(self, decode_s=_blended(self.decode_s, seconds))
 
-    def prefilled(self, start: int, tokens: int, seconds: float) -> Pace:
-        """After a chunk of so many tokens behind `start` others."""
-        return replace(self, token_s=_blended(self.token_s, seconds / weight(start, tokens)))
+    def prefilled(self, start: int, tokens: int, seconds: float, *, beside: bool = False) -> Pace:
+        """After a chunk of so many tokens behind `start` others; `beside` a decode, which is taken off."""
+        own = seconds - (self.decode_s or 0) if beside else seconds
+        return replace(self, token_s=_blended(self.token_s, own / weight(start, tokens)))
 
 
 def chunk_tokens(pace: Pace, limits: Limits, start: int, left: int, *, first: bool, beside: bool) -> int:

@@ -43,19 +43,28 @@ class Runner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Tokens that go to `start`… of a row."""
+    """Tokens that go to `start`… of a row, for the logits after the last `wanted` of them, or after all."""
 
     row: int
     start: int
     tokens: tuple[int, ...]
+    wanted: int | None = None
+
+    @property
+    def logits(self) -> int:
+        """How many of its tokens get logits."""
+        return len(self.tokens) if self.wanted is None else self.wanted
 
 
 @runtime_checkable
 class Verifier(Runner, Protocol):
     """A runner whose logits of a token are the same to the last bit whatever is computed beside it.
 
-    Only then can tokens be computed before it is known whether they are the answer's.
+    Only then can tokens be computed before it is known whether they are the answer's, and decode rows beside
+    a chunk of a prompt.
     """
 
     def verify(self, runs: Sequence[Run]) -> Floats:
-        """Put the tokens where they go; returns the logits after each (tokens of all runs, vocab)."""
+        """Put the tokens where they go; returns the logits that are wanted (of all runs, vocab). No two runs
+        are of one row.
+        """

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import weakref
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 
@@ -56,7 +57,9 @@ class KernelRunner:
         tokens = [token for run in runs for token in run.tokens]
         rows = [run.row for run in runs for _ in run.tokens]
         positions = [run.start + i for run in runs for i in range(len(run.tokens))]
-        return self._run(tokens, rows, positions, range(len(tokens)))
+        ends = accumulate(len(run.tokens) for run in runs)
+        wanted = [at for run, end in zip(runs, ends, strict=True) for at in range(end - run.logits, end)]
+        return self._run(tokens, rows, positions, wanted)
 
     def encode(self, slot: int, tokens: Sequence[int]) -> None:
         raise AssertionError(f"a decoder has no encoder for {len(tokens)} tokens of slot {slot}")

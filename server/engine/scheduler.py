@@ -145,9 +145,11 @@ class Scheduler:
         assert row.lane
         row.lane.slot.tokens.append(row.draft[count])
 
-    def commit_prefill(self, prefill: Prefill, seconds: float = 0) -> None:
-        """The chunk has run, in so many seconds; after the last one the sequence is a row of decode steps."""
-        self._pace = self._pace.prefilled(prefill.start, len(prefill.tokens), seconds)
+    def commit_prefill(self, prefill: Prefill, seconds: float = 0, *, beside: bool = False) -> None:
+        """The chunk has run, in so many seconds, `beside` decode rows or alone; after the last one the
+        sequence is a row of decode steps.
+        """
+        self._pace = self._pace.prefilled(prefill.start, len(prefill.tokens), seconds, beside=beside)
         prefill.slot.tokens.extend(prefill.tokens)
         if prefill.last:
             self._start(prefill.sequence)

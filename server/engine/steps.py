@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from engine.batch import Batch, Encode, Prefill, Sequence
 from engine.recorder import Recorder
-from engine.runner import Floats, Runner
+from engine.runner import Floats, Runner, Verifier
 from engine.sampler import Choice, choose
 from engine.scheduler import Scheduler
 from engine.slots import Copy, Move
@@ -44,10 +44,15 @@ class Steps:
         except Exception as error:  # noqa: BLE001  see above
             self._streams.fail(batch.sequences, error, batch.moves)
             return
+        prefill = batch.prefill
+        if prefill and prefill.start == prefill.sequence.reused:
+            self._started(prefill.sequence)
+        if prefill and self._decoded_beside(batch, prefill):
+            return
         if batch.decode:
             self._decode(batch)
-        if batch.prefill:
-            self._prefill(batch.prefill)
+        if prefill:
+            self._prefill(prefill)
         if batch.encode:
             self._encode(batch.encode)
 
@@ -84,20 +89,38 @@ class Steps:
         for search, scores in zip(searches, theirs, strict=True):
             self._search(search, scores)
 
+    def _decoded_beside(self, batch: Batch, prefill: Prefill) -> bool:
+        """Decode rows and the chunk in one call of the runner, which leaves idle rows out; false where there
+        are no rows, the runner cannot, or it failed.
+        """
+        if not batch.decode or batch.searches or not isinstance(self._runner, Verifier):
+            return False
+        found = self._verification.run(batch, prefill)
+        if found:
+            logits, seconds = found
+            self._prefilled(prefill, logits, seconds, beside=True)
+        return found is not None
+
     def _prefill(self, prefill: Prefill) -> None:
-        sequence = prefill.sequence
-        if prefill.start == sequence.reused:
-            self._started(sequence)
-        chooses = prefill.last and sequence.rows == 1
         began = self._clock()
         try:
             logits = self._runner.prefill(prefill.slot.index, prefill.start, prefill.tokens)
+        except Exception as error:  # noqa: BLE001  see above
+            self._streams.fail([prefill.sequence], error)
+            return
+        self._prefilled(prefill, logits, self._seconds_since(began), beside=False)
+
+    def _prefilled(self, prefill: Prefill, logits: Floats, seconds: float, *, beside: bool) -> None:
+        """The chunk has run, `beside` decode rows or alone; `logits` are those after it."""
+        sequence = prefill.sequence
+        chooses = prefill.last and sequence.rows == 1
+        try:
             choices = self._choose(logits, [sequence]) if chooses else []
         except Exception as error:  # noqa: BLE001  see above
             self._streams.fail([sequence], error)
             return
         with self._lock:
-            self._scheduler.commit_prefill(prefill, self._seconds_since(began))
+            self._scheduler.commit_prefill(prefill, seconds, beside=beside)
         self._trace_chunk(sequence, last=prefill.last)
         if not prefill.last:
             return

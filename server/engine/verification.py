@@ -1,4 +1,5 @@
-"""A decode step with drafts: the model runs once over each row's token and what may follow it.
+"""A decode step with drafts, or with a chunk of a prompt: the model runs once over each row's token, what may
+follow it, and the chunk. Reading the weights once is what it saves.
 
 Each sequence chooses its tokens one after the other, from its own logits, as it would without a draft. It
 goes on for as long as what it chose is what was proposed: the logits behind that are those of the answer.
@@ -11,7 +12,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from engine.batch import Batch, Lane, Row
+from engine.batch import Batch, Lane, Prefill, Row, Sequence
 from engine.recorder import Recorder
 from engine.runner import Floats, Run, Runner, Verifier
 from engine.sampler import Choice, TokenChooser, choose
@@ -38,28 +39,53 @@ class Verification:
         self._clock = clock
         self._lock = lock
 
-    def run(self, batch: Batch) -> None:
-        """If the model fails all that decode end; if a sequence's choice does, that one."""
+    def run(self, batch: Batch, prefill: Prefill | None = None) -> tuple[Floats, float] | None:
+        """If the model fails all that decode end; if a sequence's choice does, that one.
+
+        With a chunk: the logits after it, and the seconds that the step took. None where the model failed:
+        the two are then to be tried apart, which shows whose fault it was.
+        """
         began = self._clock()
         rows = [(row, row.lane) for row in batch.decode if row.lane]
         try:
-            parts = self._computed(rows)
+            logits, parts = self._computed(rows, prefill)
             choosers = [self._chooser(lane) for _, lane in rows]
         except Exception as error:  # noqa: BLE001  whatever it is, these requests end and no others
-            self._streams.fail(batch.decoding, error)
-            return
+            if prefill:
+                self._recorder.fault(error)
+            else:
+                self._streams.fail(batch.decoding, error)
+            return None
+        seconds = (self._clock() - began) / 1e9
         with self._lock:
-            self._scheduler.commit_decode(batch.decode, (self._clock() - began) / 1e9)
+            # Beside a chunk a step says nothing of what a decode takes.
+            self._scheduler.commit_decode(batch.decode, 0 if prefill else seconds)
         self._streams.decoded()
-        for (row, lane), logits, chooser in zip(rows, parts, choosers, strict=True):
-            self._accept(row, lane, logits, chooser)
+        if any(row.draft for row, _ in rows):
+            for (row, lane), scores, chooser in zip(rows, parts, choosers, strict=False):
+                self._accept(row, lane, scores, chooser)
+        else:
+            self._advance([lane.sequence for _, lane in rows], logits[: len(rows)], choosers)
+        return parts[-1], seconds
 
-    def _computed(self, rows: list[tuple[Row, Lane]]) -> list[Floats]:
-        """The logits of each row's tokens."""
+    def _computed(self, rows: list[tuple[Row, Lane]], prefill: Prefill | None) -> tuple[Floats, list[Floats]]:
+        """All logits, and in parts: of each row's tokens, and those after the chunk."""
         assert isinstance(self._runner, Verifier)
         runs = [Run(lane.slot.index, row.position, (row.token, *row.draft)) for row, lane in rows]
-        ends = accumulate(len(run.tokens) for run in runs)
-        return np.split(self._runner.verify(runs), [*ends][:-1])
+        if prefill:
+            runs.append(Run(prefill.slot.index, prefill.start, prefill.tokens, wanted=1))
+        ends = accumulate(run.logits for run in runs)
+        logits = self._runner.verify(runs)
+        return logits, np.split(logits, [*ends][:-1])
+
+    def _advance(self, sequences: list[Sequence], logits: Floats, choosers: list[TokenChooser]) -> None:
+        """Each by the one token of its row."""
+        try:
+            choices = choose(logits, choosers)
+        except Exception as error:  # noqa: BLE001  as above
+            self._streams.fail(sequences, error)
+            return
+        self._streams.advance(sequences, choices)
 
     def _chooser(self, lane: Lane) -> TokenChooser:
         chooser = self._streams[lane.sequence.key].chooser
