@@ -103,8 +103,8 @@ class Row:
 class Batch:
     """One engine step, in this order: the moves, the decode rows, the prefill chunk or the source to encode.
 
-    Decode comes first: an idle row writes where the chunk of the same slot is about to write. A runner that can
-    takes the rows that are not idle and the chunk in one call. `searches` are those that have rows in it.
+    Decode comes first: an idle row writes where the chunk of the same slot is about to write. A runner that
+    can takes the rows that are not idle and the chunk in one call. `searches` are those with rows in it.
     """
 
     moves: tuple[Move, ...]
