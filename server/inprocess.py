@@ -49,8 +49,8 @@ _WARM_UP = 8
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call of the model; `positions` of its rows in a decode step, empty in a prefill, which computes
-    so many `tokens` from `start` on.
+    """A call of the model; `positions` of the rows that it decoded, and of the chunk of a prompt that it
+    computed, alone or beside them, so many `tokens` from `start` on.
     """
 
     positions: tuple[int, ...]
@@ -99,7 +99,10 @@ class TimedVerifier(TimedRunner):
     def verify(self, runs: Sequence[Run]) -> Floats:
         began = time.monotonic()
         logits = self._verifier.verify(runs)
-        self.calls.append(Call(tuple(run.start for run in runs), began, time.monotonic()))
+        chunks = [run for run in runs if run.wanted is not None]
+        start, tokens = (chunks[0].start, len(chunks[0].tokens)) if chunks else (0, 0)
+        positions = tuple(run.start for run in runs if run.wanted is None)
+        self.calls.append(Call(positions, began, time.monotonic(), start, tokens))
         return logits
 
 
@@ -204,7 +207,7 @@ class InProcess:
 
 def shared_steps(calls: Sequence[Call], rows: int, first_end: float) -> dict[str, Any]:
     """Of the calls after the last prefill, those of `rows` rows that began before the first stream ended."""
-    prefills = [index for index, call in enumerate(calls) if not call.positions]
+    prefills = [index for index, call in enumerate(calls) if call.tokens or not call.positions]
     after = calls[max(prefills, default=-1) + 1 :]
     shared = [call for call in after if len(call.positions) == rows and call.began <= first_end]
     pairs = list(pairwise(shared))

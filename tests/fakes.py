@@ -158,7 +158,10 @@ class ToyRunner:
         self.prefilled += sum(len(run.tokens) for run in runs if run.wanted is not None)
         for run in runs:
             self.rows[run.row, run.start : run.start + len(run.tokens)] = run.tokens
-        self._break("verify", [(r.row, slice(r.start, r.start + len(r.tokens))) for r in runs])
+        both = any(run.wanted is not None for run in runs)
+        self._break(
+            "both" if both else "verify", [(r.row, slice(r.start, r.start + len(r.tokens))) for r in runs]
+        )
         ends = [(run, run.start + len(run.tokens)) for run in runs]
         return self._answer([(r.row, at + 1) for r, end in ends for at in range(end - r.logits, end)])
 

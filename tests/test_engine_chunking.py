@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.chunking import FIRST_CHUNK, LEAST, Limits, Pace, chunk_tokens, weight
+from engine.chunking import APART_EVERY, FIRST_CHUNK, LEAST, Limits, Pace, chunk_tokens, weight
 
 SECONDS = st.floats(1e-4, 1.0)
 LIMITS = st.builds(Limits, st.integers(1, 4096), st.sampled_from([0.0, 0.5, 2.0, 4.0]))
@@ -85,9 +85,21 @@ def test_a_pace_follows_what_steps_take() -> None:
 
 
 def test_a_chunk_beside_a_decode_took_what_the_decode_did_not() -> None:
-    pace = Pace(decode_s=0.02).prefilled(0, 64, 0.02 + 0.001 * weight(0, 64), beside=True)
+    pace = Pace(decode_s=0.02).together(0, 64, 0.02 + 0.001 * weight(0, 64))
     assert (pace.decode_s, pace.token_s) == pytest.approx((0.02, 0.001))
-    assert pace.prefilled(0, 64, 0.015, beside=True) == pace
+    assert pace.together(0, 64, 0.015).token_s == pace.token_s
+
+
+def test_decodes_are_timed_alone_every_so_many_steps_and_count_for_those_between() -> None:
+    """However long prompts go on, a pace follows how many streams there are."""
+    pace, apart = Pace(decode_s=0.01), 0
+    for _ in range(4 * APART_EVERY):
+        if pace.apart:
+            pace, apart = pace.decoded(0.04).prefilled(0, 16, 0.016), apart + 1
+        else:
+            pace = pace.together(0, 16, 0.056)
+    assert apart == 4
+    assert pace.decode_s == pytest.approx(0.04, rel=0.05)
 
 
 def test_a_hiccup_changes_a_pace_by_a_quarter_at_most() -> None:

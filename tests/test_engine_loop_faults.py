@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from engine.chunking import APART_EVERY
 from engine.errors import InvalidArgument, NotFinite, Unavailable
 from tests.fakes import GARBAGE, VOCAB, ToyEngine, ToyModel, text_of
 
@@ -25,7 +26,7 @@ def test_a_bias_out_of_the_vocabulary_is_refused() -> None:
         engine.ask([1], logit_bias=((VOCAB, 1.0),))
 
 
-@pytest.mark.parametrize("operation", ["decode", "prefill"])
+@pytest.mark.parametrize("operation", ["verify", "prefill"])
 def test_a_failed_step_ends_its_own_requests_and_no_others(operation: str) -> None:
     engine = ToyEngine(slots=2, chunk=4)
     decoding = engine.ask([1], max_tokens=20)
@@ -33,9 +34,9 @@ def test_a_failed_step_ends_its_own_requests_and_no_others(operation: str) -> No
     prefilling, waiting = engine.ask([2] * 20), engine.ask([3])
     engine.step()
     # Both in one call fail first, and are then tried apart.
-    engine.runner.faults = {name: MemoryError("no memory") for name in ("verify", operation)}
+    engine.runner.faults = {name: MemoryError("no memory") for name in ("both", operation)}
     engine.step()
-    failed, well = (decoding, prefilling) if operation == "decode" else (prefilling, decoding)
+    failed, well = (decoding, prefilling) if operation == "verify" else (prefilling, decoding)
     assert failed.error == "INTERNAL: engine: the step failed (MemoryError); the request was ended"
     assert not well.done
     engine.run()
@@ -51,11 +52,24 @@ def test_a_step_whose_parts_run_apart_ends_nobody() -> None:
     first = engine.ask([1], max_tokens=20)
     engine.step()
     second = engine.ask([2] * 20)
-    engine.runner.faults["verify"] = MemoryError("too much at once")
+    engine.runner.faults["both"] = MemoryError("too much at once")
     engine.run()
     assert [str(fault) for fault in engine.faults] == ["too much at once"]
     for client, prompt in ((first, [1]), (second, [2] * 20)):
         assert client.text == text_of(ToyModel().greedy(prompt, client.tokens))
+
+
+def test_between_two_tokens_of_a_stream_there_is_one_chunk() -> None:
+    """Also where the two are timed: the chunk is the first then."""
+    engine = ToyEngine(slots=2, chunk=4, capacity=256)
+    engine.ask([1], max_tokens=100)
+    engine.step()
+    engine.step()
+    engine.ask([2] * 4 * 2 * APART_EVERY)
+    engine.runner.calls.clear()
+    for _ in range(2 * APART_EVERY):
+        engine.step()
+    assert engine.runner.calls == ([*["verify"] * (APART_EVERY - 1), "prefill", "verify"]) * 2
 
 
 def test_a_failed_move_ends_the_requests_of_its_step() -> None:

@@ -103,8 +103,9 @@ class Row:
 class Batch:
     """One engine step, in this order: the moves, the decode rows, the prefill chunk or the source to encode.
 
-    Decode comes first: an idle row writes where the chunk of the same slot is about to write. A runner that
-    can takes the rows that are not idle and the chunk in one call. `searches` are those with rows in it.
+    Decode comes first: an idle row writes where the chunk of the same slot is about to write. Only a runner
+    that leaves idle rows out may take both in one call, and is to if they go `together`. `searches` are those
+    with rows in it.
     """
 
     moves: tuple[Move, ...]
@@ -112,6 +113,7 @@ class Batch:
     searches: tuple[Sequence, ...] = ()
     prefill: Prefill | None = None
     encode: Encode | None = None
+    together: bool = False
 
     @property
     def sequences(self) -> list[Sequence]:

@@ -1,6 +1,6 @@
 """How much of a long prompt the next step computes, so that the running streams are not held up for long.
 
-A step is one decode for all streams and then a chunk of one prompt. A chunk of fixed length takes longer the
+A step is one decode for all streams and a chunk of one prompt. A chunk of fixed length takes longer the
 more is behind it: its attention reads all of the past. So with streams beside it a chunk gets a time instead,
 `stall` times that of a decode, and its length follows from what chunks took so far: the streams' inter-token
 latency is about (1 + stall) times what it is without the prompt, wherever in the prompt the chunk is.
@@ -27,6 +27,9 @@ FIRST_CHUNK: Final = 32
 # The weight of the newest time. A machine's hiccup counts at most as twice the usual.
 _NEWEST: Final = 0.25
 _MOST: Final = 2.0
+# One call with both does not tell what the decode took, and how many streams there are changes: so every so
+# many steps the two are computed apart.
+APART_EVERY: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +44,31 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """What steps took of late, in seconds: a decode, and a token of a prompt that has nothing before it."""
+    """What steps took of late, in seconds: a decode, and a token of a prompt that has nothing before it;
+    and in how many steps since the last decode alone both were one call.
+    """
 
     decode_s: float | None = None
     token_s: float | None = None
+    untimed: int = 0
+
+    @property
+    def apart(self) -> bool:
+        """Whether the next decode is to be timed, and not computed together with a chunk."""
+        return self.untimed + 1 >= APART_EVERY
 
     def decoded(self, seconds: float) -> Pace:
-        return replace(self, decode_s=_blended(self.decode_s, seconds))
+        """After a decode alone, which stands for those that were not timed."""
+        return replace(self, decode_s=_blended(self.decode_s, seconds, self.untimed + 1), untimed=0)
 
-    def prefilled(self, start: int, tokens: int, seconds: float, *, beside: bool = False) -> Pace:
-        """After a chunk of so many tokens behind `start` others; `beside` a decode, which is taken off."""
-        own = seconds - (self.decode_s or 0) if beside else seconds
-        return replace(self, token_s=_blended(self.token_s, own / weight(start, tokens)))
+    def prefilled(self, start: int, tokens: int, seconds: float) -> Pace:
+        """After a chunk of so many tokens behind `start` others."""
+        return replace(self, token_s=_blended(self.token_s, seconds / weight(start, tokens)))
+
+    def together(self, start: int, tokens: int, seconds: float) -> Pace:
+        """After such a chunk and a decode in one call: the chunk took what the decode did not."""
+        prefilled = self.prefilled(start, tokens, seconds - (self.decode_s or 0))
+        return replace(prefilled, untimed=self.untimed + 1)
 
 
 def chunk_tokens(pace: Pace, limits: Limits, start: int, left: int, *, first: bool, beside: bool) -> int:
@@ -76,9 +92,9 @@ def weight(start: int, tokens: int) -> float:
     return tokens * (1 + (start + tokens / 2) / PAST_DOUBLES)
 
 
-def _blended(known: float | None, seconds: float) -> float | None:
+def _blended(known: float | None, seconds: float, times: int = 1) -> float | None:
     if seconds <= 0:  # a clock that did not move says nothing
         return known
     if known is None:
         return seconds
-    return known + _NEWEST * (min(seconds, _MOST * known) - known)
+    return known + (1 - (1 - _NEWEST) ** times) * (min(seconds, _MOST * known) - known)

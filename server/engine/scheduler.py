@@ -131,11 +131,12 @@ class Scheduler:
             prefill = self._next_chunk(self.prefilling)
         if not (decode or self.prefilling):
             return None
-        return Batch(tuple(moves), decode, tuple(self._searches), prefill, encode)
+        return Batch(tuple(moves), decode, tuple(self._searches), prefill, encode, not self._pace.apart)
 
-    def commit_decode(self, rows: Iterable[Row], seconds: float = 0) -> None:
-        """The decode step has run, in so many seconds: each row's token is in its slot."""
-        self._pace = self._pace.decoded(seconds)
+    def commit_decode(self, rows: Iterable[Row], seconds: float | None = 0) -> None:
+        """The decode step has run, in so many seconds if alone: each row's token is in its slot."""
+        if seconds is not None:
+            self._pace = self._pace.decoded(seconds)
         for row in rows:
             if row.lane:
                 row.lane.slot.tokens.append(row.token)
@@ -145,11 +146,12 @@ class Scheduler:
         assert row.lane
         row.lane.slot.tokens.append(row.draft[count])
 
-    def commit_prefill(self, prefill: Prefill, seconds: float = 0, *, beside: bool = False) -> None:
-        """The chunk has run, in so many seconds, `beside` decode rows or alone; after the last one the
-        sequence is a row of decode steps.
+    def commit_prefill(self, prefill: Prefill, seconds: float = 0, *, together: bool = False) -> None:
+        """The chunk has run, in so many seconds, alone or `together` with the decode rows; after the last one
+        the sequence is a row of decode steps.
         """
-        self._pace = self._pace.prefilled(prefill.start, len(prefill.tokens), seconds, beside=beside)
+        timed = self._pace.together if together else self._pace.prefilled
+        self._pace = timed(prefill.start, len(prefill.tokens), seconds)
         prefill.slot.tokens.extend(prefill.tokens)
         if prefill.last:
             self._start(prefill.sequence)

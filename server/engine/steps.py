@@ -47,7 +47,8 @@ class Steps:
         prefill = batch.prefill
         if prefill and prefill.start == prefill.sequence.reused:
             self._started(prefill.sequence)
-        if prefill and self._decoded_beside(batch, prefill):
+        if prefill and batch.decode and not batch.searches and isinstance(self._runner, Verifier):
+            self._both(batch, prefill)
             return
         if batch.decode:
             self._decode(batch)
@@ -89,17 +90,18 @@ class Steps:
         for search, scores in zip(searches, theirs, strict=True):
             self._search(search, scores)
 
-    def _decoded_beside(self, batch: Batch, prefill: Prefill) -> bool:
-        """Decode rows and the chunk in one call of the runner, which leaves idle rows out; false where there
-        are no rows, the runner cannot, or it failed.
+    def _both(self, batch: Batch, prefill: Prefill) -> None:
+        """Decode rows and a chunk, in one call; in two to time them, or to see which of them made it fail.
+
+        The rows are then the second: in both ways their tokens come at the end of a step, so that between two
+        tokens of a stream there is one chunk.
         """
-        if not batch.decode or batch.searches or not isinstance(self._runner, Verifier):
-            return False
-        found = self._verification.run(batch, prefill)
+        found = self._verification.run(batch, prefill) if batch.together else None
         if found:
-            logits, seconds = found
-            self._prefilled(prefill, logits, seconds, beside=True)
-        return found is not None
+            self._prefilled(prefill, *found, together=True)
+            return
+        self._prefill(prefill)
+        self._verification.run(batch)
 
     def _prefill(self, prefill: Prefill) -> None:
         began = self._clock()
@@ -108,10 +110,10 @@ class Steps:
         except Exception as error:  # noqa: BLE001  see above
             self._streams.fail([prefill.sequence], error)
             return
-        self._prefilled(prefill, logits, self._seconds_since(began), beside=False)
+        self._prefilled(prefill, logits, self._seconds_since(began), together=False)
 
-    def _prefilled(self, prefill: Prefill, logits: Floats, seconds: float, *, beside: bool) -> None:
-        """The chunk has run, `beside` decode rows or alone; `logits` are those after it."""
+    def _prefilled(self, prefill: Prefill, logits: Floats, seconds: float, *, together: bool) -> None:
+        """The chunk has run, alone or `together` with the decode rows; `logits` are those after it."""
         sequence = prefill.sequence
         chooses = prefill.last and sequence.rows == 1
         try:
@@ -120,7 +122,7 @@ class Steps:
             self._streams.fail([sequence], error)
             return
         with self._lock:
-            self._scheduler.commit_prefill(prefill, seconds, beside=beside)
+            self._scheduler.commit_prefill(prefill, seconds, together=together)
         self._trace_chunk(sequence, last=prefill.last)
         if not prefill.last:
             return

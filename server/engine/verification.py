@@ -58,8 +58,7 @@ class Verification:
             return None
         seconds = (self._clock() - began) / 1e9
         with self._lock:
-            # Beside a chunk a step says nothing of what a decode takes.
-            self._scheduler.commit_decode(batch.decode, 0 if prefill else seconds)
+            self._scheduler.commit_decode(batch.decode, None if prefill else seconds)
         self._streams.decoded()
         if any(row.draft for row, _ in rows):
             for (row, lane), scores, chooser in zip(rows, parts, choosers, strict=False):

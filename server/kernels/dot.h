@@ -69,13 +69,14 @@ static inline Levels levels_of(const Level *levels) {
   memcpy(&two, levels, sizeof two);
   return _mm256_set1_epi32(two);
 }
+/* Written out: gcc 12 would compute the products of all rows first, spill the sums, and move what it adds. */
+static inline __m256i plus_dot(__m256i sums, __m256i levels, __m256i columns) {
+  const __m256i products = _mm256_madd_epi16(levels, columns);
+  __asm__("vpaddd %1, %0, %0" : "+x"(sums) : "x"(products));
+  return sums;
+}
 static inline Ints dot(Ints sums, Levels levels, Columns columns) {
-  __m256i low = _mm256_add_epi32(sums.low, _mm256_madd_epi16(levels, columns.low));
-  /* gcc 12 would compute the products of all rows first, and spill the sums. */
-  __asm__("" : "+x"(low));
-  __m256i high = _mm256_add_epi32(sums.high, _mm256_madd_epi16(levels, columns.high));
-  __asm__("" : "+x"(high));
-  return (Ints){low, high};
+  return (Ints){plus_dot(sums.low, levels, columns.low), plus_dot(sums.high, levels, columns.high)};
 }
 static inline void store_levels(Level *to, int32_t count, Floats values) { store_shorts(to, count, values); }
 

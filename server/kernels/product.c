@@ -62,6 +62,7 @@ __attribute__((always_inline)) static inline void sums_of(const int32_t count, c
   for (int32_t i = 0; i < count; i++)
 #pragma GCC unroll 2
     for (int32_t v = 0; v < VECTORS; v++) found[i][v] = load_ints(begins + (vector + v) * VECTOR);
+#pragma GCC unroll 2
   for (int32_t input = 0; input < inputs; input += GROUP, panel += PANEL * GROUP) {
     Columns columns[VECTORS];
 #pragma GCC unroll 2
