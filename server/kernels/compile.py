@@ -68,7 +68,7 @@ def _tidy() -> None:
 
 
 def _make(wanted: list[str]) -> int:
-    compiler = _compiler()
+    compiler = compiler_command()
     if wanted and not compiler:
         asked = os.environ.get("CC")
         missing = f"the C compiler {asked} (CC) was not found" if asked else "no C compiler was found"
@@ -90,8 +90,8 @@ def _fingerprint() -> str:
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()[:12]
 
 
-def _compiler() -> list[str]:
-    """The words of its command, which may have options in CC; none where it is not there."""
+def compiler_command() -> list[str]:
+    """The words of the compiler's command, which may have options in CC; none where it is not there."""
     asked = shlex.split(os.environ.get("CC", ""))
     commands = [asked] if asked else [[name] for name in COMPILERS]
     return next((command for command in commands if shutil.which(command[0])), [])

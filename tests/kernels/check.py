@@ -8,9 +8,7 @@ nothing, fails the check.
 from __future__ import annotations
 
 import argparse
-import os
 import runpy
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -54,12 +52,13 @@ class Fault(Exception):
 
 def main() -> int:
     options = _options()
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if compiler is None:
+    recipe = runpy.run_path(str(SOURCES / "compile.py"))
+    compiler: list[str] = recipe["compiler_command"]()
+    if not compiler:
         needed = "a C compiler with its sanitizers: on Debian, apt-get install gcc"
         print(f"kernels-check needs {needed}", file=sys.stderr)
         return 1
-    levels: Mapping[str, tuple[str, ...]] = runpy.run_path(str(SOURCES / "compile.py"))["LEVELS"]
+    levels: Mapping[str, tuple[str, ...]] = recipe["LEVELS"]
     with tempfile.TemporaryDirectory() as folder:
         goldens = {name: _written(name, Path(folder)) for name in GOLDEN}
         try:
@@ -79,7 +78,7 @@ def _written(name: str, folder: Path) -> tuple[Golden, Path]:
 
 
 def _check(
-    compiler: str,
+    compiler: list[str],
     level: str,
     flags: tuple[str, ...],
     goldens: Mapping[str, tuple[Golden, Path]],
@@ -113,15 +112,15 @@ def _judge(done: subprocess.CompletedProcess[bytes], golden: Golden, where: str)
         raise Fault(f"{where}: the logits have the hash {found}, not {golden.hash}")
 
 
-def _compile(compiler: str, driver: Path, flags: list[str]) -> None:
+def _compile(compiler: list[str], driver: Path, flags: list[str]) -> None:
     """What asks for the processor's instructions is compiled without them, as compile.py does it."""
     plain = [DRIVER, SOURCES / "cpu.c"]
     objects = [driver.with_name(f"{driver.name}-{source.stem}.o") for source in plain]
     without = [flag for flag in flags if not flag.startswith("-m")]
     sources = [path for path in sorted(SOURCES.glob("*.c")) if path not in plain]
     for source, target in zip(plain, objects, strict=True):
-        _call([compiler, *FLAGS, *without, f"-I{SOURCES}", "-c", "-o", target, source])
-    _call([compiler, *FLAGS, *flags, f"-I{SOURCES}", "-o", driver, *objects, *sources, "-pthread", "-lm"])
+        _call([*compiler, *FLAGS, *without, f"-I{SOURCES}", "-c", "-o", target, source])
+    _call([*compiler, *FLAGS, *flags, f"-I{SOURCES}", "-o", driver, *objects, *sources, "-pthread", "-lm"])
 
 
 def _call(command: list[str | Path]) -> None:
