@@ -10,6 +10,7 @@ from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
+import loadtest  # noqa: F401  before grpc: it says how a process that speaks it starts others
 from build.dialects.tensorrt.toolkit import Missing, RtxToolkit, rtx
 
 ROOT = Path(__file__).parents[1]
