@@ -40,7 +40,8 @@ class Verification:
         self._lock = lock
 
     def run(self, batch: Batch, prefill: Prefill | None = None) -> tuple[Floats, float] | None:
-        """If the model fails all that decode end; if a sequence's choice does, that one.
+        """If the model fails all that decode end; if a choice does, those whose tokens it was to choose: one
+        sequence in a step with drafts, else all.
 
         With a chunk: the logits after it, and the seconds that the step took. None where the model failed:
         the two are then to be tried apart, which shows whose fault it was.
@@ -61,7 +62,7 @@ class Verification:
             self._scheduler.commit_decode(batch.decode, None if prefill else seconds)
         self._streams.decoded()
         if any(row.draft for row, _ in rows):
-            for (row, lane), scores, chooser in zip(rows, parts, choosers, strict=False):
+            for (row, lane), scores, chooser in zip(rows, parts[: len(rows)], choosers, strict=True):
                 self._accept(row, lane, scores, chooser)
         else:
             self._advance([lane.sequence for _, lane in rows], logits[: len(rows)], choosers)
