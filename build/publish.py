@@ -4,7 +4,7 @@ Invariants
 - work happens in `.building-VERSION`, beside the target on the same file system, and is flushed to
   disk before the rename; Triton takes a folder whose name begins with a number for a version;
 - an engine that stands is replaced only when asked, and is back in place if the rename fails;
-- one build at a time holds the lock of a model's folder, so whatever else is found in it is stale.
+- one build at a time holds the lock of a model, so whatever else is found in it is stale.
 """
 
 from __future__ import annotations
@@ -77,8 +77,9 @@ def staged(target: Path, force: bool, rename: Rename = Path.replace) -> Iterator
     slot = Slot(target, rename)
     if slot.occupied() and not force:
         raise BadInput(f"{target} exists: add --force to replace it, --new-version to keep it")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    target.parent.parent.mkdir(parents=True, exist_ok=True)
     with _locked(target.parent):
+        target.parent.mkdir(exist_ok=True)
         slot.recover()
         slot.staging.mkdir()
         try:
@@ -92,16 +93,17 @@ def staged(target: Path, force: bool, rename: Rename = Path.replace) -> Iterator
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """An advisory lock on the folder itself: the kernel drops it when the process dies."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    """An advisory lock, which the kernel drops when the process dies, of a file beside the folder that stays.
+
+    NFS takes locks of files that are open for writing alone, and a lock of a file that somebody has removed
+    excludes nobody.
+    """
+    with folder.with_name(f".{folder.name}.lock").open("a") as lock:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise BuildError(f"{folder}: another build is running: wait for it to end") from error
         yield
-    finally:
-        os.close(handle)
 
 
 def write_new(path: Path, content: bytes) -> None:

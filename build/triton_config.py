@@ -66,7 +66,7 @@ _ENGINE_PARAMETERS = {
     "slots": ("16", "sequences generated at once; each holds a KV cache of max_context tokens"),
     "max_context": (str(_CONTEXT), "tokens of prompt and answer together"),
     "max_source": ("0", "source tokens of an encoder-decoder; 0 takes the model's, at most 1024"),
-    "threads": ("0", "threads of ONNX Runtime; 0 takes the machine's cores"),
+    "threads": ("0", "threads of the model; 0 for the cores that the server may use"),
     "max_queue": ("64", "requests that wait for a slot; the next one is refused at once"),
     "kv_budget_bytes": (
         "0",

@@ -18,6 +18,7 @@ from pathlib import Path
 from launcher import machine, shared_memory
 from launcher.control import Control, admin_header
 from launcher.interpreter import Interpreter, this_interpreter
+from launcher.log import Log
 from launcher.ports import check_ports, held
 from launcher.process import Server
 from launcher.ready import ready_line
@@ -39,6 +40,9 @@ LOG_LEVELS = ("error", "warning", "info", "verbose")
 KILL_AFTER_SECONDS = 3.0
 # Our steps put what they share beside Triton's regions, to be removed with them.
 REGION_PREFIX = "HALIMEDE_REGION_PREFIX"
+# What engines read whose own setting is 0.
+THREADS = "HALIMEDE_THREADS"
+MOST_THREADS = 1024
 SIGNALLED = 128  # a shell adds the signal's number
 EXAMPLES = """\
 examples:
@@ -63,6 +67,7 @@ class Options:
     ports: Mapping[str, int]  # "http", "grpc", "metrics"
     metrics_interval_ms: int
     exit_timeout: int
+    threads: int
     log_level: str
     auto_complete: bool
     tracing: Tracing
@@ -84,6 +89,7 @@ def parse(arguments: Sequence[str]) -> Options:
         ports={"http": found.http_port, "grpc": found.grpc_port, "metrics": found.metrics_port},
         metrics_interval_ms=found.metrics_interval_ms,
         exit_timeout=found.exit_timeout,
+        threads=found.threads,
         log_level=found.log_level,
         auto_complete=found.auto_complete,
         tracing=Tracing(found.trace_url, found.trace_sample_rate),
@@ -114,11 +120,25 @@ def _parser() -> argparse.ArgumentParser:
     add("--metrics-port", type=int, default=8002, metavar="PORT", help="8002; 0 takes a free one")
     add("--metrics-interval-ms", type=int, default=2000, metavar="MS", help="2000")
     add("--exit-timeout", type=int, default=30, metavar="S", help="for running requests at exit; 30")
+    add(
+        "--threads",
+        type=_threads,
+        default=0,
+        metavar="N",
+        help="of engines that set none; usable cores",
+    )
     add("--log-level", choices=LOG_LEVELS, default="warning", help="of Triton itself; warning")
     add("--trace-url", metavar="URL", help="send OpenTelemetry spans there, over OTLP/HTTP; off")
     add("--trace-sample-rate", type=int, default=1, metavar="N", help="trace one request in N; 1")
     add("--auto-complete", action="store_true", help="complete config.pbtxt files; starts slower")
     return parser
+
+
+def _threads(text: str) -> int:
+    if not text.isdecimal() or int(text) > MOST_THREADS:
+        problem = f"{text!r}, must be a whole number in [0, {MOST_THREADS}]"
+        raise argparse.ArgumentTypeError(problem)
+    return int(text)
 
 
 def command(
@@ -139,7 +159,7 @@ def command(
     if not machine.has_gpu():
         flags["pinned-memory-pool-byte-size"] = 0
     for service, port in options.ports.items():
-        flags |= {f"{service}-address": options.host, f"{service}-port": port}
+        flags |= {f"{service}-address": _address(service, options.host), f"{service}-port": port}
     return [
         str(triton.server),
         *(f"--{name}={value}" for name, value in flags.items()),
@@ -151,6 +171,13 @@ def command(
         *options.tracing.flags,
         *options.extra,
     ]
+
+
+def _address(service: str, host: str) -> str:
+    """As the server behind it wants IPv6: gRPC's as in a URL, libevent's with a word before it."""
+    if ":" not in host:
+        return host
+    return f"[{host}]" if service == "grpc" else f"ipv6:{host}"
 
 
 def _log_flags(level: str) -> list[str]:
@@ -224,13 +251,15 @@ def _started(
 ) -> Server:
     """Not ready yet; it stops on signals to us."""
     backends = assemble_backends(triton, SERVER, _cache_roots())
-    variables = {**environment(os.environ, python, triton), **options.tracing.environment}
+    threads = {THREADS: f"{options.threads}"} if options.threads else {}
+    variables = {**environment(os.environ, python, triton), **options.tracing.environment, **threads}
     server = Server(
         command(options, triton, backends, models, claim.prefix),
         variables | {REGION_PREFIX: claim.prefix},
         grace_seconds=KILL_AFTER_SECONDS,
         drain=lambda: control.drain(options.exit_timeout),
         inherited=[claim.lock],
+        log=None if machine.has_gpu() else Log(sys.stderr.buffer),
     )
     server.stop_on_signals()
     return server

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote
@@ -48,11 +49,11 @@ def packed(folder: Path, archive: Path) -> Path:
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
-    """Every file's content, None for a folder; files.json left out."""
+    """Every file's content, None for a folder; files.json and what deliveries lock left out."""
     return {
         path.relative_to(folder).as_posix(): None if path.is_dir() else path.read_bytes()
         for path in folder.rglob("*")
-        if path.name != "files.json"
+        if path.name not in {"files.json", ".deliver.lock"}
     }
 
 
@@ -78,6 +79,7 @@ class Faults:
     cut: dict[str, list[int]] = field(default_factory=dict)  # bytes of the body, then the connection ends
     wrong: set[str] = field(default_factory=set)  # the first byte is another
     ranges: bool = True
+    versions: bool = True  # headers that tell one content from another
     authorization: str | None = None
     asked: list[tuple[str, str | None, str | None]] = field(
         default_factory=list
@@ -116,8 +118,9 @@ def web(folder: Path, faults: Faults | None = None) -> Iterator[str]:
             if start:
                 self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
             self.send_header("Content-Length", str(len(body) - start))
-            self.send_header("Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT")  # as object stores do
-            self.send_header("ETag", '"1"')
+            if planted.versions:  # as object stores do
+                self.send_header("Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT")
+                self.send_header("ETag", f'"{sha256(body).hexdigest()[:8]}"')
             self.end_headers()
             cut = planted.cut[path].pop(0) if planted.cut.get(path) else None
             self.wfile.write(body[start:] if cut is None else body[start : start + cut])

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from build.errors import BadInput, BuildError
+from build.errors import BadInput
 from build.publish import Rename, Slot, place, staged, write_new
+from tests import network_locks
 
 
 @pytest.fixture
@@ -103,16 +105,39 @@ def test_a_build_killed_between_its_two_renames_lost_nothing(target: Path) -> No
     assert names(target) == ["1"]
 
 
-def test_two_builds_of_one_model_do_not_meet(target: Path) -> None:
-    target.parent.mkdir(parents=True)
-    handle = os.open(target.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        with pytest.raises(BuildError, match="another build is running"), staged(target, False):
-            pytest.fail("work began")
-    finally:
-        os.close(handle)
+_BUILDS = """
+import sys
+from pathlib import Path
+from build.publish import staged
+with staged(Path(sys.argv[1]), False):
+    print("began", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_two_builds_of_one_model_do_not_meet_also_where_folders_cannot_be_locked(
+    target: Path, tmp_path: Path
+) -> None:
+    root = str(Path(__file__).parents[1])
+    env = {**os.environ, "PYTHONPATH": root, **network_locks.environment(tmp_path)}
+    command = [sys.executable, "-c", _BUILDS, str(target)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=env) as first:
+        assert first.stdout
+        assert first.stdout.readline() == "began\n"
+        second = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+        assert "another build is running" in second.stderr
+        assert "began" not in second.stdout
+        assert target.with_name(".building-1").is_dir()  # the second removed nothing of the first
+    assert first.returncode == 0
     publish(target, "new")
+
+
+def test_a_build_that_waited_for_nothing_leaves_no_model_folder(target: Path) -> None:
+    """Triton takes every folder for a model; the lock is a file beside it."""
+    with pytest.raises(KeyboardInterrupt), staged(target, False):
+        raise KeyboardInterrupt
+    assert [path.name for path in target.parent.parent.iterdir()] == [f".{target.parent.name}.lock"]
 
 
 def test_a_small_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:

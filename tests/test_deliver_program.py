@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import select
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import network_locks
 from tests.stores import CONTENT, DELIVER, WEIGHTS, Faults, repository, run, tree, web
 
 LIBC = ctypes.CDLL(None)
@@ -51,7 +53,7 @@ def test_a_folder_is_copied_once(source: Path, to: Path, form: str) -> None:
 def test_over_http_with_spaces_and_only_the_wanted_models(source: Path, to: Path) -> None:
     with web(source) as url:
         assert run(url, str(to), "--model", "other").returncode == 0
-        assert {path.name for path in to.iterdir()} == {"files.json", "other"}
+        assert {path.name for path in to.iterdir()} == {".deliver.lock", "files.json", "other"}
         assert run(f"{url}/", str(to), "--model", "small").returncode == 0
         unknown = run(url, str(to), "--model", "third")
     assert _same(source, to)
@@ -96,7 +98,7 @@ def test_a_killed_delivery_leaves_nothing_half_and_is_taken_up(source: Path, to:
                 pass
             process.kill()
         assert process.returncode == -signal.SIGKILL
-        assert [path.name for path in to.iterdir()] == [".delivering"]
+        assert sorted(path.name for path in to.iterdir()) == [".deliver.lock", ".delivering"]
         faults.statuses.clear()
         assert run(url, str(to)).returncode == 0
     assert _same(source, to)
@@ -231,9 +233,30 @@ def test_a_command_at_fault(source: Path, to: Path, arguments: list[str], told: 
     assert told in done.stderr
 
 
-def test_two_at_a_time_take_turns(source: Path, to: Path) -> None:
-    to.mkdir()
-    command = [sys.executable, str(DELIVER), str(source), str(to)]
-    both = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]
-    assert [len(process.communicate()) - 2 + process.returncode for process in both] == [0, 0]
+def test_two_at_a_time_take_turns_also_where_folders_cannot_be_locked(
+    source: Path, to: Path, tmp_path: Path
+) -> None:
+    """The second finds the first at work, waits, and has nothing left to fetch."""
+    faults = Faults(statuses={WEIGHTS: [503] * 50})
+    with web(source, faults) as url:
+        command = [sys.executable, str(DELIVER), url, str(to), "--attempts", "50"]
+        env = {**os.environ, **network_locks.environment(tmp_path)}
+        first, second = (
+            subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env) for _ in range(2)
+        )
+        lines = [_line_of_either(first, second)]
+        while "another delivery" not in lines[-1]:
+            lines.append(_line_of_either(first, second))
+        faults.statuses.clear()
+        told = [process.communicate()[1] for process in (first, second)]
+    assert [first.returncode, second.returncode] == [0, 0]
+    assert sum("0 MB were fetched" in text for text in told) == 1
+    assert [path for path, *_ in faults.asked if path.startswith("small/")] == ["small/config.pbtxt"]
     assert _same(source, to)
+
+
+def _line_of_either(*processes: subprocess.Popen[str]) -> str:
+    pipes = [process.stderr for process in processes if process.stderr]
+    ready, _, _ = select.select(pipes, [], [], 60)
+    assert ready, "neither says anything"
+    return str(ready[0].readline())

@@ -1,16 +1,15 @@
 from __future__ import annotations
 
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
+from engine.container import usable_cores
 from engine.device import DeviceChoice
 from engine.errors import SettingsError
 from engine.kernels import LEVELS
 from engine.manifest import Architecture, ModelShape
-from engine.settings import _RANGES, Footprint, KernelChoice, Settings, check_fit, free_memory, read_settings
+from engine.settings import _RANGES, Footprint, KernelChoice, Settings, check_fit, read_settings
 from engine.triton import parameters_of
 
 SHAPE = ModelShape(layers=2, kv_heads=3, head_dim=4, vocab_size=10, max_positions=100)
@@ -78,7 +77,7 @@ def test_what_are_no_kernels_is_refused(text: str) -> None:
 
 
 def test_zero_threads_are_all_cores() -> None:
-    assert Settings().thread_count == len(os.sched_getaffinity(0))
+    assert Settings().thread_count == usable_cores()
     assert Settings(threads=3).thread_count == 3
 
 
@@ -124,6 +123,17 @@ def test_the_cache_of_all_slots_must_fit_the_budget() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("own", "environ", "threads"),
+    [("0", {"HALIMEDE_THREADS": "3"}, 3), ("2", {"HALIMEDE_THREADS": "3"}, 2), ("0", {}, usable_cores())],
+)
+def test_threads_are_the_models_then_the_servers_then_what_may_be_used(
+    own: str, environ: dict[str, str], threads: int
+) -> None:
+    assert read_settings({"threads": own}, environ).thread_count == threads
+    assert read_settings({}, {"HALIMEDE_THREADS": "4"}).thread_count == 4
+
+
 def test_without_a_budget_four_fifths_of_free_memory_may_be_used() -> None:
     settings = Settings(slots=8, max_context=100)
     check_fit(settings, PLAIN, 1000 * SLOT)
@@ -136,34 +146,3 @@ def test_a_budget_beyond_free_memory_is_refused() -> None:
     check_fit(settings, PLAIN, 200 * SLOT)
     with pytest.raises(SettingsError, match="1 slots fit"):
         check_fit(settings, PLAIN, 200 * SLOT - 1)
-
-
-def machine(folder: Path, available_kb: int, limit: str | None, used: int = 0) -> tuple[Path, Path]:
-    meminfo = folder / "meminfo"
-    meminfo.write_text(f"MemTotal: 99999999 kB\nMemFree: 1 kB\nMemAvailable: {available_kb} kB\n")
-    cgroup = folder / "cgroup"
-    cgroup.mkdir()
-    if limit is not None:
-        (cgroup / "memory.max").write_text(limit + "\n")
-        (cgroup / "memory.current").write_text(f"{used}\n")
-    return meminfo, cgroup
-
-
-@pytest.mark.parametrize(
-    ("limit", "used", "free"),
-    [
-        (None, 0, 8_192_000),
-        ("max", 5, 8_192_000),
-        ("1000000", 400_000, 600_000),
-        ("900000000000", 0, 8_192_000),
-        ("1000", 5000, 0),
-    ],
-)
-def test_free_memory_is_what_machine_and_control_group_leave(
-    tmp_path: Path, limit: str | None, used: int, free: int
-) -> None:
-    assert free_memory(*machine(tmp_path, 8000, limit, used)) == free
-
-
-def test_this_machine_has_memory() -> None:
-    assert free_memory() > 0

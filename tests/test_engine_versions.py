@@ -73,6 +73,26 @@ class TestVersions:
         assert list(versions.all()) == [second, first]
         assert versions.find(second)[0] != versions.find(first)[0]
 
+    def test_what_was_opened_stays_when_the_folder_is_gone_and_that_is_told_once(self, folder: Path) -> None:
+        """A volume that is not mounted any more, and is again, with a newer version."""
+        faults, key = Faults(), key_of(folder / "1")
+        versions = tables(folder, faults)
+        folder.rename(folder.with_name("elsewhere"))
+        for _ in range(3):
+            assert list(versions.all()) == [key]
+        with pytest.raises(KeyError):
+            versions.find("another")
+        assert len(faults.told) == 1
+        assert "toy_engine" in faults.told[0]
+        write_artifact(folder / "2", byte_tokenizer(backwards=True))
+        assert list(versions.all()) == [key_of(folder / "2"), key]
+
+    def test_what_was_opened_stays_when_the_folder_is_empty(self, folder: Path) -> None:
+        """What is left where a volume was mounted."""
+        versions, key = tables(folder), key_of(folder / "1")
+        shutil.rmtree(folder / "1")
+        assert list(versions.all()) == [key]
+
     def test_equal_versions_are_opened_once(self, folder: Path) -> None:
         opened: list[Manifest] = []
         shutil.copytree(folder / "1", folder / "2")

@@ -42,6 +42,20 @@ def test_host_and_ports_reach_triton() -> None:
     assert flags["grpc-port"] == "9001"
 
 
+@pytest.mark.parametrize("host", ["::", "::1"])
+def test_an_ipv6_host_is_written_as_each_server_wants_it(host: str) -> None:
+    flags = _flags("--host", host)
+    found = [flags[f"{service}-address"] for service in ("http", "grpc", "metrics")]
+    assert found == [f"ipv6:{host}", f"[{host}]", f"ipv6:{host}"]
+
+
+@pytest.mark.parametrize("threads", ["-1", "1025", "two"])
+def test_threads_out_of_their_range_are_refused(threads: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        launch.parse(["--threads", threads])
+    assert f"{threads!r}, must be a whole number in [0, 1024]" in capsys.readouterr().err
+
+
 def test_models_are_loaded_explicitly() -> None:
     command = _command()
     assert "--model-control-mode=explicit" in command

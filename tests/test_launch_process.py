@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
+from launcher.log import Log
 from launcher.process import Server
 
 SERVER = Path(__file__).parents[1] / "server"
@@ -39,6 +42,39 @@ def _is_running(pid: int) -> bool:
     except FileNotFoundError:
         return False
     return state != "Z"
+
+
+OF_A_GPU = (
+    'E1130 10:25:12.285302 6649 server.cc:241] "CudaDriverHelper has not been initialized."',
+    'E1130 10:25:14.603224 6649 ensemble_scheduler.cc:1468] "unable to create stream for my model: CUDA '
+    'driver version is insufficient for CUDA runtime version"',
+    'W1130 10:35:54.770371 6649 pinned_memory_manager.cc:170] "failed to allocate pinned system memory: no '
+    'pinned memory pool, falling back to non-pinned system memory"',
+)
+OTHERS = (
+    'E1130 10:25:14.603224 6649 model_lifecycle.cc:654] "failed to load model: CUDA driver version"',
+    "llm_engine: smollm2 runs on the kernels, level avx2",
+    "",
+    "no end of line",
+)
+
+
+def _logged(lines: Sequence[str], target: BinaryIO) -> int:
+    program = f"import sys; sys.stderr.write({chr(10).join(lines)!r})"
+    command = [sys.executable, "-c", program]
+    return Server(command, dict(os.environ), grace_seconds=30.0, log=Log(target)).wait()
+
+
+def test_what_is_said_of_a_gpu_that_is_not_there_is_left_out_and_nothing_else() -> None:
+    target = io.BytesIO()
+    assert _logged([*OF_A_GPU, *OTHERS], target) == 0
+    assert target.getvalue().decode() == "\n".join(OTHERS)
+
+
+def test_a_log_that_cannot_be_written_stops_nobody() -> None:
+    """More lines than a pipe holds."""
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        assert _logged(["a line"] * 10_000, full) == 0
 
 
 @pytest.mark.parametrize("code", [0, 1, 77])

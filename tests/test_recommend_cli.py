@@ -13,7 +13,6 @@ import pytest
 
 from build.cli import main
 from build.recommend.devices import DEVICES
-from build.recommend.free import free_memory
 
 ROOT = Path(__file__).parent.parent
 BENCH = {
@@ -225,14 +224,3 @@ def test_the_page_has_every_device_and_option(capsys: pytest.CaptureFixture[str]
         main(["recommend", "--help"])
     options = set(re.findall(r"(--[a-z-]+)", capsys.readouterr().out))
     assert set(re.findall(r"`(--[a-z-]+)`", page)) <= options
-
-
-def test_free_memory_is_what_the_control_group_leaves(tmp_path: Path) -> None:
-    meminfo = tmp_path / "meminfo"
-    meminfo.write_text("MemTotal:       100 kB\nMemAvailable:    50 kB\n")
-    assert free_memory(meminfo, tmp_path) == 50 * 1024
-    (tmp_path / "memory.max").write_text("max\n")
-    (tmp_path / "memory.current").write_text("1024\n")
-    assert free_memory(meminfo, tmp_path) == 50 * 1024
-    (tmp_path / "memory.max").write_text("11264\n")
-    assert free_memory(meminfo, tmp_path) == 10 * 1024

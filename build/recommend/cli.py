@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from build.container import container
 from build.errors import BadInput
 from build.quantise import Precision
 from build.recipe import Recipe, Task, known_recipes, load_recipe
@@ -15,7 +16,6 @@ from build.recommend import check, report
 from build.recommend.amount import parse_bytes
 from build.recommend.device import Device
 from build.recommend.devices import CPU, DEVICES, named
-from build.recommend.free import free_memory
 from build.recommend.measured import Bench, read_bench, read_built
 from build.recommend.quality import Quality
 from build.recommend.rank import Need, rank
@@ -196,7 +196,7 @@ def _memory(given: int | None, device: Device) -> int:
         return device.memory
     if device.name != CPU:
         raise BadInput(f"--memory: missing; {device.name} is no machine in particular")
-    return free_memory()
+    return container().free_memory
 
 
 def _benches(named_files: Sequence[Path] | None) -> list[Bench]:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from build.container import container
 from build.dialects.encoding import BLOCK_SIZES, Role
 from build.dialects.inference import open_session
 from build.quantise import Floats, Precision
@@ -42,7 +43,7 @@ class Rates:
 def this_machine() -> Device:
     """The CPU as it is now: what else runs on it takes its share."""
     rates = {precision: _measured(precision) for precision in _SIZES}
-    cores = len(os.sched_getaffinity(0))
+    cores = container().cores
     return Device(
         name=CPU,
         title=f"{_cpu_name()}, {cores} cores",
@@ -107,7 +108,7 @@ def _product(precision: Precision, size: int) -> Callable[[Floats], None]:
         [hidden], [product], nodes=[node], initializers=constants, opset_imports=versions, name="product"
     )
     content = ir.to_proto(ir.Model(graph, ir_version=10)).SerializeToString()
-    session = open_session(content, threads=len(os.sched_getaffinity(0)))
+    session = open_session(content)
     return lambda rows: session.run(None, {"x": rows})
 
 

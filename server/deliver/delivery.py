@@ -13,15 +13,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deliver.faults import BadInput, Corrupt, NotWritten, writing
+from deliver.archive import check, unpacked
+from deliver.faults import BadInput, check_room, writing
 from deliver.fetch import PART, Retries, fetch, read
 from deliver.listing import MOST_BYTES, NAME, Listing, extras, parse, walk
-from deliver.places import Folder, Source, is_archive, open_source, shown, split_archive
+from deliver.places import Folder, Source, is_archive, open_source, shown
 from deliver.progress import Progress
-from deliver.unpack import root, unpack
 
 STAGING = ".delivering"
-ARCHIVE, UNPACKED, FILES, OLD = "archive", "unpacked", "files", "old"
+LOCK = ".deliver.lock"
+FILES, OLD = "files", "old"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,52 +57,35 @@ def deliver(order: Order, say: Callable[[str], None]) -> Listing:
 
 @contextmanager
 def _locked(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Several Pods may share a volume: the others wait, and find all of it there."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    """Several Pods may share a volume: the others wait, and find all of it there.
+
+    NFS takes locks of files that are open for writing alone: a folder's would exclude nobody of another node.
+    The file stays, since whoever waits for it holds it open.
+    """
+    with writing(folder / LOCK):
+        handle = (folder / LOCK).open("a")
+    with handle as lock:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             say(f"another delivery to {folder} is running: waiting for it")
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(handle)
 
 
 def _opened(order: Order, say: Callable[[str], None]) -> tuple[Source, Listing]:
     """For an archive the sha256 is that of the archive and has been checked."""
     packed = is_archive(order.url)
-    source = Folder(_unpacked(order, say)) if packed else open_source(order.url)
+    staging = order.destination / STAGING
+    source: Source = (
+        Folder(unpacked(order.url, order.sha256, staging, order.retries, say))
+        if packed
+        else open_source(order.url)
+    )
     content = read(source, NAME, MOST_BYTES, order.retries)
     if not packed:
-        _check(order.sha256, hashlib.sha256(content).hexdigest(), NAME)
+        check(order.sha256, hashlib.sha256(content).hexdigest(), NAME)
     return source, parse(content)
-
-
-def _unpacked(order: Order, say: Callable[[str], None]) -> Path:
-    """Fetched and unpacked: needs room for both, until the archive is removed."""
-    folder, name = split_archive(order.url)
-    staging = order.destination / STAGING
-    archive, unpacked = staging / ARCHIVE, staging / UNPACKED
-    with writing(staging):
-        staging.mkdir(exist_ok=True)
-        shutil.rmtree(unpacked, ignore_errors=True)
-        archive.unlink(missing_ok=True)
-    fetch(open_source(folder), name, None, archive, order.retries, Progress(0, say).add)
-    with archive.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    try:
-        _check(order.sha256, found, name)
-        unpack(archive, unpacked)
-    finally:
-        archive.unlink()
-    return root(unpacked)
-
-
-def _check(wanted: str | None, found: str, name: str) -> None:
-    if wanted is not None and wanted.lower() != found:
-        raise Corrupt(f"{name}: its sha256 is {found}, --sha256 says {wanted.lower()}")
 
 
 def _complete(listing: Listing, folder: Path) -> bool:
@@ -165,10 +149,7 @@ def _check_room(missing: list[str], listing: Listing, destination: Path) -> None
     parts = [destination / STAGING / FILES / (path + PART) for path in missing]
     have = sum(part.stat().st_size for part in parts if part.exists())
     needed = sum(listing.files[path].size for path in missing) - have
-    free = shutil.disk_usage(destination).free
-    if needed > free:
-        problem = f"{needed / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are free: give the volume more room"
-        raise NotWritten(f"{destination}: {problem}")
+    check_room(needed, destination)
 
 
 def _put(wanted: Listing, listing: Listing, destination: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +41,14 @@ class NotWritten(Fault):
     """The destination is full or may not be written to."""
 
     exit_code = 4
+
+
+def check_room(needed: int, folder: Path) -> None:
+    """Raises NotWritten when the file system of the folder has fewer bytes free."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        problem = f"{needed / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are free: give the volume more room"
+        raise NotWritten(f"{folder}: {problem}")
 
 
 @contextmanager

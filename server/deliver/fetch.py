@@ -39,8 +39,10 @@ def fetch(
     target: Path,
     retries: Retries,
     told: Callable[[int], None],
+    begin: Callable[[Stream], None] = lambda _: None,
 ) -> None:
-    """Puts the file at `target`; without `wanted` its content is not checked. `told` gets bytes as they come.
+    """Puts the file at `target`; without `wanted` its content is not checked. `told` gets bytes as they come,
+    and `begin` each answer of the source before its bytes are written.
 
     Raises Corrupt when it is wrong again and again, Fault when the source gives up, NotWritten.
     """
@@ -49,7 +51,7 @@ def fetch(
     while True:
         before = _size(part)
         try:
-            _attempt(source, path, wanted, part, told)
+            _attempt(source, path, wanted, part, told, begin)
             break
         except Temporary as fault:
             if isinstance(fault, NoSuchRange):
@@ -90,11 +92,17 @@ def _read(source: Source, path: str, most: int) -> bytes:
 
 
 def _attempt(
-    source: Source, path: str, wanted: Entry | None, part: Path, told: Callable[[int], None]
+    source: Source,
+    path: str,
+    wanted: Entry | None,
+    part: Path,
+    told: Callable[[int], None],
+    begin: Callable[[Stream], None],
 ) -> None:
     have = _size(part)
     if wanted is None or have < wanted.size or not part.exists():
         with source.open(path, have) as stream:
+            begin(stream)
             _write(stream, path, wanted, part, told)
     if wanted is not None and not wanted.matches(part):
         raise Corrupt(f"{path}: not what its sha256 says, {CORRUPT_TIMES} times: the source is damaged")

@@ -56,7 +56,8 @@ class Objects:
             options = {"range": {"offset": offset}} if offset else {}
             found = obstore.get(self.store, path, options=options)  # type: ignore[arg-type]
             blocks = iter(found.stream(min_chunk_size=CHUNK))
-        yield Stream(offset, _chunks(blocks, where))
+        size, version = found.meta["size"] - offset, found.meta["e_tag"] or ""
+        yield Stream(offset, _chunks(blocks, where), size, version)
 
 
 def _chunks(blocks: Iterator[object], where: str) -> Iterator[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -17,10 +18,16 @@ ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """The bytes of a file from `offset` on, which is 0 where the source cannot begin elsewhere."""
+    """The bytes of a file from `offset` on, which is 0 where the source cannot begin elsewhere.
+
+    `size` is how many come, None where the source does not say. Files of one `version` have the same content;
+    it is empty where the source says nothing of it.
+    """
 
     offset: int
     chunks: Iterator[bytes]
+    size: int | None = None
+    version: str = ""
 
 
 class Source(Protocol):
@@ -40,7 +47,10 @@ class Folder:
             raise Fault(f"{self.root / path}: {error.strerror}") from error
         with file:
             file.seek(offset)
-            yield Stream(offset, self._chunks(iter(lambda: file.read(CHUNK), b""), path))
+            found = os.fstat(file.fileno())
+            version = f"{found.st_ino} {found.st_size} {found.st_mtime_ns}"
+            blocks = self._chunks(iter(lambda: file.read(CHUNK), b""), path)
+            yield Stream(offset, blocks, max(0, found.st_size - offset), version)
 
     def _chunks(self, blocks: Iterator[bytes], path: str) -> Iterator[bytes]:
         try:

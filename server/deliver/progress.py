@@ -13,14 +13,25 @@ class Progress:
     """Counts bytes from several threads and says at most every few seconds how far it is."""
 
     def __init__(
-        self, total: int, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+        self,
+        total: int,
+        say: Callable[[str], None],
+        did: str = "fetched",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Of `total` bytes; 0 where that is not known yet."""
         self.fetched = 0
         self._total = total
+        self._did = did
         self._say = say
         self._clock = clock
         self._began = self._said = clock()
         self._lock = threading.Lock()
+
+    def expect(self, left: int) -> None:
+        """So many bytes are still to come."""
+        with self._lock:
+            self._total = self.fetched + left
 
     def add(self, count: int) -> None:
         with self._lock:
@@ -30,4 +41,5 @@ class Progress:
                 return
             self._said = now
             rate = self.fetched / 1e6 / (now - self._began)
-            self._say(f"{self.fetched / 1e6:.0f} of {self._total / 1e6:.0f} MB, {rate:.1f} MB/s")
+            of = f" of {self._total / 1e6:.0f}" if self._total else ""
+            self._say(f"{self.fetched / 1e6:.0f}{of} MB {self._did}, {rate:.1f} MB/s")

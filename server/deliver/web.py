@@ -58,7 +58,8 @@ class Web:
         with _told(shown(url)):
             answer = urllib.request.build_opener(_Redirects).open(_request(url, offset), timeout=TIMEOUT_S)
         with answer:
-            yield Stream(_offset(answer, offset), _chunks(answer, shown(url)))
+            version = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
+            yield Stream(_offset(answer, offset), _chunks(answer, shown(url)), answer.length, version)
 
 
 def _request(url: str, offset: int) -> urllib.request.Request:

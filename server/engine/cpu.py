@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from dataclasses import replace
 
+from engine.container import free_memory
 from engine.errors import SettingsError
 from engine.inference import open_session
 from engine.kernel_index import INDEX
@@ -14,7 +15,7 @@ from engine.manifest import KvDtype, Manifest, verify_files
 from engine.opened import Opened
 from engine.runner_kernels import BLOCK, KernelRunner
 from engine.runner_onnx import OnnxRunner
-from engine.settings import Footprint, KernelChoice, Settings, check_fit, free_memory
+from engine.settings import Footprint, KernelChoice, Settings, check_fit
 
 
 def open_cpu_runner(manifest: Manifest, settings: Settings) -> Opened:

@@ -6,18 +6,19 @@ limit, and the model does not become ready.
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from pathlib import Path
 from typing import Any, Final
 
+from engine.container import usable_cores
 from engine.device import DeviceChoice
 from engine.errors import SettingsError, shown
 from engine.manifest import ModelShape
 
+# The launcher's name of the threads of an engine whose own setting is 0.
+THREADS: Final = "HALIMEDE_THREADS"
 _RANGES: Final = {
     "slots": (1, 1024),
     "max_context": (2, 2**20),
@@ -75,7 +76,7 @@ class Settings:
 
     @property
     def thread_count(self) -> int:
-        return self.threads or len(os.sched_getaffinity(0))
+        return self.threads or usable_cores()
 
     def source_capacity(self, shape: ModelShape) -> int:
         """Source tokens that a slot holds; 0 for a model without an encoder."""
@@ -85,12 +86,16 @@ class Settings:
 _CHOICES: Final[Mapping[str, type[StrEnum]]] = {"device": DeviceChoice, "kernels": KernelChoice}
 
 
-def read_settings(parameters: Mapping[str, str]) -> Settings:
-    """Raises SettingsError for a value that is no whole number or out of its range, or no choice."""
-    found: dict[str, Any] = {}
-    found |= {name: _number(name, parameters[name]) for name in _RANGES if name in parameters}
-    found |= {name: _choice(name, parameters[name]) for name in _CHOICES if name in parameters}
-    return Settings(**found)
+def read_settings(parameters: Mapping[str, str], environ: Mapping[str, str] | None = None) -> Settings:
+    """Of a model's parameters, and of the server's environment what they leave open.
+
+    Raises SettingsError for a value that is no whole number or out of its range, or no choice.
+    """
+    numbers = {name: _number(name, parameters[name]) for name in _RANGES if name in parameters}
+    if not numbers.get("threads") and (threads := (environ or {}).get(THREADS)):
+        numbers["threads"] = _number("threads", threads)
+    choices = {name: _choice(name, parameters[name]) for name in _CHOICES if name in parameters}
+    return Settings(**numbers, **choices)
 
 
 def _choice(name: str, text: str) -> Any:
@@ -174,16 +179,3 @@ def _too_much(settings: Settings, footprint: Footprint, budget: int) -> str:
         fitting.append(f"{max(budget - cache, 0) // own} threads")
     fitting.append(f"a max_context of {footprint.max_context(settings, budget)}")
     return f"{needs}, the limit is {budget:,}; {', or '.join(fitting)}"
-
-
-def free_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes that can still be had: the machine's available memory, or what the control group leaves of it."""
-    available = next(
-        int(line.split()[1]) * 1024
-        for line in meminfo.read_text().splitlines()
-        if line.startswith("MemAvailable:")
-    )
-    limit, used = cgroup / "memory.max", cgroup / "memory.current"
-    if limit.is_file() and used.is_file() and (text := limit.read_text().strip()) != "max":
-        available = min(available, int(text) - int(used.read_text()))
-    return max(available, 0)

@@ -6,7 +6,8 @@ meets, they must speak its language. So they ask here: NAME_engine is looked int
 and what two versions have in common is opened once.
 
 Invariants
-- what was opened stays: its engine may still serve when its folder is gone;
+- what was opened stays: its engine may still serve when its version is gone, or the folder with all of them,
+  as a volume that is not mounted any more, which is reported once;
 - a version that cannot be read is reported and left out, for its engine does not load either.
 """
 
@@ -61,6 +62,7 @@ class Versions(Generic[T]):
         self._report = report
         self._opened: dict[str, T] = {}
         self._seen_ns = 0
+        self._lost = False
         faults = list(self._look())
         if not self._opened:
             raise faults[0] if faults else ArtifactError("manifest", f"no version in {folder.name}")
@@ -69,9 +71,14 @@ class Versions(Generic[T]):
 
     def all(self) -> dict[str, T]:
         """Those on disk, the newest first, then those that were there before."""
-        if self._changed():
-            for fault in self._look():
-                self._report(fault)
+        try:
+            faults: list[BaseException] = list(self._look()) if self._changed() else []
+            self._lost = False
+        except OSError as error:
+            faults = [] if self._lost else [error]
+            self._lost = True
+        for fault in faults:
+            self._report(fault)
         return self._opened
 
     def find(self, key: str) -> T:
@@ -83,10 +90,11 @@ class Versions(Generic[T]):
         return changed_ns != self._seen_ns or time.time_ns() - changed_ns < YOUNG_NS
 
     def _look(self) -> Iterator[ArtifactError]:
-        """Yields what is wrong with the versions that cannot be read."""
-        self._seen_ns = self._folder.stat().st_mtime_ns
+        """Yields what is wrong with the versions that cannot be read. OSError when the folder cannot be."""
+        seen_ns, versions = self._folder.stat().st_mtime_ns, _newest_first(self._folder)
+        self._seen_ns = seen_ns
         found: dict[str, T] = {}
-        for version in _newest_first(self._folder):
+        for version in versions:
             try:
                 manifest = read_manifest(version)
                 key = self._key(manifest)

@@ -12,8 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from types import FrameType
 
+from launcher.log import Log
+
 PR_SET_PDEATHSIG = 1
 POLL_SECONDS = 0.1
+# For the last lines of a log, whose writers have ended.
+LOG_SECONDS = 2.0
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -37,8 +41,11 @@ class Server:
         drain: Callable[[], bool] = _nothing_to_drain,
         inherited: Sequence[int] = (),
         output: int | None = None,
+        log: Log | None = None,
     ) -> None:
-        """`output` is the file descriptor that takes its stdout and stderr; None leaves them as ours are."""
+        """`output` is the file descriptor that takes its stdout and stderr, `log` takes its stderr alone;
+        without either they are as ours are.
+        """
         self._grace_seconds = grace_seconds
         self._drain = drain
         self._drained = False
@@ -48,10 +55,13 @@ class Server:
             env=environment,
             pass_fds=inherited,
             stdout=output,
-            stderr=output,
+            stderr=log.child if log else output,
             start_new_session=True,
             preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509 (no thread runs yet)
         )
+        self._log = log
+        if log:
+            log.start()
 
     @property
     def stopping(self) -> bool:
@@ -72,6 +82,8 @@ class Server:
         # end itself. The number stays the group's as long as it has members.
         with suppress(ProcessLookupError):
             os.killpg(self._child.pid, signal.SIGKILL)
+        if self._log:
+            self._log.wait(LOG_SECONDS)
         if self._drained:
             return 0
         return code if code >= 0 else 128 - code

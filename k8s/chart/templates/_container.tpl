@@ -9,6 +9,9 @@
 - --metrics-port=8002
 - --metrics-interval-ms={{ .Values.server.metricsIntervalMs }}
 - --exit-timeout={{ .Values.server.exitTimeoutSeconds }}
+{{- with include "halimede.threads" . | int }}
+- --threads={{ . }}
+{{- end }}
 - --log-level={{ .Values.server.logLevel }}
 {{- if .Values.tracing.enabled }}
 - --trace-url={{ .Values.tracing.url }}
@@ -21,6 +24,16 @@
 - --
 {{ . }}
 {{- end }}
+{{- end -}}
+
+{{- /* Cores of the server's limit, else of its request, rounded up; 0 where there is neither. A process sees the
+      limit by itself, but not the request, and would keep all cores of the node busy. */ -}}
+{{- define "halimede.threads" -}}
+{{- $limits := default (dict) .Values.resources.limits -}}
+{{- $requests := default (dict) .Values.resources.requests -}}
+{{- $cpu := default $requests.cpu $limits.cpu | default 0 | toString -}}
+{{- $cores := ternary (divf (trimSuffix "m" $cpu) 1000) (float64 $cpu) (hasSuffix "m" $cpu) -}}
+{{- .Values.server.threads | default (ceil $cores) | int -}}
 {{- end -}}
 
 {{- /* What follows -- goes to tritonserver as it is. $(NAME) is filled in by the kubelet, from a Secret. */ -}}

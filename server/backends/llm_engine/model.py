@@ -69,7 +69,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         exit_with_parent()
         config = json.loads(args["model_config"])
-        settings = read_settings(parameters_of(config, Settings.__slots__))
+        settings = read_settings(parameters_of(config, Settings.__slots__), os.environ)
         self._service = open_service(artifact_folder(args), settings, _log, gpu_of(args), _give_up)
         instances = instances_of(config)
         kernels = self._service.kernels

@@ -1,0 +1,24 @@
+"""What this process may use of the machine, as the server finds it: they share programs, not modules."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+_PROGRAM = Path(__file__).resolve().parents[1] / "server" / "engine" / "container.py"
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """Cores that it may keep busy, and bytes of memory that it can still get."""
+
+    cores: int
+    free_memory: int
+
+
+def container() -> Container:
+    done = subprocess.run([sys.executable, _PROGRAM], capture_output=True, text=True, check=True)
+    return Container(**json.loads(done.stdout))
