@@ -46,10 +46,14 @@ def _is_running(pid: int) -> bool:
 
 OF_A_GPU = (
     'E1130 10:25:12.285302 6649 server.cc:241] "CudaDriverHelper has not been initialized."',
-    'E1130 10:25:14.603224 6649 ensemble_scheduler.cc:1468] "unable to create stream for my model: CUDA '
-    'driver version is insufficient for CUDA runtime version"',
-    'W1130 10:35:54.770371 6649 pinned_memory_manager.cc:170] "failed to allocate pinned system memory: no '
-    'pinned memory pool, falling back to non-pinned system memory"',
+    (
+        'E1130 10:25:14.603224 6649 ensemble_scheduler.cc:1468] "unable to create stream for my model: CUDA '
+        'driver version is insufficient for CUDA runtime version"'
+    ),
+    (
+        'W1130 10:35:54.770371 6649 pinned_memory_manager.cc:170] "failed to allocate pinned system memory: no '
+        'pinned memory pool, falling back to non-pinned system memory"'
+    ),
 )
 OTHERS = (
     'E1130 10:25:14.603224 6649 model_lifecycle.cc:654] "failed to load model: CUDA driver version"',
