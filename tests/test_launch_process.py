@@ -51,8 +51,8 @@ OF_A_GPU = (
         'driver version is insufficient for CUDA runtime version"'
     ),
     (
-        'W1130 10:35:54.770371 6649 pinned_memory_manager.cc:170] "failed to allocate pinned system memory: no '
-        'pinned memory pool, falling back to non-pinned system memory"'
+        'W1130 10:35:54.770371 6649 pinned_memory_manager.cc:170] "failed to allocate pinned system memory: '
+        'no pinned memory pool, falling back to non-pinned system memory"'
     ),
 )
 OTHERS = (

@@ -19,6 +19,18 @@ class Refused(Exception):
     """What helm said."""
 
 
+class Strict(yaml.SafeLoader):
+    """As Flux and kustomize read: a key stands in a map once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{twice[0]!r} is there twice", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
 @functools.cache
 def _template(helm: str, kube: str, arguments: tuple[str, ...]) -> str:
     program = BIN / helm
@@ -37,7 +49,7 @@ def objects(
     """`settings` are those of --set. Raises Refused."""
     values = [f"--values={CHART / 'ci' / f'{scenario}-values.yaml'}"] if scenario else []
     text = _template(helm, kube, (*values, *(f"--set={one}" for one in settings)))
-    return [one for one in yaml.safe_load_all(text) if one]
+    return [one for one in yaml.load_all(text, Strict) if one]
 
 
 def one(found: list[dict[str, Any]], kind: str, name: str = "halimede") -> dict[str, Any]:

@@ -88,6 +88,9 @@
 env:
   - name: HOME
     value: /tmp
+  {{- with .Values.models.extraEnv }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- with .Values.models.source.credentialsSecret }}
 envFrom:
   - secretRef:
@@ -109,6 +112,9 @@ volumeMounts:
   {{- end }}
   - name: tmp
     mountPath: /tmp
+  {{- with .Values.models.extraVolumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- end -}}
 {{- end -}}
 

@@ -24,18 +24,30 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: server
 {{- end -}}
 
-{{- define "halimede.commonLabels" -}}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- /* One map of several, as YAML: what a later one says wins. A key that stands there twice is no YAML to many readers. */ -}}
+{{- define "halimede.merged" -}}
+{{- $found := dict -}}
+{{- range . -}}
+{{- range $key, $value := . -}}
+{{- $_ := set $found $key $value -}}
+{{- end -}}
+{{- end -}}
+{{ toYaml $found }}
+{{- end -}}
+
+{{- /* Of an object: (list $ COMPONENT MAP...). What selectors and Helm go by is never another's to say. */ -}}
+{{- define "halimede.labelsOf" -}}
+{{- $root := index . 0 -}}
+{{- $about := dict "app.kubernetes.io/version" $root.Chart.AppVersion -}}
+{{- $_ := set $about "helm.sh/chart" (printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_") -}}
+{{- $own := fromYaml (include "halimede.instanceLabels" $root) -}}
+{{- $_ := set $own "app.kubernetes.io/component" (index . 1) -}}
+{{- $_ := set $own "app.kubernetes.io/managed-by" $root.Release.Service -}}
+{{ include "halimede.merged" (concat (list $about $root.Values.commonLabels) (slice . 2) (list $own)) }}
 {{- end -}}
 
 {{- define "halimede.labels" -}}
-{{ include "halimede.selectorLabels" . }}
-{{ include "halimede.commonLabels" . }}
+{{ include "halimede.labelsOf" (list . "server") }}
 {{- end -}}
 
 {{- define "halimede.serviceAccountName" -}}
@@ -69,6 +81,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- /* Each model needs 16 MiB, and 16 MiB stay free; twice that, for regions grow with long prompts. */ -}}
 {{- define "halimede.sharedMemory" -}}
 {{- default (printf "%dMi" (max 256 (mul 32 (add 1 (len .Values.models.serve))))) .Values.sharedMemory -}}
+{{- end -}}
+
+{{- /* Nodes are tainted by the plain name of a vendor's device, whichever part of one a Pod asks for. */ -}}
+{{- define "halimede.gpuTaints" -}}
+{{- $name := .Values.gpu.resourceName -}}
+{{- uniq (list (ternary "nvidia.com/gpu" $name (hasPrefix "nvidia.com/" $name)) $name) | toJson -}}
 {{- end -}}
 
 {{- define "halimede.delivers" -}}
