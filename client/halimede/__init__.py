@@ -44,6 +44,7 @@ from halimede.results import (
 )
 from halimede.retry import RetryPolicy
 from halimede.sampling import Message, Sampling
+from halimede.tls import Tls
 
 if TYPE_CHECKING:
     from halimede._async.client import AsyncClient
@@ -81,6 +82,7 @@ __all__ = [
     "ServerError",
     "Stream",
     "Timing",
+    "Tls",
     "TokenLogprob",
     "Transport",
     "TransportError",

@@ -12,12 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from halimede import Client, HalimedeError, RetryPolicy, Tls
 from tests.e2e.artifacts import MODEL, built
 from tests.e2e.serving import Server
 from tests.e2e.wire import WAIT_SECONDS
 from tests.k8s.charts import CHART, objects, triton
 
 KEYS = {"HALIMEDE_ADMIN_KEY": "for administration", "HALIMEDE_API_KEY": "for tokens"}
+# Triton looks for keys of gRPC under a prefix.
+PREFIX = "triton-grpc-protocol-"
 OURS = ("--model-repository=", "--host=", "--http-port=", "--grpc-port=", "--metrics-port=")
 
 
@@ -44,13 +47,22 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(certificates: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    container = triton(objects("tls"))
+    yield from _served(certificates, tmp_path_factory.mktemp("log"))
+
+
+@pytest.fixture(scope="module")
+def mutual(certificates: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    yield from _served(certificates, tmp_path_factory.mktemp("log"), "tls.mutual=true")
+
+
+def _served(certificates: Path, folder: Path, *settings: str) -> Iterator[Server]:
+    container = triton(objects("tls", *settings))
     env = KEYS | {"HALIMEDE_ADMIN_HEADER": f"admin-key: {KEYS['HALIMEDE_ADMIN_KEY']}"}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in env.items():
             patch.setenv(name, value)
         arguments = [_filled(one, certificates) for one in container["args"] if not one.startswith(OURS)]
-        running = Server(built("int8"), tmp_path_factory.mktemp("log") / "log", *arguments)
+        running = Server(built("int8"), folder / "log", *arguments)
     yield running.wait_ready()
     if running.running:
         running.process.kill()
@@ -118,3 +130,14 @@ def test_it_stops_in_order_all_the_same(server: Server) -> None:
     """Held up until Triton's exit timeout it would end with another code."""
     server.process.terminate()
     assert server.wait_ended() == 0
+
+
+def test_our_own_client_shows_its_certificate(mutual: Server, certificates: Path) -> None:
+    url = f"grpcs://localhost:{mutual.ports['grpc']}"
+    headers = {f"{PREFIX}halimede-key": KEYS["HALIMEDE_API_KEY"]}
+    ca, certificate, key = (certificates / name for name in ("ca.crt", "tls.crt", "tls.key"))
+    with Client(url, model=MODEL, headers=headers, tls=Tls(ca, certificate, key)) as client:
+        assert client.generate("Good morning", max_tokens=2).text
+    with Client(url, model=MODEL, headers=headers, tls=Tls(ca), retry=RetryPolicy(attempts=1)) as client:
+        with pytest.raises(HalimedeError):
+            client.generate("Good morning", max_tokens=2, timeout=20)

@@ -16,6 +16,7 @@ from halimede.grpc_faults import CHANNEL_OPTIONS, raises_our_errors
 from halimede.results import Chunk, Health, ModelCard, ModelInfo
 from halimede.target import Target
 from halimede.timeouts import with_grace
+from halimede.tls import Tls
 from halimede.wire import proto
 from halimede.wire.card import card_of
 from halimede.wire.repository import model_info
@@ -27,8 +28,9 @@ __all__ = ["AsyncGrpcTransport"]
 class AsyncGrpcTransport:
     """One channel; any number of requests may share it at a time."""
 
-    def __init__(self, target: Target, headers: Mapping[str, str], metrics_url: str) -> None:
+    def __init__(self, target: Target, headers: Mapping[str, str], metrics_url: str, tls: Tls | None) -> None:
         self._target = target
+        self._tls = tls
         self._metadata = tuple((name.lower(), value) for name, value in headers.items())
         self._metrics_url = metrics_url
         self._opening = Lock()
@@ -46,8 +48,9 @@ class AsyncGrpcTransport:
     def _open(self) -> Any:
         address = self._target.address
         if self._target.is_secure:
-            credentials = grpc.ssl_channel_credentials()
-            return grpc.aio.secure_channel(address, credentials, options=CHANNEL_OPTIONS)
+            return grpc.aio.secure_channel(
+                address, (self._tls or Tls()).credentials(), options=CHANNEL_OPTIONS
+            )
         return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
 
     async def agenerate(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:

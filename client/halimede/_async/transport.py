@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping
 from typing import Protocol
 
+from halimede.errors import InvalidArgument
 from halimede.results import Chunk, Health, ModelCard, ModelInfo
 from halimede.target import Target
+from halimede.tls import Tls
 from halimede.wire.request import GenerateRequest
 
 __all__ = ["AsyncTransport", "connect"]
@@ -39,13 +41,17 @@ class AsyncTransport(Protocol):
     async def aclose(self) -> None: ...
 
 
-def connect(target: Target, headers: Mapping[str, str], metrics_url: str | None) -> AsyncTransport:
+def connect(
+    target: Target, headers: Mapping[str, str], metrics_url: str | None, tls: Tls | None
+) -> AsyncTransport:
     """The transport for that scheme; grpc and httpx are imported only where they are needed."""
     metrics_url = metrics_url or target.metrics_url
+    if tls and not target.is_secure:
+        raise InvalidArgument.of("url", target, "must begin with grpcs:// or https:// for TLS")
     if target.is_grpc:
         from halimede._async.grpc import AsyncGrpcTransport  # noqa: PLC0415
 
-        return AsyncGrpcTransport(target, headers, metrics_url)
+        return AsyncGrpcTransport(target, headers, metrics_url, tls)
     from halimede._async.http import AsyncHttpTransport  # noqa: PLC0415
 
-    return AsyncHttpTransport(target, headers, metrics_url)
+    return AsyncHttpTransport(target, headers, metrics_url, tls)

@@ -20,6 +20,7 @@ from halimede.results import Chunk, Generation, Health, Metrics, ModelCard, Mode
 from halimede.retry import RetryPolicy
 from halimede.sampling import CallOptions, Message
 from halimede.target import DEFAULT_URL, parse_target
+from halimede.tls import Tls
 from halimede.wire.prometheus import parse_metrics
 from halimede.wire.request import GenerateRequest, request_of
 
@@ -33,6 +34,7 @@ class Client:
     `https://` with TLS. timeout: seconds for a whole request, retries included, after which the
     server ends it; `math.inf` for none. headers: sent with every request, over gRPC as metadata.
     metrics_url: where the server's metrics are; by default the port after those of HTTP and gRPC.
+    tls: a CA in place of the system's, and a certificate of our own for mutual TLS.
     transport, clock and sleep stand in for the network and time in tests.
     """
 
@@ -45,6 +47,7 @@ class Client:
         retry: RetryPolicy | None = None,
         headers: Mapping[str, str] | None = None,
         metrics_url: str | None = None,
+        tls: Tls | None = None,
         transport: Transport | None = None,
         clock: Clock = time.monotonic,
         sleep: Sleep = time.sleep,
@@ -53,7 +56,7 @@ class Client:
         self._model = model
         self._timeout = timeout
         self._retry = retry or RetryPolicy()
-        self._transport = transport or connect(self._target, headers or {}, metrics_url)
+        self._transport = transport or connect(self._target, headers or {}, metrics_url, tls)
         self._clock = clock
         self._sleep = sleep
         self._closed = False

@@ -14,6 +14,7 @@ from halimede.errors import Unsupported
 from halimede.http_faults import LIMITS, raises_our_errors, timeouts
 from halimede.results import Chunk, Health, ModelCard, ModelInfo
 from halimede.target import Target
+from halimede.tls import Tls
 from halimede.wire.answer import parse_json, typed
 from halimede.wire.card import CARD_INPUTS, card_of, engine_of
 from halimede.wire.faults import server_error
@@ -29,10 +30,11 @@ T = TypeVar("T")
 class HttpTransport:
     """A pool of connections: HTTP/1.1 needs one for each request in flight."""
 
-    def __init__(self, target: Target, headers: Mapping[str, str], metrics_url: str) -> None:
+    def __init__(self, target: Target, headers: Mapping[str, str], metrics_url: str, tls: Tls | None) -> None:
         self._address = target.address
         self._metrics_url = metrics_url
-        self._http = httpx.Client(base_url=str(target), headers=dict(headers), limits=LIMITS)
+        verify = tls.context() if tls else True
+        self._http = httpx.Client(base_url=str(target), headers=dict(headers), limits=LIMITS, verify=verify)
 
     def generate(self, request: GenerateRequest) -> Generator[Chunk, None]:
         with (

@@ -6,8 +6,10 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from typing import Protocol
 
+from halimede.errors import InvalidArgument
 from halimede.results import Chunk, Health, ModelCard, ModelInfo
 from halimede.target import Target
+from halimede.tls import Tls
 from halimede.wire.request import GenerateRequest
 
 __all__ = ["Transport", "connect"]
@@ -40,13 +42,17 @@ class Transport(Protocol):
     def close(self) -> None: ...
 
 
-def connect(target: Target, headers: Mapping[str, str], metrics_url: str | None) -> Transport:
+def connect(
+    target: Target, headers: Mapping[str, str], metrics_url: str | None, tls: Tls | None
+) -> Transport:
     """The transport for that scheme; grpc and httpx are imported only where they are needed."""
     metrics_url = metrics_url or target.metrics_url
+    if tls and not target.is_secure:
+        raise InvalidArgument.of("url", target, "must begin with grpcs:// or https:// for TLS")
     if target.is_grpc:
         from halimede._sync.grpc import GrpcTransport  # noqa: PLC0415
 
-        return GrpcTransport(target, headers, metrics_url)
+        return GrpcTransport(target, headers, metrics_url, tls)
     from halimede._sync.http import HttpTransport  # noqa: PLC0415
 
-    return HttpTransport(target, headers, metrics_url)
+    return HttpTransport(target, headers, metrics_url, tls)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from halimede.target import DEFAULT_URL
+from halimede.tls import Tls
 
 if TYPE_CHECKING:
     from halimede._sync.client import Client
@@ -23,6 +24,7 @@ def _connect(session: Session) -> Client:
         model=session.model,
         timeout=session.timeout,
         metrics_url=session.metrics_url,
+        tls=session.tls,
     )
 
 
@@ -48,7 +50,16 @@ class Session:
     timeout: float = 120.0
     json: bool = False
     metrics_url: str | None = None
+    ca: str | None = None
+    certificate: str | None = None
+    key: str | None = None
     tools: Tools = field(default_factory=Tools)
+
+    @property
+    def tls(self) -> Tls | None:
+        """None where no file of it is named. Raises InvalidArgument."""
+        files = self.ca, self.certificate, self.key
+        return Tls(*files) if any(files) else None
 
     def client(self) -> Client:
         return self.tools.connect(self)
