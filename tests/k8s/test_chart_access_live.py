@@ -138,6 +138,9 @@ def test_our_own_client_shows_its_certificate(mutual: Server, certificates: Path
     ca, certificate, key = (certificates / name for name in ("ca.crt", "tls.crt", "tls.key"))
     with Client(url, model=MODEL, headers=headers, tls=Tls(ca, certificate, key)) as client:
         assert client.generate("Good morning", max_tokens=2).text
-    with Client(url, model=MODEL, headers=headers, tls=Tls(ca), retry=RetryPolicy(attempts=1)) as client:
-        with pytest.raises(HalimedeError):
-            client.generate("Good morning", max_tokens=2, timeout=20)
+    once = RetryPolicy(attempts=1)
+    with (
+        Client(url, model=MODEL, headers=headers, tls=Tls(ca), retry=once) as client,
+        pytest.raises(HalimedeError),
+    ):
+        client.generate("Good morning", max_tokens=2, timeout=20)
