@@ -23,7 +23,7 @@ REHEARSAL    ?=
 K8S          ?=
 ONLY         ?=
 VENV         ?= .venv
-PYTHON       ?= python3.11
+PYTHON       ?=
 PIP_FLAGS    ?= -qq
 
 SHELL := /bin/bash
@@ -158,17 +158,7 @@ lock: $(VENV)/.pip ## resolve the dependencies again and write requirements.lock
 # Stamps: installed again only when pyproject.toml or the lock changes.
 
 $(VENV)/.pip:
-	@found=$$(command -v $(PYTHON) || command -v python3 || true); \
-	if [ -z "$$found" ]; then \
-	  echo "no Python found: install Python 3.11 (Debian: apt-get install python3.11-venv)" >&2; exit 1; \
-	fi; \
-	if ! "$$found" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))'; then \
-	  echo "$$found is $$("$$found" -V 2>&1): Python 3.11 or 3.12 is needed; name one with PYTHON=" >&2; \
-	  exit 1; \
-	fi; \
-	if ! "$$found" -c 'import ensurepip, venv' 2>/dev/null; then \
-	  echo "$$found has no venv: on Debian, apt-get install python3.11-venv" >&2; exit 1; \
-	fi; \
+	@found=$$(.ci/find_python .cache '$(PYTHON)'); \
 	echo "$(VENV): $$("$$found" -V)"; \
 	"$$found" -m venv $(VENV)
 	@touch $@
