@@ -75,7 +75,8 @@ class Versions(Generic[T]):
             faults: list[BaseException] = list(self._look()) if self._changed() else []
             self._lost = False
         except OSError as error:
-            faults = [] if self._lost else [error]
+            problem = f"cannot read {self._folder} ({error.strerror}); what was opened serves on"
+            faults = [] if self._lost else [ArtifactError("manifest", problem)]
             self._lost = True
         for fault in faults:
             self._report(fault)

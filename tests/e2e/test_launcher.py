@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
 import pytest
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from launcher.shared_memory import FOLDER, PREFIX
 from loadtest.launched import Launched, NotReady
@@ -62,10 +66,12 @@ ensemble_scheduling { step [{
 
 
 class Echo(Launched):
-    def __init__(self, repository: Path, name: str = "server") -> None:
+    def __init__(self, repository: Path, name: str = "server", *more: str) -> None:
         log = repository.with_name(f"{repository.name}-{name}.log")
+        self.host = "127.0.0.1"  # where we reach it
         # An empty environment: what Triton needs, the launcher brings.
-        super().__init__(log, "--model-repository", str(repository), "--model", "echo", environment={})
+        arguments = ["--model-repository", str(repository), "--model", "echo", *more]
+        super().__init__(log, *arguments, environment={})
 
     @property
     def banner(self) -> str:
@@ -73,13 +79,13 @@ class Echo(Launched):
 
     def get(self, service: str, path: str) -> str:
         with urllib.request.urlopen(
-            f"http://127.0.0.1:{self.ports[service]}{path}", timeout=LIMIT_S
+            f"http://{self.host}:{self.ports[service]}{path}", timeout=LIMIT_S
         ) as answer:
             return str(answer.read().decode())
 
     def generate(self, text: str) -> str:
         request = urllib.request.Request(
-            f"http://127.0.0.1:{self.ports['http']}/v2/models/echo/generate",
+            f"http://{self.host}:{self.ports['http']}/v2/models/echo/generate",
             data=json.dumps({"text_input": text}).encode(),
         )
         with urllib.request.urlopen(request, timeout=LIMIT_S) as answer:
@@ -153,6 +159,29 @@ def test_serves_until_it_is_told_to_stop(repository: Path) -> None:
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait(LIMIT_S) == 0
         assert not _regions(server.process.pid)
+
+
+SCHEMA = json.loads(Path(__file__).parents[2].joinpath("k8s/chart/values.schema.json").read_text("utf-8"))
+HOSTS = SCHEMA["properties"]["server"]["properties"]["host"]["enum"]
+
+
+@pytest.mark.parametrize("host", [*HOSTS, "::1"])
+def test_every_host_that_the_chart_allows_serves_and_nothing_looks_like_a_failure(
+    repository: Path, host: str
+) -> None:
+    server = Echo(repository, "server", "--host", host)
+    server.host = "[::1]" if ":" in host else "127.0.0.1"
+    try:
+        server.wait_ready()
+        assert server.generate("Grüße") == "Grüße"
+        assert 'nv_inference_count{model="echo"' in server.get("metrics", "/metrics")
+        channel = grpc.insecure_channel(f"{server.host}:{server.ports['grpc']}")
+        with channel:
+            asked = GRPCInferenceServiceStub(channel).ServerReady(pb.ServerReadyRequest(), timeout=LIMIT_S)
+        assert asked.ready
+    finally:
+        assert server.stop() == 0
+    assert not re.findall(r"^[EW]\d{4} .*", server.output, re.MULTILINE)
 
 
 def test_two_servers_that_start_at_once_have_ports_of_their_own(repository: Path) -> None:

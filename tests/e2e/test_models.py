@@ -131,6 +131,21 @@ def test_each_model_answers_as_itself(server: Server, checkpoints: dict[str, Sma
         assert found.text == checkpoints[name].answer(PROMPT, 24, version)
 
 
+def test_a_model_whose_folder_is_gone_serves_on(server: Server) -> None:
+    """A volume that is not mounted any more, or a delivery that is about to put another in its place."""
+    folders = [server.repository / f"alpha{step}" for step in ("", "_engine", "_tokenizer", "_detokenizer")]
+    before = answer(server, "alpha")
+    for folder in folders:
+        folder.rename(folder.with_name(f".gone-{folder.name}"))
+    try:
+        assert [answer(server, "alpha") for _ in range(3)] == [before] * 3
+    finally:
+        for folder in folders:
+            folder.with_name(f".gone-{folder.name}").rename(folder)
+    assert answer(server, "alpha") == before
+    assert server.output.count("alpha_engine (No such file or directory); what was opened serves on") == 1
+
+
 def test_each_model_has_its_own_metrics(server: Server) -> None:
     before = server.wait_idle()
     for name, tokens in (("alpha", 5), ("beta", 7)):
