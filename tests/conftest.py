@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 from functools import cache
 from pathlib import Path
@@ -53,6 +54,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         _leave_out_timing(config, items)
     if not Path("/dev/nvidiactl").exists():
         _skip_gpu(items)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Which interpreters ran: that of the tests, and what a test found Triton's models to run in."""
+    reports = terminalreporter.getreports("passed")
+    found = {
+        f"{value}" for report in reports for name, value in report.user_properties if name == "interpreter"
+    }
+    everything = [f"tests, build, launcher and client: {platform.python_version()}", *sorted(found)]
+    terminalreporter.write_line(f"interpreters: {'; '.join(everything)}")
 
 
 def _leave_out_timing(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -11,9 +11,9 @@ import gzip
 import lzma
 import tarfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Final, cast
+from typing import IO, Any, Final, cast
 
 from deliver.faults import BadInput, Corrupt, check_room, writing
 from deliver.listing import NAME, is_safe
@@ -26,7 +26,11 @@ _FLOOR: Final = 64 << 20
 # tarfile reads a header of extensions whole; content is read by less.
 _MOST_READ: Final = 4 << 20
 _PIECE: Final = 1 << 20
-_OPENED_BY: Final = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+_OPENED_BY: Final[Mapping[bytes, Callable[[Path, str], Any]]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\x00": lzma.open,
+}
 
 
 def unpack(archive: Path, folder: Path, say: Callable[[str], None]) -> None:

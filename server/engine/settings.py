@@ -91,7 +91,9 @@ def read_settings(parameters: Mapping[str, str], environ: Mapping[str, str] | No
 
     Raises SettingsError for a value that is no whole number or out of its range, or no choice.
     """
-    numbers = {name: _number(name, parameters[name]) for name in _RANGES if name in parameters}
+    numbers: dict[str, Any] = {
+        name: _number(name, parameters[name]) for name in _RANGES if name in parameters
+    }
     if not numbers.get("threads") and (threads := (environ or {}).get(THREADS)):
         numbers["threads"] = _number("threads", threads)
     choices = {name: _choice(name, parameters[name]) for name in _CHOICES if name in parameters}

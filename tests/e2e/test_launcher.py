@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -31,14 +32,19 @@ LIMIT_S = 120.0  # for what hangs
 # The step imports the package that our steps share: the stub finds it without PYTHONPATH.
 MODEL = """
 import pathlib
+import platform
 import time
 import engine
+import numpy
 import triton_python_backend_utils as pb
 
 HERE = pathlib.Path(__file__)
 
 class TritonPythonModel:
     def execute(self, requests):
+        if b"version" in pb.get_input_tensor_by_name(requests[0], "IN").as_numpy():
+            version = numpy.array([platform.python_version().encode()], object)
+            return [pb.InferenceResponse([pb.Tensor("OUT", version)]) for _ in requests]
         if b"held" in pb.get_input_tensor_by_name(requests[0], "IN").as_numpy():
             HERE.with_name("started").touch()
             while not HERE.with_name("go").exists():
@@ -159,6 +165,15 @@ def test_serves_until_it_is_told_to_stop(repository: Path) -> None:
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait(LIMIT_S) == 0
         assert not _regions(server.process.pid)
+
+
+def test_python_models_run_in_the_launchers_version(
+    repository: Path, record_property: Callable[[str, object], None]
+) -> None:
+    with _launched(repository) as server:
+        version = server.generate("version")
+    record_property("interpreter", f"Triton's Python models: {version}")
+    assert version == platform.python_version()
 
 
 SCHEMA = json.loads(Path(__file__).parents[2].joinpath("k8s/chart/values.schema.json").read_text("utf-8"))
