@@ -93,13 +93,13 @@ def test_without_our_certificate_or_their_ca_nothing_is_said(url: str, files: Pa
 
 def test_the_command_line_takes_the_files(url: str, files: Path) -> None:
     options = [
-        f"--ca={files / 'tls.crt'}",
-        f"--certificate={files / 'tls.crt'}",
-        f"--key={files / 'tls.key'}",
+        f"--tls-ca={files / 'tls.crt'}",
+        f"--tls-certificate={files / 'tls.crt'}",
+        f"--tls-key={files / 'tls.key'}",
     ]
     done = CliRunner().invoke(app, ["health", f"--url={url}", *options])
     assert done.exit_code == 0, done.output
-    environment = {"HALIMEDE_CA": str(files / "tls.crt")}
+    environment = {"HALIMEDE_TLS_CA": str(files / "tls.crt")}
     done = CliRunner().invoke(app, ["health", f"--url={url}", *options[1:]], env=environment)
     assert done.exit_code == 0, done.output
 

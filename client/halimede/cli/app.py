@@ -84,17 +84,17 @@ def main(
             show_default="the next port, as 8002 to 8001",
         ),
     ] = None,
-    ca: Annotated[
+    tls_ca: Annotated[
         str | None,
-        typer.Option(
-            envvar="HALIMEDE_CA", help="PEM to trust, of grpcs:// and https://.", show_default="the system's"
-        ),
+        typer.Option(envvar="HALIMEDE_TLS_CA", help="PEM to trust.", show_default="the system's"),
     ] = None,
-    certificate: Annotated[
+    tls_certificate: Annotated[
         str | None,
-        typer.Option(envvar="HALIMEDE_CERTIFICATE", help="PEM to show a server that asks (mutual TLS)."),
+        typer.Option(envvar="HALIMEDE_TLS_CERTIFICATE", help="PEM to show a server that asks (mutual TLS)."),
     ] = None,
-    key: Annotated[str | None, typer.Option(envvar="HALIMEDE_KEY", help="Its key, no password.")] = None,
+    tls_key: Annotated[
+        str | None, typer.Option(envvar="HALIMEDE_TLS_KEY", help="Its key, without a password.")
+    ] = None,
     _version: Annotated[
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
@@ -105,4 +105,4 @@ def main(
     The options here may also follow the command.
     """
     tools = ctx.obj or Tools()
-    ctx.obj = Session(url, model, timeout, json, metrics_url, ca, certificate, key, tools)
+    ctx.obj = Session(url, model, timeout, json, metrics_url, tls_ca, tls_certificate, tls_key, tools)

@@ -24,9 +24,9 @@ CONNECTION: Options = {
     "model": (str, "Model to ask."),
     "timeout": (float, "Seconds for a whole request, after which the server ends it."),
     "json": (bool, "Print JSON."),
-    "ca": (str, "PEM to trust, of grpcs:// and https://."),
-    "certificate": (str, "PEM to show a server that asks (mutual TLS)."),
-    "key": (str, "Its key, without a password."),
+    "tls_ca": (str, "PEM to trust, of grpcs:// and https://."),
+    "tls_certificate": (str, "PEM to show a server that asks (mutual TLS)."),
+    "tls_key": (str, "Its key, without a password."),
 }
 
 SAMPLING: Options = {

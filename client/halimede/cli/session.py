@@ -50,15 +50,15 @@ class Session:
     timeout: float = 120.0
     json: bool = False
     metrics_url: str | None = None
-    ca: str | None = None
-    certificate: str | None = None
-    key: str | None = None
+    tls_ca: str | None = None
+    tls_certificate: str | None = None
+    tls_key: str | None = None
     tools: Tools = field(default_factory=Tools)
 
     @property
     def tls(self) -> Tls | None:
         """None where no file of it is named. Raises InvalidArgument."""
-        files = self.ca, self.certificate, self.key
+        files = self.tls_ca, self.tls_certificate, self.tls_key
         return Tls(*files) if any(files) else None
 
     def client(self) -> Client:
