@@ -93,17 +93,23 @@ def staged(target: Path, force: bool, rename: Rename = Path.replace) -> Iterator
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """An advisory lock, which the kernel drops when the process dies, of a file beside the folder that stays.
+    """An advisory lock, which the kernel drops when the process dies, of a file beside the folder.
 
-    NFS takes locks of files that are open for writing alone, and a lock of a file that somebody has removed
-    excludes nobody.
+    NFS takes locks of files that are open for writing alone. Whoever holds it removes it, and a lock of one
+    that is gone excludes nobody.
     """
-    with folder.with_name(f".{folder.name}.lock").open("a") as lock:
+    path = folder.with_name(f".{folder.name}.lock")
+    with path.open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            if not os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                raise BlockingIOError
+        except (BlockingIOError, FileNotFoundError) as error:
             raise BuildError(f"{folder}: another build is running: wait for it to end") from error
-        yield
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def write_new(path: Path, content: bytes) -> None:

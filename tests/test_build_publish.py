@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 
-from build.errors import BadInput
+from build.errors import BadInput, BuildError
 from build.publish import Rename, Slot, place, staged, write_new
 from tests import network_locks
 
@@ -108,6 +110,7 @@ def test_a_build_killed_between_its_two_renames_lost_nothing(target: Path) -> No
 _BUILDS = """
 import sys
 from pathlib import Path
+from typing import IO
 from build.publish import staged
 with staged(Path(sys.argv[1]), False):
     print("began", flush=True)
@@ -134,10 +137,33 @@ def test_two_builds_of_one_model_do_not_meet_also_where_folders_cannot_be_locked
 
 
 def test_a_build_that_waited_for_nothing_leaves_no_model_folder(target: Path) -> None:
-    """Triton takes every folder for a model; the lock is a file beside it."""
+    """Triton takes every folder for a model."""
     with pytest.raises(KeyboardInterrupt), staged(target, False):
         raise KeyboardInterrupt
-    assert [path.name for path in target.parent.parent.iterdir()] == [f".{target.parent.name}.lock"]
+    assert not list(target.parent.parent.iterdir())
+
+
+def test_the_lock_of_a_build_that_was_killed_is_taken_over(target: Path) -> None:
+    lock = target.parent.with_name(f".{target.parent.name}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    lock.touch()
+    publish(target, "new")
+    assert not lock.exists()
+
+
+def test_a_lock_that_was_removed_before_it_was_taken_is_no_lock(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the other build ends between our opening of the file and our lock of it."""
+    lock, take = target.parent.with_name(f".{target.parent.name}.lock"), fcntl.flock
+
+    def taken(file: IO[str], operation: int) -> None:
+        lock.unlink()
+        take(file, operation)
+
+    monkeypatch.setattr("build.publish.fcntl.flock", taken)
+    with pytest.raises(BuildError, match="another build is running"), staged(target, False):
+        pass
 
 
 def test_a_small_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ def test_the_public_names() -> None:
         "ServerError",
         "Stream",
         "Timing",
+        "Tls",
         "TokenLogprob",
         "Transport",
         "TransportError",

@@ -61,7 +61,7 @@ def test_a_repository_in_a_bucket(store: Store, tmp_path: Path) -> None:
 def test_an_archive_in_a_bucket_and_one_model_of_it(store: Store, tmp_path: Path) -> None:
     done = run("s3://bucket/models.tar.gz", str(tmp_path), "--model", "other", env=store.environment)
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in tmp_path.iterdir()} == {"files.json", "other"}
+    assert {path.name for path in tmp_path.iterdir()} == {".deliver.lock", "files.json", "other"}
 
 
 def test_goes_on_after_what_an_earlier_delivery_got(store: Store, tmp_path: Path) -> None:
