@@ -288,6 +288,8 @@ def test_a_direct_request_is_cancelled_without_a_detokenizer(ensemble: Ensemble)
 
 def test_a_request_that_comes_while_others_are_looked_at_stays_watched(ensemble: Ensemble) -> None:
     """One that is submitted between the two looks is not taken for one that has ended."""
+    ensemble.engine._stopping.set()
+    ensemble.engine._housekeeper.join(30)  # before anything changes: it looks too
     loop = ensemble.engine._service.loop
     keys = loop.keys
     ensemble.engine._direct[10**6] = ensemble.modules["engine"].TritonResponder(Sender(), "")
@@ -299,8 +301,6 @@ def test_a_request_that_comes_while_others_are_looked_at_stays_watched(ensemble:
         return found
 
     loop.keys = slow_keys
-    ensemble.engine._stopping.set()
-    ensemble.engine._housekeeper.join(30)
     ensemble.engine._cancel_direct()
     assert list(ensemble.engine._direct) == [10**6 + 1]
 
