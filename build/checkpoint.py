@@ -15,8 +15,7 @@ from typing import Any
 from build.errors import BadInput, Unsupported
 from build.quantise import Blocks, Floats
 
-# Tensors that follow from others: old checkpoints saved rotary frequencies, causal masks and tied heads.
-DERIVED = ("rotary_emb.inv_freq", "lm_head.weight", ".attn.bias", ".attn.masked_bias")
+_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -64,19 +63,36 @@ class Checkpoint:
         """The named weight; BadInput when it is absent or of another shape."""
         found = self.weights.get(name)
         if found is None:
-            raise BadInput(f"checkpoint: {name} is missing: is a shard or a file incomplete?")
+            raise BadInput(f"checkpoint: {name} is missing")
         if found.shape != shape:
             raise BadInput(f"checkpoint: {name} has shape {found.shape}, config.json says {shape}")
         return found
 
     def require_exactly(self, tensors: Mapping[str, tuple[int, ...]]) -> None:
         """BadInput unless the weights are these: one left over is a part nobody would compute."""
+        missing = [name for name in tensors if name not in self.weights]
+        unknown = sorted(set(self.weights) - set(tensors))
+        if missing:
+            raise BadInput(self._incomplete(missing, unknown, len(tensors)))
         for name, shape in tensors.items():
             self.weight(name, shape)
-        unknown = sorted(set(self.weights) - set(tensors))
-        unknown = [name for name in unknown if not name.endswith(DERIVED)]
         if unknown:
-            raise Unsupported(
-                f"checkpoint: {unknown[0]} and {len(unknown) - 1} more tensors have no place in a"
-                f" {self.config.get('model_type')} model"
+            family = self.config.get("model_type")
+            raise Unsupported(f"checkpoint: {_listed(unknown)} have no place in a {family} model")
+
+    def _incomplete(self, missing: list[str], unknown: list[str], all_told: int) -> str:
+        if missing == ["lm_head.weight"]:
+            return (
+                "checkpoint: lm_head.weight is missing, and config.json does not tie it to the embedding: set"
+                " tie_word_embeddings to true if that is the head, else the file has lost it"
             )
+        looked_for = f"checkpoint: looked for {_listed(missing)} ({len(missing)} of {all_told} are missing)"
+        if not unknown:
+            return f"{looked_for}: is a shard or a file incomplete?"
+        family = self.config.get("model_type")
+        return f"{looked_for}; there are {_listed(unknown)}, which have no place in a {family} model"
+
+
+def _listed(names: list[str]) -> str:
+    rest = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from rich.progress import Progress, TaskID, TimeElapsedColumn
 
 from build.cli_plans import add_plan_options, plans
 from build.dialects.tensorrt.report import Unbuilt
-from build.engine import Result, build_engine
+from build.engine import Independent, Result, build_engine
 from build.errors import BadInput, BuildError, HubUnreachable
+from build.manifest import Json
 from build.quantise import Precision
-from build.recipe import Engine, Recipe, known_recipes, load_recipe
+from build.recipe import Check, Engine, Recipe, known_recipes, load_recipe
 from build.recommend.cli import main as recommend
 from build.sources.resolve import open_source
 from build.terms import require_accepted
@@ -34,6 +36,7 @@ _EXAMPLES = """examples:
   python -m build gpt2 --source ./gpt2                 a recipe, from a local folder
   python -m build --name mine --source ./checkpoint    a folder of safetensors
   python -m build --name mine --source model.gguf --precision gguf
+  python -m build gpt2 --source ./gpt2 --check transformers   fail where transformers reads another model
   python -m build --name qwen --source Qwen/Qwen2.5-0.5B-Instruct@main
 
 exit codes: 0 built, 1 the build failed, 2 the command, recipe or checkpoint is at fault,
@@ -82,6 +85,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--precision", choices=[precision.value for precision in Precision])
     add("--engine", choices=[engine.value for engine in Engine], help="default: the recipe's, or onnxruntime")
+    add(
+        "--check",
+        choices=[check.value for check in Check],
+        help="read the source with this too, and compare tokens, chats, settings and logits; needs torch"
+        " (pip install '.[test]')",
+    )
     add("--repository", type=Path, default=Path("model_repository"), help="default: %(default)s")
     add("--force", action="store_true", help="replace an engine that is there")
     add("--new-version", action="store_true", help="add a version beside it, which a server loads instead")
@@ -126,6 +135,8 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         changes["precision"] = Precision(options.precision)
     if options.engine:
         changes["engine"] = Engine(options.engine)
+    if options.check:
+        changes["check"] = Check(options.check)
     return replace(recipe, **changes)
 
 
@@ -149,6 +160,7 @@ def _build(options: argparse.Namespace) -> Result:
 
 
 def _built(recipe: Recipe, options: argparse.Namespace) -> Result:
+    independent = _independent(recipe, options)
     with Progress(
         *Progress.get_default_columns()[:-1],
         TimeElapsedColumn(),
@@ -165,7 +177,22 @@ def _built(recipe: Recipe, options: argparse.Namespace) -> Result:
             new_version=options.new_version,
             verify_tokens=options.verify_tokens,
             plans=plans(recipe.engine, options),
+            independent=independent,
         )
+
+
+def _independent(recipe: Recipe, options: argparse.Namespace) -> Independent | None:
+    """A recipe's check is left out where torch is not, and the summary says so; the command's is not."""
+    if recipe.check is None:
+        return None
+    missing = [name for name in ("torch", "transformers") if find_spec(name) is None]
+    if missing and options.check:
+        raise BadInput(f"--check {options.check}: needs {' and '.join(missing)}: pip install '.[test]'")
+    if missing:
+        return None
+    from build import independent  # noqa: PLC0415  torch takes seconds to import
+
+    return Independent(independent.compare, independent.STEPS)
 
 
 class _Bars:
@@ -182,5 +209,12 @@ def _summary(result: Result, seconds: float) -> str:
     return (
         f"{content['name']} {content['precision']}: {result.target},"
         f" {content['size_bytes'] / 1e6:.0f} MB, perplexity {quality['perplexity']:.2f}"
-        f" (reference {quality['reference_perplexity']:.2f}), {seconds:.0f} s"
+        f" (reference {quality['reference_perplexity']:.2f}), {_checked(content)}, {seconds:.0f} s"
     )
+
+
+def _checked(content: Json) -> str:
+    check = content.get("check")
+    if check is None:
+        return "compared with nothing independent (--check transformers)"
+    return f"as {check['by']} reads it ({check['texts']} texts, {check['positions']} positions)"

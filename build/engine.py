@@ -28,6 +28,14 @@ from build.triton_config import configs
 
 
 @dataclass(frozen=True)
+class Independent:
+    """`build.independent`, which needs torch: `compare` advances so many `steps`."""
+
+    compare: Callable[[str, Checkpoint, Model, Json, Path, Callable[[], None]], Json]
+    steps: int
+
+
+@dataclass(frozen=True)
 class Result:
     target: Path
     manifest: Json
@@ -42,11 +50,13 @@ def build_engine(
     new_version: bool = False,
     verify_tokens: int = verify.DEFAULT_TOKENS,
     plans: Plans | None = None,
+    independent: Independent | None = None,
 ) -> Result:
     """Publishes NAME_engine/VERSION and the configs that are absent; BuildError leaves all as it was.
 
     The version is 1, or the newest there is, which `force` replaces; with `new_version` it is the next.
     `plans` are for a recipe whose engine is TensorRT; Unbuilt is raised where it can only be checked.
+    `independent` reads the source too, and raises BuildError for what it finds to be another model.
     """
     target = place(repository / f"{recipe.name}_engine", new_version)
     with _space_errors(repository), staged(target, force) as slot:
@@ -63,7 +73,13 @@ def build_engine(
         verify.require(quality, recipe.limit())
         facts = assembly.facts()
         content = manifest(recipe, checkpoint, model, quality, slot.staging, facts)
-        (slot.staging / MANIFEST_FILE).write_bytes(encode_manifest(content))
+        _write_manifest(slot.staging, content)
+        if independent:
+            advance = progress.stage("check", independent.steps)
+            content["check"] = independent.compare(
+                recipe.source, checkpoint, model, content, slot.staging, advance
+            )
+            _write_manifest(slot.staging, content)
         _publish(slot, configs(recipe.name, model.max_positions, facts.settings), repository)
     return Result(target, content)
 
@@ -97,6 +113,10 @@ def _write_tokenizer(folder: Path, files: TokenizerFiles, vocabulary: int) -> No
     (folder / "tokens.bin").write_bytes(encode_table(token_bytes(files.target or files.json, vocabulary)))
     if files.chat_template is not None:
         (folder / "chat_template.jinja").write_text(files.chat_template, encoding="utf-8")
+
+
+def _write_manifest(folder: Path, content: Json) -> None:
+    (folder / MANIFEST_FILE).write_bytes(encode_manifest(content))
 
 
 def _publish(slot: Slot, texts: Mapping[str, str], repository: Path) -> None:

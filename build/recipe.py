@@ -38,6 +38,12 @@ class Engine(Enum):
     TENSORRT = "tensorrt"
 
 
+class Check(Enum):
+    """What reads the checkpoint too, and shares no code with the build."""
+
+    TRANSFORMERS = "transformers"
+
+
 @dataclass(frozen=True)
 class Limits:
     """What an engine may lose against the reference before the build fails.
@@ -50,7 +56,7 @@ class Limits:
     agreement: float | None = None
 
 
-_CHOICES: dict[str, type[Enum]] = {"task": Task, "precision": Precision, "engine": Engine}
+_CHOICES: dict[str, type[Enum]] = {"task": Task, "precision": Precision, "engine": Engine, "check": Check}
 # An fp32 engine computes the same as the reference, so any visible difference is a fault of the graph.
 _LIMITS = {
     "fp32": Limits(logit_error=0.01, perplexity=1.0005, agreement=0.995),
@@ -77,6 +83,7 @@ class Recipe:
     task: Task | None = None
     precision: Precision = Precision.INT8
     engine: Engine = Engine.ONNXRUNTIME
+    check: Check | None = None
     hub: str | None = None
     licence: str | None = None
     terms: Terms | None = None

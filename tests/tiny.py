@@ -145,7 +145,7 @@ def write_folder(folder: Path, family: str = "llama", seed: int = 0, **changes: 
         {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": SPECIALS[1],
-            "eos_token": {"content": SPECIALS[2]},
+            "eos_token": {"__type": "AddedToken", "content": SPECIALS[2]},
             "chat_template": CHAT_TEMPLATE,
         },
     )

@@ -43,6 +43,11 @@ _REFUSED = {
     "gemma3": "it sees images; a checkpoint of its language model alone is a gemma3_text",
 }
 
+_CHANGED = {
+    "quantization_config": "the weights are quantised already: give the checkpoint that they were made from",
+    "per_layer_config": "layers that differ from each other in size are not supported",
+}
+
 
 def describe(config: Mapping[str, Any]) -> Architecture:
     """The architecture of a decoder's config.json; Unsupported names what cannot be built."""
@@ -67,6 +72,9 @@ def view(checkpoint: Checkpoint) -> Checkpoint:
 
 def _adapter(config: Mapping[str, Any]) -> Adapter:
     family = str(config.get("model_type"))
+    for key, what in _CHANGED.items():
+        if config.get(key):
+            raise Unsupported(f"config.json: {key}: {what}")
     if family in _REFUSED:
         raise Unsupported(f"model family {family!r} is not supported: {_REFUSED[family]}")
     if family not in _ADAPTERS:

@@ -12,6 +12,7 @@ import numpy as np
 
 from build.architecture.config_reader import ConfigReader, projection
 from build.architecture.parts import Attention, FeedForward, Norm, NormKind, Positions, Projection
+from build.architecture.positions import sinusoids
 from build.architecture.seq2seq import (
     CrossAttention,
     DecoderLayer,
@@ -21,9 +22,9 @@ from build.architecture.seq2seq import (
     Sinusoids,
     Stack,
 )
-from build.architecture.tied import joined, without
+from build.architecture.tied import HEAD, headed, is_table, joined, prefixed, without, without_buffers
 from build.checkpoint import Checkpoint, Weight
-from build.errors import BadInput
+from build.errors import BadInput, Unsupported
 from build.quantise import Floats
 
 _EPSILON = 1e-5  # of torch's LayerNorm: no configuration names another
@@ -31,7 +32,8 @@ _FIRST_ROWS = 2  # of a learned table belong to no position
 _SHARED = "model.shared.weight"
 _HEAD_BIAS = "final_logits_bias"
 _SIDES = ("encoder", "decoder")
-_UNPREFIXED = ("encoder.", "decoder.", "shared.")
+_BARE = ("encoder.", "decoder.", "shared.")
+_VERSION = r"model\.(encoder|decoder)\.version"
 
 
 @dataclass(frozen=True)
@@ -60,23 +62,29 @@ def describe(config: Mapping[str, Any]) -> EncoderDecoder:
 def view(checkpoint: Checkpoint) -> Checkpoint:
     """Names begin with `model.`, tied tensors have one, the head has a bias, and sinusoids no table."""
     model = describe(checkpoint.config)
-    checkpoint = _biased(_prefixed(checkpoint), model.vocab_size)
+    checkpoint = _biased(prefixed(checkpoint, "model.", _BARE), model.vocab_size)
+    checkpoint = without_buffers(checkpoint, _VERSION, (1,))
     tables = {model.encoder.embedding, model.decoder.embedding}
     copies = [f"model.{side}.embed_tokens.weight" for side in _SIDES if len(tables) == 1]
-    copies += ["lm_head.weight"] if model.head.parts[0] == model.decoder.embedding else []
     checkpoint = joined(checkpoint, model.decoder.embedding, copies)
-    if isinstance(model.encoder.positions, Positions):
-        return checkpoint
-    return without(checkpoint, [f"model.{side}.embed_positions.weight" for side in _SIDES])
+    if model.head.parts[0] == model.decoder.embedding:
+        checkpoint = headed(checkpoint, model.decoder.embedding)
+    for side, stack in (("encoder", model.encoder), ("decoder", model.decoder)):
+        if isinstance(stack.positions, Sinusoids):
+            checkpoint = _without_sinusoids(checkpoint, side, stack.positions.rows, model.encoder.hidden_size)
+    return checkpoint
 
 
-def _prefixed(checkpoint: Checkpoint) -> Checkpoint:
-    """Files without a head, such as bart-base, name the tensors of the model itself."""
-    weights = {
-        f"model.{name}" if name.startswith(_UNPREFIXED) else name: weight
-        for name, weight in checkpoint.weights.items()
-    }
-    return replace(checkpoint, weights=weights)
+def _without_sinusoids(checkpoint: Checkpoint, side: str, rows: int, size: int) -> Checkpoint:
+    """Old files store the table of waves; one that holds anything else is a table that was learned."""
+    name = f"model.{side}.embed_positions.weight"
+    stored = checkpoint.weights.get(name)
+    if stored is not None and not is_table(stored, sinusoids(rows, size)):
+        problem = (
+            f"is not the table of waves that a {checkpoint.config['model_type']} of {rows} positions has"
+        )
+        raise Unsupported(f"checkpoint: {name} {problem}")
+    return without(checkpoint, [name])
 
 
 def _biased(checkpoint: Checkpoint, vocabulary: int) -> Checkpoint:
@@ -99,13 +107,13 @@ class _Adapter:
         self._family = str(config["model_type"])
         self._traits = _TRAITS[self._family]
         self._hidden = read.count("d_model")
-        self._shared = read.flag("share_encoder_decoder_embeddings", True)
-        self._tied = read.flag("tie_word_embeddings", True)
+        self._shared = self._shares()
+        self._tied = read.flag("tie_word_embeddings")
         self._vocabularies = {"encoder": read.count("vocab_size"), "decoder": self._target_vocabulary()}
 
     def architecture(self) -> EncoderDecoder:
         decoder = self._stack("decoder", self._decoder_layer)
-        head = decoder.embedding if self._tied else "lm_head.weight"
+        head = decoder.embedding if self._tied else HEAD
         return EncoderDecoder(
             family=self._family,
             norm_first=self._traits.norm_first,
@@ -174,7 +182,7 @@ class _Adapter:
         return FeedForward(
             inner=projection([f"{at}.fc1"], (size,), self._hidden, True),
             outer=projection([f"{at}.fc2"], (self._hidden,), size, True),
-            activation=self._read.activation("activation_function", "gelu"),
+            activation=self._read.activation("activation_function"),
         )
 
     def _square(self, *stems: str) -> Projection:
@@ -192,9 +200,14 @@ class _Adapter:
             raise BadInput(f"config.json: d_model {self._hidden}: must be a multiple of its {heads} heads")
         return heads
 
+    def _shares(self) -> bool:
+        return self._family != "marian" or self._read.flag("share_encoder_decoder_embeddings")
+
     def _target_vocabulary(self) -> int:
         vocabulary = self._read.count("vocab_size")
-        target = self._read.count("decoder_vocab_size", vocabulary)
+        if self._family != "marian":
+            return vocabulary
+        target = self._read.count("decoder_vocab_size", null=vocabulary)
         if self._shared and target != vocabulary:
             raise BadInput(
                 f"config.json: decoder_vocab_size: {target}, must be vocab_size {vocabulary} where"

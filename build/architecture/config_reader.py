@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
+from build.architecture.defaults import completed
 from build.architecture.parts import Activation, Projection
 from build.errors import BadInput, Unsupported
 
+FULL, SLIDING = LAYER_TYPES = ("full_attention", "sliding_attention")
 _ACTIVATIONS = {
     "silu": Activation.SILU,
     "swish": Activation.SILU,
@@ -20,35 +23,54 @@ _ACTIVATIONS = {
 
 
 class ConfigReader:
-    """An absent value and a null are the same: the default, or BadInput where there is none."""
+    """Of a config.json, completed with what its family's absent keys mean."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        self.config = config
+        self.config = completed(config)
 
-    def count(self, key: str, default: int | None = None) -> int:
-        value = self.config.get(key)
-        value = default if value is None else value
-        if not isinstance(value, int) or value < 1:
+    def count(self, key: str, null: int | None = None) -> int:
+        """`null` is what follows from other keys where the value is none."""
+        value = self.config[key]
+        value = null if value is None else value
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise BadInput(f"config.json: {key}: {value!r}, must be a positive whole number")
         return value
 
-    def number(self, key: str, default: float) -> float:
-        value = self.config.get(key)
-        value = default if value is None else value
-        if not isinstance(value, (int, float)) or not value > 0:
+    def index(self, key: str) -> int:
+        value = self.config[key]
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise BadInput(f"config.json: {key}: {value!r}, must be a whole number of at least 0")
+        return value
+
+    def number(self, key: str) -> float:
+        value = self.config[key]
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
             raise BadInput(f"config.json: {key}: {value!r}, must be a positive number")
         return float(value)
 
-    def flag(self, key: str, default: bool = False) -> bool:
-        value = self.config.get(key)
-        return default if value is None else bool(value)
+    def flag(self, key: str) -> bool:
+        """A null is false."""
+        value = self.config[key]
+        if not isinstance(value, bool) and value is not None:
+            raise BadInput(f"config.json: {key}: {value!r}, must be true or false")
+        return bool(value)
 
-    def activation(self, key: str, default: str) -> Activation:
-        return activation(self.config.get(key) or default)
+    def kinds(self, layers: int) -> list[str] | None:
+        """`layer_types`, of so many layers."""
+        kinds = self.config["layer_types"]
+        if kinds is None:
+            return None
+        if not isinstance(kinds, list) or len(kinds) != layers or not set(kinds) <= set(LAYER_TYPES):
+            problem = f"must be a list of {layers}, each {' or '.join(LAYER_TYPES)}"
+            raise BadInput(f"config.json: layer_types: {kinds!r}, {problem}")
+        return kinds
+
+    def activation(self, key: str) -> Activation:
+        return activation(self.config[key])
 
 
-def activation(name: str) -> Activation:
-    if name not in _ACTIVATIONS:
+def activation(name: object) -> Activation:
+    if not isinstance(name, str) or name not in _ACTIVATIONS:
         known = ", ".join(_ACTIVATIONS)
         raise Unsupported(f"activation {name!r} is not supported: {known} are")
     return _ACTIVATIONS[name]

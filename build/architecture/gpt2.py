@@ -21,25 +21,30 @@ from build.architecture.parts import (
     Positions,
     Projection,
 )
+from build.architecture.tied import HEAD, headed, prefixed, without_buffers
 from build.architecture.view import part, transposed
 from build.checkpoint import Checkpoint, Weight
 from build.errors import BadInput, Unsupported
 
 FAMILIES = ("gpt2",)
 _PREFIX = "transformer."
+_BARE = ("wte.", "wpe.", "h.", "ln_f.")
+_EMBEDDING = f"{_PREFIX}wte.weight"
+_MASK, _MASKED = (rf"transformer\.h\.\d+\.attn\.{name}" for name in ("bias", "masked_bias"))
 _TRANSPOSED = (".c_proj.weight", ".c_fc.weight")
 
 
 def view(checkpoint: Checkpoint) -> Checkpoint:
-    """The same tensors as `describe` names them."""
-    weights = dict(
-        entry for name, weight in checkpoint.weights.items() for entry in _viewed(_full(name), weight)
-    )
+    """The same tensors as `describe` names them, without the causal masks of old files."""
+    read = ConfigReader(checkpoint.config)
+    positions = read.count("n_positions")
+    checkpoint = prefixed(checkpoint, _PREFIX, _BARE)
+    checkpoint = without_buffers(checkpoint, _MASK, (1, 1, positions, positions))
+    checkpoint = without_buffers(checkpoint, _MASKED, ())
+    if read.flag("tie_word_embeddings"):
+        checkpoint = headed(checkpoint, _EMBEDDING)
+    weights = dict(entry for name, weight in checkpoint.weights.items() for entry in _viewed(name, weight))
     return replace(checkpoint, weights=weights)
-
-
-def _full(name: str) -> str:
-    return name if name.startswith((_PREFIX, "lm_head.")) else f"{_PREFIX}{name}"
 
 
 def _viewed(name: str, weight: Weight) -> Iterator[tuple[str, Weight]]:
@@ -54,26 +59,26 @@ def _viewed(name: str, weight: Weight) -> Iterator[tuple[str, Weight]]:
 
 def describe(config: Mapping[str, Any]) -> Architecture:
     """Raises Unsupported or BadInput for what cannot be built."""
-    if config.get("add_cross_attention"):
+    read = ConfigReader(config)
+    if read.flag("add_cross_attention"):
         raise Unsupported("add_cross_attention: a GPT-2 that reads an encoder is not supported")
-    return _Adapter(config).architecture()
+    return _Adapter(read).architecture()
 
 
 class _Adapter:
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        self._read = read = ConfigReader(config)
+    def __init__(self, read: ConfigReader) -> None:
+        self._read = read
         self._hidden = read.count("n_embd")
         self._heads = read.count("n_head")
         if self._hidden % self._heads:
             raise BadInput(f"config.json: n_embd {self._hidden}, must be a multiple of n_head {self._heads}")
         self._head_dim = self._hidden // self._heads
-        self._epsilon = read.number("layer_norm_epsilon", 1e-5)
+        self._epsilon = read.number("layer_norm_epsilon")
 
     def architecture(self) -> Architecture:
         read = self._read
-        vocab, positions = read.count("vocab_size"), read.count("n_positions", 1024)
-        tied = read.flag("tie_word_embeddings", default=True)
-        embedding = f"{_PREFIX}wte.weight"
+        vocab, positions = read.count("vocab_size"), read.count("n_positions")
+        tied = read.flag("tie_word_embeddings")
         return Architecture(
             family="gpt2",
             vocab_size=vocab,
@@ -83,10 +88,10 @@ class _Adapter:
             head_dim=self._head_dim,
             max_positions=positions,
             tied_head=tied,
-            embedding=embedding,
+            embedding=_EMBEDDING,
             layers=tuple(self._layer(i) for i in range(read.count("n_layer"))),
             final_norm=self._norm(f"{_PREFIX}ln_f"),
-            head=Projection((embedding if tied else "lm_head.weight",), (vocab,), self._hidden),
+            head=Projection((_EMBEDDING if tied else HEAD,), (vocab,), self._hidden),
             positions=Positions(f"{_PREFIX}wpe.weight", positions),
         )
 
@@ -109,7 +114,7 @@ class _Adapter:
 
     def _scale(self, index: int) -> float:
         """`reorder_and_upcast_attn` is about training in half precision: it changes no result."""
-        scale = self._head_dim**-0.5 if self._read.flag("scale_attn_weights", default=True) else 1.0
+        scale = self._head_dim**-0.5 if self._read.flag("scale_attn_weights") else 1.0
         by_layer = self._read.flag("scale_attn_by_inverse_layer_idx")
         return scale / (index + 1) if by_layer else scale
 
@@ -118,7 +123,7 @@ class _Adapter:
         return FeedForward(
             inner=projection([f"{at}.c_fc"], (size,), self._hidden, biased=True),
             outer=projection([f"{at}.c_proj"], (self._hidden,), size, biased=True),
-            activation=self._read.activation("activation_function", "gelu_new"),
+            activation=self._read.activation("activation_function"),
         )
 
     def _norm(self, stem: str) -> Norm:

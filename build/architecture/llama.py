@@ -5,43 +5,70 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from build.architecture.config_reader import ConfigReader, projection
-from build.architecture.parts import Architecture, Attention, FeedForward, Layer, Norm, NormKind, Projection
+from build.architecture.config_reader import FULL, SLIDING, ConfigReader, projection
+from build.architecture.parts import (
+    Activation,
+    Architecture,
+    Attention,
+    FeedForward,
+    Layer,
+    Norm,
+    NormKind,
+    Projection,
+)
 from build.architecture.rotary import inverse_frequencies
+from build.architecture.tied import HEAD, headed, prefixed, without_buffers
+from build.checkpoint import Checkpoint
 from build.errors import BadInput, Unsupported
 
+EMBEDDING = "model.embed_tokens.weight"
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
-_SLIDING = ("mistral", "qwen2", "qwen3")
+_BIASED = ("llama", "qwen3")  # where the file says so; qwen2 has biases of q, k and v always
+
+
+_BARE = ("embed_tokens.", "layers.", "norm.")
+_FREQUENCIES = r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq"
+
+
+def view(checkpoint: Checkpoint) -> Checkpoint:
+    """Names begin with `model.`; a tied head is there if it differs; rotary frequencies are not."""
+    read = ConfigReader(checkpoint.config)
+    head_dim = read.count("head_dim", null=read.count("hidden_size") // read.count("num_attention_heads"))
+    checkpoint = prefixed(checkpoint, "model.", [*_BARE, "rotary_emb."])
+    checkpoint = without_buffers(checkpoint, _FREQUENCIES, (head_dim // 2,))
+    return headed(checkpoint, EMBEDDING) if read.flag("tie_word_embeddings") else checkpoint
 
 
 def describe(config: Mapping[str, Any]) -> Architecture:
     """Raises Unsupported or BadInput for what cannot be built."""
-    if config.get("hidden_act", "silu") != "silu":
-        raise Unsupported(f"activation {config['hidden_act']!r} is not supported: silu is")
-    return _Adapter(config).architecture()
+    read = ConfigReader(config)
+    if read.activation("hidden_act") is not Activation.SILU:
+        raise Unsupported(f"activation {read.config['hidden_act']!r} is not supported: silu is")
+    return _Adapter(read).architecture()
 
 
 class _Adapter:
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        self._read = read = ConfigReader(config)
-        self._family = str(config["model_type"])
+    def __init__(self, read: ConfigReader) -> None:
+        self._read = read
+        self._family = str(read.config["model_type"])
         self._hidden = read.count("hidden_size")
         self._heads = read.count("num_attention_heads")
-        self._kv_heads = read.count("num_key_value_heads", self._heads)
-        self._head_dim = read.count("head_dim", self._hidden // self._heads)
+        self._kv_heads = read.count("num_key_value_heads", null=self._heads)
+        self._head_dim = read.count("head_dim", null=self._hidden // self._heads)
         if self._heads % self._kv_heads or self._head_dim % 2:
             raise BadInput(
                 f"config.json: {self._heads} heads over {self._kv_heads} kv heads of"
                 f" {self._head_dim}: heads must be a multiple and the size even"
             )
-        self._epsilon = read.number("rms_norm_eps", 1e-6)
-        self._rotary = inverse_frequencies(config, self._head_dim)
+        self._epsilon = read.number("rms_norm_eps")
+        self._layers = read.count("num_hidden_layers")
+        self._kinds = self._layer_kinds()
+        self._rotary = inverse_frequencies(read.config, self._head_dim)
 
     def architecture(self) -> Architecture:
         read = self._read
         vocab = read.count("vocab_size")
         tied = read.flag("tie_word_embeddings")
-        embedding = "model.embed_tokens.weight"
         return Architecture(
             family=self._family,
             vocab_size=vocab,
@@ -51,10 +78,10 @@ class _Adapter:
             head_dim=self._head_dim,
             max_positions=read.count("max_position_embeddings"),
             tied_head=tied,
-            embedding=embedding,
-            layers=tuple(self._layer(i) for i in range(read.count("num_hidden_layers"))),
+            embedding=EMBEDDING,
+            layers=tuple(self._layer(i) for i in range(self._layers)),
             final_norm=self._norm("model.norm", self._hidden),
-            head=Projection((embedding if tied else "lm_head.weight",), (vocab,), self._hidden),
+            head=Projection((EMBEDDING if tied else HEAD,), (vocab,), self._hidden),
         )
 
     def _layer(self, index: int) -> Layer:
@@ -68,15 +95,14 @@ class _Adapter:
 
     def _attention(self, index: int, at: str) -> Attention:
         q_rows, kv_rows = self._heads * self._head_dim, self._kv_heads * self._head_dim
-        biased = self._read.flag("attention_bias")
+        biased = self._family in _BIASED and self._read.flag("attention_bias")
         qkv_bias = self._family == "qwen2" or biased
-        out_bias = self._family != "qwen2" and biased
         normed = self._family == "qwen3"
         return Attention(
             qkv=projection(
                 [f"{at}.{part}_proj" for part in "qkv"], (q_rows, kv_rows, kv_rows), self._hidden, qkv_bias
             ),
-            output=projection([f"{at}.o_proj"], (self._hidden,), q_rows, out_bias),
+            output=projection([f"{at}.o_proj"], (self._hidden,), q_rows, biased),
             scale=self._head_dim**-0.5,
             q_norm=self._norm(f"{at}.q_norm", self._head_dim) if normed else None,
             k_norm=self._norm(f"{at}.k_norm", self._head_dim) if normed else None,
@@ -85,26 +111,34 @@ class _Adapter:
         )
 
     def _feed_forward(self, at: str) -> FeedForward:
-        size, biased = self._read.count("intermediate_size"), self._read.flag("mlp_bias")
+        size = self._read.count("intermediate_size")
+        biased = self._family == "llama" and self._read.flag("mlp_bias")
         stems = [f"{at}.{part}_proj" for part in ("gate", "up")]
         return FeedForward(
             inner=projection(stems, (size, size), self._hidden, biased),
             outer=projection([f"{at}.down_proj"], (self._hidden,), size, biased),
-            activation=self._read.activation("hidden_act", "silu"),
+            activation=self._read.activation("hidden_act"),
         )
 
     def _norm(self, stem: str, size: int) -> Norm:
         return Norm(NormKind.RMS, f"{stem}.weight", size, self._epsilon)
 
     def _window(self, index: int) -> int | None:
-        read = self._read
-        if read.config.get("sliding_window") is None or self._family not in _SLIDING:
-            return None
-        if self._family != "mistral" and not read.flag("use_sliding_window"):
-            return None
-        types = read.config.get("layer_types")
-        if types is None:
-            slides = index >= read.config.get("max_window_layers", 0)
-        else:
-            slides = types[index] == "sliding_attention"
-        return read.count("sliding_window") if slides else None
+        return self._read.count("sliding_window") if self._kinds[index] == SLIDING else None
+
+    def _layer_kinds(self) -> list[str]:
+        """Every layer of Mistral slides, or none; those of Qwen as they say, or from one on."""
+        read, layers = self._read, self._layers
+        if self._family == "llama":
+            return [FULL] * layers
+        slides = read.config["sliding_window"] is not None
+        if self._family == "mistral":
+            return [SLIDING if slides else FULL] * layers
+        slides = slides and read.flag("use_sliding_window")
+        kinds = read.kinds(layers)
+        if kinds is None:
+            first = read.index("max_window_layers") if slides else layers
+            return [SLIDING if index >= first else FULL for index in range(layers)]
+        if SLIDING in kinds and not slides:
+            raise BadInput("config.json: layer_types: has sliding layers, use_sliding_window is false")
+        return kinds

@@ -10,10 +10,14 @@ from build.errors import BadInput, Unsupported
 
 
 def inverse_frequencies(config: Mapping[str, Any], head_dim: int) -> tuple[float, ...]:
-    """Rotary inverse frequencies; transformers 5 writes `rope_parameters`, before it `rope_scaling`."""
-    rope = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
-    theta = float(rope.get("rope_theta", config.get("rope_theta", 10000.0)))
-    kind = rope.get("rope_type", rope.get("type", "default"))
+    """Rotary inverse frequencies, of a completed config.
+
+    transformers 5 writes `rope_parameters`, and before it `rope_scaling`, which it takes where both stand.
+    """
+    rope = dict(config["rope_scaling"] or config["rope_parameters"] or {})
+    rope.setdefault("original_max_position_embeddings", config["max_position_embeddings"])
+    theta = float(rope.get("rope_theta", config["rope_theta"]))
+    kind = str(rope.get("rope_type", rope.get("type", "default")))
     if rope.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0)) != 1.0:
         raise Unsupported("partial rotary embeddings are not supported")
     plain = [theta ** (-2.0 * i / head_dim) for i in range(head_dim // 2)]

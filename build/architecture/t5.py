@@ -17,7 +17,7 @@ from build.architecture.seq2seq import (
     RelativeBias,
     Stack,
 )
-from build.architecture.tied import joined, without
+from build.architecture.tied import HEAD, has_own_head, joined, without
 from build.checkpoint import Checkpoint
 from build.errors import BadInput, Unsupported
 
@@ -25,7 +25,7 @@ FAMILIES = ("t5", "mt5")
 # Relative positions have no end: the caches must have one.
 MAX_POSITIONS = 2048
 _SHARED = "shared.weight"
-_HEAD = "lm_head.weight"
+_OWN_HEAD = "own_head"  # no key of transformers: what the view has found
 _UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
 
 
@@ -37,12 +37,19 @@ def describe(config: Mapping[str, Any]) -> EncoderDecoder:
 def view(checkpoint: Checkpoint) -> Checkpoint:
     """Tied tensors under one name; the bias of cross-attention in old files has never been used."""
     copies = ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"]
-    tied = describe(checkpoint.config).head.parts[0] == _SHARED
-    checkpoint = joined(checkpoint, _SHARED, [*copies, _HEAD] if tied else copies)
-    if not tied and _HEAD not in checkpoint.weights and _SHARED in checkpoint.weights:
-        weights = {**checkpoint.weights, _HEAD: checkpoint.weights[_SHARED]}
-        checkpoint = replace(checkpoint, weights=weights)
-    return without(checkpoint, [_UNUSED])
+    checkpoint = without(joined(checkpoint, _SHARED, copies), [_UNUSED])
+    own = has_own_head(checkpoint, _SHARED)
+    if not own:
+        checkpoint = joined(checkpoint, _SHARED, [HEAD])
+    return replace(checkpoint, config={**checkpoint.config, _OWN_HEAD: own})
+
+
+def _scales_outputs(read: ConfigReader) -> bool:
+    """T5 scales what enters its head; v1.1, which unties it or has a key that says so, and mT5 do not."""
+    if read.config["model_type"] != "t5":
+        return False
+    scales = read.config["scale_decoder_outputs"] is not None
+    return read.flag("scale_decoder_outputs") if scales else read.config["tie_word_embeddings"] is not False
 
 
 class _Adapter:
@@ -51,31 +58,27 @@ class _Adapter:
         self._family = str(config["model_type"])
         self._hidden = read.count("d_model")
         self._heads = read.count("num_heads")
-        self._head_dim = read.count("d_kv", 64)
+        self._head_dim = read.count("d_kv")
         self._vocab = read.count("vocab_size")
 
     def architecture(self) -> EncoderDecoder:
-        scaled = self._scales_outputs()
+        scaled = _scales_outputs(self._read)
         layers = self._read.count("num_layers")
         return EncoderDecoder(
             family=self._family,
             norm_first=True,
             encoder=self._stack("encoder", layers, self._encoder_layer),
             decoder=self._stack(
-                "decoder", self._read.count("num_decoder_layers", layers), self._decoder_layer
+                "decoder", self._read.count("num_decoder_layers", null=layers), self._decoder_layer
             ),
-            head=Projection((_SHARED if scaled else _HEAD,), (self._vocab,), self._hidden),
+            head=Projection((_SHARED if self._tied() else HEAD,), (self._vocab,), self._hidden),
             head_scale=self._hidden**-0.5 if scaled else 1.0,
         )
 
-    def _scales_outputs(self) -> bool:
-        """T5 ties its head and scales what enters it; v1.1 and mT5 do neither, whatever the file says.
-
-        transformers 5 writes `tie_word_embeddings` true for v1.1 and tells them apart by a key of its own.
-        """
-        read = self._read
-        tied = read.flag("tie_word_embeddings", True)
-        return self._family == "t5" and tied and read.flag("scale_decoder_outputs", True)
+    def _tied(self) -> bool:
+        """As the view has found it; else v1.1 and mT5 have a head of their own, whatever the file says."""
+        own = self._read.config.get(_OWN_HEAD)
+        return _scales_outputs(self._read) if own is None else not own
 
     def _stack(self, side: str, count: int, layer: Callable[[str], L_co]) -> Stack[L_co]:
         return Stack(
@@ -91,8 +94,8 @@ class _Adapter:
         )
 
     def _relative(self, side: str) -> RelativeBias:
-        buckets = self._read.count("relative_attention_num_buckets", 32)
-        furthest = self._read.count("relative_attention_max_distance", 128)
+        buckets = self._read.count("relative_attention_num_buckets")
+        furthest = self._read.count("relative_attention_max_distance")
         if buckets < 4 or furthest <= buckets // 2:
             raise BadInput(
                 f"config.json: relative_attention_num_buckets: {buckets}, must be at least 4 and less than"
@@ -135,7 +138,7 @@ class _Adapter:
 
     def _feed_forward(self, at: str) -> FeedForward:
         read, size = self._read, self._read.count("d_ff")
-        kind = str(read.config.get("feed_forward_proj") or _DEFAULT_FFN[self._family])
+        kind = str(read.config["feed_forward_proj"])
         gate, _, name = kind.rpartition("-")
         if gate not in ("", "gated"):
             raise Unsupported(f"feed_forward_proj {kind!r} is not supported: NAME and gated-NAME are")
@@ -148,8 +151,5 @@ class _Adapter:
         )
 
     def _norm(self, stem: str) -> Norm:
-        epsilon = self._read.number("layer_norm_epsilon", 1e-6)
+        epsilon = self._read.number("layer_norm_epsilon")
         return Norm(NormKind.RMS, f"{stem}.weight", self._hidden, epsilon)
-
-
-_DEFAULT_FFN = {"t5": "relu", "mt5": "gated-gelu"}

@@ -1,22 +1,29 @@
-"""Tensors that a model shares: files of different age keep one or another of their names."""
+"""What a file stores beside a model's own tensors: a tensor twice, tables that follow from the config.
+
+Nothing goes by its name alone: transformers has two tensors that differ as two, and so have we.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from build.checkpoint import Checkpoint
+from build.checkpoint import Checkpoint, Weight
 from build.errors import Unsupported
+
+HEAD = "lm_head.weight"
+# Of a table that follows from the config, and is stored in bfloat16.
+_ROUNDING = 0.005
 
 
 def joined(checkpoint: Checkpoint, name: str, copies: Sequence[str]) -> Checkpoint:
     """The tensor under `name` alone, whichever of the names it has; Unsupported where two of them differ."""
     present = [other for other in (name, *copies) if other in checkpoint.weights]
     for other in present[1:]:
-        first, second = (checkpoint.weights[key] for key in (present[0], other))
-        if first.shape != second.shape or not np.array_equal(first.read(), second.read()):
+        if not _equal(checkpoint.weights[present[0]], checkpoint.weights[other]):
             raise Unsupported(
                 f"checkpoint: {other} differs from {present[0]}: models that have the two apart are not"
                 " supported"
@@ -26,7 +33,50 @@ def joined(checkpoint: Checkpoint, name: str, copies: Sequence[str]) -> Checkpoi
     return replace(checkpoint, weights={**weights, **kept})
 
 
+def has_own_head(checkpoint: Checkpoint, embedding: str) -> bool:
+    """Whether the head is another tensor than the embedding, whatever the config says of it."""
+    head, table = checkpoint.weights.get(HEAD), checkpoint.weights.get(embedding)
+    return head is not None and table is not None and not _equal(head, table)
+
+
+def headed(checkpoint: Checkpoint, embedding: str) -> Checkpoint:
+    """A checkpoint whose config ties the head, with the embedding alone, or the head that differs from it.
+
+    As in transformers the tensors decide: the config then says that they are not tied.
+    """
+    if has_own_head(checkpoint, embedding):
+        return replace(checkpoint, config={**checkpoint.config, "tie_word_embeddings": False})
+    return joined(checkpoint, embedding, [HEAD])
+
+
+def prefixed(checkpoint: Checkpoint, prefix: str, bare: Sequence[str]) -> Checkpoint:
+    """Tensors whose names begin with one of `bare` with the prefix: a model without its head has none."""
+    weights = {
+        f"{prefix}{name}" if name.startswith(tuple(bare)) else name: weight
+        for name, weight in checkpoint.weights.items()
+    }
+    return replace(checkpoint, weights=weights)
+
+
 def without(checkpoint: Checkpoint, names: Sequence[str]) -> Checkpoint:
     """What is left of the weights."""
     weights = {key: weight for key, weight in checkpoint.weights.items() if key not in names}
     return replace(checkpoint, weights=weights)
+
+
+def without_buffers(checkpoint: Checkpoint, pattern: str, shape: tuple[int, ...]) -> Checkpoint:
+    """What is left without buffers that transformers does not read, known by their whole name and shape."""
+    weights = checkpoint.weights.items()
+    found = [name for name, weight in weights if re.fullmatch(pattern, name) and weight.shape == shape]
+    return without(checkpoint, found)
+
+
+def is_table(weight: Weight, table: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> bool:
+    """Whether the tensor holds these values, but for the rounding of a file in half precision."""
+    if weight.shape != table.shape:
+        return False
+    return bool(np.abs(weight.read() - table).max(initial=0.0) <= _ROUNDING)
+
+
+def _equal(first: Weight, second: Weight) -> bool:
+    return first.shape == second.shape and np.array_equal(first.read(), second.read())

@@ -11,7 +11,8 @@ import ml_dtypes  # noqa: F401  (gives numpy the bfloat16 that safetensors retur
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from build.checkpoint import DERIVED, Checkpoint, Origin, TokenizerFiles, Weight
+from build.architecture.defaults import completed
+from build.checkpoint import Checkpoint, Origin, TokenizerFiles, Weight
 from build.digest import sha256
 from build.errors import BadInput, Unsupported
 from build.quantise import Floats
@@ -39,11 +40,17 @@ _OLD_GENERATION = (
     "top_p",
 )
 _DTYPES = ("F32", "F16", "BF16", "F64")
+_MASKS = (".attn.bias", ".attn.masked_bias")  # buffers of GPT-2, of booleans or bytes
 
 
 def open_folder(folder: Path) -> Checkpoint:
     """The checkpoint in a folder; BadInput names the file at fault."""
-    config = _json(folder / "config.json")
+    config = completed(_json(folder / "config.json"))
+    if (folder / "adapter_config.json").is_file():
+        raise Unsupported(
+            f"{folder}: adapter_config.json: is an adapter (LoRA), which changes another model's weights:"
+            " merge it into that model (peft's merge_and_unload) and give the result"
+        )
     shards = _shards(folder)
     weights: dict[str, Weight] = {}
     for shard in shards:
@@ -81,6 +88,9 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _shards(folder: Path) -> list[Path]:
+    """As transformers finds them: an index beside a whole file is of an earlier save."""
+    if (folder / _SINGLE).is_file():
+        return [folder / _SINGLE]
     if (folder / _INDEX).is_file():
         listed = _json(folder / _INDEX).get("weight_map")
         names = sorted(set(listed.values())) if isinstance(listed, dict) else []
@@ -88,8 +98,6 @@ def _shards(folder: Path) -> list[Path]:
         if missing or not names:
             raise BadInput(f"{folder / _INDEX}: names {', '.join(missing) or 'no shards'}: missing")
         return [folder / name for name in names]
-    if (folder / _SINGLE).is_file():
-        return [folder / _SINGLE]
     raise BadInput(f"{folder}: has neither {_SINGLE} nor {_INDEX}{_conversion(folder)}")
 
 
@@ -116,16 +124,10 @@ def _weights(path: Path) -> dict[str, Weight]:
             found = {name: (tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()}
     except (SafetensorError, OSError) as error:
         raise BadInput(f"{path}: is cut short or damaged ({error}): fetch it again") from error
-    found = {name: entry for name, entry in found.items() if not _is_mask(name, entry[1])}
     for name, (_, dtype) in found.items():
-        if dtype not in _DTYPES:
+        if dtype not in _DTYPES and not name.endswith(_MASKS):
             raise Unsupported(f"{path}: {name} is {dtype}: {', '.join(_DTYPES)} are supported")
     return {name: Weight(shape=shape, read=partial(_read, path, name)) for name, (shape, _) in found.items()}
-
-
-def _is_mask(name: str, dtype: str) -> bool:
-    """A buffer of booleans or bytes, which no product could take."""
-    return dtype not in _DTYPES and name.endswith(DERIVED)
 
 
 def _read(path: Path, name: str) -> Floats:

@@ -55,6 +55,12 @@ class PromptEncoder:
         quoted = tuple(Message(m.role, self._quote(m.content, marker)) for m in messages)
         return list(self._encode_rendered(self._template.render(quoted), marker))
 
+    def render(self, messages: tuple[Message, ...]) -> str:
+        """The text that the template makes of them; raises as `encode_chat` does."""
+        if self._template is None:
+            raise InvalidArgument("messages", "this model has no chat template, use text_input")
+        return self._template.render(messages)
+
     def _quote(self, content: str, marker: str) -> str:
         if self._pattern is None:
             return content

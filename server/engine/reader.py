@@ -7,13 +7,15 @@ engine takes its own (`write`, `pick`).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
-from engine.chat import ChatTemplate
+from engine.chat import ChatTemplate, parse_messages
 from engine.errors import EngineError, InvalidArgument, Unavailable
 from engine.inputs import InputLimits, Inputs, parse_inputs
-from engine.manifest import Manifest, verify_files
+from engine.manifest import Manifest, read_manifest, verify_files
 from engine.prompt import PromptEncoder, load_tokenizer
 from engine.request import Request, parse_json
 
@@ -90,6 +92,24 @@ def _written(key: str, reading: Reading, with_ids: bool) -> str:
     return f'{{"for":"{key}",{ids}"request":{reading.to_json()}}}'
 
 
+def main(folder: Path, lines: Iterable[str]) -> None:
+    """For each line, inputs of a request, prints how they are read: what `--check` of the build compares."""
+    encoder = _encoder(read_manifest(folder))
+    for line in lines:
+        inputs = json.loads(line)
+        try:
+            print(json.dumps(_shown(encoder, inputs)))
+        except EngineError as error:
+            print(json.dumps({"refused": str(error)}))
+
+
+def _shown(encoder: PromptEncoder, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    if "messages" not in inputs:
+        return {"ids": encoder.encode_text(inputs["text_input"])}
+    messages = parse_messages(json.dumps(inputs["messages"]))
+    return {"ids": encoder.encode_chat(messages), "rendered": encoder.render(messages)}
+
+
 def _encoder(manifest: Manifest) -> PromptEncoder:
     template = manifest.path("chat_template.jinja")
     files = ("tokenizer.json", template.name) if template.name in manifest.files else ("tokenizer.json",)
@@ -113,3 +133,7 @@ def _request(inputs: Inputs, ids: Sequence[int], now_ns: int) -> Request:
         ensemble=True,
         open_ended=inputs.open_ended,
     )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.stdin)
