@@ -64,6 +64,8 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted: nothing was published", file=sys.stderr)
         return 130
+    for name in result.unserved:
+        print(f"note: the checkpoint generates with {name}, which no engine here does", file=sys.stderr)
     print(_summary(result, time.monotonic() - started))
     return 0
 

@@ -17,7 +17,7 @@ from build.assemble_tensorrt import Plans, TensorRtAssembly
 from build.assembly import Assembly, Progress
 from build.checkpoint import Checkpoint, TokenizerFiles
 from build.errors import BadInput, BuildError
-from build.generation import generation
+from build.generation import generation, unserved
 from build.manifest import MANIFEST_FILE, Json, encode_manifest, manifest
 from build.publish import Slot, place, staged, write_new
 from build.recipe import Engine, Recipe
@@ -37,8 +37,11 @@ class Independent:
 
 @dataclass(frozen=True)
 class Result:
+    """`unserved` names what the checkpoint sets for generation and no engine does."""
+
     target: Path
     manifest: Json
+    unserved: list[str]
 
 
 def build_engine(
@@ -81,7 +84,7 @@ def build_engine(
             )
             _write_manifest(slot.staging, content)
         _publish(slot, configs(recipe.name, model.max_positions, facts.settings), repository)
-    return Result(target, content)
+    return Result(target, content, unserved(checkpoint))
 
 
 def _assembly(recipe: Recipe, checkpoint: Checkpoint, model: Model, plans: Plans | None) -> Assembly:

@@ -69,5 +69,5 @@ def test_a_cut_tensor_is_named(folder: Path) -> None:
 def test_other_heads_than_the_language_models_are_refused(folder: Path) -> None:
     rewrite(folder, {**stored(folder), "score.weight": np.zeros((2, 64), np.float32)})
     checkpoint = tiny.opened(folder)
-    with pytest.raises(Unsupported, match=r"score\.weight and 0 more tensors have no place in a gpt2"):
+    with pytest.raises(Unsupported, match=r"score\.weight have no place in a gpt2"):
         checkpoint.require_exactly(describe(checkpoint.config).tensors())

@@ -93,6 +93,67 @@ def test_eos_ids_may_stand_in_config_json_alone(folder: Path) -> None:
     assert open_folder(folder).generation == {"eos_token_id": 2}
 
 
+def test_a_whole_file_is_taken_before_an_index_that_was_left_over(folder: Path) -> None:
+    """As transformers takes it; the shards of the earlier save may still be there."""
+    whole = (folder / "model.safetensors").read_bytes()
+    tiny.write_folder(folder, "llama", seed=3)
+    tiny.shard(folder)
+    (folder / "model.safetensors").write_bytes(whole)
+    weights = open_folder(folder).weights
+    for name, values in tiny.tensors(tiny.config("llama")).items():
+        np.testing.assert_array_equal(weights[name].read(), values)
+
+
+def test_an_adapter_is_refused(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(BadInput, match=r"adapter_config\.json: is an adapter .LoRA., .*: merge it"):
+        open_folder(folder)
+
+
+def test_tensors_of_another_naming_are_named_beside_those_looked_for(folder: Path) -> None:
+    named = {f"gpt_neox.{name}": values for name, values in tiny.tensors(tiny.config("llama")).items()}
+    save_file(named, folder / "model.safetensors")
+    checkpoint = tiny.opened(folder)
+    with pytest.raises(BadInput) as refusal:
+        checkpoint.require_exactly(describe(checkpoint.config).tensors())
+    assert "looked for model.embed_tokens.weight, " in str(refusal.value)
+    assert "(21 of 21 are missing); there are gpt_neox.lm_head.weight, " in str(refusal.value)
+
+
+def test_a_head_that_nothing_ties_and_nothing_holds_is_asked_for(folder: Path) -> None:
+    tensors = tiny.tensors(tiny.config("llama"))
+    del tensors["lm_head.weight"]
+    save_file(tensors, folder / "model.safetensors")
+    checkpoint = tiny.opened(folder)
+    with pytest.raises(BadInput, match=r"lm_head\.weight is missing, .*: set tie_word_embeddings to true if"):
+        checkpoint.require_exactly(describe(checkpoint.config).tensors())
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "dropped"),
+    [
+        ("model.layers.0.self_attn.rotary_emb.inv_freq", (8,), True),
+        ("model.rotary_emb.inv_freq", (8,), True),
+        ("model.layers.0.self_attn.rotary_emb.inv_freq", (4,), False),
+        ("model.layers.0.mlp.rotary_emb.inv_freq", (8,), False),
+        ("model.layers.0.attn.bias", (1, 1, 256, 256), False),
+    ],
+)
+def test_a_buffer_is_known_by_its_whole_name_and_shape(
+    folder: Path, name: str, shape: tuple[int, ...], dropped: bool
+) -> None:
+    tensors = tiny.tensors(tiny.config("llama"))
+    save_file({**tensors, name: np.zeros(shape, np.float32)}, folder / "model.safetensors")
+    assert (name not in tiny.opened(folder).weights) == dropped
+
+
+def test_a_head_in_eight_bits_is_no_buffer(folder: Path) -> None:
+    tensors = tiny.tensors(tiny.config("llama"))
+    save_file({**tensors, "lm_head.weight": np.zeros((4, 4), np.int8)}, folder / "model.safetensors")
+    with pytest.raises(BadInput, match=r"lm_head\.weight is I8"):
+        open_folder(folder)
+
+
 Fault = Callable[[Path], object]
 FAULTS: list[tuple[str, Fault, str]] = [
     ("no config", lambda f: (f / "config.json").unlink(), r"config\.json: no such file"),
@@ -102,7 +163,11 @@ FAULTS: list[tuple[str, Fault, str]] = [
     ("no weights", lambda f: (f / "model.safetensors").unlink(), "has neither model.safetensors"),
     (
         "index without shards",
-        lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": []}'),
+        lambda f: (
+            (f / "model.safetensors")
+            .rename(f / "model.safetensors.index.json")
+            .write_text('{"weight_map": []}')
+        ),
         r"index\.json: names no shards",
     ),
     (
@@ -141,8 +206,8 @@ def test_a_faulty_folder_names_the_file(folder: Path, fault: Fault, message: str
             "softcapping: 30.0 is not supported",
         ),
         ({"model_type": "gemma3_text", "num_key_value_heads": 3}, "4 heads over 3 kv heads"),
-        ({"model_type": "gpt2"}, "n_embd: None, must be a positive whole number"),
-        ({"model_type": "gpt2", "n_embd": 65, "n_head": 2}, "n_embd 65, must be a multiple of n_head 2"),
+        ({"model_type": "gpt2", "hidden_size": None}, "n_embd: None, must be a positive whole number"),
+        ({"model_type": "gpt2", "hidden_size": 65}, "n_embd 65, must be a multiple of n_head 4"),
         ({"model_type": "gpt2", "add_cross_attention": True}, "reads an encoder is not supported"),
         ({"hidden_act": "gelu"}, "activation 'gelu' is not supported"),
         ({"hidden_size": None}, "hidden_size: None, must be a positive whole number"),
@@ -153,6 +218,10 @@ def test_a_faulty_folder_names_the_file(folder: Path, fault: Fault, message: str
         ({"rope_scaling": {"type": "linear"}}, "rope scaling linear: 'factor' is missing"),
         ({"rope_theta": "x"}, "is damaged: ValueError"),
         ({"partial_rotary_factor": 0.5}, "partial rotary embeddings are not supported"),
+        ({"tie_word_embeddings": 1}, "tie_word_embeddings: 1, must be true or false"),
+        ({"num_hidden_layers": True}, "num_hidden_layers: True, must be a positive whole number"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "the weights are quantised already"),
+        ({"per_layer_config": {"1": {"head_dim": 8}}}, "layers that differ from each other in size"),
     ],
 )
 def test_a_config_that_cannot_be_built_says_why(changes: dict[str, Any], message: str) -> None:
@@ -160,9 +229,18 @@ def test_a_config_that_cannot_be_built_says_why(changes: dict[str, Any], message
         describe(tiny.config("llama", **changes))
 
 
-def test_layer_types_that_are_too_few_are_a_damaged_config() -> None:
-    settings = tiny.config("mistral", sliding_window=8, layer_types=["sliding_attention"])
-    with pytest.raises(BadInput, match="is damaged: IndexError"):
+@pytest.mark.parametrize("kinds", [["sliding_attention"], ["full_attention", "chunked_attention"], "all"])
+def test_layer_types_that_are_too_few_or_unknown_are_refused(kinds: object) -> None:
+    settings = tiny.config("qwen2", use_sliding_window=True, sliding_window=8, layer_types=kinds)
+    with pytest.raises(
+        BadInput, match=r"layer_types: .*, must be a list of 2, each full_attention or sliding"
+    ):
+        describe(settings)
+
+
+def test_layers_that_slide_without_a_window_are_refused() -> None:
+    settings = tiny.config("qwen3", layer_types=["full_attention", "sliding_attention"])
+    with pytest.raises(BadInput, match="has sliding layers, use_sliding_window is false"):
         describe(settings)
 
 
@@ -170,12 +248,15 @@ def test_every_tensor_must_be_there_in_shape_and_known(folder: Path) -> None:
     tensors = describe(tiny.config("llama")).tensors()
     checkpoint = open_folder(folder)
     checkpoint.require_exactly(tensors)
-    with pytest.raises(BadInput, match=r"model\.layers\.2\.input_layernorm\.weight is missing"):
+    with pytest.raises(
+        BadInput,
+        match=r"looked for model\.layers\.2\.input_layernorm\.weight, .*and 6 more \(9 of 30 are missing\)",
+    ):
         checkpoint.require_exactly(describe(tiny.config("llama", num_hidden_layers=3)).tensors())
     with pytest.raises(BadInput, match=r"has shape \(64,\), config.json says \(65,\)"):
         checkpoint.require_exactly({**tensors, "model.norm.weight": (65,)})
     known = {name: shape for name, shape in tensors.items() if "mlp" not in name}
-    with pytest.raises(Unsupported, match=r"mlp.down_proj.weight and 5 more tensors have no place"):
+    with pytest.raises(Unsupported, match=r"mlp.down_proj.weight, .* and 3 more have no place in a llama"):
         checkpoint.require_exactly(known)
 
 

@@ -139,7 +139,9 @@ def write_folder(folder: Path, family: str = "llama", seed: int = 0, **changes: 
     settings = config(family, **changes)
     _write_json(folder / "config.json", settings)
     _write_json(folder / "generation_config.json", {"eos_token_id": [2, 0]})
-    _write_json(folder / "tokenizer.json", tokenizer_json())
+    # transformers' class for Qwen2 normalises, whatever tokenizer.json says.
+    normalizer = {"normalizer": {"type": "NFC"}} if family == "qwen2" else {}
+    _write_json(folder / "tokenizer.json", tokenizer_json() | normalizer)
     _write_json(
         folder / "tokenizer_config.json",
         {
@@ -169,7 +171,10 @@ def shard(folder: Path) -> None:
         file = f"model-{index + 1:05}-of-00002.safetensors"
         save_file({name: whole[name] for name in part}, folder / file, metadata={"format": "pt"})
         files |= dict.fromkeys(part, file)
-    _write_json(folder / "model.safetensors.index.json", {"weight_map": files})
+    _write_json(
+        folder / "model.safetensors.index.json",
+        {"metadata": {"total_size": sum(v.nbytes for v in whole.values())}, "weight_map": files},
+    )
 
 
 _GGUF_NAMES = {

@@ -15,20 +15,16 @@ from build.errors import BadInput, Unsupported
 Model = Architecture | EncoderDecoder
 
 
-def _as_it_is(checkpoint: Checkpoint) -> Checkpoint:
-    return checkpoint
-
-
 @dataclass(frozen=True)
 class Adapter:
     """`view` presents a checkpoint's tensors under the names and in the shapes that `describe` gives."""
 
     describe: Callable[[Mapping[str, Any]], Model]
-    view: Callable[[Checkpoint], Checkpoint] = _as_it_is
+    view: Callable[[Checkpoint], Checkpoint]
 
 
 _ADAPTERS: dict[str, Adapter] = {
-    **dict.fromkeys(llama.FAMILIES, Adapter(llama.describe)),
+    **dict.fromkeys(llama.FAMILIES, Adapter(llama.describe, llama.view)),
     **dict.fromkeys(gpt2.FAMILIES, Adapter(gpt2.describe, gpt2.view)),
     **dict.fromkeys(gemma3.FAMILIES, Adapter(gemma3.describe, gemma3.view)),
     **dict.fromkeys(bart.FAMILIES, Adapter(bart.describe, bart.view)),

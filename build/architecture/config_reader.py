@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from build.architecture.defaults import completed
+from build.architecture.defaults import completed, may_be_null
 from build.architecture.parts import Activation, Projection
 from build.errors import BadInput, Unsupported
 
@@ -27,11 +27,12 @@ class ConfigReader:
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = completed(config)
+        self._follows = may_be_null(str(config.get("model_type")))
 
     def count(self, key: str, null: int | None = None) -> int:
-        """`null` is what follows from other keys where the value is none."""
+        """`null` is what follows from other keys where the value is none, and may be."""
         value = self.config[key]
-        value = null if value is None else value
+        value = null if value is None and key in self._follows else value
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise BadInput(f"config.json: {key}: {value!r}, must be a positive whole number")
         return value

@@ -1,7 +1,5 @@
 """What an absent key of config.json means: the default that transformers 5.23 has in the family's class.
 
-    python -m build.architecture.defaults       the table of docs/checkpoints.md
-
 Every key that an adapter reads stands here; a default of None follows from other keys. A null in the file
 is no absent key: where transformers has it follow from other keys it does here, else it is refused.
 """
@@ -163,6 +161,12 @@ NAMES: Final[Mapping[str, Mapping[str, str]]] = {
 }
 
 
+def may_be_null(family: str) -> frozenset[str]:
+    """Keys that a config.json of the family may set to null."""
+    none = {key for key, value in DEFAULTS.get(family, {}).items() if value is None}
+    return frozenset(none | ({"num_key_value_heads"} if family in ("qwen2", "qwen3") else set()))
+
+
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config of a family with every key that its adapter reads; of another family as it is."""
     family = str(config.get("model_type"))
@@ -185,7 +189,3 @@ def _cell(family: Mapping[str, Any], key: str) -> str:
         return "–"
     value = family[key]
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else f"{value}"
-
-
-if __name__ == "__main__":
-    print(table(), end="")

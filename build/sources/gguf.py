@@ -70,15 +70,16 @@ def _config(metadata: Metadata, tensors: list[GgufTensor], layout: Layout) -> di
     arch = metadata["general.architecture"]
     names = {tensor.name for tensor in tensors}
     heads = _required(metadata, f"{arch}.attention.head_count")
+    hidden = _required(metadata, f"{arch}.embedding_length")
     config = {
         "model_type": layout.family,
         "vocab_size": len(_required(metadata, "tokenizer.ggml.tokens")),
-        "hidden_size": _required(metadata, f"{arch}.embedding_length"),
+        "hidden_size": hidden,
         "intermediate_size": _required(metadata, f"{arch}.feed_forward_length"),
         "num_hidden_layers": _required(metadata, f"{arch}.block_count"),
         "num_attention_heads": heads,
         "num_key_value_heads": metadata.get(f"{arch}.attention.head_count_kv", heads),
-        "head_dim": metadata.get(f"{arch}.attention.key_length"),
+        "head_dim": metadata.get(f"{arch}.attention.key_length", hidden // heads),
         "rms_norm_eps": _required(metadata, f"{arch}.attention.layer_norm_rms_epsilon"),
         "max_position_embeddings": _required(metadata, f"{arch}.context_length"),
         "tie_word_embeddings": "output.weight" not in names,

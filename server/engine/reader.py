@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from engine.chat import ChatTemplate, parse_messages
-from engine.errors import EngineError, InvalidArgument, Unavailable
+from engine.errors import ArtifactError, EngineError, InvalidArgument, Unavailable
 from engine.inputs import InputLimits, Inputs, parse_inputs
 from engine.manifest import Manifest, read_manifest, verify_files
 from engine.prompt import PromptEncoder, load_tokenizer
-from engine.request import Request, parse_json
+from engine.request import Request, parse_json, sampling_from
 
 CHAT: Final = "chat"
 RETURNS: Final = ("num_input_tokens", "num_output_tokens")
@@ -26,9 +26,13 @@ Reading = Request | EngineError
 
 
 class Reader:
-    """Opens the tokenizer and the chat template; raises ArtifactError when they are not the manifest's."""
+    """Opens the tokenizer and the chat template; raises ArtifactError when they are not the manifest's.
+
+    Or when the manifest's own way to generate would be refused in every request.
+    """
 
     def __init__(self, manifest: Manifest, limits: InputLimits) -> None:
+        _check_defaults(manifest, limits)
         self._manifest = manifest
         self._limits = limits
         self._encoder = _encoder(manifest)
@@ -101,6 +105,14 @@ def main(folder: Path, lines: Iterable[str]) -> None:
             print(json.dumps(_shown(encoder, inputs)))
         except EngineError as error:
             print(json.dumps({"refused": str(error)}))
+
+
+def _check_defaults(manifest: Manifest, limits: InputLimits) -> None:
+    try:
+        sampling_from({}, {"max_tokens": limits.default_max_tokens, **manifest.generation})
+    except EngineError as error:
+        problem = f"generation: {error}; mend the checkpoint's generation_config.json and build it again"
+        raise ArtifactError("manifest", problem) from error
 
 
 def _shown(encoder: PromptEncoder, inputs: Mapping[str, Any]) -> dict[str, Any]:
