@@ -187,14 +187,18 @@ def _independent(recipe: Recipe, options: argparse.Namespace) -> Independent | N
     """A recipe's check is left out where torch is not, and the summary says so; the command's is not."""
     if recipe.check is None:
         return None
-    missing = [name for name in ("torch", "transformers") if find_spec(name) is None]
+    missing = _missing()
     if missing and options.check:
-        raise BadInput(f"--check {options.check}: needs {' and '.join(missing)}: pip install '.[test]'")
+        raise BadInput(f"--check {options.check}: needs {missing}: pip install '.[test]'")
     if missing:
         return None
     from build import independent  # noqa: PLC0415  torch takes seconds to import
 
     return Independent(independent.compare, independent.STEPS)
+
+
+def _missing() -> str:
+    return " and ".join(name for name in ("torch", "transformers") if find_spec(name) is None)
 
 
 class _Bars:
@@ -218,5 +222,7 @@ def _summary(result: Result, seconds: float) -> str:
 def _checked(content: Json) -> str:
     check = content.get("check")
     if check is None:
-        return "compared with nothing independent (--check transformers)"
+        missing = _missing()
+        way = f", as {missing} is not here" if missing else " (--check transformers)"
+        return f"compared with nothing independent{way}"
     return f"as {check['by']} reads it ({check['texts']} texts, {check['positions']} positions)"

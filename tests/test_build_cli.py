@@ -32,7 +32,50 @@ def test_a_build_prints_one_line(folder: Path, tmp_path: Path, capsys: pytest.Ca
     assert out.count("\n") == 1
     assert out.startswith(f"mini fp32: {tmp_path}/repository/mini_engine/1, ")
     assert "perplexity" in out
+    assert ", compared with nothing independent (--check transformers), " in out
     assert err == ""
+
+
+@pytest.fixture
+def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("build.cli.find_spec", lambda name: None if name == "torch" else name)
+
+
+@pytest.mark.usefixtures("without_torch")
+def test_a_check_that_is_asked_for_needs_torch(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(folder, tmp_path, "--check", "transformers")) == 2
+    assert capsys.readouterr().err == "error: --check transformers: needs torch: pip install '.[test]'\n"
+    assert not (tmp_path / "repository").exists()
+
+
+@pytest.mark.usefixtures("without_torch")
+def test_a_recipe_with_a_check_is_built_without_torch_and_says_so(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mini.toml"
+    path.write_text(f'name = "mini"\nsource = "{folder}"\nprecision = "fp32"\ncheck = "transformers"\n')
+    assert main([str(path), "--repository", str(tmp_path / "repository"), "--verify-tokens", "64"]) == 0
+    assert "compared with nothing independent, as torch is not here" in capsys.readouterr().out
+
+
+def test_what_no_engine_does_is_a_note(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "generation_config.json").write_text('{"eos_token_id": 2, "typical_p": 0.5}')
+    assert main(command(folder, tmp_path)) == 0
+    note = "note: the checkpoint generates with typical_p 0.5, which no engine here does\n"
+    assert capsys.readouterr().err == note
+
+
+def test_torch_is_not_imported_unasked() -> None:
+    """It takes seconds, and the demo has none."""
+    program = (
+        "import sys, build.cli; print({'torch', 'transformers', 'build.independent'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=True)
+    assert done.stdout == b"set()\n"
 
 
 def test_a_second_build_needs_force(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,6 +61,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "toy_engine"
 
 
+def test_a_version_whose_own_way_to_generate_no_request_could_have_does_not_load(tmp_path: Path) -> None:
+    """Ready, it would refuse every request for a value that nobody sent."""
+    generation = {"eos_token_ids": [2], "top_k": -1}
+    folder = write_artifact(tmp_path / "toy_engine" / "1", generation=generation)
+    with pytest.raises(ArtifactError, match=r"generation: .*top_k: -1, must .*build it again"):
+        Reader(read_manifest(folder), LIMITS)
+
+
 class TestVersions:
     def test_a_version_is_found_as_soon_as_it_is_published(self, folder: Path) -> None:
         versions = tables(folder)
