@@ -169,7 +169,7 @@ def shard(folder: Path) -> None:
         file = f"model-{index + 1:05}-of-00002.safetensors"
         save_file({name: whole[name] for name in part}, folder / file, metadata={"format": "pt"})
         files |= dict.fromkeys(part, file)
-    _write_json(folder / "model.safetensors.index.json", {"weight_map": files})
+    _write_json(folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": files})
 
 
 _GGUF_NAMES = {
