@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from hashlib import sha1, sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from ssl import SSLContext
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
@@ -109,10 +110,14 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 @contextmanager
-def serving() -> Iterator[Hub]:
+def serving(tls: SSLContext | None = None) -> Iterator[Hub]:
     hub = Hub()
     servers = [_Server(("127.0.0.1", 0), _Handler) for _ in ("hub", "cdn")]
-    hub.address, hub.cdn = (f"http://127.0.0.1:{server.server_port}" for server in servers)
+    ports = [server.server_port for server in servers]
+    hub.address, hub.cdn = f"http://127.0.0.1:{ports[0]}", f"http://localhost:{ports[1]}"
+    if tls:
+        hub.address = f"https://127.0.0.1:{ports[0]}"
+        servers[0].socket = tls.wrap_socket(servers[0].socket, server_side=True)
     for server, host in zip(servers, ("hub", "cdn"), strict=True):
         server.hub, server.host = hub, host
     threads = [threading.Thread(target=server.serve_forever, args=(0.01,)) for server in servers]

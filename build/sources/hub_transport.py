@@ -32,7 +32,7 @@ from build.errors import BadInput, BuildError, HubUnreachable
 
 Hook = Callable[[Any], object]
 
-_PATIENCE_S = 60.0
+PATIENCE_S = 60.0
 _TRIED_AGAIN = (408, 429, 500, 502, 503, 504)
 _OUTER = (LocalEntryNotFoundError, RevisionResolutionError)
 
@@ -62,11 +62,25 @@ class _AsksToWait(Exception):
         self.status, self.seconds = status, seconds
 
 
+class Patience:
+    """Until when an address that refuses may be tried again; times are seconds of any clock."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, float] = {}
+
+    def lasts(self, address: str, now: float, asked: float) -> bool:
+        """Whether it does for one more try, which the address asks to make so many seconds from now."""
+        return now + asked - self._since.setdefault(address, now) <= PATIENCE_S
+
+    def answered(self, address: str) -> None:
+        self._since.pop(address, None)
+
+
 @functools.cache
 def limit_waits() -> None:
     """For what huggingface_hub would not end: some requests have no timeout, and it obeys any Retry-After."""
     timeout = float(max(constants.HF_HUB_DOWNLOAD_TIMEOUT, constants.HF_HUB_ETAG_TIMEOUT))
-    refused: dict[str, float] = {}  # since when, by address
+    patience = Patience()
 
     def in_time(request: Any) -> None:
         limits = request.extensions["timeout"]
@@ -75,12 +89,10 @@ def limit_waits() -> None:
         }
 
     def in_patience(response: Any) -> None:
-        address, now = str(response.request.url), time.monotonic()
+        address, asked = str(response.request.url), asked_wait(response.headers)
         if response.status_code not in _TRIED_AGAIN:
-            refused.pop(address, None)
-            return
-        asked = asked_wait(response.headers)
-        if now + asked - refused.setdefault(address, now) > _PATIENCE_S:
+            patience.answered(address)
+        elif not patience.lasts(address, time.monotonic(), asked):
             raise _AsksToWait(response.status_code, asked)
 
     made = get_session()
@@ -162,14 +174,15 @@ def _refusal(source: Source, error: HfHubHTTPError) -> BuildError:
 def _fault(source: Source, error: HfHubHTTPError, said: str) -> str:
     """What is wrong with the name or the account, and what to do."""
     status, token = error.response.status_code, _token(error.response.request.headers)
-    page = f"{constants.ENDPOINT}/{source.name}"
+    page = re.sub("//[^/@]+@", "//", f"{constants.ENDPOINT}/{source.name}")  # without a password
     if isinstance(error, GatedRepoError):
-        reader = f"{token} may not read it" if token else "and needs HF_TOKEN"
+        reader = f"{token} may not read it ({said})" if token else "and needs HF_TOKEN"
         return f"is gated, {reader}: accept its terms at {page}"
     if isinstance(error, RevisionNotFoundError):
         return f"no such branch, tag or commit: choose one at {page}/tree/main"
     if isinstance(error, EntryNotFoundError):
-        return "the hub lists a file and does not have it: choose another revision"
+        file = error.response.url.path.partition("/resolve/")[2].partition("/")[2]
+        return f"the hub lists {file} and does not have it: choose another revision"
     if status == 401 and token:
         return f"the hub does not accept {token} ({said}): renew it, or unset it for a public repository"
     if status in (401, 404):
@@ -199,11 +212,15 @@ def _no_answer(source: Source, causes: list[BaseException]) -> BuildError:
         return BadInput(
             f"{source}: {_host(address)} does not answer as a hub does: check HF_ENDPOINT and the proxy"
         )
+    if isinstance(cause, UnicodeEncodeError):
+        return BadInput(f"{source}: HF_TOKEN is no token, which has ASCII characters alone: set it again")
     if isinstance(cause, RuntimeError):
         return _without_xet(source, _line(cause))
-    with suppress(AttributeError):  # not the transport's
+    with suppress(AttributeError, RuntimeError):  # not the transport's, or of no request
         address = str(cause.request.url)  # type: ignore[attr-defined]
-    return _elsewhere(source, f"the hub cannot be reached at {_host(address)}{_proxy(address)} ({what})")
+    hint = ": set SSL_CERT_FILE to the authority's certificates" if "CERTIFICATE_VERIFY" in what else ""
+    reached = f"the hub cannot be reached at {_host(address)}{_proxy(address)} ({what}){hint}"
+    return _elsewhere(source, reached)
 
 
 def _without_xet(source: Source, what: str) -> BuildError:
@@ -229,5 +246,4 @@ def _host(address: str) -> str:
 
 
 def _line(text: object) -> str:
-    """In one line, without the token that an error about its header shows."""
-    return re.sub(r"Bearer \S+", "Bearer …", " ".join(str(text).split()))[:200]
+    return " ".join(str(text).split())[:200]

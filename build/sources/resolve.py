@@ -12,7 +12,7 @@ from build.sources.gguf import open_gguf
 from build.sources.hub import Stage, open_hub
 from build.sources.package import open_package
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@\S+)?")
 
 
 def open_source(source: str, stage: Stage | None = None) -> Checkpoint:
