@@ -98,7 +98,7 @@ def _resolved(source: Source) -> ResolvedRevision:
         except HfHubHTTPError as error:
             if error.response.status_code != 429:
                 raise
-            time.sleep(max(asked_wait(error.response.headers), 1.0))
+            time.sleep(asked_wait(error.response.headers) or 5.0)
 
 
 def _fetch(
