@@ -300,9 +300,9 @@ class Builder:
     """`python -m build` over and over in one process, since huggingface_hub reads most settings once."""
 
     def __init__(self, endpoint: str, folder: Path, **env: str) -> None:
-        self.folder, self.endpoint = folder, endpoint
-        self.log = folder / f"log-{id(self)}"
-        with self.log.open("w") as log:
+        self.folder, self._read = folder, 0
+        self._log = folder / f"log-{id(self)}"
+        with self._log.open("w") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _LOOP],
                 env=environment(endpoint, folder, **env),
@@ -318,7 +318,10 @@ class Builder:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(json.dumps(order), file=self._process.stdin, flush=True)
-        return Said(*json.loads(self._process.stdout.readline()))
+        code, out, err = json.loads(self._process.stdout.readline())
+        logged = self._log.read_text()[self._read :]
+        self._read += len(logged)
+        return Said(code, out, logged + err)
 
     def close(self) -> None:
         self._process.kill()

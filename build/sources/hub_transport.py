@@ -116,14 +116,22 @@ def explained(source: Source) -> Iterator[None]:
 
     HubUnreachable where a server is, BuildError where it asks to wait or the cache cannot be written.
     """
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it would report every retry
-    logging.getLogger("huggingface_hub.hf_api").setLevel(logging.WARNING)  # the commit is the cache's
+    _say_little()
     try:
         yield
     except BuildError:
         raise
     except Exception as error:  # the transport's errors have changed their base across versions
         raise _problem(source, error) from error
+
+
+@functools.cache
+def _say_little() -> None:
+    """Of huggingface_hub's warnings the one that a commit is the cache's; others are of every retry."""
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    commits = logging.getLogger("huggingface_hub.hf_api")
+    commits.setLevel(logging.WARNING)
+    commits.addFilter(lambda record: "Using cached commit" in record.getMessage())
 
 
 def offline(source: Source, what: str, folder: str | None = None) -> BadInput:
