@@ -170,11 +170,12 @@ def _built(recipe: Recipe, options: argparse.Namespace) -> Result:
         transient=True,
         disable=not sys.stderr.isatty(),
     ) as bars:
+        progress = _Bars(bars)
         return build_engine(
             recipe,
-            open_source,
+            lambda source: open_source(source, progress.stage),
             options.repository,
-            _Bars(bars),
+            progress,
             force=options.force,
             new_version=options.new_version,
             verify_tokens=options.verify_tokens,

@@ -145,7 +145,7 @@ def test_a_hub_out_of_reach_says_how_to_build_from_a_folder(
     def unreachable(*_: object, **__: object) -> str:
         raise ConnectionError("no route")
 
-    monkeypatch.setattr(hub, "snapshot_download", unreachable)
+    monkeypatch.setattr(hub, "resolve_revision", unreachable)
     assert main([*arguments, "--repository", str(tmp_path / "repository")]) == 1
     err = capsys.readouterr().err
     assert "run `hf download o" in err

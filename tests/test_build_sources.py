@@ -1,4 +1,4 @@
-"""Folders, packages, the hub: what is read, and what is said when it cannot be."""
+"""Folders and packages: what is read, and what is said when it cannot be."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from build.architecture import describe
-from build.errors import BadInput, BuildError, Unsupported
-from build.sources import hub
+from build.errors import BadInput, Unsupported
 from build.sources.folder import open_folder
 from build.sources.package import open_package
 from build.sources.resolve import open_source
@@ -55,6 +54,24 @@ def test_shards_are_one_checkpoint(folder: Path) -> None:
     (folder / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(BadInput, match=r"model-00002-of-00002\.safetensors: missing"):
         open_folder(folder)
+
+
+def test_a_single_file_goes_before_an_index_and_what_the_config_names_before_both(folder: Path) -> None:
+    whole = (folder / "model.safetensors").read_bytes()
+    tiny.shard(folder)
+    shards = {f"model-0000{number}-of-00002.safetensors" for number in (1, 2)}
+    assert read_weights(folder) == shards
+    (folder / "model.safetensors").write_bytes(whole)
+    (folder / "named.safetensors").write_bytes(whole)
+    assert read_weights(folder) == {"model.safetensors"}
+    names_weights(folder, "named.safetensors")
+    assert read_weights(folder) == {"named.safetensors"}
+    names_weights(folder, "model.safetensors.index.json")
+    assert read_weights(folder) == shards
+
+
+def read_weights(folder: Path) -> set[str]:
+    return {name for name in open_folder(folder).origin.files if name.endswith(".safetensors")}
 
 
 @pytest.mark.parametrize("dtype", [np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)], ids=str)
@@ -154,6 +171,10 @@ def test_a_head_in_eight_bits_is_no_buffer(folder: Path) -> None:
         open_folder(folder)
 
 
+def names_weights(folder: Path, name: str) -> None:
+    edit(folder / "config.json", transformers_weights=name)
+
+
 Fault = Callable[[Path], object]
 FAULTS: list[tuple[str, Fault, str]] = [
     ("no config", lambda f: (f / "config.json").unlink(), r"config\.json: no such file"),
@@ -163,12 +184,24 @@ FAULTS: list[tuple[str, Fault, str]] = [
     ("no weights", lambda f: (f / "model.safetensors").unlink(), "has neither model.safetensors"),
     (
         "index without shards",
+        lambda f: (f / "model.safetensors").rename(f / "model.safetensors.index.json").write_text("{}"),
+        r"index\.json: names no shards",
+    ),
+    (
+        "index of numbers",
         lambda f: (
             (f / "model.safetensors")
             .rename(f / "model.safetensors.index.json")
-            .write_text('{"weight_map": []}')
+            .write_text('{"weight_map": {"w": 1}}')
         ),
         r"index\.json: names no shards",
+    ),
+    ("other weights", lambda f: names_weights(f, "x.bin"), r"transformers_weights: 'x\.bin', must be safe"),
+    ("no such weights", lambda f: names_weights(f, "x.safetensors"), "no such file beside it"),
+    (
+        "weights elsewhere",
+        lambda f: names_weights(f, f"../{f.name}/model.safetensors"),
+        "no such file beside it",
     ),
     (
         "truncated weights",
@@ -267,21 +300,6 @@ def test_a_package_that_is_absent_or_of_another_version_says_what_to_install() -
         open_package("numpy", "0.0.1")
     with pytest.raises(BadInput, match="carries 0 GGUF files"):
         open_package("numpy", None)
-
-
-def test_a_hub_out_of_reach_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unreachable(*_: object, **__: object) -> str:
-        raise ConnectionError("no route")
-
-    monkeypatch.setattr(hub, "snapshot_download", unreachable)
-    with pytest.raises(BuildError, match=r"org/model@v1: the hub cannot be reached \(ConnectionError\)"):
-        open_source("org/model@v1")
-
-
-def test_a_hub_snapshot_is_a_folder_with_a_revision(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: str(folder))
-    origin = open_source("org/model").origin
-    assert (origin.kind, origin.id, origin.revision) == ("hub", "org/model", "checkpoint")
 
 
 @pytest.mark.parametrize("source", ["./absent", "absent", "a/b/c", ""])

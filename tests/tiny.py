@@ -171,10 +171,7 @@ def shard(folder: Path) -> None:
         file = f"model-{index + 1:05}-of-00002.safetensors"
         save_file({name: whole[name] for name in part}, folder / file, metadata={"format": "pt"})
         files |= dict.fromkeys(part, file)
-    _write_json(
-        folder / "model.safetensors.index.json",
-        {"metadata": {"total_size": sum(v.nbytes for v in whole.values())}, "weight_map": files},
-    )
+    _write_json(folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": files})
 
 
 _GGUF_NAMES = {

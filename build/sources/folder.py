@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import ml_dtypes  # noqa: F401  (gives numpy the bfloat16 that safetensors returns)
@@ -18,7 +19,8 @@ from build.errors import BadInput, Unsupported
 from build.quantise import Floats
 from build.sources import marian_tokenizer
 
-_INDEX = "model.safetensors.index.json"
+_OF_INDEX = ".safetensors.index.json"
+_INDEX = f"model{_OF_INDEX}"
 _SINGLE = "model.safetensors"
 _PICKLED = "pytorch_model.bin"
 _ALWAYS_GENERATION = ("eos_token_id", "decoder_start_token_id")
@@ -88,17 +90,40 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _shards(folder: Path) -> list[Path]:
-    """As transformers finds them: an index beside a whole file is of an earlier save."""
-    if (folder / _SINGLE).is_file():
-        return [folder / _SINGLE]
-    if (folder / _INDEX).is_file():
-        listed = _json(folder / _INDEX).get("weight_map")
-        names = sorted(set(listed.values())) if isinstance(listed, dict) else []
-        missing = [name for name in names if not (folder / name).is_file()]
-        if missing or not names:
-            raise BadInput(f"{folder / _INDEX}: names {', '.join(missing) or 'no shards'}: missing")
-        return [folder / name for name in names]
-    raise BadInput(f"{folder}: has neither {_SINGLE} nor {_INDEX}{_conversion(folder)}")
+    first = weights_file(folder, lambda name: (folder / name).is_file())
+    if first is None:
+        raise BadInput(f"{folder}: has neither {_SINGLE} nor {_INDEX}{_conversion(folder)}")
+    names = shard_names(folder, first)
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise BadInput(f"{folder / first}: names {', '.join(missing)}: missing")
+    return [folder / name for name in names]
+
+
+def weights_file(folder: Path, has: Callable[[str], bool]) -> str | None:
+    """What transformers opens for weights: the file that config.json names, the single one, or the index.
+
+    `has` says which files there are; only config.json must lie in the folder. None if there is none of these.
+    """
+    named = _json(folder / "config.json").get("transformers_weights")
+    if named is None:  # an index beside a whole file is of an earlier save
+        return next((name for name in (_SINGLE, _INDEX) if has(name)), None)
+    if not isinstance(named, str) or not named.endswith((".safetensors", _OF_INDEX)):
+        raise BadInput(f"{folder / 'config.json'}: transformers_weights: {named!r}, must be safetensors")
+    if PurePosixPath(named).is_absolute() or ".." in PurePosixPath(named).parts or not has(named):
+        raise BadInput(f"{folder / 'config.json'}: transformers_weights: {named!r}: no such file beside it")
+    return named
+
+
+def shard_names(folder: Path, first: str) -> list[str]:
+    """The files of weights: `first`, as `weights_file` gave it, or those that it names as an index."""
+    if not first.endswith(_OF_INDEX):
+        return [first]
+    listed = _json(folder / first).get("weight_map")
+    names = listed.values() if isinstance(listed, dict) else []
+    if not names or not all(isinstance(name, str) for name in names):
+        raise BadInput(f"{folder / first}: names no shards: weight_map must give the file of each weight")
+    return sorted(set(names))
 
 
 def _conversion(folder: Path) -> str:
@@ -107,12 +132,13 @@ def _conversion(folder: Path) -> str:
     return f", only {_PICKLED}: {conversion(str(folder), str(folder))}"
 
 
-def conversion(source: str, folder: str) -> str:
+def conversion(source: str, folder: str, revision: str | None = None) -> str:
     """How to make safetensors of the format of old, which may hold programs and is not read here."""
+    named = f"'{source}'" + (f", revision='{revision}'" if revision else "")
     script = (
-        f"import transformers as t; c = t.AutoConfig.from_pretrained('{source}');"
-        f" getattr(t, c.architectures[0]).from_pretrained('{source}').save_pretrained('{folder}');"
-        f" t.AutoTokenizer.from_pretrained('{source}').save_pretrained('{folder}')"
+        f"import transformers as t; c = t.AutoConfig.from_pretrained({named});"
+        f" getattr(t, c.architectures[0]).from_pretrained({named}).save_pretrained('{folder}');"
+        f" t.AutoTokenizer.from_pretrained({named}).save_pretrained('{folder}')"
     )
     return f'convert it where transformers and torch are: `python -c "{script}"`'
 

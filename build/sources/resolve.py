@@ -9,14 +9,14 @@ from build.checkpoint import Checkpoint
 from build.errors import BadInput
 from build.sources.folder import open_folder
 from build.sources.gguf import open_gguf
-from build.sources.hub import open_hub
+from build.sources.hub import Stage, open_hub
 from build.sources.package import open_package
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@\S+)?")
 
 
-def open_source(source: str) -> Checkpoint:
-    """The checkpoint; BadInput says what is wrong with it or how to get it."""
+def open_source(source: str, stage: Stage | None = None) -> Checkpoint:
+    """The checkpoint; BadInput says what is wrong with it or how to get it. `stage` shows a download."""
     if source.startswith("package:"):
         name, _, version = source.removeprefix("package:").partition("@")
         return open_package(name, version or None)
@@ -27,7 +27,7 @@ def open_source(source: str) -> Checkpoint:
         return open_folder(path)
     if _HUB_ID.fullmatch(source) and not source.startswith("."):
         name, _, revision = source.partition("@")
-        return open_hub(name, revision or None)
+        return open_hub(name, revision or None, stage)
     raise BadInput(
         f"source {source!r}: no such folder; expected a folder, a .gguf file, ORG/NAME[@REVISION]"
         " or package:NAME[@VERSION]"
