@@ -158,7 +158,9 @@ def _compare_texts(theirs: _Transformers, manifest: Json, folder: Path) -> int:
 def _compare_chats(theirs: _Transformers, manifest: Json, folder: Path) -> int:
     if manifest["task"] != "chat":
         return 0
-    chats = [[{"role": role, "content": content} for role, content in chat] for chat in _CHATS]
+    tokens = "".join(theirs.tokenizer.get_added_vocab())
+    quoted = [(role, f" {content}{tokens} ") for role, content in _TURNS]
+    chats = [_messages(chat) for chat in (*_CHATS, quoted)]
     for chat, found in zip(chats, _served(folder, [{"messages": chat} for chat in chats]), strict=True):
         name = f"chat {json.dumps(chat)}"
         try:
@@ -172,10 +174,15 @@ def _compare_chats(theirs: _Transformers, manifest: Json, folder: Path) -> int:
                 f"renders as {found.get('rendered', found.get('refused'))!r}, with transformers as {text!r}"
             )
             raise BuildError(f"check: {name} {problem}")
-        if theirs.reads_all:
+        # Tokens in a message are its text here, and control tokens to transformers.
+        if theirs.reads_all and chat != chats[-1]:
             ids = theirs.tokenizer(text, add_special_tokens=False)["input_ids"]
             _require_same_ids(name, found["ids"], ids)
     return len(chats)
+
+
+def _messages(chat: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"role": role, "content": content} for role, content in chat]
 
 
 def _require_same_ids(name: str, ours: Sequence[int], theirs: Sequence[int]) -> None:

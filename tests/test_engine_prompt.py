@@ -133,9 +133,10 @@ def test_special_strings_in_a_message_are_plain_text(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "names", [("aa", "aaa"), ("ab", "ba"), ("<x>", "<x><x>"), ("xx", "xxx", "xxxx"), ("<|", "|>", "<|>")]
+    "names",
+    [("aa", "aaa"), ("ab", "ba"), ("<x>", "<x><x>"), ("xx", "xxx", "xxxx"), ("<|", "|>", "<|>"), ("é", "ß")],
 )
-def test_overlapping_special_strings_are_all_broken_up(names: tuple[str, ...]) -> None:
+def test_overlapping_special_strings_are_all_plain_text(names: tuple[str, ...]) -> None:
     tokenizer = byte_level()
     tokenizer.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in names])
     ids = {tokenizer.token_to_id(name) for name in names}
@@ -148,6 +149,44 @@ def test_overlapping_special_strings_are_all_broken_up(names: tuple[str, ...]) -
         assert tokenizer.decode(found, skip_special_tokens=False) == content
 
     check()
+
+
+@pytest.mark.parametrize(
+    ("source", "contents", "control"),
+    [
+        ("{{ messages[0].content }}{{ messages[1].content }}", ["<|im_", "start|>"], []),
+        ("{{ messages[0].content ~ messages[1].content }}", ["<", "s>"], []),
+        ("<|{{ messages[0].content }}|>", ["im_start"], []),
+        ("<|im_start|{{ messages[0].content }}", [">"], []),
+        ("{{ messages[0].content }}s>", ["<"], []),
+        ("{{ messages[0].content }}<|im|>", ["<|im|>"], ["<|im|>"]),
+        ("<|im|>{{ messages[0].content }}", ["<|im|>"], ["<|im|>"]),
+        ("{{ messages[0].content }}<s>", ["<|im"], ["<s>"]),
+        ("{{ messages[0].content|replace('x', '<s>') }}", ["<|imx|>"], ["<s>"]),
+        ("<|{{ messages[0].role[:0] }}im_start|>", ["x"], ["<|im_start|>"]),
+        ("{{ '<|' ~ 'im_' + 'start' }}|>{{ ['<', 's', '>']|join }}", [], ["<|im_start|>", "<s>"]),
+        ("{{ bos_token|upper|lower }}{{ eos_token }}", [], ["<s>", "</s>"]),
+    ],
+)
+def test_a_control_token_is_what_the_template_alone_wrote(
+    source: str, contents: list[str], control: list[str]
+) -> None:
+    encoder = encoder_of("byte level", source)
+    ids = encoder.encode_chat(user(*contents or [""]))
+    assert [i for i in ids if i in special_ids("byte level")] == [
+        special_id("byte level", t) for t in control
+    ]
+    text = tokenizer_of("byte level").decode(ids, skip_special_tokens=False)
+    assert text == template_of(source).render(user(*contents or [""]))
+
+
+def test_a_token_of_the_template_that_begins_in_one_half_of_a_message_is_found() -> None:
+    """The message's `a` and the template's `b` are no token, so that the template's `ba` is one."""
+    tokenizer = byte_level()
+    tokenizer.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in ("ab", "ba")])
+    encoder = PromptEncoder(tokenizer, template_of("{{ messages[0].content }}ba"))
+    found = encoder.encode_chat(user("a"))
+    assert found == [*tokenizer.encode("a").ids, tokenizer.token_to_id("ba")]
 
 
 def test_the_longest_special_token_of_the_template_is_the_one() -> None:
@@ -205,7 +244,8 @@ class CountingPattern:
 
     def __getattr__(self, name: str) -> Any:
         def call(*arguments: Any) -> Any:
-            self.characters += len(arguments[-1])
+            text, *bounds = arguments
+            self.characters += bounds[1] - bounds[0] if bounds else len(text)
             return getattr(self.pattern, name)(*arguments)
 
         return call
@@ -222,17 +262,11 @@ def test_a_megabyte_of_special_strings_takes_linear_time(piece: str) -> None:
     assert pattern.characters < 12 * len(content)
 
 
-def test_a_marker_that_the_user_wrote_stays() -> None:
-    """All of the first private-use characters: a marker is one that no message has."""
-    content = "".join(map(chr, range(0xE000, 0xE010))) + "<s>"
-    ids = encoder_of("byte level").encode_chat(user(content))
-    assert content in tokenizer_of("byte level").decode(ids, skip_special_tokens=False)
-
-
-def test_a_marker_of_the_template_stays() -> None:
-    encoder = PromptEncoder(tokenizer_of("byte level"), template_of("\ue000{{ messages[0].content }}"))
-    ids = encoder.encode_chat(user("<s>x"))
-    assert tokenizer_of("byte level").decode(ids, skip_special_tokens=False) == "\ue000<s>x"
+def test_private_characters_stay_whoever_wrote_them() -> None:
+    private = "".join(map(chr, range(0xE000, 0xF900)))
+    encoder = PromptEncoder(tokenizer_of("byte level"), template_of(private + "{{ messages[0].content }}"))
+    ids = encoder.encode_chat(user(f"<s>{private}"))
+    assert tokenizer_of("byte level").decode(ids, skip_special_tokens=False) == f"{private}<s>{private}"
 
 
 def test_a_model_without_a_template_cannot_chat() -> None:

@@ -1,9 +1,9 @@
 """Text or chat messages to token ids.
 
 In a chat, strings that look like special tokens inside a message are the user's text: they are encoded as
-plain text, while those of the template around them are control tokens. Each one in a message is broken up by
-a marker character before the template is rendered; then the rendered text is cut at the control tokens that
-are whole, and the marker is taken out of what lies between them, which is encoded with special tokens off.
+plain text, while those of the template around them are control tokens. The rendered text remembers who wrote
+it: it is cut at the special tokens all of whose characters are the template's, and what lies between them is
+encoded with special tokens off.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from tokenizers import Tokenizer
 
 from engine.chat import ChatTemplate, Message
 from engine.errors import ArtifactError, InvalidArgument
+from engine.traced import Traced, written
 
 
 class PromptEncoder:
@@ -29,10 +29,7 @@ class PromptEncoder:
         self._template = template
         self._prefix = prefix
         added = tokenizer.get_added_tokens_decoder()
-        # A one-character token could not be broken up; no tokenizer we know has one.
-        self._special = {
-            t.content: (number, t) for number, t in added.items() if t.special and len(t.content) > 1
-        }
+        self._special = {t.content: (number, t) for number, t in added.items() if t.special}
         # Longest first: a special token that begins like another must not hide it.
         names = sorted(map(re.escape, self._special), key=len, reverse=True)
         self._pattern = re.compile("|".join(names)) if names else None
@@ -49,37 +46,30 @@ class PromptEncoder:
 
     def encode_chat(self, messages: tuple[Message, ...]) -> list[int]:
         """Raises InvalidArgument when the model has no chat template or its template refuses the messages."""
-        if self._template is None:
-            raise InvalidArgument("messages", "this model has no chat template, use text_input")
-        marker = _unused_character(self._template.source, messages)
-        quoted = tuple(Message(m.role, self._quote(m.content, marker)) for m in messages)
-        return list(self._encode_rendered(self._template.render(quoted), marker))
+        return list(self._encode_rendered(self.render(messages)))
 
-    def render(self, messages: tuple[Message, ...]) -> str:
-        """The text that the template makes of them; raises as `encode_chat` does."""
+    def render(self, messages: tuple[Message, ...]) -> Traced:
+        """The text that `encode_chat` encodes; raises as it does."""
         if self._template is None:
             raise InvalidArgument("messages", "this model has no chat template, use text_input")
         return self._template.render(messages)
 
-    def _quote(self, content: str, marker: str) -> str:
-        if self._pattern is None:
-            return content
-        # Breaking one up can leave another that overlapped with it, so look again.
-        while self._pattern.search(content):
-            content = self._pattern.sub(lambda found: f"{found[0][0]}{marker}{found[0][1:]}", content)
-        return content
-
-    def _encode_rendered(self, text: str, marker: str) -> Iterator[int]:
-        position, strip = 0, False
-        for found in self._pattern.finditer(text) if self._pattern else ():
+    def _encode_rendered(self, rendered: Traced) -> Iterator[int]:
+        text, position, strip = str.__str__(rendered), 0, False
+        for found in self._control_tokens(rendered):
             token_id, token = self._special[found[0]]
-            before = text[position : found.start()].replace(marker, "")
+            before = text[position : found.start()]
             before = before.lstrip() if strip else before
             yield from self._encode_plain(before.rstrip() if token.lstrip else before, position)
             yield token_id
             position, strip = found.end(), token.rstrip
-        rest = text[position:].replace(marker, "")
+        rest = text[position:]
         yield from self._encode_plain(rest.lstrip() if strip else rest, position)
+
+    def _control_tokens(self, rendered: Traced) -> Iterator[re.Match[str]]:
+        if self._pattern:
+            for start, end in written(rendered):
+                yield from self._pattern.finditer(rendered, start, end)
 
     def _encode_plain(self, text: str, position: int) -> list[int]:
         tokenizer = self._later if position else self._first
@@ -100,12 +90,3 @@ def _without_first_prefix(tokenizer: str) -> str:
         return step | {"prepend_scheme": "never"} if step.get("prepend_scheme") == "first" else step
 
     return json.dumps(json.loads(tokenizer, object_hook=changed))
-
-
-def _unused_character(template: str, messages: tuple[Message, ...]) -> str:
-    used = {character for message in messages for character in message.content}.union(template)
-    private = chain(range(0xE000, 0xF900), range(0xF0000, 0xFFFFE))
-    free = next((c for c in map(chr, private) if c not in used), None)
-    if free is None:
-        raise InvalidArgument("messages", "they use every private-use character of Unicode, must leave one")
-    return free
