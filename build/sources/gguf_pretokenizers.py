@@ -72,53 +72,12 @@ _LLAMA3 = PreTokenizer(_sequence(_cl100k(r"\p{N}{1,3}")), whole_words=True, adds
 _THREE_DIGITS = PreTokenizer(_LLAMA3.steps)
 _QWEN2 = PreTokenizer(_sequence(_cl100k(r"\p{N}")))
 
-_NAMED: dict[str, PreTokenizer] = {
-    "default": _UNNAMED,
-    **dict.fromkeys(
-        (
-            "gpt-2",
-            "phi-2",
-            "gigachat",
-            "a.x-4.0",
-            "mellum",
-            "exaone4",
-            "mpt",
-            "olmo",
-            "jais",
-            "trillion",
-            "granite-docling",
-        ),
-        _GPT2,
-    ),
-    **dict.fromkeys(
-        (
-            "smollm",
-            "starcoder",
-            "refact",
-            "command-r",
-            "codeshell",
-            "exaone",
-            "minerva-7b",
-            "mellum2",
-        ),
-        _DIGITS,
-    ),
-    **dict.fromkeys(
-        ("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"), _LLAMA3
-    ),
-    **dict.fromkeys(("dbrx", "smaug-bpe", "chatglm-bpe", "glm4"), _THREE_DIGITS),
-    **dict.fromkeys(
-        (
-            "qwen2",
-            "deepseek-r1-qwen",
-            "kormo",
-            "f2llmv2",
-            "megrez",
-            "stablelm2",
-            "hunyuan",
-            "solar-open",
-            "grok-2",
-        ),
-        _QWEN2,
-    ),
-}
+_NAMES = (
+    (_UNNAMED, "default"),
+    (_GPT2, "gpt-2 phi-2 gigachat a.x-4.0 mellum exaone4 mpt olmo jais trillion granite-docling"),
+    (_DIGITS, "smollm starcoder refact command-r codeshell exaone minerva-7b mellum2"),
+    (_LLAMA3, "llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2"),
+    (_THREE_DIGITS, "dbrx smaug-bpe chatglm-bpe glm4"),
+    (_QWEN2, "qwen2 deepseek-r1-qwen kormo f2llmv2 megrez stablelm2 hunyuan solar-open grok-2"),
+)
+_NAMED = {name: kind for kind, names in _NAMES for name in names.split()}

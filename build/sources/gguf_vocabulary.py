@@ -26,30 +26,11 @@ class TokenType(IntEnum):
 
 SPECIAL = (TokenType.UNKNOWN, TokenType.CONTROL)
 
-_ENDS = {
-    "<|eot_id|>",
-    "<|im_end|>",
-    "<|end|>",
-    "<|return|>",
-    "<|call|>",
-    "<|flush|>",
-    "<|calls|>",
-    "<end_of_turn>",
-    "<|endoftext|>",
-    "</s>",
-    "<|eom_id|>",
-    "<EOT>",
-    "_<EOT>",
-    "[EOT]",
-    "[EOS]",
-    "<|end_of_text|>",
-    "<end_of_utterance>",
-    "<eos>",
-    "<turn|>",
-    "<|tool_response>",
-    "<｜end▁of▁sentence｜>",
-    "[e~[",
-}
+_ENDS = (
+    "<|eot_id|> <|im_end|> <|end|> <|return|> <|call|> <|flush|> <|calls|> <end_of_turn> <|endoftext|> </s>"
+    " <|eom_id|> <EOT> _<EOT> [EOT] [EOS] <|end_of_text|> <end_of_utterance> <eos> <turn|> <|tool_response>"
+    " <｜end▁of▁sentence｜> [e~["
+)
 # Texts that end nothing in a vocabulary that has all of others, and what they are there.
 _NO_ENDS: dict[str, tuple[TokenType, tuple[set[str], ...]]] = {
     "<|end|>": (
@@ -63,56 +44,29 @@ _SHOWN = {"<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"}
 
 @dataclass(frozen=True)
 class _Infill:
-    """A mark of texts with a gap: its keys, of which the last counts, or else the text that it has."""
+    """A mark of texts with a gap: its keys, of which the last counts, or else the first of these texts."""
 
     keys: tuple[str, ...]
-    texts: tuple[str, ...]
+    texts: str
     ends: bool = False
 
 
 _INFILL = (
     _Infill(
         ("fim_pre", "prefix"),
-        (
-            "<|fim_prefix|>",
-            "<fim-prefix>",
-            "<fim_prefix>",
-            "<｜fim▁begin｜>",
-            "<PRE>",
-            "▁<PRE>",
-            "<|code_prefix|>",
-            "<|prefix|>",
-        ),
+        "<|fim_prefix|> <fim-prefix> <fim_prefix> <｜fim▁begin｜> <PRE> ▁<PRE> <|code_prefix|> <|prefix|>",
     ),
     _Infill(
         ("fim_suf", "suffix"),
-        (
-            "<|fim_suffix|>",
-            "<fim-suffix>",
-            "<fim_suffix>",
-            "<｜fim▁hole｜>",
-            "<SUF>",
-            "▁<SUF>",
-            "<|code_suffix|>",
-            "<|suffix|>",
-        ),
+        "<|fim_suffix|> <fim-suffix> <fim_suffix> <｜fim▁hole｜> <SUF> ▁<SUF> <|code_suffix|> <|suffix|>",
     ),
     _Infill(
         ("fim_mid", "middle"),
-        (
-            "<|fim_middle|>",
-            "<fim-middle>",
-            "<fim_middle>",
-            "<｜fim▁end｜>",
-            "<MID>",
-            "▁<MID>",
-            "<|code_middle|>",
-            "<|middle|>",
-        ),
+        "<|fim_middle|> <fim-middle> <fim_middle> <｜fim▁end｜> <MID> ▁<MID> <|code_middle|> <|middle|>",
     ),
-    _Infill(("fim_pad",), ("<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"), ends=True),
-    _Infill(("fim_rep",), ("<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"), ends=True),
-    _Infill(("fim_sep",), ("<|file_sep|>",), ends=True),
+    _Infill(("fim_pad",), "<|fim_pad|> <fim-pad> <fim_pad> <PAD> [PAD]", ends=True),
+    _Infill(("fim_rep",), "<|fim_repo|> <|repo_name|> <fim-repo> <REPO> <reponame>", ends=True),
+    _Infill(("fim_sep",), "<|file_sep|>", ends=True),
 )
 # A SentencePiece vocabulary that does not say has these.
 _LLAMA_IDS = {"unknown": 0, "bos": 1, "eos": 2}
@@ -144,7 +98,7 @@ def read_vocabulary(metadata: Metadata) -> Vocabulary:
     for mark, index, by_text in _infill(metadata, ids):
         ends |= {index} if mark.ends else set()
         types[index] = TokenType.CONTROL if by_text else types[index]
-    for text in ids.keys() & _ENDS:
+    for text in ids.keys() & _ENDS.split():
         ends.add(ids[text])
         types[ids[text]] = TokenType.CONTROL
     for text in ids.keys() & _SHOWN:
@@ -211,6 +165,6 @@ def _infill(metadata: Metadata, ids: Mapping[str, int]) -> Iterator[tuple[_Infil
     """Each mark that there is, its id, and whether its text told."""
     for mark in _INFILL:
         given = [index for key in mark.keys if (index := _id(metadata, key, len(ids))) is not None]
-        told = [ids[text] for text in mark.texts if text in ids]
+        told = [ids[text] for text in mark.texts.split() if text in ids]
         if given or told:
             yield mark, given[-1] if given else told[0], not given
