@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,12 @@ from gguf import GGML_QUANT_SIZES
 from gguf import GGMLQuantizationType as Kind
 from gguf.quants import dequantize, quantize
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from build.architecture import describe, view
 from build.dialects.encoding import Role, encode
 from build.errors import BadInput, Unsupported
 from build.quantise import Blocks, Precision
 from build.sources.gguf import open_gguf
-from build.sources.gguf_tokenizer import derived_merges, tokenizer_files
 from tests import tiny
 
 BLOCKS = [Kind.Q4_0, Kind.Q8_0]
@@ -176,84 +173,6 @@ def test_metadata_becomes_generation_and_tokenizer_settings(tmp_path: Path) -> N
     assert checkpoint.tokenizer.eos_token == "<|im_end|>"
     assert checkpoint.origin.id == "model.gguf"
     assert list(checkpoint.origin.files) == ["model.gguf"]
-
-
-def test_a_byte_level_vocabulary_encodes_as_before(tmp_path: Path) -> None:
-    ours = open_gguf(tiny.write_gguf(tmp_path / "model.gguf")).tokenizer.json.decode()
-    original = Tokenizer.from_str(json.dumps(tiny.tokenizer_json()))
-    for text in ("<|im_start|>user\nSay the thing in 2 words: 你好\n\n  <|im_end|>", "", " the the"):
-        assert Tokenizer.from_str(ours).encode(text).ids == original.encode(text).ids
-
-
-@pytest.mark.parametrize(
-    ("pre", "text", "words"),
-    [
-        ("gpt-2", "Ab 2024's", ["Ab", "Ġ2024", "'s"]),
-        ("smollm", "Ab 2024's", ["Ab", "Ġ", "2", "0", "2", "4", "'s"]),
-        ("qwen2", "Ab 2024's", ["Ab", "Ġ", "2", "0", "2", "4", "'s"]),
-        ("llama-bpe", "Ab 2024's", ["Ab", "Ġ", "202", "4", "'s"]),
-        ("llama-bpe", "it'S\n\n x", ["it", "'S", "ĊĊ", "Ġx"]),
-    ],
-)
-def test_each_pre_tokeniser_cuts_words_its_way(pre: str, text: str, words: list[str], tmp_path: Path) -> None:
-    content = open_gguf(tiny.write_gguf(tmp_path / "model.gguf", pre=pre)).tokenizer.json
-    pre_tokenizer = Tokenizer.from_str(content.decode()).pre_tokenizer
-    assert pre_tokenizer is not None
-    assert [word for word, _ in pre_tokenizer.pre_tokenize_str(text)] == words
-
-
-def test_sentencepiece_merges_follow_the_scores() -> None:
-    pieces = ["a", "b", "c", "ab", "bc", "abc"]
-    scores = [0.0, 0.0, 0.0, -2.0, -1.0, -3.0]
-    assert derived_merges(pieces, scores) == [("b", "c"), ("a", "b"), ("ab", "c"), ("a", "bc")]
-
-
-def test_no_merge_makes_a_control_token_out_of_text() -> None:
-    """Its letters would otherwise become the token, and what a user wrote an order to the model."""
-    pieces = ["<unk>", "<bos>", "<end>", *(f"<0x{b:02X}>" for b in range(256)), *"<end>", "<e", "nd>", "nd"]
-    files = tokenizer_files(
-        {
-            "tokenizer.ggml.model": "llama",
-            "tokenizer.ggml.tokens": pieces,
-            "tokenizer.ggml.scores": [-1000.0] * 3 + [0.0] * 256 + [-1.0] * (len(pieces) - 259),
-            "tokenizer.ggml.token_type": [2, 3, 3, *[6] * 256, *[1] * (len(pieces) - 259)],
-            "tokenizer.ggml.bos_token_id": 1,
-            "tokenizer.ggml.eos_token_id": 2,
-            "tokenizer.ggml.add_space_prefix": False,
-        }
-    )
-    tokenizer = Tokenizer.from_str(files.json.decode())
-    assert tokenizer.encode("<end>").tokens == ["<bos>", "<end>"]
-    tokenizer.encode_special_tokens = True
-    assert tokenizer.encode("<end>").tokens == ["<bos>", "<e", "nd>"]
-
-
-def test_a_sentencepiece_vocabulary_encodes_like_llama_2() -> None:
-    space = "\u2581"
-    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256)), "t", "h", space, "th"]
-    files = tokenizer_files(
-        {
-            "tokenizer.ggml.model": "llama",
-            "tokenizer.ggml.tokens": [*pieces, f"{space}th"],
-            "tokenizer.ggml.scores": [0.0] * (len(pieces) - 1) + [-1.0, -2.0],
-            "tokenizer.ggml.token_type": [2, 3, 3, *[6] * 256, 1, 1, 1, 1, 1],
-            "tokenizer.ggml.bos_token_id": 1,
-            "tokenizer.ggml.eos_token_id": 2,
-        }
-    )
-    tokenizer = Tokenizer.from_str(files.json.decode())
-    encoded = tokenizer.encode("th é")
-    assert encoded.tokens == ["<s>", f"{space}th", space, "<0xC3>", "<0xA9>"]
-    assert tokenizer.decode(encoded.ids) == "th é"
-
-
-def test_vocabularies_nobody_can_rebuild_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(Unsupported, match="pre-tokeniser 'tekken' is not supported"):
-        open_gguf(tiny.write_gguf(tmp_path / "model.gguf", pre="tekken"))
-    with pytest.raises(Unsupported, match="tokenizer 'bert' is not supported: gpt2, llama are"):
-        tokenizer_files({"tokenizer.ggml.model": "bert"})
-    with pytest.raises(BadInput, match=r"tokenizer\.ggml\.merges is missing"):
-        tokenizer_files({"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.tokens": []})
 
 
 def test_another_architecture_is_named(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from build.errors import Unsupported
 from build.sources.gguf_file import GgufFile, parse_gguf
 from tests import tiny
 
@@ -53,12 +54,12 @@ def test_what_is_cut_short_is_refused(content: Bytes, data: st.DataObject) -> No
 
 @given(data=st.data())
 def test_a_flipped_byte_is_refused_or_read(content: Bytes, data: st.DataObject) -> None:
-    """Never another error than ValueError, and never a tensor beyond the file."""
+    """Never another error than these, and never a tensor beyond the file."""
     damaged = content.copy()
     damaged[data.draw(st.integers(0, 8000))] = data.draw(st.integers(0, 255))
     try:
         tensors = parse_gguf(damaged).tensors
-    except ValueError:
+    except (ValueError, Unsupported):
         return
     assert sum(tensor.data.size for tensor in tensors) <= len(content) * len(tensors)
 
@@ -67,8 +68,6 @@ def test_a_flipped_byte_is_refused_or_read(content: Bytes, data: st.DataObject) 
     ("head", "message"),
     [
         (b"GGML" + bytes(20), "does not begin with GGUF"),
-        (struct.pack("<4sIQQ", b"GGUF", 1, 0, 0), "version 1, must be 2 or 3"),
-        (struct.pack(">4sIQQ", b"GGUF", 3, 0, 0), "must be 2 or 3, little-endian"),
         (struct.pack("<4sIQQQ", b"GGUF", 3, 0, 1, 2**63), "it ends at byte 32"),
         (struct.pack("<4sIQQQ1sII", b"GGUF", 3, 0, 1, 1, b"k", 99, 0), "KeyError: 99"),
         (struct.pack("<4sIQQQ1sI", b"GGUF", 3, 1, 0, 1, b"t", 5), "tensor t has 5 dimensions"),
@@ -77,6 +76,32 @@ def test_a_flipped_byte_is_refused_or_read(content: Bytes, data: st.DataObject) 
 def test_what_no_reader_could_follow_is_named(head: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parsed(head)
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        (
+            struct.pack("<4sIQQ", b"GGUF", 1, 0, 0),
+            "is GGUF of version 1, must be of 2 or 3: convert the model",
+        ),
+        (struct.pack("<4sIQQ", b"GGUF", 4, 0, 0), "is GGUF of version 4, must be of 2 or 3"),
+        (struct.pack(">4sIQQ", b"GGUF", 3, 0, 0), "is big-endian: .*gguf-convert-endian FILE little"),
+        (
+            struct.pack("<4sIQQQ1sIQIQ", b"GGUF", 3, 1, 0, 1, b"t", 1, 32, 200, 0),
+            "tensor t is of type 200, which the package gguf does not know",
+        ),
+    ],
+)
+def test_what_is_sound_but_not_for_us_is_named(head: bytes, message: str) -> None:
+    with pytest.raises(Unsupported, match=message):
+        parsed(head)
+
+
+def test_version_2_has_the_layout_of_3(content: Bytes) -> None:
+    older = content.copy()
+    older[4] = 2
+    assert parse_gguf(older).metadata == parse_gguf(content).metadata
 
 
 def test_an_alignment_of_nothing_is_refused() -> None:

@@ -93,3 +93,10 @@ def test_the_tokenizer_is_the_one_transformers_makes_of_the_same_file(checkpoint
     text = json.dumps(PROMPTS, ensure_ascii=False) + "\n\n  def f(x):\n\treturn 12345 + x  # né\r\n"
     assert ours.encode(text).ids == theirs(text)["input_ids"]
     assert ours.decode(ours.encode(text).ids) == text
+
+
+def test_answers_end_in_the_tokens_that_llama_cpp_lists_for_this_file(checkpoint: Checkpoint) -> None:
+    """The file names <|im_end|> alone."""
+    tokenizer = Tokenizer.from_str(checkpoint.tokenizer.json.decode())
+    ends = [tokenizer.id_to_token(index) for index in checkpoint.generation["eos_token_id"]]
+    assert ends == ["<|endoftext|>", "<|im_end|>", "<reponame>"]

@@ -18,6 +18,7 @@ from tokenizers import pre_tokenizers
 from build.architecture import describe, view
 from build.checkpoint import Checkpoint
 from build.sources.folder import open_folder
+from build.sources.gguf import open_gguf
 from tests.tiny_stored import Tensors, stored
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gpt2", "gemma3_text")
@@ -161,6 +162,13 @@ def opened(folder: Path) -> Checkpoint:
     return view(open_folder(folder))
 
 
+def opened_gguf(path: Path) -> Checkpoint:
+    """As `opened`; every tensor has its place."""
+    checkpoint = view(open_gguf(path))
+    checkpoint.require_exactly(describe(checkpoint.config).tensors())
+    return checkpoint
+
+
 def shard(folder: Path) -> None:
     """Splits the folder's weights over two files with an index."""
     whole = load_file(folder / "model.safetensors")
@@ -205,19 +213,29 @@ def write_gguf(
     pre: str = "gpt-2",
     rope_factors: Sequence[float] = (),
     raw: Mapping[str, tuple[Kind, NDArray[np.uint8]]] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    beside: Mapping[str, NDArray[np.float32]] | None = None,
+    tensors_a_file: int = 0,
     **changes: Any,
 ) -> Path:
     """What llama.cpp's converter makes of `config` and `tensors`: matrices are stored as `kind`.
 
     Norms are stored as they multiply, Gemma's with the 1 that is added to its weights. `raw` holds the bytes
-    [rows, bytes of a row] of some tensors, and their type.
+    [rows, bytes of a row] of some tensors, and their type. `metadata` replaces keys, and takes off those that
+    are None: one that begins with a dot belongs to the architecture. `beside` are more tensors, by their
+    names in the file. A limit of tensors a file splits the model: NAME-00001-of-0000N.gguf and on.
     """
     settings = config(family, **changes)
-    writer = gguf.GGUFWriter(path, family.removesuffix("_text"))
+    architecture = family.removesuffix("_text")
+    writer = gguf.GGUFWriter(path, architecture, split_max_tensors=tensors_a_file)
     _write_settings(writer, settings)
     _write_vocabulary(writer, pre)
+    for key, value in (metadata or {}).items():
+        _replace(writer, f"{architecture}{key}" if key.startswith(".") else key, value)
     if rope_factors:
         writer.add_tensor("rope_freqs.weight", np.array(rope_factors, np.float32))
+    for name, values in (beside or {}).items():
+        writer.add_tensor(name, values)
     given = raw or {}
     for name, (given_kind, rows) in given.items():
         writer.add_tensor(_gguf_name(family, name), rows, raw_dtype=given_kind)
@@ -240,6 +258,15 @@ def write_gguf(
     return path
 
 
+def _replace(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
+    """Whole numbers are stored without a sign, as llama.cpp wants them."""
+    (written,) = writer.kv_data
+    written.pop(key, None)
+    kinds = {bool: gguf.GGUFValueType.BOOL, int: gguf.GGUFValueType.UINT32}
+    if value is not None:
+        writer.add_key_value(key, value, kinds.get(type(value)) or gguf.GGUFValueType.get_type(value))
+
+
 def _write_settings(writer: gguf.GGUFWriter, settings: Mapping[str, Any]) -> None:
     writer.add_block_count(settings["num_hidden_layers"])
     writer.add_context_length(settings["max_position_embeddings"])
@@ -248,6 +275,7 @@ def _write_settings(writer: gguf.GGUFWriter, settings: Mapping[str, Any]) -> Non
     writer.add_head_count(settings["num_attention_heads"])
     writer.add_head_count_kv(settings["num_key_value_heads"])
     writer.add_key_length(settings["head_dim"])
+    writer.add_value_length(settings["head_dim"])
     writer.add_layer_norm_rms_eps(settings["rms_norm_eps"])
     writer.add_rope_freq_base(settings["rope_theta"])
     if settings["model_type"] == "gemma3_text":

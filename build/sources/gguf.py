@@ -8,7 +8,9 @@ off. Q4_0 and Q8_0 blocks stay available as they are; all other types are dequan
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,121 +20,154 @@ from gguf import GGMLQuantizationType
 from gguf.quants import dequantize
 from numpy.typing import NDArray
 
+from build.architecture import describe
 from build.architecture.view import shifted
 from build.checkpoint import Checkpoint, Origin, Weight
 from build.errors import BadInput, Unsupported
 from build.quantise import Blocks, Bytes, Floats
-from build.sources.gguf_file import GgufTensor, parse_gguf
+from build.sources.gguf_config import config_of
+from build.sources.gguf_file import GgufFile, GgufTensor, parse_gguf
 from build.sources.gguf_layout import Layout, layout_of
 from build.sources.gguf_tokenizer import tokenizer_files
+from build.sources.gguf_vocabulary import Vocabulary, read_vocabulary
 
 _ROPE_FACTORS = "rope_freqs.weight"
 _BLOCK = 32
-_GEMMA3_27B_LAYERS = 62
+_PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
-Metadata = Mapping[str, Any]
+
+@dataclass(frozen=True)
+class _Part:
+    """A file, which may be one of several that make a model."""
+
+    name: str
+    content: Bytes
+    file: GgufFile
 
 
 def open_gguf(path: Path) -> Checkpoint:
-    """The checkpoint in a GGUF file; BadInput when it is truncated or is none."""
-    if not path.is_file():
-        raise BadInput(f"{path}: no such file")
-    content = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)
-    return read_gguf(content.view(np.ndarray), path.name)
+    """The checkpoint in a GGUF file, or in all files of a split one, given the first.
+
+    BadInput when a file is missing, cut short or none, Unsupported for what llama.cpp computes and we do not.
+    """
+    first = _part(_mapped(path), path.name)
+    others = [path.with_name(name) for name in _later_parts(first)]
+    return _checkpoint([first, *(_part(_mapped(other), other.name) for other in others)])
 
 
 def read_gguf(content: Bytes, name: str) -> Checkpoint:
-    """The checkpoint in the bytes of the GGUF file of that name."""
+    """The checkpoint in the bytes of the GGUF file of that name, which must be whole."""
+    first = _part(content, name)
+    if _later_parts(first):
+        raise Unsupported(
+            f"{name}: is the first of several files: they must be joined by `llama-gguf-split --merge`"
+        )
+    return _checkpoint([first])
+
+
+def _mapped(path: Path) -> Bytes:
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file")
+    content = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)
+    return content.view(np.ndarray)
+
+
+def _part(content: Bytes, name: str) -> _Part:
     try:
-        file = parse_gguf(content)
+        return _Part(name, content, parse_gguf(content))
+    except Unsupported as error:
+        raise Unsupported(f"{name}: {error}") from error
     except ValueError as error:
         reason = f"is no GGUF file, or is cut short or damaged ({error})"
         raise BadInput(f"{name}: {reason}: fetch it again") from error
-    metadata = file.metadata
+
+
+def _later_parts(first: _Part) -> list[str]:
+    """The names of the other files, as llama-gguf-split gives them."""
+    count = first.file.metadata.get("split.count", 0)
+    if not isinstance(count, int) or count < 2:
+        return []
+    named = _PART.fullmatch(first.name)
+    if named is None or int(named["count"]) != count:
+        wanted = f"NAME-00001-of-{count:05}.gguf"
+        raise BadInput(f"{first.name}: split.count is {count}: the files must be named {wanted} and on")
+    names = [f"{named['stem']}-{number:05}-of-{count:05}.gguf" for number in range(1, count + 1)]
+    if first.name != names[0]:
+        raise BadInput(f"{first.name}: is a part of a model: give the first, {names[0]}")
+    return names[1:]
+
+
+def _checkpoint(parts: Sequence[_Part]) -> Checkpoint:
+    first = parts[0]
+    try:
+        return _read(first.file.metadata, _joined(parts), _origin(parts))
+    except BadInput as error:
+        raise type(error)(f"{first.name}: {error}") from error
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        raise BadInput(f"{first.name}: GGUF metadata is damaged: {type(error).__name__}: {error}") from error
+
+
+def _read(metadata: Mapping[str, Any], tensors: list[GgufTensor], origin: Origin) -> Checkpoint:
     layout = layout_of(str(metadata.get("general.architecture")))
-    config = _config(metadata, file.tensors, layout)
+    stored = {tensor.name: tensor for tensor in tensors}
+    factors = stored.pop(_ROPE_FACTORS, None) if layout.rope_factors else None
+    config = config_of(metadata, stored, None if factors is None else _values(factors).tolist(), layout)
+    vocabulary = read_vocabulary(metadata)
     return Checkpoint(
         config=config,
-        weights=_weights(file.tensors, config, layout),
-        tokenizer=tokenizer_files(metadata),
-        generation={"eos_token_id": _eos_ids(metadata)},
-        origin=Origin(
-            kind="gguf",
-            id=name,
-            revision=None,
-            licence=metadata.get("general.license"),
-            files={name: hashlib.sha256(content.data).hexdigest()},
-        ),
+        weights=_weights(list(stored.values()), config, layout),
+        tokenizer=tokenizer_files(metadata, vocabulary),
+        generation=_generation(vocabulary),
+        origin=origin,
     )
 
 
-def _config(metadata: Metadata, tensors: list[GgufTensor], layout: Layout) -> dict[str, Any]:
-    arch = metadata["general.architecture"]
-    names = {tensor.name for tensor in tensors}
-    heads = _required(metadata, f"{arch}.attention.head_count")
-    hidden = _required(metadata, f"{arch}.embedding_length")
-    config = {
-        "model_type": layout.family,
-        "vocab_size": len(_required(metadata, "tokenizer.ggml.tokens")),
-        "hidden_size": hidden,
-        "intermediate_size": _required(metadata, f"{arch}.feed_forward_length"),
-        "num_hidden_layers": _required(metadata, f"{arch}.block_count"),
-        "num_attention_heads": heads,
-        "num_key_value_heads": metadata.get(f"{arch}.attention.head_count_kv", heads),
-        "head_dim": metadata.get(f"{arch}.attention.key_length", hidden // heads),
-        "rms_norm_eps": _required(metadata, f"{arch}.attention.layer_norm_rms_epsilon"),
-        "max_position_embeddings": _required(metadata, f"{arch}.context_length"),
-        "tie_word_embeddings": "output.weight" not in names,
-        "attention_bias": "blk.0.attn_q.bias" in names,
-        "rope_theta": metadata.get(f"{arch}.rope.freq_base", 10000.0),
-        "rope_scaling": _rope_scaling(arch, metadata, tensors),
-    }
-    return config | _gemma3(metadata, config) if arch == "gemma3" else config
+def _joined(parts: Sequence[_Part]) -> list[GgufTensor]:
+    """The tensors of all parts; the first part says how many there must be."""
+    tensors = [tensor for part in parts for tensor in part.file.tensors]
+    wanted = parts[0].file.metadata.get("split.tensors.count", len(tensors))
+    if len(tensors) != wanted:
+        raise BadInput(f"has {len(tensors)} tensors in {len(parts)} files, split.tensors.count says {wanted}")
+    seen: set[str] = set()
+    for tensor in tensors:
+        if tensor.name in seen:
+            raise BadInput(f"GGUF tensor {tensor.name} is there twice")
+        seen.add(tensor.name)
+    return tensors
 
 
-def _gemma3(metadata: Metadata, config: Mapping[str, Any]) -> dict[str, Any]:
-    """What llama.cpp knows by heart, or by the number of layers."""
-    shared = config["hidden_size"] // config["num_attention_heads"]
-    is_27b = config["num_hidden_layers"] == _GEMMA3_27B_LAYERS
-    return {
-        "sliding_window": _required(metadata, "gemma3.attention.sliding_window"),
-        "sliding_window_pattern": metadata.get("gemma3.attention.sliding_window_pattern", 6),
-        "rope_theta": metadata.get("gemma3.rope.freq_base", 1e6),
-        "rope_local_base_freq": metadata.get("gemma3.rope.freq_base_swa", 1e4),
-        "query_pre_attn_scalar": shared if is_27b else config["head_dim"],
-        "final_logit_softcapping": metadata.get("gemma3.final_logit_softcapping"),
-        "hidden_activation": "gelu_pytorch_tanh",
-    }
+def _origin(parts: Sequence[_Part]) -> Origin:
+    first = parts[0]
+    return Origin(
+        kind="gguf",
+        id=first.name,
+        revision=None,
+        licence=first.file.metadata.get("general.license"),
+        files={part.name: hashlib.sha256(part.content.data).hexdigest() for part in parts},
+    )
 
 
-def _required(metadata: Metadata, key: str) -> Any:
-    if key not in metadata:
-        raise BadInput(f"GGUF metadata: {key} is missing")
-    return metadata[key]
-
-
-def _rope_scaling(arch: str, metadata: Metadata, tensors: list[GgufTensor]) -> dict[str, Any] | None:
-    factors = [tensor for tensor in tensors if tensor.name == _ROPE_FACTORS]
-    if factors:
-        return {"rope_type": "factors", "factors": _values(factors[0]).tolist()}
-    kind = metadata.get(f"{arch}.rope.scaling.type", "none")
-    if kind == "none":
-        return None
-    return {"rope_type": kind, "factor": metadata.get(f"{arch}.rope.scaling.factor", 1.0)}
-
-
-def _eos_ids(metadata: Metadata) -> list[int]:
-    keys = [f"tokenizer.ggml.{kind}_token_id" for kind in ("eos", "eot", "eom")]
-    return sorted({int(metadata[key]) for key in keys if key in metadata})
+def _generation(vocabulary: Vocabulary) -> dict[str, Any]:
+    suppressed = {"suppress_tokens": list(vocabulary.suppressed)} if vocabulary.suppressed else {}
+    return {"eos_token_id": sorted(vocabulary.ends), **suppressed}
 
 
 def _weights(tensors: list[GgufTensor], config: Mapping[str, Any], layout: Layout) -> dict[str, Weight]:
+    """All that the model is made of: a bias that the file does not have is zero."""
+    expected = describe(config).tensors()
     heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
-    weights = {}
+    weights = {
+        name: Weight(shape, partial(_zeros, shape))
+        for name, shape in expected.items()
+        if name.endswith(".bias")
+    }
     for tensor in tensors:
-        if tensor.name == _ROPE_FACTORS:
-            continue
         name, part = layout.hub_name(tensor.name), tensor.name.split(".")[-2]
+        if name not in expected:
+            raise Unsupported(f"GGUF tensor {tensor.name} has no place in a {layout.family} model")
+        if tensor.shape != expected[name]:
+            shapes = f"{list(tensor.shape)}, must be {list(expected[name])} by the metadata"
+            raise BadInput(f"GGUF tensor {tensor.name}: shape {shapes}")
         order = None
         if layout.interleaved and part in heads:
             order = _unpermuted(tensor.shape[0], heads[part])
@@ -142,10 +177,12 @@ def _weights(tensors: list[GgufTensor], config: Mapping[str, Any], layout: Layou
     return weights
 
 
-def _unpermuted(rows: int, heads: Any) -> NDArray[np.intp]:
+def _zeros(shape: tuple[int, ...]) -> Floats:
+    return np.zeros(shape, np.float32)
+
+
+def _unpermuted(rows: int, heads: int) -> NDArray[np.intp]:
     """Where each Hugging Face row stands in the file."""
-    if not isinstance(heads, int) or heads < 1 or rows % (2 * heads):
-        raise BadInput(f"GGUF metadata: {heads!r} attention heads do not divide {rows} rows")
     half = rows // heads // 2
     return np.arange(rows).reshape(heads, half, 2).swapaxes(1, 2).reshape(rows)
 

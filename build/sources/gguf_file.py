@@ -14,6 +14,8 @@ import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from numpy.typing import NDArray
 
+from build.errors import Unsupported
+
 Bytes = NDArray[np.uint8]
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -22,6 +24,7 @@ _MOST_DIMENSIONS = 4
 # By the number of a value's type; strings and arrays have types of their own.
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
+_KINDS = {kind.value for kind in GGMLQuantizationType}
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,10 @@ class GgufFile:
 
 
 def parse_gguf(content: Bytes) -> GgufFile:
-    """ValueError for what is no GGUF file or is cut short; tensors are views of `content`."""
+    """ValueError for what is no GGUF file or is cut short; tensors are views of `content`.
+
+    Unsupported for the other order of bytes, other versions, and types of tensors that nobody here knows.
+    """
     try:
         return _parse(_Cursor(content))
     except (struct.error, LookupError, OverflowError) as error:
@@ -52,12 +58,16 @@ def _parse(cursor: _Cursor) -> GgufFile:
     if cursor.take(len(_MAGIC)) != _MAGIC:
         raise ValueError("it does not begin with GGUF")
     version = cursor.scalar("I")
+    if version and not version & 0xFFFF:
+        raise Unsupported("is big-endian: turn its bytes round with `gguf-convert-endian FILE little`")
     if version not in _VERSIONS:
-        raise ValueError(f"version {version}, must be 2 or 3, little-endian")
+        raise Unsupported(f"is GGUF of version {version}, must be of 2 or 3: convert the model again")
     tensors, keys = cursor.scalar("Q"), cursor.scalar("Q")
     metadata = {}
     for _ in range(keys):
         name = cursor.text()
+        if name in metadata:
+            raise ValueError(f"{name} is there twice")
         metadata[name] = cursor.value(cursor.scalar("I"))
     entries = [_entry(cursor) for _ in range(tensors)]
     alignment = metadata.get("general.alignment", _ALIGNMENT)
@@ -74,8 +84,10 @@ def _entry(cursor: _Cursor) -> tuple[str, tuple[int, ...], GGMLQuantizationType,
     if dimensions > _MOST_DIMENSIONS:
         raise ValueError(f"tensor {name} has {dimensions} dimensions")
     shape = tuple(cursor.scalar("Q") for _ in range(dimensions))[::-1]
-    kind = GGMLQuantizationType(cursor.scalar("I"))
-    return name, shape, kind, cursor.scalar("Q")
+    kind = cursor.scalar("I")
+    if kind not in _KINDS:
+        raise Unsupported(f"tensor {name} is of type {kind}, which the package gguf does not know")
+    return name, shape, GGMLQuantizationType(kind), cursor.scalar("Q")
 
 
 def _tensor(

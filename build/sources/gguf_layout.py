@@ -21,6 +21,7 @@ _LAYER = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
+_LLAMA_BIASED = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
 _GEMMA3_LAYER = _LAYER | {
     "post_attention_norm": "post_attention_layernorm",
     "ffn_norm": "pre_feedforward_layernorm",
@@ -31,26 +32,30 @@ _GEMMA3_LAYER = _LAYER | {
 @dataclass(frozen=True)
 class Layout:
     """`interleaved`: rows of q and k stand in neighbouring pairs, not in halves of a head; `norm_shift` was
-    added to the weights of all norms.
+    added to the weights of all norms; `rope_factors`: a tensor may divide the frequencies; `biased`: parts of
+    a layer that may have a bias.
     """
 
     family: str
     layer: Mapping[str, str] = field(default_factory=lambda: _LAYER)
     interleaved: bool = False
     norm_shift: float = 0.0
+    rope_factors: bool = False
+    biased: tuple[str, ...] = ("attn_q", "attn_k", "attn_v")
 
     def hub_name(self, name: str) -> str:
         """The name transformers gives the tensor."""
         *path, leaf = name.split(".")
-        if len(path) == 1 and path[0] in _WHOLE:
+        if len(path) == 1 and path[0] in _WHOLE and leaf == "weight":
             return f"{_WHOLE[path[0]]}.{leaf}"
-        if len(path) == 3 and path[0] == "blk" and path[2] in self.layer:
+        known = len(path) == 3 and path[0] == "blk" and path[2] in self.layer
+        if known and (leaf == "weight" or (leaf == "bias" and path[2] in self.biased)):
             return f"model.layers.{path[1]}.{self.layer[path[2]]}.{leaf}"
         raise Unsupported(f"GGUF tensor {name} has no place in a {self.family} model")
 
 
 _LAYOUTS = {
-    "llama": Layout("llama", interleaved=True),
+    "llama": Layout("llama", interleaved=True, rope_factors=True, biased=_LLAMA_BIASED),
     "qwen2": Layout("qwen2"),
     "qwen3": Layout("qwen3"),
     "gemma3": Layout("gemma3_text", _GEMMA3_LAYER, norm_shift=1.0),

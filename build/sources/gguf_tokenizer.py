@@ -1,147 +1,110 @@
-"""tokenizer.json and chat template from the metadata of a GGUF file.
+"""tokenizer.json and chat template from the metadata of a GGUF file: a text has the ids of llama.cpp.
 
-`gpt2` vocabularies are byte-level BPE with merges; the file only names the pre-tokeniser, and `_PRE`
-holds those that can be rebuilt exactly. `llama` vocabularies are SentencePiece BPE: scores rank the
-pieces and the merges follow from them.
+`gpt2` vocabularies are byte-level BPE with merges; the file only names the pre-tokeniser. `llama`
+vocabularies are SentencePiece BPE: scores rank the pieces and the merges follow from them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from enum import IntEnum
+from collections.abc import Sequence
 from typing import Any
 
 from build.checkpoint import TokenizerFiles
 from build.errors import BadInput, Unsupported
+from build.sources.gguf_config import Metadata, required
+from build.sources.gguf_pretokenizers import byte_level, pre_tokenizer
+from build.sources.gguf_vocabulary import SPECIAL, TokenType, Vocabulary
 
 Json = dict[str, Any]
-Metadata = Mapping[str, Any]
+Merges = Sequence[tuple[str, str]]
 _SPACE = "\u2581"
+_NAMED_TEMPLATE = "chatml"  # llama.cpp has it built in
 
 
-class _TokenType(IntEnum):
-    NORMAL = 1
-    UNKNOWN = 2
-    CONTROL = 3
-    USER_DEFINED = 4
-
-
-_SPECIAL = (_TokenType.UNKNOWN, _TokenType.CONTROL)
-
-
-def _byte_level(use_regex: bool) -> Json:
-    return {
-        "type": "ByteLevel",
-        "add_prefix_space": False,
-        "trim_offsets": True,
-        "use_regex": use_regex,
-    }
-
-
-def _sequence(*steps: Json) -> Json:
-    return {"type": "Sequence", "pretokenizers": list(steps)}
-
-
-def _split(pattern: str) -> Json:
-    return {
-        "type": "Split",
-        "pattern": {"Regex": pattern},
-        "behavior": "Isolated",
-        "invert": False,
-    }
-
-
-def _cl100k(digits: str) -> str:
-    """The pattern GPT-4 introduced; families differ in how many digits make a word."""
-    return (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
-        + digits
-        + r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    )
-
-
-_DIGITS = {"type": "Digits", "individual_digits": True}
-_PRE: dict[str, Json] = {
-    "default": _byte_level(use_regex=True),
-    "gpt-2": _byte_level(use_regex=True),
-    "smollm": _sequence(_DIGITS, _byte_level(use_regex=True)),
-    "llama-bpe": _sequence(_split(_cl100k(r"\p{N}{1,3}")), _byte_level(use_regex=False)),
-    "qwen2": _sequence(_split(_cl100k(r"\p{N}")), _byte_level(use_regex=False)),
-}
-
-
-def tokenizer_files(metadata: Metadata) -> TokenizerFiles:
+def tokenizer_files(metadata: Metadata, vocabulary: Vocabulary) -> TokenizerFiles:
     """The tokenizer of a GGUF file in the form of the `tokenizers` library."""
-    model = metadata.get("tokenizer.ggml.model")
+    model = required(metadata, "tokenizer.ggml.model")
     builders = {"gpt2": _byte_level_bpe, "llama": _sentencepiece_bpe}
     if model not in builders:
         raise Unsupported(f"GGUF tokenizer {model!r} is not supported: {', '.join(builders)} are")
-    content = builders[model](metadata)
+    content = builders[model](metadata, vocabulary)
     return TokenizerFiles(
         json=json.dumps(content, ensure_ascii=False).encode(),
-        chat_template=metadata.get("tokenizer.chat_template"),
-        bos_token=_named(metadata, "bos"),
-        eos_token=_named(metadata, "eos"),
+        chat_template=_chat_template(metadata),
+        bos_token=vocabulary.text(vocabulary.bos),
+        eos_token=vocabulary.text(vocabulary.eos),
     )
 
 
-def _required(metadata: Metadata, key: str) -> Any:
-    if f"tokenizer.ggml.{key}" not in metadata:
-        raise BadInput(f"GGUF metadata: tokenizer.ggml.{key} is missing")
-    return metadata[f"tokenizer.ggml.{key}"]
+def _chat_template(metadata: Metadata) -> str | None:
+    """A file may have several, by name: the unnamed one, or else that for tools."""
+    keys = ("tokenizer.chat_template", "tokenizer.chat_template.tool_use")
+    key = next((key for key in keys if metadata.get(key)), keys[0])
+    template = metadata.get(key)
+    if template == _NAMED_TEMPLATE or not isinstance(template, (str, type(None))):
+        raise Unsupported(f"GGUF metadata: {key}: {template!r} is not supported: must be a Jinja template")
+    return template or None
 
 
-def _named(metadata: Metadata, role: str) -> str | None:
-    index = metadata.get(f"tokenizer.ggml.{role}_token_id")
-    return None if index is None else str(_required(metadata, "tokens")[index])
-
-
-def _byte_level_bpe(metadata: Metadata) -> Json:
-    pre = str(metadata.get("tokenizer.ggml.pre", "default"))
-    if pre not in _PRE:
-        supported = ", ".join(_PRE)
-        raise Unsupported(f"GGUF pre-tokeniser {pre!r} is not supported: {supported} are")
-    merges = [merge.split(" ") for merge in _required(metadata, "merges")]
-    tokens = _required(metadata, "tokens")
+def _byte_level_bpe(metadata: Metadata, vocabulary: Vocabulary) -> Json:
+    """Texts are taken as they are written: llama.cpp does not normalise them."""
+    before = pre_tokenizer(metadata.get("tokenizer.ggml.pre") or "default")
+    merges = _merges(metadata, vocabulary)
     return {
-        **_frame(metadata, adds_bos=pre == "llama-bpe"),
-        "normalizer": {"type": "NFC"} if pre == "qwen2" else None,
-        "pre_tokenizer": _PRE[pre],
-        "decoder": _byte_level(use_regex=True),
-        "model": _bpe(tokens, merges, ignore_merges=pre == "llama-bpe"),
+        **_frame(metadata, vocabulary, before.adds_bos),
+        "normalizer": None,
+        "pre_tokenizer": before.steps,
+        "decoder": byte_level(use_regex=True),
+        "model": _bpe(vocabulary, merges, ignore_merges=before.whole_words),
     }
 
 
-def _sentencepiece_bpe(metadata: Metadata) -> Json:
+def _merges(metadata: Metadata, vocabulary: Vocabulary) -> Merges:
+    """The first of two that are alike counts."""
+    key = "tokenizer.ggml.merges"
+    known = set(vocabulary.tokens)
+    merges = []
+    for merge in dict.fromkeys(required(metadata, key)):
+        cut = merge.find(" ", 1)
+        left, right = merge[: max(cut, 0)], merge[cut + 1 :]
+        if not {left, right, left + right} <= known:
+            raise BadInput(f"GGUF metadata: {key}: {merge!r}, must be two tokens that make a third")
+        merges.append((left, right))
+    return merges
+
+
+def _sentencepiece_bpe(metadata: Metadata, vocabulary: Vocabulary) -> Json:
     """As transformers converts Llama 2: spaces become U+2581, unknown characters their bytes."""
-    tokens = _required(metadata, "tokens")
     prefixed = metadata.get("tokenizer.ggml.add_space_prefix", True)
     spaces = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
     prefix = {"type": "Prepend", "prepend": _SPACE}
     strip = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
     unspaced = {"type": "Replace", "pattern": {"String": _SPACE}, "content": " "}
     decoders = [unspaced, {"type": "ByteFallback"}, {"type": "Fuse"}]
-    unknown = tokens[metadata.get("tokenizer.ggml.unknown_token_id", 0)]
     return {
-        **_frame(metadata, adds_bos=True),
+        **_frame(metadata, vocabulary, adds_bos=True),
         "normalizer": {"type": "Sequence", "normalizers": [prefix, spaces] if prefixed else [spaces]},
         "pre_tokenizer": None,
         "decoder": {"type": "Sequence", "decoders": [*decoders, strip] if prefixed else decoders},
         "model": _bpe(
-            tokens,
-            derived_merges(tokens, _normal_scores(metadata)),
-            unk_token=unknown,
+            vocabulary,
+            derived_merges(vocabulary.tokens, _scores(metadata, vocabulary)),
+            unk_token=vocabulary.text(vocabulary.unknown),
             fuse_unk=True,
             byte_fallback=True,
         ),
     }
 
 
-def _normal_scores(metadata: Metadata) -> list[float | None]:
+def _scores(metadata: Metadata, vocabulary: Vocabulary) -> list[float | None]:
     """None for pieces that are no text: a merge must never make a control token out of what a user wrote."""
-    pairs = zip(_required(metadata, "scores"), _required(metadata, "token_type"), strict=True)
-    return [score if kind == _TokenType.NORMAL else None for score, kind in pairs]
+    key = "tokenizer.ggml.scores"
+    scores, count = required(metadata, key), len(vocabulary.tokens)
+    if len(scores) < count:
+        raise BadInput(f"GGUF metadata: {key} has {len(scores)} values, must have {count}")
+    pairs = zip(scores, vocabulary.types, strict=False)
+    return [None if kind in SPECIAL else score for score, kind in pairs]
 
 
 def derived_merges(tokens: Sequence[str], scores: Sequence[float | None]) -> list[tuple[str, str]]:
@@ -160,7 +123,7 @@ def derived_merges(tokens: Sequence[str], scores: Sequence[float | None]) -> lis
     return [(left, right) for *_, left, right in ranked]
 
 
-def _bpe(tokens: Sequence[str], merges: Sequence[Sequence[str]], **changes: Any) -> Json:
+def _bpe(vocabulary: Vocabulary, merges: Merges, **changes: Any) -> Json:
     return {
         "type": "BPE",
         "dropout": None,
@@ -170,25 +133,35 @@ def _bpe(tokens: Sequence[str], merges: Sequence[Sequence[str]], **changes: Any)
         "fuse_unk": False,
         "byte_fallback": False,
         "ignore_merges": False,
-        "vocab": {token: index for index, token in enumerate(tokens)},
+        "vocab": _written(vocabulary, merges),
         "merges": [list(merge) for merge in merges],
         **changes,
     }
 
 
-def _frame(metadata: Metadata, adds_bos: bool) -> Json:
+def _written(vocabulary: Vocabulary, merges: Merges) -> dict[str, int]:
+    """Without the unused tokens that no text becomes, which pad a vocabulary: nothing is shown for them."""
+    used = {part for left, right in merges for part in (left, right, left + right)}
+    entries = zip(vocabulary.tokens, vocabulary.types, strict=True)
+    return {
+        token: index
+        for index, (token, kind) in enumerate(entries)
+        if kind is not TokenType.UNUSED or len(token) == 1 or token in used
+    }
+
+
+def _frame(metadata: Metadata, vocabulary: Vocabulary, adds_bos: bool) -> Json:
     """What both kinds share; `adds_bos` holds where the file does not say."""
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": _added_tokens(metadata),
-        "post_processor": _post_processor(metadata, adds_bos),
+        "added_tokens": _added_tokens(vocabulary),
+        "post_processor": _post_processor(metadata, vocabulary, adds_bos),
     }
 
 
-def _added_tokens(metadata: Metadata) -> list[Json]:
-    types = _required(metadata, "token_type")
+def _added_tokens(vocabulary: Vocabulary) -> list[Json]:
     return [
         {
             "id": index,
@@ -197,23 +170,34 @@ def _added_tokens(metadata: Metadata) -> list[Json]:
             "lstrip": False,
             "rstrip": False,
             "normalized": False,
-            "special": kind in _SPECIAL,
+            "special": kind in SPECIAL,
         }
-        for index, (token, kind) in enumerate(zip(_required(metadata, "tokens"), types, strict=True))
-        if kind in (*_SPECIAL, _TokenType.USER_DEFINED)
+        for index, (token, kind) in enumerate(zip(vocabulary.tokens, vocabulary.types, strict=True))
+        if kind in (*SPECIAL, TokenType.USER_DEFINED)
     ]
 
 
-def _post_processor(metadata: Metadata, adds_bos: bool) -> Json | None:
-    bos = _named(metadata, "bos")
-    if bos is None or not metadata.get("tokenizer.ggml.add_bos_token", adds_bos):
+def _post_processor(metadata: Metadata, vocabulary: Vocabulary, adds_bos: bool) -> Json | None:
+    ends = {"bos": (vocabulary.bos, adds_bos), "eos": (vocabulary.eos, False)}
+    added = {}
+    for role, (index, default) in ends.items():
+        key = f"tokenizer.ggml.add_{role}_token"
+        if not metadata.get(key, default):
+            continue
+        if index is None:
+            raise BadInput(f"GGUF metadata: tokenizer.ggml.{role}_token_id is missing, which {key} needs")
+        added[role] = vocabulary.tokens[index], index
+    if not added:
         return None
-    first = {"SpecialToken": {"id": bos, "type_id": 0}}
+    before, after = (
+        [{"SpecialToken": {"id": added[role][0], "type_id": 0}}] if role in added else [] for role in ends
+    )
     texts = [{"Sequence": {"id": name, "type_id": index}} for index, name in enumerate("AB")]
-    index = metadata["tokenizer.ggml.bos_token_id"]
     return {
         "type": "TemplateProcessing",
-        "single": [first, texts[0]],
-        "pair": [first, *texts],
-        "special_tokens": {bos: {"id": bos, "ids": [index], "tokens": [bos]}},
+        "single": [*before, texts[0], *after],
+        "pair": [*before, *texts, *after],
+        "special_tokens": {
+            token: {"id": token, "ids": [index], "tokens": [token]} for token, index in added.values()
+        },
     }

@@ -19,7 +19,8 @@ from tests.oracle import llama_oracle
 torch = pytest.importorskip("torch")
 pytestmark = [pytest.mark.e2e, pytest.mark.parity, pytest.mark.slow, pytest.mark.timeout(900)]
 
-TOKENS, OTHERS, EOS = 64, 16, 2
+TOKENS, OTHERS = 64, 16
+ENDS, PADDING = [0, 2, 4], 2
 PROMPTS = [
     "The capital of France is",
     "Once upon a time, in a village by the sea,",
@@ -54,9 +55,9 @@ def expected() -> list[list[int]]:
 
 
 def generate(model: Any, prompts: list[list[int]]) -> list[list[int]]:
-    """As one batch, padded on the left, each answer up to its end-of-sequence token."""
+    """As one batch, padded on the left, each answer up to a token that ends it."""
     width = max(map(len, prompts))
-    padded = torch.tensor([[EOS] * (width - len(ids)) + ids for ids in prompts])
+    padded = torch.tensor([[PADDING] * (width - len(ids)) + ids for ids in prompts])
     mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts])
     with torch.no_grad():
         answers = model.generate(
@@ -64,14 +65,15 @@ def generate(model: Any, prompts: list[list[int]]) -> list[list[int]]:
             attention_mask=mask,
             max_new_tokens=TOKENS,
             do_sample=False,
-            eos_token_id=EOS,
-            pad_token_id=EOS,
+            eos_token_id=ENDS,
+            pad_token_id=PADDING,
         )
-    return [until_eos(answer.tolist()) for answer in answers[:, width:]]
+    return [until_end(answer.tolist()) for answer in answers[:, width:]]
 
 
-def until_eos(tokens: list[int]) -> list[int]:
-    return tokens[: tokens.index(EOS) + 1] if EOS in tokens else tokens
+def until_end(tokens: list[int]) -> list[int]:
+    ends = (index for index, token in enumerate(tokens) if token in ENDS)
+    return tokens[: next(ends, len(tokens)) + 1]
 
 
 def ask(server: Server, **inputs: Any) -> dict[str, Any]:
