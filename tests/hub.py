@@ -43,7 +43,7 @@ class Fault:
     status: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
     times: int | None = 1
-    method: str | None = None
+    after: int = 0  # so many requests that match go well before
     cut: int | None = None  # the body ends after so many bytes, then the connection does
     mute: bool = False  # no answer until the server stops
     body: bytes = b""
@@ -92,14 +92,18 @@ class Hub:
                         return data
         return None
 
-    def fault(self, host: str, method: str, path: str) -> Fault | None:
+    def fault(self, host: str, path: str) -> Fault | None:
         for fault in self.faults:
-            if (fault.method or method) == method and re.search(fault.path, f"{host}{path}"):
-                if fault.times is not None:
-                    fault.times -= 1
-                    if not fault.times:
-                        self.faults.remove(fault)
-                return fault
+            if not re.search(fault.path, f"{host}{path}"):
+                continue
+            fault.after -= 1
+            if fault.after >= 0:
+                continue
+            if fault.times is not None:
+                fault.times -= 1
+                if not fault.times:
+                    self.faults.remove(fault)
+            return fault
         return None
 
 
@@ -163,7 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
         hub, host = self.server.hub, self.server.host
         headers = {name.lower(): value for name, value in self.headers.items()}
         hub.asked.append(Asked(host, self.command, self.path, headers))
-        self.planted = hub.fault(host, self.command, self.path)
+        self.planted = hub.fault(host, self.path)
         if self.planted and self.planted.mute:
             hub.stopped.wait()
             self.close_connection = True

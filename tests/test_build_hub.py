@@ -528,6 +528,17 @@ def test_offline_a_part_of_a_repository_is_no_model(
     built(builder.build(f"org/{name}"), folder)  # the rest is fetched where the hub can be reached
 
 
+def test_a_hub_that_stops_to_list_in_the_middle_leaves_no_part_for_a_model(
+    hub: Hub, files: dict[str, bytes], folder: Path, builder: Builder
+) -> None:
+    """Then huggingface_hub gives the folder as it is. The list, which cannot be kept, is asked for again."""
+    hub.add("org/halved", files)
+    (folder / "home/hub/models--org--halved").mkdir(parents=True)
+    (folder / "home/hub/models--org--halved/trees").touch()
+    hub.faults.append(Fault("/tree/", 403, after=4))
+    refused(builder.build("org/halved"), 1, "did not give README.md, generation_config.json, ", "build again")
+
+
 def test_an_endpoint_that_does_not_listen(
     hub: Hub, files: dict[str, bytes], folder: Path, builder: Builder, start: Started
 ) -> None:

@@ -29,7 +29,7 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils.tqdm import tqdm
 
 from build.checkpoint import Checkpoint
-from build.errors import BadInput
+from build.errors import BadInput, BuildError
 from build.sources.folder import conversion, open_folder, shard_names, weights_file
 from build.sources.hub_transport import Source, asked_wait, explained, limit_waits, offline
 
@@ -71,7 +71,7 @@ def _download(source: Source, stage: Stage | None) -> Path:
     """The folder of the commit, with all that `open_folder` reads."""
     commit = _resolved(source)
     fetch = partial(_fetch, source, commit)
-    folder = fetch([_CONFIG])
+    folder = _snapshot(source, commit, [_CONFIG])
     sizes = _sizes(source, commit, folder)
     first = weights_file(folder, sizes.__contains__) if _CONFIG in sizes else None
     if first is None:
@@ -103,8 +103,18 @@ def _resolved(source: Source) -> ResolvedRevision:
 
 def _fetch(
     source: Source, commit: ResolvedRevision, files: Sequence[str], bars: type[tqdm] | None = None
+) -> None:
+    """Files that the repository has. huggingface_hub is content with less if it cannot list them again."""
+    _snapshot(source, commit, files, bars)
+    missing = _missing(source, commit, files)
+    if missing:
+        raise BuildError(f"{source}: the hub did not give {', '.join(missing)}: build again")
+
+
+def _snapshot(
+    source: Source, commit: ResolvedRevision, files: Sequence[str], bars: type[tqdm] | None = None
 ) -> Path:
-    """The folder of the commit, which then has those of the files that the repository has."""
+    """The folder of the commit, with those of the files that the repository has."""
     missing = _missing(source, commit, files) if is_offline_mode() else []
     if missing:
         raise offline(source, f"lacks {', '.join(missing)} of it")
