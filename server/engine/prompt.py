@@ -2,8 +2,8 @@
 
 In a chat, strings that look like special tokens inside a message are the user's text: they are encoded as
 plain text, while those of the template around them are control tokens. Each one in a message is broken up by
-a marker character before the template is rendered; then the rendered text is cut at the control tokens that
-are whole, and the marker is taken out of what lies between them, which is encoded with special tokens off.
+a marker character before the template is rendered, and the rendered text is encoded as a whole. Text between
+two control tokens that has a marker is encoded once more without it, with special tokens off.
 """
 
 from __future__ import annotations
@@ -29,17 +29,20 @@ class PromptEncoder:
         self._template = template
         self._prefix = prefix
         added = tokenizer.get_added_tokens_decoder()
+        self._special = {number: token for number, token in added.items() if token.special}
         # A one-character token could not be broken up; no tokenizer we know has one.
-        self._special = {
-            t.content: (number, t) for number, t in added.items() if t.special and len(t.content) > 1
-        }
+        self._control = {number: token for number, token in self._special.items() if len(token.content) > 1}
         # Longest first: a special token that begins like another must not hide it.
-        names = sorted(map(re.escape, self._special), key=len, reverse=True)
+        names = sorted((re.escape(token.content) for token in self._control.values()), key=len, reverse=True)
         self._pattern = re.compile("|".join(names)) if names else None
-        self._first = Tokenizer.from_str(tokenizer.to_str())
-        # What follows a control token is not the beginning of the text, where some add a space.
-        self._later = Tokenizer.from_str(_without_first_prefix(tokenizer.to_str()))
-        self._first.encode_special_tokens = self._later.encode_special_tokens = True
+        # What follows a control token is not the beginning of the text, where some add a space. One that is
+        # looked for in normalised text leaves that in one piece, whose beginning is before it.
+        first = json.loads(tokenizer.to_str())
+        later = first | {"pre_tokenizer": _without_prefix(first["pre_tokenizer"])}
+        within = later | {"normalizer": _without_prefix(first["normalizer"])}
+        self._first = _without_special(first)
+        self._later = self._first if later == first else _without_special(later)
+        self._within = self._later if within == later else _without_special(within)
 
     def encode_text(self, text: str) -> list[int]:
         """A raw prompt behind the prefix, as transformers encodes it: special tokens count, and those that
@@ -64,20 +67,24 @@ class PromptEncoder:
         return content
 
     def _encode_rendered(self, text: str, marker: str) -> Iterator[int]:
-        position, strip = 0, False
-        for found in self._pattern.finditer(text) if self._pattern else ():
-            token_id, token = self._special[found[0]]
-            before = text[position : found.start()].replace(marker, "")
-            before = before.lstrip() if strip else before
-            yield from self._encode_plain(before.rstrip() if token.lstrip else before, position)
-            yield token_id
-            position, strip = found.end(), token.rstrip
-        rest = text[position:].replace(marker, "")
-        yield from self._encode_plain(rest.lstrip() if strip else rest, position)
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        position, tokenizer, between = 0, self._first, list[int]()
+        for number, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
+            token = self._control.get(number)
+            # A normaliser may make a control token of what is none to the letter.
+            if token is None or token.content not in text[start:end]:
+                between.append(number)
+                continue
+            yield from self._plain(tokenizer, text[position:start], between, marker)
+            yield number
+            position, tokenizer, between = end, self._within if token.normalized else self._later, []
+        yield from self._plain(tokenizer, text[position:], between, marker)
 
-    def _encode_plain(self, text: str, position: int) -> list[int]:
-        tokenizer = self._later if position else self._first
-        return list(tokenizer.encode(text, add_special_tokens=False).ids) if text else []
+    def _plain(self, tokenizer: Tokenizer, text: str, ids: list[int], marker: str) -> list[int]:
+        """A text without control tokens has the ids that it has in the whole, where nothing was broken up."""
+        if marker not in text and self._special.keys().isdisjoint(ids):
+            return ids
+        return list(tokenizer.encode(text.replace(marker, ""), add_special_tokens=False).ids)
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -87,13 +94,21 @@ def load_tokenizer(path: Path) -> Tokenizer:
         raise ArtifactError(path.name, f"not a tokenizer: {error}") from error
 
 
-def _without_first_prefix(tokenizer: str) -> str:
-    """The tokenizer (JSON) without a space that its pre-tokenizer puts before the text's first piece."""
+def _without_special(content: dict[str, Any]) -> Tokenizer:
+    tokenizer = Tokenizer.from_str(json.dumps(content))
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def _without_prefix(steps: Any) -> Any:
+    """A normaliser or pre-tokenizer (JSON) that puts no space before the text's first piece."""
 
     def changed(step: dict[str, Any]) -> dict[str, Any]:
+        if step.get("type") == "Prepend":
+            return step | {"prepend": ""}
         return step | {"prepend_scheme": "never"} if step.get("prepend_scheme") == "first" else step
 
-    return json.dumps(json.loads(tokenizer, object_hook=changed))
+    return json.loads(json.dumps(steps), object_hook=changed)
 
 
 def _unused_character(template: str, messages: tuple[Message, ...]) -> str:
