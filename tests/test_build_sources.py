@@ -36,10 +36,7 @@ def test_a_folder_is_read_under_the_names_it_has(folder: Path) -> None:
     for name, values in tiny.tensors(tiny.config("llama")).items():
         np.testing.assert_array_equal(checkpoint.weights[name].read(), values)
     assert checkpoint.tokenizer.json == (folder / "tokenizer.json").read_bytes()
-    assert (checkpoint.tokenizer.bos_token, checkpoint.tokenizer.eos_token) == (
-        "<|im_start|>",
-        "<|im_end|>",
-    )
+    assert checkpoint.tokenizer.special == {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
     assert checkpoint.generation == {"eos_token_id": [2, 0]}
     assert (checkpoint.origin.kind, checkpoint.origin.id) == ("folder", "checkpoint")
     assert "model.safetensors" in checkpoint.origin.files

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,17 @@ import ml_dtypes  # noqa: F401  (gives numpy the bfloat16 that safetensors retur
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from build.checkpoint import DERIVED, Checkpoint, Origin, TokenizerFiles, Weight
+from build.checkpoint import DERIVED, Checkpoint, Origin, Weight
 from build.digest import sha256
 from build.errors import BadInput, Unsupported
 from build.quantise import Floats
-from build.sources import marian_tokenizer
+from build.sources.folder_tokenizer import tokenizer_files, used_files
+from build.sources.json_object import read_object
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _PICKLED = "pytorch_model.bin"
+_GENERATION = "generation_config.json"
 _ALWAYS_GENERATION = ("eos_token_id", "decoder_start_token_id")
 _OLD_GENERATION = (
     "bad_words_ids",
@@ -43,46 +44,31 @@ _DTYPES = ("F32", "F16", "BF16", "F64")
 
 def open_folder(folder: Path) -> Checkpoint:
     """The checkpoint in a folder; BadInput names the file at fault."""
-    config = _json(folder / "config.json")
+    config = read_object(folder / "config.json")
     shards = _shards(folder)
     weights: dict[str, Weight] = {}
     for shard in shards:
         weights.update(_weights(shard))
-    used = [folder / "config.json", *shards]
-    optional = ["generation_config.json", "tokenizer_config.json", "chat_template.jinja"]
-    optional += ["tokenizer.json"] if (folder / "tokenizer.json").is_file() else marian_tokenizer.FILES
-    used += [folder / name for name in optional if (folder / name).is_file()]
-    tokenizer = _tokenizer(folder)
+    used = [folder / "config.json", *shards, *used_files(folder)]
+    used += [folder / _GENERATION] if (folder / _GENERATION).is_file() else []
     return Checkpoint(
         config=config,
         weights=weights,
-        tokenizer=tokenizer,
+        tokenizer=tokenizer_files(folder, config),
         generation=_generation(folder, config),
         origin=Origin(
             kind="folder",
             id=folder.resolve().name,
             revision=None,
             licence=_licence(folder / "README.md"),
-            files={path.name: sha256(path) for path in used},
+            files={path.relative_to(folder).as_posix(): sha256(path) for path in used},
         ),
     )
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise BadInput(f"{path}: no such file") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: is damaged or no JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise BadInput(f"{path}: must hold a JSON object")
-    return value
-
-
 def _shards(folder: Path) -> list[Path]:
     if (folder / _INDEX).is_file():
-        listed = _json(folder / _INDEX).get("weight_map")
+        listed = read_object(folder / _INDEX).get("weight_map")
         names = sorted(set(listed.values())) if isinstance(listed, dict) else []
         missing = [name for name in names if not (folder / name).is_file()]
         if missing or not names:
@@ -106,7 +92,8 @@ def conversion(source: str, folder: str) -> str:
         f" getattr(t, c.architectures[0]).from_pretrained('{source}').save_pretrained('{folder}');"
         f" t.AutoTokenizer.from_pretrained('{source}').save_pretrained('{folder}')"
     )
-    return f'convert it where transformers and torch are: `python -c "{script}"`'
+    install = "pip install transformers torch sentencepiece protobuf"
+    return f'convert it in an environment of its own: `{install} && python -c "{script}"`'
 
 
 def _weights(path: Path) -> dict[str, Weight]:
@@ -133,47 +120,12 @@ def _read(path: Path, name: str) -> Floats:
         return np.ascontiguousarray(file.get_tensor(name), np.float32)
 
 
-def _tokenizer(folder: Path) -> TokenizerFiles:
-    path, settings_path = folder / "tokenizer.json", folder / "tokenizer_config.json"
-    settings = _json(settings_path) if settings_path.is_file() else {}
-    if not path.is_file() and marian_tokenizer.is_marian(folder):
-        return marian_tokenizer.tokenizer_files(folder, settings)
-    if not path.is_file():
-        raise BadInput(
-            f"{path}: no such file: save the checkpoint with a fast tokenizer (PreTrainedTokenizerFast)"
-        )
-    return TokenizerFiles(
-        json=path.read_bytes(),
-        chat_template=_chat_template(folder, settings),
-        bos_token=_token(settings.get("bos_token")),
-        eos_token=_token(settings.get("eos_token")),
-    )
-
-
-def _chat_template(folder: Path, settings: dict[str, Any]) -> str | None:
-    """A list holds named templates, of which `default` is for chat."""
-    path = folder / "chat_template.jinja"
-    if path.is_file():
-        return path.read_text(encoding="utf-8")
-    template = settings.get("chat_template")
-    if isinstance(template, list):
-        named = {entry.get("name"): entry for entry in template if isinstance(entry, dict)}
-        template = named.get("default", {}).get("template")
-    if template is not None and not isinstance(template, str):
-        raise BadInput(f"{folder / 'tokenizer_config.json'}: chat_template: must be a string")
-    return template
-
-
-def _token(value: Any) -> str | None:
-    return value.get("content") if isinstance(value, dict) else value
-
-
 def _generation(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     """Before generation_config.json there was, its settings stood in config.json."""
-    path = folder / "generation_config.json"
+    path = folder / _GENERATION
     keys = _ALWAYS_GENERATION if path.is_file() else (*_ALWAYS_GENERATION, *_OLD_GENERATION)
     found = {key: config[key] for key in keys if config.get(key) is not None}
-    settings = found | (_json(path) if path.is_file() else {})
+    settings = found | (read_object(path) if path.is_file() else {})
     if config.get("is_encoder_decoder") and settings.get("decoder_start_token_id") is None:
         settings["decoder_start_token_id"] = settings.get("bos_token_id", config.get("bos_token_id"))
     return settings

@@ -81,8 +81,7 @@ def tokenizer_files(metadata: Metadata) -> TokenizerFiles:
     return TokenizerFiles(
         json=json.dumps(content, ensure_ascii=False).encode(),
         chat_template=metadata.get("tokenizer.chat_template"),
-        bos_token=_named(metadata, "bos"),
-        eos_token=_named(metadata, "eos"),
+        special={f"{role}_token": token for role in ("bos", "eos") if (token := _named(metadata, role))},
     )
 
 

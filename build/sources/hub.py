@@ -16,6 +16,7 @@ from huggingface_hub.errors import (
 from build.checkpoint import Checkpoint
 from build.errors import BadInput, HubUnreachable
 from build.sources.folder import conversion, open_folder
+from build.sources.marian_tokenizer import is_marian
 
 _PATTERNS = ["*.safetensors", "*.json", "*.jinja", "*.spm", "README.md"]
 
@@ -25,6 +26,12 @@ def open_hub(name: str, revision: str | None) -> Checkpoint:
     folder = _download(name, revision)
     if not any(folder.glob("*.safetensors")):
         raise BadInput(f"{name}: holds no safetensors: {conversion(name, name.rpartition('/')[2])}")
+    if not (folder / "tokenizer.json").is_file() and not is_marian(folder):
+        copy = name.rpartition("/")[2]
+        raise BadInput(
+            f"{name}: holds no tokenizer.json: fetch all of it, `hf download {name} --local-dir {copy}`, and"
+            " build from that folder"
+        )
     opened = open_folder(folder)
     return replace(opened, origin=replace(opened.origin, kind="hub", id=name, revision=folder.name))
 

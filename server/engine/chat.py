@@ -67,7 +67,7 @@ class _Generation(Extension):
 class ChatTemplate:
     """Raises jinja2.TemplateError when the source is no template."""
 
-    def __init__(self, source: str, special: Mapping[str, str | None]) -> None:
+    def __init__(self, source: str, special: Mapping[str, str]) -> None:
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
         )
@@ -75,7 +75,7 @@ class ChatTemplate:
         environment.filters["tojson"] = _to_json
         self.source = source
         self._template = environment.from_string(source)
-        self._special = {name: token or "" for name, token in special.items()}
+        self._special = dict(special)
 
     def render(self, messages: tuple[Message, ...]) -> str:
         """The prompt that ends where the assistant's answer begins; raises InvalidArgument when refused."""
