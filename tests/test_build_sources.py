@@ -63,20 +63,6 @@ def test_half_precision_is_widened(folder: Path, dtype: np.dtype[Any]) -> None:
         np.testing.assert_array_equal(weight.read(), halves[name].astype(np.float32))
 
 
-def test_a_chat_template_may_be_a_file_or_a_named_one(folder: Path) -> None:
-    templates = [{"name": "tool", "template": "T"}, {"name": "default", "template": "D"}]
-    edit(folder / "tokenizer_config.json", chat_template=templates)
-    assert open_folder(folder).tokenizer.chat_template == "D"
-    (folder / "chat_template.jinja").write_text("F")
-    assert open_folder(folder).tokenizer.chat_template == "F"
-
-
-def test_a_chat_template_that_is_no_text_is_refused(folder: Path) -> None:
-    edit(folder / "tokenizer_config.json", chat_template={"default": "D"})
-    with pytest.raises(BadInput, match="chat_template: must be a string"):
-        open_folder(folder)
-
-
 def test_the_licence_is_that_of_the_model_card(folder: Path) -> None:
     assert open_folder(folder).origin.licence is None
     (folder / "README.md").write_text("---\nlanguage: en\nlicense: mit\n---\nlicense: other\n")

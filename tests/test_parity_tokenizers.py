@@ -16,7 +16,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from build.checkpoint import TokenizerFiles
+from build.errors import BadInput
 from build.sources.folder_tokenizer import tokenizer_files
+from build.sources.tokenizer_classes import CLASSES, FOREIGN, MARIAN
+from engine.chat import ChatTemplate, Message
+from tests.tiny_seq2seq import KINDS as KINDS_OF_SEQ2SEQ
 from tests.tiny_seq2seq import PIECES
 from tests.tokenizers_of_kinds import KINDS
 
@@ -178,3 +182,120 @@ def test_every_file_counts_as_in_transformers(kind: str) -> None:
             assert_equal(tokenizer_files(Path(name), config), theirs, text, spelled_alike)
 
     check()
+
+
+def test_every_class_of_transformers_is_known() -> None:
+    """One that is not would be taken for TokenizersBackend."""
+    auto = transformers.models.auto.tokenization_auto
+    names = {name for name in dir(transformers) if name.endswith(("Tokenizer", "TokenizerFast"))}
+    names |= {name for name in auto.TOKENIZER_MAPPING_NAMES.values() if name}
+    classes = {name: auto.tokenizer_class_from_name(name) for name in names}
+    base = transformers.PreTrainedTokenizerBase
+    of_their_own = {
+        name.removesuffix("Fast")
+        for name, found in classes.items()
+        if isinstance(found, type) and issubclass(found, base) and found.__name__ not in BACKENDS
+    }
+    assert of_their_own == {*CLASSES, *FOREIGN, MARIAN}
+
+
+BACKENDS = ("TokenizersBackend", "PythonBackend", "PreTrainedTokenizerBase")
+TEMPLATE = (
+    "{{ bos_token }}|{{ pad_token }}|{{ image_token }}|{{ messages[0].content }}|{{ unk_token is defined }}"
+)
+TEMPLATES: dict[str, tuple[Any, dict[str, str]]] = {
+    "settings": (TEMPLATE, {}),
+    "list": ([{"name": "rag", "template": "R"}, {"name": "default", "template": TEMPLATE}], {}),
+    "object": ({"rag": "R", "default": TEMPLATE}, {}),
+    "file": ("S", {"chat_template.jinja": TEMPLATE}),
+    "file and more": ("S", {"chat_template.jinja": TEMPLATE, "additional_chat_templates/rag.jinja": "R"}),
+    "default twice": (
+        "S",
+        {"chat_template.jinja": "F", "additional_chat_templates/default.jinja": TEMPLATE},
+    ),
+    "of a processor": (TEMPLATE, {"chat_template.json": '{"chat_template": "P"}'}),
+}
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_chat_template_is_the_same_and_has_the_same_names(name: str, tmp_path: Path) -> None:
+    template, files = TEMPLATES[name]
+    named = {"bos_token": "<s>", "pad_token": None, "image_token": "<image>", "chat_template": template}
+    whole = {**named, "tokenizer_class": "PreTrainedTokenizerFast"}
+    (tmp_path / "additional_chat_templates").mkdir()
+    for file, text in files.items():
+        (tmp_path / file).write_text(text)
+    config = write(tmp_path, "llama", content_of("byte level"), whole, {})
+    ours = tokenizer_files(tmp_path, config)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert ours.chat_template == theirs.get_chat_template()
+    rendered = ChatTemplate(ours.chat_template or "", ours.special).render((Message("user", "x"),))
+    assert rendered == "<s>||<image>|x|False"
+    chat = [{"role": "user", "content": "x"}]
+    assert rendered == theirs.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "version"),
+    [("byte level", "4.57.0"), ("byte level", "5.1.0"), ("metaspace always", "4.57.0"), ("sequence", None)],
+)
+def test_the_words_of_mistral_are_mended_where_transformers_mends_them(
+    kind: str, version: str | None, tmp_path: Path
+) -> None:
+    content = json.loads(json.dumps(content_of("byte level" if kind == "sequence" else kind)))
+    if kind == "sequence":
+        digits = {"type": "Digits", "individual_digits": True}
+        steps = [digits, content["pre_tokenizer"]]
+        content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps}
+    vocab = content["model"]["vocab"]
+    vocab |= {f"filler {index}": index for index in range(len(vocab), 100_001)}
+    config = {"model_type": "mistral"} | ({"transformers_version": version} if version else {})
+    asked = {"fix_mistral_regex": True}
+    write(tmp_path, "mistral", content, asked, {"config.json": config})
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    ours = Tokenizer.from_str(tokenizer_files(tmp_path, config).json.decode())
+    for text in ("TheQuick brownFox's 1234", " lead  é\n\n x/", "can't"):
+        assert ours.encode(text).ids == theirs.encode(text)
+        assert ours.pre_tokenizer.pre_tokenize_str(
+            text
+        ) == theirs.backend_tokenizer.pre_tokenizer.pre_tokenize_str(text)
+
+
+VOCAB_FILES = {
+    "gpt2": "GPT2Tokenizer",
+    "qwen2": "Qwen2Tokenizer",
+    "bart": "BartTokenizer",
+    "llama": "GPT2Tokenizer",
+}
+
+
+@pytest.mark.parametrize("family", VOCAB_FILES)
+def test_the_command_for_other_files_makes_the_same_tokenizer(family: str, tmp_path: Path) -> None:
+    """vocab.json and merges.txt. Those of SentencePiece need a newer protobuf than this environment's."""
+    model = content_of("byte level")["model"]
+    merges = "\n".join(" ".join(merge) for merge in model["merges"])
+    (tmp_path / "vocab.json").write_text(json.dumps(model["vocab"]))
+    (tmp_path / "merges.txt").write_text(f"#version: 0.2\n{merges}\n")
+    config = {"model_type": family}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    settings = {"tokenizer_class": VOCAB_FILES[family], "bos_token": "<a>"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    with pytest.raises(BadInput, match=r"tokenizer\.json: no such file: make it in an env") as refused:
+        tokenizer_files(tmp_path, config)
+    exec(str(refused.value).partition('python -c "')[2].partition('"')[0])
+    assert_equal(tokenizer_files(tmp_path, config), theirs, "the fox<a>  12 été\n", decodes=True)
+
+
+@pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")
+def test_marian_reads_its_own_files_beside_a_tokenizer_json(tmp_path: Path) -> None:
+    KINDS_OF_SEQ2SEQ["marian"].write_tokenizer(tmp_path)
+    alone = tokenizer_files(tmp_path, {"model_type": "marian"})
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content_of("unigram")))
+    assert tokenizer_files(tmp_path, {"model_type": "marian"}) == alone
+    of_json = {"model_type": "marian", "tokenizer_class": "PreTrainedTokenizerFast"}
+    (tmp_path / "tokenizer_config.json").unlink()
+    assert tokenizer_files(tmp_path, of_json) != alone
+    for config, name in (({"model_type": "marian"}, "MarianTokenizer"), (of_json, "TokenizersBackend")):
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        assert type(transformers.AutoTokenizer.from_pretrained(tmp_path)).__name__ == name

@@ -28,6 +28,7 @@ NAMES: Final = (
     "cls_token",
     "mask_token",
 )
+FLAGS: Final = ("single_word", "lstrip", "rstrip", "normalized", "special")
 FILES: Final = ("special_tokens_map.json", "added_tokens.json")
 
 
@@ -95,7 +96,7 @@ def _of_old(folder: Path, given: Json) -> Iterator[tuple[int, AddedToken]]:
 
 def _of_json(content: Json) -> Iterator[tuple[int, AddedToken]]:
     for entry in content.get("added_tokens") or []:
-        yield entry["id"], _added({key: value for key, value in entry.items() if key != "id"})
+        yield entry["id"], _added(entry)
 
 
 def _is_specific(key: str) -> bool:
@@ -120,8 +121,9 @@ def _token(value: Any) -> Token | None:
     """A token is its text, or an object with flags, which files of old mark as one."""
     if value is None or isinstance(value, str):
         return value
-    return _added({key: flag for key, flag in value.items() if key != "__type"})
+    return _added(value)
 
 
 def _added(entry: Mapping[str, Any]) -> AddedToken:
-    return AddedToken(**entry)
+    flags = {flag: entry[flag] for flag in FLAGS if flag in entry}
+    return AddedToken(entry["content"], **flags)

@@ -17,7 +17,7 @@ from tokenizers import AddedToken, Tokenizer
 from build.checkpoint import TokenizerFiles
 from build.errors import BadInput, Unsupported
 from build.sources import marian_tokenizer
-from build.sources.declared_tokens import FILES, NAMES, DeclaredTokens, Token, declared_tokens
+from build.sources.declared_tokens import FILES, FLAGS, NAMES, DeclaredTokens, Token, declared_tokens
 from build.sources.json_object import read_object
 from build.sources.tokenizer_classes import (
     BACKEND,
@@ -39,7 +39,6 @@ _FILE = "tokenizer.json"
 _SETTINGS = "tokenizer_config.json"
 _TEMPLATE = "chat_template.jinja"
 _TEMPLATES = "additional_chat_templates"
-_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 _LARGE = 100_000
 
 
@@ -62,10 +61,10 @@ def tokenizer_files(folder: Path, config: Mapping[str, Any]) -> TokenizerFiles:
         served, special = _served(text, content, settings, tokens, CLASSES.get(name))
         if _is_to_be_mended(settings, config, served):
             served = _encoded(with_mistral_words(json.loads(served)))
+        return TokenizerFiles(served, _chat_template(folder, settings), special)
     except (TypeError, ValueError, LookupError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise BadInput(f"{folder}: {_FILE} or {_SETTINGS} is damaged ({name}: {reason})") from error
-    return TokenizerFiles(served, _chat_template(folder, settings), special)
 
 
 def used_files(folder: Path) -> list[Path]:
@@ -207,7 +206,7 @@ def _entries(tokenizer: Tokenizer, versions: Iterable[AddedToken]) -> Iterator[J
     """The added tokens by id, as their last versions say; what was special once is left out of answers."""
     special = {version.content for version in versions if version.special}
     for index, token in sorted(tokenizer.get_added_tokens_decoder().items()):
-        flags = {flag: getattr(token, flag) for flag in _FLAGS}
+        flags = {flag: getattr(token, flag) for flag in FLAGS}
         yield {"id": index, "content": token.content, **flags, "special": token.content in special}
 
 

@@ -39,10 +39,10 @@ _FOREIGN = """
     BlenderbotSmall ByT5 CLIP CTRL Camembert Canine Clvp CodeGen Cohere ConvBert Cpm CpmAnt
     DPRContextEncoder DPRQuestionEncoder DPRReader Deberta DebertaV2 Dia DistilBert Esm Esmc FNet FSMT
     FastSpeech2Conformer Flaubert Funnel GPTNeoXJapanese GPTSw3 Herbert Lasr LayoutLMv2 LayoutLMv3 LayoutXLM
-    Luke Lxmert M2M100 MLuke MPNet MarkupLM Mgpstr MobileBert MyT5 Nllb Nougat OpenAIGPT PLBart Perceiver
-    Phobert ProphetNet Qwen3_5 Reformer RemBert RoCBert RoFormer SeamlessM4T Siglip Siglip2 Speech2Text
-    SpeechT5 Splinter SqueezeBert Tapas Tipsv2 Udop VideoPrism Vits Wav2Vec2CTC Wav2Vec2PhonemeCTC Whisper
-    XGLM XLM XLMRoberta XLNet
+    Luke Lxmert M2M100 MLuke MPNet MarkupLM Mgpstr MobileBert MyT5 Nllb Nougat OpenAIGPT PLBart Parakeet
+    Perceiver Phobert ProphetNet Qwen3_5 Reformer RemBert RoCBert RoFormer SeamlessM4T Siglip Siglip2
+    Speech2Text SpeechT5 Splinter SqueezeBert Tapas Tipsv2 Udop VideoPrism Vits Wav2Vec2CTC
+    Wav2Vec2PhonemeCTC Whisper XGLM XLM XLMRoberta XLNet
 """
 FOREIGN: Final = frozenset(f"{name}Tokenizer" for name in _FOREIGN.split())
 _SPACE = "\u2581"
