@@ -29,12 +29,14 @@ class Weight:
 
 @dataclass(frozen=True)
 class TokenizerFiles:
-    """`json` is a tokenizer.json of the `tokenizers` library, `target` that of answers where it differs."""
+    """`json` is a tokenizer.json of the `tokenizers` library, `target` that of answers where it differs.
+
+    `special` are the tokens that chat templates may name, such as `bos_token`.
+    """
 
     json: bytes
     chat_template: str | None
-    bos_token: str | None
-    eos_token: str | None
+    special: Mapping[str, str]
     target: bytes | None = None
 
 

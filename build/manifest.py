@@ -79,7 +79,8 @@ def _file(path: Path) -> Json:
 def _tokenizer(files: TokenizerFiles, model: Model) -> Json:
     """An answer of a decoder continues its prompt: a space before it is part of it."""
     own = isinstance(model, EncoderDecoder) and leading_space(files.target or files.json)
-    return {"bos_token": files.bos_token, "eos_token": files.eos_token, "leading_space": own}
+    before = {name: files.special.get(name) for name in ("bos_token", "eos_token")}  # older servers read them
+    return {**before, "special_tokens": dict(files.special), "leading_space": own}
 
 
 def _model(model: Model, kv_dtype: str) -> Json:

@@ -18,7 +18,7 @@ from build.errors import BadInput, BuildError, Unsupported
 
 _MAGIC = b"HLTK"
 _VERSION = 1
-_BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _METASPACE = "\u2581"
 _SAMPLES = (
     "The quick brown fox jumps over the lazy dog, 1234567890 times.",
@@ -36,10 +36,11 @@ def token_bytes(tokenizer_json: bytes, count: int) -> list[bytes]:
     if highest >= count:
         raise BadInput(f"tokenizer.json: has an id {highest}, config.json a vocab_size of {count}")
     table = [b""] * count
-    for token, index in vocabulary.items():
-        table[index] = to_bytes(token)
+    for index in vocabulary.values():
+        # The library's text of an id: an added token that is normalised is spelled so.
+        table[index] = to_bytes(tokenizer.id_to_token(index) or "")
     for index, added in tokenizer.get_added_tokens_decoder().items():
-        table[index] = b"" if added.special else added.content.encode()
+        table[index] = b"" if added.special else table[index]
     _check(tokenizer, table)
     return table
 
@@ -70,15 +71,22 @@ def encode_table(table: Sequence[bytes]) -> bytes:
     return _MAGIC + struct.pack("<II", _VERSION, len(table)) + lengths + b"".join(table)
 
 
+_UNSPACED = {"type": "Replace", "pattern": {"String": _METASPACE}, "content": " "}
+_STRIPPED = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+
+
 def _converter(decoder: Any) -> Callable[[str], bytes]:
+    """What a decoder makes of a token wherever it stands, but for the space that a text begins with."""
     steps = decoder["decoders"] if decoder and decoder["type"] == "Sequence" else [decoder]
     kinds = [step["type"] if step else "none" for step in steps]
     if kinds == ["ByteLevel"]:
         return _byte_level
-    replaces = {"type": "Replace", "pattern": {"String": _METASPACE}, "content": " "}
-    spaces = kinds[0] == "Metaspace" or steps[0] == replaces
-    if spaces and set(kinds[1:]) <= {"ByteFallback", "Fuse", "Strip"}:
-        return _metaspace
+    spaces = kinds[0] == "Metaspace" or steps[0] == _UNSPACED
+    rest = steps[1:]
+    from_bytes = rest[:1] == [{"type": "ByteFallback"}]
+    joined = rest[1:] if from_bytes else rest
+    if spaces and joined in ([], [{"type": "Fuse"}], [{"type": "Fuse"}, _STRIPPED]):
+        return _metaspace_and_bytes if from_bytes else _metaspace
     raise Unsupported(
         f"tokenizer.json: decoder {' + '.join(kinds)} is not supported: ByteLevel, Metaspace and"
         " Replace with ByteFallback are"
@@ -102,16 +110,25 @@ def _byte_level(token: str) -> bytes:
 
 
 def _metaspace(token: str) -> bytes:
-    byte = _BYTE_TOKEN.fullmatch(token)
-    if byte is not None:
-        return bytes([int(byte[1], 16)])
     return token.replace(_METASPACE, " ").encode()
+
+
+def _metaspace_and_bytes(token: str) -> bytes:
+    byte = _BYTE_TOKEN.fullmatch(token)
+    return bytes([int(byte[1], 16)]) if byte else _metaspace(token)
+
+
+def _encoded(tokenizer: Tokenizer, text: str) -> list[int]:
+    try:
+        return list(tokenizer.encode(text, add_special_tokens=False).ids)
+    except Exception as error:  # the library raises nothing narrower
+        raise BadInput(f"tokenizer.json: encodes nothing: {error}") from error
 
 
 def _check(tokenizer: Tokenizer, table: Sequence[bytes]) -> None:
     """The table must say what the library says; a decoder may strip the one leading space."""
     for sample in _SAMPLES:
-        ids = tokenizer.encode(sample, add_special_tokens=False).ids
+        ids = _encoded(tokenizer, sample)
         ours = b"".join(table[index] for index in ids).decode(errors="replace")
         theirs = tokenizer.decode(ids, skip_special_tokens=True)
         if ours != theirs and ours != " " + theirs:

@@ -6,13 +6,14 @@ import json
 from typing import Any
 
 from build.errors import BadInput
+from build.token_table import load_tokenizer
 
 Json = dict[str, Any]
 
 
 def fitted(tokenizer_json: bytes, vocabulary: int) -> bytes:
     """Without truncation, padding, and added tokens from id `vocabulary` on; byte for byte the same where
-    there are none.
+    there are none. BadInput where such a token stands before or after every text.
 
     bart-large-cnn has lost the row of `<mask>`: that text is then spelled like any other.
     """
@@ -25,7 +26,13 @@ def fitted(tokenizer_json: bytes, vocabulary: int) -> bytes:
     if beyond:
         content["added_tokens"] = [t for t in content["added_tokens"] if t["content"] not in beyond]
         content["model"]["vocab"] = _without(content["model"]["vocab"], beyond)
-    return json.dumps(content, ensure_ascii=False).encode()
+    fits = json.dumps(content, ensure_ascii=False).encode()
+    around = load_tokenizer(fits).encode("").ids
+    if beyond and max(around, default=0) >= vocabulary:
+        raise BadInput(
+            f"tokenizer.json: adds id {max(around)} to texts, config.json has a vocab_size of {vocabulary}"
+        )
+    return fits
 
 
 def _parsed(tokenizer_json: bytes) -> Json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from engine.traced import Traced, written
+from engine.traced import Traced, first_of_message
 
 TEMPLATE, MESSAGE = "\1", "\0"
 Pairs = list[tuple[str, str]]
@@ -61,9 +61,9 @@ def as_traced(of: Pairs) -> Traced:
 
 def as_pairs(of: str) -> Pairs:
     assert isinstance(of, Traced), "a plain str would be the template's"
-    origins = [MESSAGE] * len(of)
-    for start, end in written(of):
-        origins[start:end] = [TEMPLATE] * (end - start)
+    origins = (
+        TEMPLATE if first_of_message(of, place, place + 1) is None else MESSAGE for place in range(len(of))
+    )
     return list(zip(str.__str__(of), origins, strict=True))
 
 

@@ -111,6 +111,12 @@ def test_the_manifest_describes_every_file(folder: Path, repository: Path) -> No
     assert manifest["tokenizer"] == {
         "bos_token": "<|im_start|>",
         "eos_token": "<|im_end|>",
+        "special_tokens": {
+            "bos_token": "<|im_start|>",
+            "eos_token": "<|im_end|>",
+            "unk_token": "<|endoftext|>",
+            "pad_token": "<|endoftext|>",
+        },
         "leading_space": False,
     }
     assert manifest["model"]["family"] == "qwen2"

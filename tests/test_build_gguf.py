@@ -169,8 +169,7 @@ def test_metadata_becomes_generation_and_tokenizer_settings(tmp_path: Path) -> N
     checkpoint = open_gguf(tiny.write_gguf(tmp_path / "model.gguf"))
     assert checkpoint.generation == {"eos_token_id": [0, 2]}
     assert checkpoint.tokenizer.chat_template == tiny.CHAT_TEMPLATE
-    assert checkpoint.tokenizer.bos_token == "<|im_start|>"
-    assert checkpoint.tokenizer.eos_token == "<|im_end|>"
+    assert checkpoint.tokenizer.special == {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
     assert checkpoint.origin.id == "model.gguf"
     assert list(checkpoint.origin.files) == ["model.gguf"]
 

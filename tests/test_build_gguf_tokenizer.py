@@ -133,7 +133,7 @@ TH = [("t", -1.0, 1), ("h", -2.0, 1), (SPACE, -3.0, 1), ("th", -4.0, 1), (f"{SPA
 def test_a_sentencepiece_vocabulary_encodes_like_llama_2(named: dict[str, int]) -> None:
     """It has the ids of Llama's special tokens where it names none."""
     made = files(sentencepiece(TH, **named))
-    assert (made.bos_token, made.eos_token) == ("<s>", "</s>")
+    assert made.special == {"bos_token": "<s>", "eos_token": "</s>"}
     tokenizer = Tokenizer.from_str(made.json.decode())
     encoded = tokenizer.encode("th é")
     assert encoded.tokens == ["<s>", f"{SPACE}th", SPACE, "<0xC3>", "<0xA9>"]

@@ -86,7 +86,7 @@ def test_vocabularies_apart_give_answers_ids_of_their_own(folder: Path) -> None:
 def test_other_names_of_special_tokens_are_taken_from_the_settings(folder: Path) -> None:
     write_vocabulary(folder / "vocab.json", ["[E]" if token == "</s>" else token for token in VOCAB])
     files = tokenizer_files(folder, {"eos_token": {"content": "[E]"}})
-    assert files.eos_token == "[E]"
+    assert files.special == {"eos_token": "[E]", "unk_token": "<unk>", "pad_token": "<pad>"}
     assert Tokenizer.from_str(files.json.decode()).encode("s").ids[-1] == 0
 
 

@@ -35,10 +35,7 @@ def test_a_folder_is_read_under_the_names_it_has(folder: Path) -> None:
     for name, values in tiny.tensors(tiny.config("llama")).items():
         np.testing.assert_array_equal(checkpoint.weights[name].read(), values)
     assert checkpoint.tokenizer.json == (folder / "tokenizer.json").read_bytes()
-    assert (checkpoint.tokenizer.bos_token, checkpoint.tokenizer.eos_token) == (
-        "<|im_start|>",
-        "<|im_end|>",
-    )
+    assert checkpoint.tokenizer.special == {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
     assert checkpoint.generation == {"eos_token_id": [2, 0]}
     assert (checkpoint.origin.kind, checkpoint.origin.id) == ("folder", "checkpoint")
     assert "model.safetensors" in checkpoint.origin.files
@@ -81,20 +78,6 @@ def test_half_precision_is_widened(folder: Path, dtype: np.dtype[Any]) -> None:
     for name, weight in open_folder(folder).weights.items():
         assert weight.read().dtype == np.float32
         np.testing.assert_array_equal(weight.read(), halves[name].astype(np.float32))
-
-
-def test_a_chat_template_may_be_a_file_or_a_named_one(folder: Path) -> None:
-    templates = [{"name": "tool", "template": "T"}, {"name": "default", "template": "D"}]
-    edit(folder / "tokenizer_config.json", chat_template=templates)
-    assert open_folder(folder).tokenizer.chat_template == "D"
-    (folder / "chat_template.jinja").write_text("F")
-    assert open_folder(folder).tokenizer.chat_template == "F"
-
-
-def test_a_chat_template_that_is_no_text_is_refused(folder: Path) -> None:
-    edit(folder / "tokenizer_config.json", chat_template={"default": "D"})
-    with pytest.raises(BadInput, match="chat_template: must be a string"):
-        open_folder(folder)
 
 
 def test_the_licence_is_that_of_the_model_card(folder: Path) -> None:

@@ -25,7 +25,7 @@ def checkpoint(
     return Checkpoint(
         config={"model_type": family, "is_encoder_decoder": True, **config},
         weights={},
-        tokenizer=TokenizerFiles(b"", template, None, None),
+        tokenizer=TokenizerFiles(b"", template, {}),
         generation=generation or {},
         origin=Origin("folder", "x", None, None, {}),
     )

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from build.errors import BadInput, BuildError, Unsupported
 from build.token_table import encode_table, token_bytes
 from tests import tiny
+from tests.tokenizers_of_kinds import EVERY, tokenizer_of
 
 COUNT = len(tiny.VOCAB)
 SPACE = "\u2581"
@@ -71,6 +72,50 @@ def test_an_added_token_that_is_not_special_is_its_text() -> None:
     assert token_bytes(as_bytes(content), COUNT)[1] == b"<|im_start|>"
 
 
+def test_an_added_token_is_decoded_like_any_other() -> None:
+    """The library does not know where a token came from: `é` is a byte of GPT-2's, `Ġ` a space."""
+    content = tiny.tokenizer_json()
+    for index, text in enumerate(["Ġx", "Āé", "日"]):
+        content["added_tokens"].append(
+            {**content["added_tokens"][0], "id": COUNT + index, "content": text, "special": False}
+        )
+    assert token_bytes(as_bytes(content), COUNT + 3)[COUNT:] == [b" x", b"\0\xe9", "日".encode()]
+
+
+def test_a_token_that_looks_like_a_byte_is_one_for_a_decoder_of_bytes_alone() -> None:
+    content = sentencepiece()
+    content["model"]["vocab"]["<0xab>"] = 260
+    assert token_bytes(as_bytes(content), 261)[260] == b"\xab"
+    index = tokenizer_of("unigram").token_to_id("<0x0A>")
+    table = token_bytes(tokenizer_of("unigram").to_str().encode(), 100)
+    assert index is not None
+    assert table[index] == b"<0x0A>" == tokenizer_of("unigram").decode([index]).encode()
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_the_table_says_what_the_library_decodes(kind: str) -> None:
+    """Behind another token, for the first loses its space. Bytes come in whole characters: a decoder makes a
+    mark of each of any others.
+    """
+    tokenizer = tokenizer_of(kind)
+    table = token_bytes(tokenizer.to_str().encode(), 1000)
+    special = {index for index, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    words = {text: index for text, index in tokenizer.get_vocab().items() if index not in special}
+    of_bytes = {text for text in words if text.startswith("<0x") and kind != "unigram"}
+    whole = [[index] for text, index in sorted(words.items()) if text not in of_bytes]
+    if of_bytes:
+        whole += [[words[f"<0x{byte:02X}>"] for byte in text.encode()] for text in "\nxé€😀"]
+    pieces = st.sampled_from(whole + [[index] for index in sorted(special)])
+
+    @given(st.lists(pieces, max_size=12))
+    def check(found: list[list[int]]) -> None:
+        ids = [words["e"], *(index for piece in found for index in piece)]
+        text = b"".join(table[index] for index in ids).decode(errors="replace")
+        assert text == tokenizer.decode([index for index in ids if index not in special])
+
+    check()
+
+
 def test_ids_beyond_the_tokenizer_add_nothing() -> None:
     table = token_bytes(as_bytes(tiny.tokenizer_json()), COUNT + 5)
     assert table[COUNT:] == [b""] * 5
@@ -106,6 +151,28 @@ def test_metaspace_as_a_decoder() -> None:
 def test_a_decoder_without_a_table_is_refused(decoder: dict[str, Any] | None) -> None:
     with pytest.raises(Unsupported, match=r"decoder (none|WordPiece) is not supported"):
         token_bytes(as_bytes({**tiny.tokenizer_json(), "decoder": decoder}), COUNT)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [{"type": "Strip", "content": " ", "start": 1, "stop": 0}, {"type": "Fuse"}],
+        [{"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 1}],
+        [{"type": "Fuse"}, {"type": "ByteFallback"}],
+    ],
+)
+def test_steps_that_change_more_than_the_beginning_are_refused(steps: list[dict[str, Any]]) -> None:
+    content = sentencepiece()
+    content["decoder"]["decoders"][1:] = steps
+    with pytest.raises(Unsupported, match=r"decoder Replace \+ .* is not supported"):
+        token_bytes(as_bytes(content), 260)
+
+
+def test_a_tokenizer_that_cannot_encode_is_refused() -> None:
+    content = sentencepiece()
+    content["model"] |= {"byte_fallback": False, "unk_token": "<none>"}
+    with pytest.raises(BadInput, match=r"tokenizer\.json: encodes nothing: .*<none>"):
+        token_bytes(as_bytes(content), 260)
 
 
 def test_a_damaged_file_is_refused() -> None:

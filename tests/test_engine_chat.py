@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from engine.chat import MAX_MESSAGES, ChatTemplate, Message, parse_messages
 from engine.errors import InvalidArgument
 
-NO_SPECIAL: dict[str, str | None] = {"bos_token": None, "eos_token": None}
+NO_SPECIAL: dict[str, str] = {}
 
 
-def render(source: str, *contents: str, special: dict[str, str | None] = NO_SPECIAL) -> str:
+def render(source: str, *contents: str, special: dict[str, str] = NO_SPECIAL) -> str:
     return ChatTemplate(source, special).render(tuple(Message("user", content) for content in contents))
 
 
@@ -54,11 +54,10 @@ def test_the_prompt_ends_where_the_answer_begins() -> None:
     assert render(source + ending, "a", "b") == "<user>a<user>b>>"
 
 
-def test_special_tokens_are_names_and_an_absent_one_is_empty() -> None:
-    assert (
-        render("[{{ bos_token }}|{{ eos_token }}]", "", special={"bos_token": "<s>", "eos_token": None})
-        == "[<s>|]"
-    )
+def test_special_tokens_are_names_and_an_absent_one_is_undefined() -> None:
+    source = "[{{ bos_token }}|{{ image_token }}|{{ eos_token }}|{{ eos_token is defined }}]"
+    special = {"bos_token": "<s>", "image_token": "<image>"}
+    assert render(source, "", special=special) == "[<s>|<image>||False]"
 
 
 def test_blocks_are_trimmed_as_transformers_does() -> None:

@@ -71,8 +71,15 @@ def test_a_whole_artifact_is_accepted(artifact: Path) -> None:
     assert manifest.generation == {"temperature": 0.6, "top_p": 0.9}  # a null is nobody's default
     assert (manifest.dialect, manifest.licence, manifest.prefix) == ("onnxruntime", "MIT", "")
     assert manifest.quality == {"perplexity": 12.5}
-    assert manifest.special == {"bos_token": "<s>", "eos_token": None}
     assert manifest.path("tokens.bin") == artifact / "tokens.bin"
+
+
+def test_special_tokens_are_those_listed_or_the_two_of_older_builds(artifact: Path) -> None:
+    assert read_manifest(artifact).special == {"bos_token": "<s>"}
+    data = manifest_of(FILES)
+    data["tokenizer"]["special_tokens"] = {"eos_token": "</s>", "image_token": "<image>"}
+    (artifact / "manifest.json").write_text(json.dumps(data))
+    assert read_manifest(artifact).special == {"eos_token": "</s>", "image_token": "<image>"}
 
 
 def test_the_kv_cache_of_a_shape() -> None:

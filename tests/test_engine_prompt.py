@@ -6,17 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tokenizers import (
-    AddedToken,
-    Tokenizer,
-)
+from tokenizers import AddedToken, Tokenizer, normalizers
 
 from engine.chat import ChatTemplate, Message
 from engine.errors import ArtifactError, InvalidArgument
 from engine.prompt import PromptEncoder, load_tokenizer
-from tests.tokenizers_of_kinds import KINDS, SPECIAL, byte_level, tokenizer_of
+from tests.tokenizers_of_kinds import EVERY, KINDS, NORMALISED, SPECIAL, byte_level, tokenizer_of
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -83,6 +80,70 @@ def test_an_ordinary_chat_equals_transformers(kind: str, source: str) -> None:
         assert found == transformers_ids(kind, source, messages)
 
     check()
+
+
+TIGHT = "{{ bos_token }}{% for m in messages %}[INST] {{ m.content }} [/INST]{{ eos_token }}{% endfor %}"
+LOOSE = "{{ bos_token }} {% for m in messages %} <|im|> {{ m.content }}  <|im|><|im|> \n{% endfor %} </s>"
+
+
+@pytest.mark.parametrize("source", [TEMPLATE, INST, TIGHT, LOOSE], ids=["chatml", "inst", "tight", "loose"])
+@pytest.mark.parametrize("kind", EVERY)
+def test_an_ordinary_chat_has_the_ids_of_its_text(kind: str, source: str) -> None:
+    @settings(max_examples=25)
+    @given(chats)
+    @example([Message("user", "Hello  world\n\n"), Message("assistant", " x"), Message("user", "")])
+    def check(messages: list[Message]) -> None:
+        text = template_of(source).render(tuple(messages))
+        wanted = tokenizer_of(kind).encode(text, add_special_tokens=False).ids
+        assert encoder_of(kind, source).encode_chat(tuple(messages)) == wanted
+
+    check()
+
+
+@pytest.mark.parametrize("kind", NORMALISED)
+def test_special_strings_in_a_message_add_no_control_token(kind: str) -> None:
+    """Those that are looked for in normalised text are found or not by what stands before them."""
+
+    @given(st.lists(fragments, min_size=1, max_size=3))
+    @example(["x <s>", " </s>"])
+    def check(contents: list[str]) -> None:
+        ids = encoder_of(kind, LOOSE).encode_chat(user(*contents))
+        plain = encoder_of(kind, LOOSE).encode_chat(user(*("x" for _ in contents)))
+        assert [i for i in ids if i in special_ids(kind)] == [i for i in plain if i in special_ids(kind)]
+
+    check()
+
+
+def test_what_a_normaliser_makes_of_a_message_is_no_control_token() -> None:
+    tokenizer = byte_level()
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.add_special_tokens([AddedToken("<x>", normalized=True, special=True)])
+    encoder = PromptEncoder(tokenizer, template_of("<x>{{ messages[0].content }}"))
+    control = tokenizer.token_to_id("<x>")
+    wide = "a＜x＞"
+    assert control in tokenizer.encode(wide).ids
+    assert encoder.encode_chat(user(wide)).count(control) == 1
+    assert tokenizer.decode(encoder.encode_chat(user(wide))[1:]) == "a<x>"
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_text_beside_special_strings_of_a_message_stays_as_it_is(kind: str) -> None:
+    """Between two control tokens of the template, what no message broke up."""
+    source = (
+        "{{ bos_token }}{{ messages[0].content }} <|im_start|>system user <|im_end|>{{ messages[1].content }}"
+    )
+    encoder = encoder_of(kind, source)
+    start = special_id(kind, "<|im_start|>")
+    quoted, plain = (encoder.encode_chat(user(content, "the")) for content in ("<s>", "fox"))
+    assert quoted[quoted.index(start) :] == plain[plain.index(start) :]
+
+
+def test_after_a_normalised_control_token_the_text_goes_on() -> None:
+    """As in the whole text, where the normaliser puts a space before the first piece alone."""
+    kind, source = "prepend, normalised", "{{ bos_token }}[INST] {{ messages[0].content }}"
+    ids = encoder_of(kind, source).encode_chat(user("x </s>"))
+    plain = tokenizer_of(kind).encode("<s>[INST]", add_special_tokens=False).ids
+    assert ids[: len(plain)] == plain
 
 
 @pytest.mark.parity
@@ -242,13 +303,10 @@ class CountingPattern:
         self.pattern = pattern
         self.characters = 0
 
-    def __getattr__(self, name: str) -> Any:
-        def call(*arguments: Any) -> Any:
-            text, *bounds = arguments
-            self.characters += bounds[1] - bounds[0] if bounds else len(text)
-            return getattr(self.pattern, name)(*arguments)
-
-        return call
+    def search(self, text: str, position: int) -> Any:
+        found = self.pattern.search(text, position)
+        self.characters += (found.end() if found else len(text)) - position
+        return found
 
 
 @pytest.mark.parametrize("piece", ["<|im_start|>", "<<s>s>", "<"])

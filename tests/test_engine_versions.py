@@ -165,6 +165,7 @@ class TestKeys:
             {"prefix": "summarize: "},
             {"generation": {"eos_token_ids": [257], "temperature": 0.5}},
             {"tokenizer": {"bos_token": "<s>", "eos_token": "<|im_end|>"}},
+            {"tokenizer": {"special_tokens": {"eos_token": "<|im_end|>", "pad_token": "<pad>"}}},
         ],
     )
     def test_what_changes_a_request_changes_its_key(self, folder: Path, changes: dict[str, Any]) -> None:

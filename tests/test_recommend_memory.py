@@ -84,7 +84,7 @@ def _checkpoint(config: dict[str, Any], tensors: dict[str, tuple[int, ...]]) -> 
         name: Weight(shape, partial(_random, shape, seed))
         for seed, (name, shape) in enumerate(tensors.items())
     }
-    tokenizer = TokenizerFiles(b"", None, None, None)
+    tokenizer = TokenizerFiles(b"", None, {})
     return Checkpoint(config, weights, tokenizer, {}, Origin("random", "random", None, None, {}))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -13,16 +12,18 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from build.architecture.defaults import completed
-from build.checkpoint import Checkpoint, Origin, TokenizerFiles, Weight
+from build.checkpoint import Checkpoint, Origin, Weight
 from build.digest import sha256
 from build.errors import BadInput, Unsupported
 from build.quantise import Floats
-from build.sources import marian_tokenizer
+from build.sources.folder_tokenizer import tokenizer_files, used_files
+from build.sources.json_object import read_object
 
 _OF_INDEX = ".safetensors.index.json"
 _INDEX = f"model{_OF_INDEX}"
 _SINGLE = "model.safetensors"
 _PICKLED = "pytorch_model.bin"
+_GENERATION = "generation_config.json"
 _ALWAYS_GENERATION = ("eos_token_id", "decoder_start_token_id")
 _OLD_GENERATION = (
     "bad_words_ids",
@@ -47,7 +48,7 @@ _MASKS = (".attn.bias", ".attn.masked_bias")  # buffers of GPT-2, of booleans or
 
 def open_folder(folder: Path) -> Checkpoint:
     """The checkpoint in a folder; BadInput names the file at fault."""
-    config = completed(_json(folder / "config.json"))
+    config = completed(read_object(folder / "config.json"))
     if (folder / "adapter_config.json").is_file():
         raise Unsupported(
             f"{folder}: adapter_config.json: is an adapter (LoRA), which changes another model's weights:"
@@ -57,36 +58,21 @@ def open_folder(folder: Path) -> Checkpoint:
     weights: dict[str, Weight] = {}
     for shard in shards:
         weights.update(_weights(shard))
-    used = [folder / "config.json", *shards]
-    optional = ["generation_config.json", "tokenizer_config.json", "chat_template.jinja"]
-    optional += ["tokenizer.json"] if (folder / "tokenizer.json").is_file() else marian_tokenizer.FILES
-    used += [folder / name for name in optional if (folder / name).is_file()]
-    tokenizer = _tokenizer(folder)
+    used = [folder / "config.json", *shards, *used_files(folder)]
+    used += [folder / _GENERATION] if (folder / _GENERATION).is_file() else []
     return Checkpoint(
         config=config,
         weights=weights,
-        tokenizer=tokenizer,
+        tokenizer=tokenizer_files(folder, config),
         generation=_generation(folder, config),
         origin=Origin(
             kind="folder",
             id=folder.resolve().name,
             revision=None,
             licence=_licence(folder / "README.md"),
-            files={path.name: sha256(path) for path in used},
+            files={path.relative_to(folder).as_posix(): sha256(path) for path in used},
         ),
     )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise BadInput(f"{path}: no such file") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: is damaged or no JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise BadInput(f"{path}: must hold a JSON object")
-    return value
 
 
 def _shards(folder: Path) -> list[Path]:
@@ -105,7 +91,7 @@ def weights_file(folder: Path, has: Callable[[str], bool]) -> str | None:
 
     `has` says which files there are; only config.json must lie in the folder. None if there is none of these.
     """
-    named = _json(folder / "config.json").get("transformers_weights")
+    named = read_object(folder / "config.json").get("transformers_weights")
     if named is None:  # an index beside a whole file is of an earlier save
         return next((name for name in (_SINGLE, _INDEX) if has(name)), None)
     if not isinstance(named, str) or not named.endswith((".safetensors", _OF_INDEX)):
@@ -119,7 +105,7 @@ def shard_names(folder: Path, first: str) -> list[str]:
     """The files of weights: `first`, as `weights_file` gave it, or those that it names as an index."""
     if not first.endswith(_OF_INDEX):
         return [first]
-    listed = _json(folder / first).get("weight_map")
+    listed = read_object(folder / first).get("weight_map")
     names = listed.values() if isinstance(listed, dict) else []
     if not names or not all(isinstance(name, str) for name in names):
         raise BadInput(f"{folder / first}: names no shards: weight_map must give the file of each weight")
@@ -140,7 +126,8 @@ def conversion(source: str, folder: str, revision: str | None = None) -> str:
         f" getattr(t, c.architectures[0]).from_pretrained({named}).save_pretrained('{folder}');"
         f" t.AutoTokenizer.from_pretrained({named}).save_pretrained('{folder}')"
     )
-    return f'convert it where transformers and torch are: `python -c "{script}"`'
+    install = "pip install transformers torch sentencepiece protobuf"
+    return f'convert it in an environment of its own: `{install} && python -c "{script}"`'
 
 
 def _weights(path: Path) -> dict[str, Weight]:
@@ -161,47 +148,12 @@ def _read(path: Path, name: str) -> Floats:
         return np.ascontiguousarray(file.get_tensor(name), np.float32)
 
 
-def _tokenizer(folder: Path) -> TokenizerFiles:
-    path, settings_path = folder / "tokenizer.json", folder / "tokenizer_config.json"
-    settings = _json(settings_path) if settings_path.is_file() else {}
-    if not path.is_file() and marian_tokenizer.is_marian(folder):
-        return marian_tokenizer.tokenizer_files(folder, settings)
-    if not path.is_file():
-        raise BadInput(
-            f"{path}: no such file: save the checkpoint with a fast tokenizer (PreTrainedTokenizerFast)"
-        )
-    return TokenizerFiles(
-        json=path.read_bytes(),
-        chat_template=_chat_template(folder, settings),
-        bos_token=_token(settings.get("bos_token")),
-        eos_token=_token(settings.get("eos_token")),
-    )
-
-
-def _chat_template(folder: Path, settings: dict[str, Any]) -> str | None:
-    """A list holds named templates, of which `default` is for chat."""
-    path = folder / "chat_template.jinja"
-    if path.is_file():
-        return path.read_text(encoding="utf-8")
-    template = settings.get("chat_template")
-    if isinstance(template, list):
-        named = {entry.get("name"): entry for entry in template if isinstance(entry, dict)}
-        template = named.get("default", {}).get("template")
-    if template is not None and not isinstance(template, str):
-        raise BadInput(f"{folder / 'tokenizer_config.json'}: chat_template: must be a string")
-    return template
-
-
-def _token(value: Any) -> str | None:
-    return value.get("content") if isinstance(value, dict) else value
-
-
 def _generation(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     """Before generation_config.json there was, its settings stood in config.json."""
-    path = folder / "generation_config.json"
+    path = folder / _GENERATION
     keys = _ALWAYS_GENERATION if path.is_file() else (*_ALWAYS_GENERATION, *_OLD_GENERATION)
     found = {key: config[key] for key in keys if config.get(key) is not None}
-    settings = found | (_json(path) if path.is_file() else {})
+    settings = found | (read_object(path) if path.is_file() else {})
     if config.get("is_encoder_decoder") and settings.get("decoder_start_token_id") is None:
         settings["decoder_start_token_id"] = settings.get("bos_token_id", config.get("bos_token_id"))
     return settings

@@ -29,11 +29,11 @@ def tokenizer_files(metadata: Metadata, vocabulary: Vocabulary) -> TokenizerFile
     if model not in builders:
         raise Unsupported(f"GGUF tokenizer {model!r} is not supported: {', '.join(builders)} are")
     content = builders[model](metadata, vocabulary)
+    named = {"bos_token": vocabulary.text(vocabulary.bos), "eos_token": vocabulary.text(vocabulary.eos)}
     return TokenizerFiles(
         json=json.dumps(content, ensure_ascii=False).encode(),
         chat_template=_chat_template(metadata),
-        bos_token=vocabulary.text(vocabulary.bos),
-        eos_token=vocabulary.text(vocabulary.eos),
+        special={name: text for name, text in named.items() if text is not None},
     )
 
 

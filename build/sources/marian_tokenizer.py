@@ -43,8 +43,7 @@ def tokenizer_files(folder: Path, settings: Mapping[str, Any]) -> TokenizerFiles
     return TokenizerFiles(
         json=_encoded(_tokenizer(source, _questions(source, vocabulary, names), names)),
         chat_template=None,
-        bos_token=None,
-        eos_token=names["eos_token"],
+        special=names,
         target=_encoded(_tokenizer(target, _answers(target, answers), names)),
     )
 

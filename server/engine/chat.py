@@ -47,9 +47,9 @@ def _message(index: int, item: object) -> Message:
 class ChatTemplate:
     """Raises jinja2.TemplateError when the source is no template."""
 
-    def __init__(self, source: str, special: Mapping[str, str | None]) -> None:
+    def __init__(self, source: str, special: Mapping[str, str]) -> None:
         self._template = Sandbox().from_string(source)
-        self._special = {name: token or "" for name, token in special.items()}
+        self._special = dict(special)
 
     def render(self, messages: tuple[Message, ...]) -> Traced:
         """The prompt that ends where the assistant's answer begins; raises InvalidArgument when refused."""

@@ -70,7 +70,8 @@ class ModelShape:
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """`prefix` is put before `text_input`. `generation` has what the model sets of the sampling fields.
-    `leading_space` says that tokens.bin spells an answer with a space before it.
+    `special` are the tokens that a chat template may name. `leading_space` says that tokens.bin spells an
+    answer with a space before it.
     `engine` says what a TensorRT plan was compiled for, and is empty for other dialects.
     """
 
@@ -85,7 +86,7 @@ class Manifest:
     shape: ModelShape
     generation: Mapping[str, Any]
     eos: frozenset[int]
-    special: Mapping[str, str | None]
+    special: Mapping[str, str]
     leading_space: bool
     files: Mapping[str, Mapping[str, Any]]
     model: Mapping[str, Any]
@@ -127,7 +128,7 @@ def _manifest(folder: Path, data: dict[str, Any]) -> Manifest:
         generation=generation,
         eos=eos,
         licence=data["source"]["licence"],
-        special={name: data["tokenizer"][name] for name in ("bos_token", "eos_token")},
+        special=_special(data["tokenizer"]),
         leading_space=bool(data["tokenizer"].get("leading_space", False)),
         files={name: {key: file[key] for key in ("sha256", "bytes")} for name, file in data["files"].items()},
         model=dict(data["model"]),
@@ -135,6 +136,14 @@ def _manifest(folder: Path, data: dict[str, Any]) -> Manifest:
         engine=dict(data.get("engine", {})),
         **{name: data[name] for name in ("name", "task", "prefix", "dialect", "precision", "size_bytes")},
     )
+
+
+def _special(tokenizer: Mapping[str, Any]) -> dict[str, str]:
+    """Before they were all listed, a manifest had two of them, or null for one that the model has not."""
+    listed = tokenizer.get("special_tokens")
+    if listed is None:
+        listed = {name: tokenizer[name] for name in ("bos_token", "eos_token")}
+    return {str(name): token for name, token in listed.items() if token is not None}
 
 
 def _shape(model: Mapping[str, Any]) -> ModelShape:

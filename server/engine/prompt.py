@@ -2,8 +2,8 @@
 
 In a chat, strings that look like special tokens inside a message are the user's text: they are encoded as
 plain text, while those of the template around them are control tokens. The rendered text remembers who wrote
-it: it is cut at the special tokens all of whose characters are the template's, and what lies between them is
-encoded with special tokens off.
+it. It is encoded as a whole, with a marker in the place of one character of each special token that a message
+has part in; text that has a marker is encoded once more as it is, with special tokens off.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tokenizers import Tokenizer
 
 from engine.chat import ChatTemplate, Message
 from engine.errors import ArtifactError, InvalidArgument
-from engine.traced import Traced, written
+from engine.traced import Traced, first_of_message
 
 
 class PromptEncoder:
@@ -29,14 +30,18 @@ class PromptEncoder:
         self._template = template
         self._prefix = prefix
         added = tokenizer.get_added_tokens_decoder()
-        self._special = {t.content: (number, t) for number, t in added.items() if t.special}
+        self._special = {number: token for number, token in added.items() if token.special}
         # Longest first: a special token that begins like another must not hide it.
-        names = sorted(map(re.escape, self._special), key=len, reverse=True)
+        names = sorted((re.escape(token.content) for token in self._special.values()), key=len, reverse=True)
         self._pattern = re.compile("|".join(names)) if names else None
-        self._first = Tokenizer.from_str(tokenizer.to_str())
-        # What follows a control token is not the beginning of the text, where some add a space.
-        self._later = Tokenizer.from_str(_without_first_prefix(tokenizer.to_str()))
-        self._first.encode_special_tokens = self._later.encode_special_tokens = True
+        # What follows a control token is not the beginning of the text, where some add a space. One that is
+        # looked for in normalised text leaves that in one piece, whose beginning is before it.
+        first = json.loads(tokenizer.to_str())
+        later = first | {"pre_tokenizer": _without_prefix(first["pre_tokenizer"])}
+        within = later | {"normalizer": _without_prefix(first["normalizer"])}
+        self._first = _without_special(first)
+        self._later = self._first if later == first else _without_special(later)
+        self._within = self._later if within == later else _without_special(within)
 
     def encode_text(self, text: str) -> list[int]:
         """A raw prompt behind the prefix, as transformers encodes it: special tokens count, and those that
@@ -55,25 +60,35 @@ class PromptEncoder:
         return self._template.render(messages)
 
     def _encode_rendered(self, rendered: Traced) -> Iterator[int]:
-        text, position, strip = str.__str__(rendered), 0, False
-        for found in self._control_tokens(rendered):
-            token_id, token = self._special[found[0]]
-            before = text[position : found.start()]
-            before = before.lstrip() if strip else before
-            yield from self._encode_plain(before.rstrip() if token.lstrip else before, position)
-            yield token_id
-            position, strip = found.end(), token.rstrip
-        rest = text[position:]
-        yield from self._encode_plain(rest.lstrip() if strip else rest, position)
+        plain = str.__str__(rendered)
+        marked = _marked(plain, list(self._messages_own(rendered)))
+        encoding = self._tokenizer.encode(marked, add_special_tokens=False)
+        position, tokenizer, between = 0, self._first, list[int]()
+        for number, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
+            token = self._special.get(number)
+            # A normaliser may make a control token of what is none to the letter.
+            if token is None or token.content not in marked[start:end]:
+                between.append(number)
+                continue
+            yield from self._plain(tokenizer, plain[position:start], marked[position:start], between)
+            yield number
+            position, tokenizer, between = end, self._within if token.normalized else self._later, []
+        yield from self._plain(tokenizer, plain[position:], marked[position:], between)
 
-    def _control_tokens(self, rendered: Traced) -> Iterator[re.Match[str]]:
-        if self._pattern:
-            for start, end in written(rendered):
-                yield from self._pattern.finditer(rendered, start, end)
+    def _plain(self, tokenizer: Tokenizer, plain: str, marked: str, ids: list[int]) -> list[int]:
+        """A text without control tokens has the `ids` that it has in the whole, where nothing was marked."""
+        if plain == marked and self._special.keys().isdisjoint(ids):
+            return ids
+        return list(tokenizer.encode(plain, add_special_tokens=False).ids)
 
-    def _encode_plain(self, text: str, position: int) -> list[int]:
-        tokenizer = self._later if position else self._first
-        return list(tokenizer.encode(text, add_special_tokens=False).ids) if text else []
+    def _messages_own(self, rendered: Traced) -> Iterator[int]:
+        """A message's first character in each special token that has one; the template may have begun it."""
+        position = 0
+        while self._pattern and (found := self._pattern.search(rendered, position)):
+            place = first_of_message(rendered, found.start(), found.end())
+            position = found.end() if place is None else place + 1
+            if place is not None:
+                yield place
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -83,10 +98,33 @@ def load_tokenizer(path: Path) -> Tokenizer:
         raise ArtifactError(path.name, f"not a tokenizer: {error}") from error
 
 
-def _without_first_prefix(tokenizer: str) -> str:
-    """The tokenizer (JSON) without a space that its pre-tokenizer puts before the text's first piece."""
+def _without_special(content: dict[str, Any]) -> Tokenizer:
+    tokenizer = Tokenizer.from_str(json.dumps(content))
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def _without_prefix(steps: Any) -> Any:
+    """A normaliser or pre-tokenizer (JSON) that puts no space before the text's first piece."""
 
     def changed(step: dict[str, Any]) -> dict[str, Any]:
+        if step.get("type") == "Prepend":
+            return step | {"prepend": ""}
         return step | {"prepend_scheme": "never"} if step.get("prepend_scheme") == "first" else step
 
-    return json.dumps(json.loads(tokenizer, object_hook=changed))
+    return json.loads(json.dumps(steps), object_hook=changed)
+
+
+def _marked(text: str, places: list[int]) -> str:
+    """The text with another character at these places, which it does not have."""
+    if not places:
+        return text
+    used = set(text)
+    private = chain(range(0xE000, 0xF900), range(0xF0000, 0xFFFFE))
+    marker = next((c for c in map(chr, private) if c not in used), None)
+    if marker is None:
+        raise InvalidArgument("messages", "they use every private-use character of Unicode, must leave one")
+    characters = list(text)
+    for place in places:
+        characters[place] = marker
+    return "".join(characters)

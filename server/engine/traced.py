@@ -176,13 +176,10 @@ def text_of(value: object) -> Traced:
     return traced(value) if isinstance(value, str) else settle(str(value), value)
 
 
-def written(text: Traced) -> Iterator[tuple[int, int]]:
-    """From where to where, one after another, the template alone wrote."""
-    mask, end = _mask_of(text), 0
-    while (start := mask.find(1, end)) >= 0:
-        end = mask.find(0, start)
-        end = len(mask) if end < 0 else end
-        yield start, end
+def first_of_message(text: Traced, start: int, end: int) -> int | None:
+    """Where the first character from `start` to `end` stands that the template did not write."""
+    place = _mask_of(text).find(0, start, end)
+    return None if place < 0 else place
 
 
 def _mask_of(text: str) -> bytes:
