@@ -90,6 +90,13 @@ def test_other_names_of_special_tokens_are_taken_from_the_settings(folder: Path)
     assert Tokenizer.from_str(files.json.decode()).encode("s").ids[-1] == 0
 
 
+def test_an_added_token_of_the_vocabulary_is_refused(folder: Path) -> None:
+    declared = {"</s>", "<pad>", "<nowhere>", ">>de<<"}
+    assert tokenizer_files(folder, {}, declared) == tokenizer_files(folder, {})
+    with pytest.raises(Unsupported, match=r"'s': added tokens of a Marian checkpoint are not supported"):
+        tokenizer_files(folder, {}, declared | {"s"})
+
+
 def test_a_vocabulary_at_fault_is_named(folder: Path) -> None:
     write_vocabulary(folder / "vocab.json", VOCAB[2:])
     with pytest.raises(BadInput, match=r"vocab\.json: lacks '</s>'"):

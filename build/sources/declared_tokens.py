@@ -43,6 +43,10 @@ class DeclaredTokens:
     listed: tuple[Token, ...]
     added: Mapping[int, AddedToken]
 
+    def texts(self) -> set[str]:
+        tokens = (*self.named.values(), *(self.extra or ()), *self.listed, *self.added.values())
+        return {str(token) for token in tokens if token is not None}
+
 
 def declared_tokens(folder: Path, settings: Json, content: Json) -> DeclaredTokens:
     """`settings` is tokenizer_config.json, `content` tokenizer.json. TypeError, ValueError or LookupError for

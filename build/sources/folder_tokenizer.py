@@ -48,16 +48,17 @@ def tokenizer_files(folder: Path, config: Mapping[str, Any]) -> TokenizerFiles:
     settings = _settings(folder)
     text = path.read_bytes() if path.is_file() else b""
     name = class_name(config, settings, text.decode(errors="replace"))
-    if marian_tokenizer.is_marian(folder) and (name == MARIAN or not text):
-        _refuse_settings(folder, settings, "Unigram")
-        return marian_tokenizer.tokenizer_files(folder, settings)
-    if not path.is_file():
-        raise BadInput(f"{path}: no such file: {conversion(str(folder), str(folder))}")
-    content = read_object(path)
-    _refuse_class(folder, settings, config, name)
+    content = read_object(path) if text else {}
+    of_marian = marian_tokenizer.is_marian(folder) and (name == MARIAN or not text)
+    if not of_marian:
+        if not path.is_file():
+            raise BadInput(f"{path}: no such file: {conversion(str(folder), str(folder))}")
+        _refuse_class(folder, settings, config, name)
     try:
-        _refuse_settings(folder, settings, _kind(content))
+        _refuse_settings(folder, settings, "Unigram" if of_marian else _kind(content))
         tokens = declared_tokens(folder, settings, content)
+        if of_marian:
+            return marian_tokenizer.tokenizer_files(folder, settings, tokens.texts())
         served, special = _served(text, content, settings, tokens, CLASSES.get(name))
         if _is_to_be_mended(settings, config, served):
             served = _encoded(with_mistral_words(json.loads(served)))

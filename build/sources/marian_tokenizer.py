@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,17 @@ def is_marian(folder: Path) -> bool:
     return all((folder / name).is_file() for name in FILES[:3])
 
 
-def tokenizer_files(folder: Path, settings: Mapping[str, Any]) -> TokenizerFiles:
-    """For questions and answers; `settings` is tokenizer_config.json. BadInput names the file at fault."""
+def tokenizer_files(
+    folder: Path, settings: Mapping[str, Any], declared: Collection[str] = ()
+) -> TokenizerFiles:
+    """For questions and answers; `settings` is tokenizer_config.json, `declared` are the tokens that it and
+    other files add. BadInput names the file at fault.
+    """
     names = {role: _text(settings.get(role)) or token for role, token in _SPECIALS.items()}
     vocabulary = _vocabulary(folder / "vocab.json", names)
+    added = sorted({*declared} & {*vocabulary} - {*_added_tokens(vocabulary, names)})
+    if added:
+        raise Unsupported(f"{folder}: {added[0]!r}: added tokens of a Marian checkpoint are not supported")
     apart = folder / "target_vocab.json"
     answers = _vocabulary(apart, names) if settings.get("separate_vocabs") else vocabulary
     source, target = (_unigram_model(folder / name) for name in FILES[:2])

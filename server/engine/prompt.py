@@ -44,8 +44,8 @@ class PromptEncoder:
         self._within = self._later if within == later else _without_special(within)
 
     def encode_text(self, text: str) -> list[int]:
-        """A raw prompt behind the prefix, as transformers encodes it: special tokens count, and those that
-        the model begins or ends a text with are added.
+        """A raw prompt behind the prefix, as the tokenizers library encodes it by tokenizer.json: special
+        tokens count, and those that the model begins or ends a text with are added.
         """
         return list(self._tokenizer.encode(self._prefix + text).ids)
 
