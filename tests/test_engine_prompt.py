@@ -195,7 +195,7 @@ def test_special_strings_in_a_message_are_plain_text(kind: str) -> None:
 
 @pytest.mark.parametrize(
     "names",
-    [("aa", "aaa"), ("ab", "ba"), ("<x>", "<x><x>"), ("xx", "xxx", "xxxx"), ("<|", "|>", "<|>"), ("é", "ß")],
+    [("aa", "aaa"), ("ab", "ba"), ("<x>", "<x><x>"), ("xx", "xxx", "xxxx"), ("<|", "|>", "<|>"), ("€", "→")],
 )
 def test_overlapping_special_strings_are_all_plain_text(names: tuple[str, ...]) -> None:
     tokenizer = byte_level()
@@ -256,6 +256,15 @@ def test_the_longest_special_token_of_the_template_is_the_one() -> None:
     )
     pair, single = (tokenizer_of("byte level").token_to_id(text) for text in ("<|im|><|im|>", "<|im|>"))
     assert encoder.encode_chat(user("")) == [pair, single]
+
+
+def test_a_special_token_of_one_character_counts_in_a_template() -> None:
+    tokenizer = byte_level()
+    tokenizer.add_special_tokens([AddedToken("€", normalized=False, special=True)])
+    found = PromptEncoder(tokenizer, template_of("€{{ messages[0].content }}")).encode_chat(user("€"))
+    assert found[0] == tokenizer.token_to_id("€")
+    assert found[0] not in found[1:]
+    assert tokenizer.decode(found, skip_special_tokens=False) == "€€"
 
 
 def test_special_strings_in_a_raw_prompt_count() -> None:

@@ -483,9 +483,10 @@ BLOCKS = {
             {{ [content, 'x']|join('-') }}{{ [x]|join(content) }}{{ (x ~ content)|list }}
             {{ content|replace('s', 'x') }}{{ (content|safe)|replace('s', content) }}
             {% filter upper %}{{ content }}{% endfilter %}
-            {% set ns.x = x %}{% set ns.m = m %}
+            {% set ns.made = [x, m(), x ~ content, content ~ 'x', content|e, content|replace('s', 'x')] %}
+            {% set ns.m = m %}
         {% endautoescape %}
-        {{ ns.x }}{% for c in ns.x %}{{ c }}{% endfor %}
+        {% for part in ns.made %}{{ part }}{% for c in part %}{{ c }}{% endfor %}{% endfor %}
         {{ ns.m() }}{% for c in ns.m() %}{{ c }}{% endfor %}""",
     "escaped or not": """
         {% for flag in [true, false] %}
@@ -589,6 +590,23 @@ def test_what_a_filter_makes_of_the_templates_text_is_the_templates(name: str) -
             "{{ ['<s>', content]|join('|') }}{{ '|'.join([content, '<s>']) }}",
             [("<s>|", 1), ("mm", 0), ("|<s>", 1)],
         ),
+        (
+            "{{ '<s>%s'|format(content) }}{{ 'x<s>'|replace('x', content) }}",
+            [("<s>", 1), ("mm", 0), ("<s>", 1)],
+        ),
+        ("{{ '<s>xx'|replace('x', content, count=1) }}", [("<s>", 1), ("m", 0), ("x", 1)]),
+        (
+            "{{ ' <s>'|trim(content) }}{{ '<s>xx'|truncate(4, true, end=content, leeway=0) }}",
+            [(" <s><s>", 1), ("m", 0)],
+        ),
+        (
+            "{{ (content ~ '<s>')|reverse }}{{ (content ~ '<s>')|upper|lower }}",
+            [(">s<", 1), ("mm", 0), ("<s>", 1)],
+        ),
+        ("{{ (content ~ '<s>')|capitalize|string }}", [("M", 0), ("<s>", 1)]),
+        ("{{ missing|d('<s>') }}{{ missing|default('<s>') }}", [("<s><s>", 1)]),
+        ("{{ ['<s>', content]|first }}{{ [content, '<s>']|last }}", [("<s><s>", 1)]),
+        ("{{ ['<s>', content]|min }}{{ ['x<s>', content]|max }}", [("<s>x<s>", 1)]),
         ("{{ {content: '<s>'}[content] }}{{ {content: '<s>'}.get(content) }}", [("<s><s>", 1)]),
         ("{{ content and '<s>' }}{{ [content, '<s>'][1] }}", [("<s><s>", 1)]),
         ("{{ strftime_now('<s>') }}", [("<s>", 1)]),

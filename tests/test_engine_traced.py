@@ -180,6 +180,7 @@ def test_what_goes_into_a_method_that_is_not_followed_counts() -> None:
     assert as_pairs(Traced("a", b"\1").rjust(2, Traced("<"))) == [("<", MESSAGE), ("a", MESSAGE)]
     assert as_pairs(Traced("{}", b"\1\1").format(Traced("<"))) == [("<", MESSAGE)]
     assert as_pairs(Traced("{a}", b"\1\1\1").format(a=Traced("<"))) == [("<", MESSAGE)]
+    assert as_pairs(Traced("%3d") % 1) == of_message("  1")
     # Its table may hold a message's characters as numbers.
     assert as_pairs(Traced("a", b"\1").translate({97: 60})) == [("<", MESSAGE)]
 

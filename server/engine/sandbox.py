@@ -160,9 +160,7 @@ def _kept(made: Callable[..., Any], followed: bool) -> Callable[..., Any]:
 
     @wraps(made)
     def kept(*args: Any, **options: Any) -> Any:
-        if followed:
-            args, options = tuple(map(_owned, args)), {name: _owned(value) for name, value in options.items()}
-        result = made(*args, **options)
+        result = made(*map(_owned, args), **options)
         if isinstance(result, markupsafe.Markup):
             return Markup(result)
         if not isinstance(result, str) or (followed and isinstance(result, Traced)):
