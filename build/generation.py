@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from build.architecture.defaults import completed
 from build.checkpoint import Checkpoint
 from build.errors import BadInput
 
@@ -152,7 +153,7 @@ def _eos_ids(checkpoint: Checkpoint) -> list[int]:
 
 def _vocabulary(checkpoint: Checkpoint) -> int:
     """Tokens that answers are made of."""
-    config = checkpoint.config
+    config = completed(checkpoint.config)
     return int(config.get("decoder_vocab_size") or config["vocab_size"])
 
 
