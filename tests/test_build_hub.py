@@ -291,7 +291,7 @@ def test_weights_that_the_config_names_are_taken(
     changed = {"config.json": json.dumps(settings).encode(), "fp32/model.safetensors": other}
     hub.add("org/named", files | changed)
     source = built(builder.build("org/named"), folder)
-    assert source["files"]["model.safetensors"] == sha256(other).hexdigest()
+    assert source["files"]["fp32/model.safetensors"] == sha256(other).hexdigest()
     assert fetched(hub, "org/named") == {*files, *changed} - {"model.safetensors"}
 
 
