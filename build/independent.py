@@ -34,6 +34,7 @@ from build.manifest import Json
 from build.quantise import Floats, Ids
 from build.reference import decoder, encoder_decoder
 from build.verify import passage_ids
+from build.verify_seq2seq import lesson
 
 _SERVER = Path(__file__).resolve().parents[1] / "server"
 # Text beyond every window and every threshold of a scaling, where that is not too much for a CPU.
@@ -272,14 +273,11 @@ def _length(model: Architecture) -> int:
 def _compare_seq2seq(
     theirs: _Transformers, checkpoint: Checkpoint, model: EncoderDecoder
 ) -> tuple[int, float]:
-    length = min(model.encoder.max_positions, model.decoder.max_positions, 8 * _BEYOND)
-    files = checkpoint.tokenizer
-    sources = passage_ids(files.json, 1, length)[0]
-    labels = passage_ids(files.target or files.json, 1, length)[0]
-    targets = np.concatenate([[decoder_start(checkpoint)], labels[:-1]])
+    taught = lesson(checkpoint.tokenizer, model, decoder_start(checkpoint), 8 * _BEYOND)
+    sources, targets = taught.sources[0], taught.inputs[0]
     hidden = encoder_decoder.final_hidden(checkpoint, model, sources[None], targets[None], lambda: None)[0]
     weight, bias = encoder_decoder.head_weight(checkpoint, model)
-    return length, _require_same_logits(hidden, weight, bias, theirs.logits(sources, targets))
+    return len(targets), _require_same_logits(hidden, weight, bias, theirs.logits(sources, targets))
 
 
 def _require_same_logits(hidden: Floats, head: Floats, bias: Any, theirs: Floats) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import transformers
 
 from build.architecture import FAMILIES, describe_model
 from build.architecture.config_reader import ConfigReader
-from build.architecture.defaults import DEFAULTS, NAMES, completed, table
+from build.architecture.defaults import DEFAULTS, NAMES, completed
 from build.errors import BadInput
 from tests import tiny
 
@@ -132,6 +132,21 @@ def test_a_null_is_no_absent_key(family: str, key: str) -> None:
 def test_a_name_of_another_family_wins_as_in_transformers() -> None:
     given = {"n_embd": 64, "hidden_size": 32, "n_head": 4}
     assert theirs("gpt2", **given).n_embd == completed({"model_type": "gpt2", **given})["n_embd"] == 32
+
+
+def table() -> str:
+    """Markdown: a row for each key, a column for each family; a dash where the family does not know it."""
+    keys = sorted({key for family in DEFAULTS.values() for key in family})
+    rows = [["key", *DEFAULTS], ["---"] * (len(DEFAULTS) + 1)]
+    rows += [[f"`{key}`", *(_cell(family, key) for family in DEFAULTS.values())] for key in keys]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _cell(family: Mapping[str, Any], key: str) -> str:
+    if key not in family:
+        return "–"
+    value = family[key]
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else f"{value}"
 
 
 def test_the_page_has_the_table() -> None:

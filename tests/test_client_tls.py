@@ -15,27 +15,14 @@ from typer.testing import CliRunner
 
 from halimede import AsyncClient, Client, HalimedeError, InvalidArgument, Tls
 from halimede.cli.app import app
+from tests.certificates import write_certificate
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate that signs itself, so that it is its own CA, and its key."""
     folder = tmp_path_factory.mktemp("tls")
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=localhost",
-        "-addext",
-    ]
-    command += ["subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", "tls.key", "-out", "tls.crt"]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    write_certificate(folder)
     locked = "openssl rsa -aes256 -passout pass:secret -in tls.key -out locked.key"
     subprocess.run(locked.split(), cwd=folder, check=True, capture_output=True)
     (folder / "text.pem").write_text("no certificate\n")

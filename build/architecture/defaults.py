@@ -174,18 +174,3 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     own = {key: value for key, value in config.items() if key not in names}
     renamed = {names[key]: value for key, value in config.items() if key in names}
     return {**DEFAULTS.get(family, {}), **own, **renamed}
-
-
-def table() -> str:
-    """Markdown: a row for each key, a column for each family; a dash where the family does not know it."""
-    keys = sorted({key for family in DEFAULTS.values() for key in family})
-    rows = [["key", *DEFAULTS], ["---"] * (len(DEFAULTS) + 1)]
-    rows += [[f"`{key}`", *(_cell(family, key) for family in DEFAULTS.values())] for key in keys]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
-
-
-def _cell(family: Mapping[str, Any], key: str) -> str:
-    if key not in family:
-        return "–"
-    value = family[key]
-    return "none" if value is None else str(value).lower() if isinstance(value, bool) else f"{value}"

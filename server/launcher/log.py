@@ -1,4 +1,4 @@
-"""Triton's log as it comes, without what it says of a GPU on a machine that has none."""
+"""Triton's log without its errors and warnings about a GPU, on a machine that has none."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from halimede import Client, HalimedeError, RetryPolicy, Tls
+from tests.certificates import write_certificate
 from tests.e2e.artifacts import MODEL, built
 from tests.e2e.serving import Server
 from tests.e2e.wire import WAIT_SECONDS
@@ -27,20 +28,7 @@ OURS = ("--model-repository=", "--host=", "--http-port=", "--grpc-port=", "--met
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tls")
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=localhost",
-    ]
-    command += ["-addext", "subjectAltName=DNS:localhost", "-keyout", "tls.key", "-out", "tls.crt"]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    write_certificate(folder)
     (folder / "ca.crt").write_bytes((folder / "tls.crt").read_bytes())
     return folder
 
