@@ -42,6 +42,7 @@ from engine.request import Request, Sampling
 from engine.runner import Floats, Run, Runner, Verifier
 from engine.service import Service
 from engine.settings import Settings, read_settings
+from engine.triton import signals_of
 
 # Prompts too short to be reused later, which make the bindings of a batch that wide.
 _WARM_UP = 8
@@ -130,7 +131,7 @@ class InProcess:
         opened = open_cpu_runner(read_manifest(folder), settings)
         runner = opened.runner
         self._runner = TimedVerifier(runner) if isinstance(runner, Verifier) else TimedRunner(runner)
-        self._service = Service(replace(opened, runner=self._runner), settings, _report)
+        self._service = Service(replace(opened, runner=self._runner), settings, signals_of({}), _report)
         self._started = False
 
     def answer(self, command: dict[str, Any]) -> dict[str, Any]:

@@ -60,10 +60,16 @@ class Ensemble:
         return model
 
     def open(
-        self, folder: Path, settings: Settings, report: Any, placed: int | None, give_up: Callable[[], None]
+        self,
+        folder: Path,
+        settings: Settings,
+        signals: Path,
+        report: Any,
+        placed: int | None,
+        give_up: Callable[[], None],
     ) -> Service:
         assert placed is None
-        return Service(opened(read_manifest(folder), self.runner), settings, report, give_up)
+        return Service(opened(read_manifest(folder), self.runner), settings, signals, report, give_up)
 
     def tokenize(self, parameters: dict[str, Any] | None = None, timeout: int = 0, **inputs: Any) -> Response:
         tensors: list[Tensor] = [InputTensor(name, value) for name, value in inputs.items()]

@@ -25,7 +25,7 @@ from engine.memory import HostMemory
 from engine.plan import Plan, check_host, check_settings, read_plan
 from engine.service import open_service
 from engine.settings import Settings, read_settings
-from engine.triton import gpu_of
+from engine.triton import gpu_of, signals_of
 from tests import tiny
 from tests.artifact import write_artifact
 from tests.fake_cuda import FakeCuda, Status, installed
@@ -153,7 +153,7 @@ def test_an_engine_for_a_gpu_does_not_open_without_one(
     installed(monkeypatch, FakeCuda(status=Status.cudaErrorNoDevice))
     folder = write_artifact(tmp_path / "1", **engine)
     with pytest.raises(SettingsError, match=r"^INVALID_ARG: device: cuda, there is no GPU; "):
-        open_service(folder, SETTINGS, print, placed=0)
+        open_service(folder, SETTINGS, signals_of({}), print, placed=0)
 
 
 def manifest(folder: Path, **changes: Any) -> Manifest:

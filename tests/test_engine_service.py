@@ -15,6 +15,7 @@ from engine.request import Request, Sampling
 from engine.runner import Floats
 from engine.service import Service, open_service, self_test
 from engine.settings import Settings
+from engine.triton import signals_of
 from tests.artifact import byte_tokenizer, write_artifact
 from tests.fakes import Client, ToyModel, ToyRunner, opened
 
@@ -57,7 +58,9 @@ class Running:
     def __init__(self, folder: Path) -> None:
         self.faults: list[BaseException] = []
         self.runner = Paced()
-        self.service = Service(opened(read_manifest(folder), self.runner), SETTINGS, self.faults.append)
+        self.service = Service(
+            opened(read_manifest(folder), self.runner), SETTINGS, signals_of({}), self.faults.append
+        )
 
     def ask(self, prompt: list[int], stream: bool = True, **sampling: int) -> Waiting:
         client = Waiting()
@@ -131,7 +134,7 @@ def test_after_a_bug_in_the_loop_all_is_ended_and_the_service_gives_up(tmp_path:
     runner = Paced()
     runner.gate.clear()
     manifest = read_manifest(write_artifact(tmp_path / "1"))
-    service = Service(opened(manifest, runner), SETTINGS, faults.append, give_up)
+    service = Service(opened(manifest, runner), SETTINGS, signals_of({}), faults.append, give_up)
     service.start()
     clients = [Waiting() for _ in range(3)]
     for client in clients:
@@ -206,15 +209,15 @@ def test_the_self_test_refuses_logits_that_are_not_finite(tmp_path: Path) -> Non
 
 def test_an_artifact_without_a_graph_does_not_open(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"^INTERNAL: model\.onnx: "):
-        open_service(write_artifact(tmp_path / "1"), SETTINGS, lambda error: None)
+        open_service(write_artifact(tmp_path / "1"), SETTINGS, signals_of({}), lambda error: None)
 
 
 def test_a_cache_that_does_not_fit_does_not_open(tmp_path: Path) -> None:
     huge = Settings(slots=2, max_context=128, kv_budget_bytes=1000)
     with pytest.raises(SettingsError, match=r"^INVALID_ARG: kv_budget_bytes: 2 slots of 128 positions need "):
-        open_service(write_artifact(tmp_path / "1"), huge, lambda error: None)
+        open_service(write_artifact(tmp_path / "1"), huge, signals_of({}), lambda error: None)
 
 
 def test_a_missing_artifact_does_not_open(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"build the model first: make engines$"):
-        open_service(tmp_path / "1", SETTINGS, lambda error: None)
+        open_service(tmp_path / "1", SETTINGS, signals_of({}), lambda error: None)

@@ -15,6 +15,7 @@ from engine.outbox import Chunk
 from engine.request import Request, Sampling
 from engine.service import Service, open_service
 from engine.settings import Settings
+from engine.triton import signals_of
 from tests import tiny
 from tests.fakes import Client
 
@@ -57,7 +58,7 @@ def service(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     command += ["--repository", str(tmp_path / "repository"), "--verify-tokens", "64"]
     assert main(command) == 0, capsys.readouterr().err
     faults: list[BaseException] = []
-    service = open_service(tmp_path / "repository/mini_engine/1", SETTINGS, faults.append)
+    service = open_service(tmp_path / "repository/mini_engine/1", SETTINGS, signals_of({}), faults.append)
     service.start()
     yield service
     service.close()

@@ -1,18 +1,19 @@
 """How the detokenizer tells the engine that a client is gone.
 
 Triton passes a cancellation only to the next step of an ensemble, never to the running engine. The
-detokenizer sees it on the next chunk, and sends the request's handle back over a Unix datagram socket. Its
-name is abstract (Linux): nothing is left on disk when a process is killed. The random part of the name keeps
-others from guessing it.
+detokenizer sees it on the next chunk, and sends the request's handle back over a Unix datagram socket. That
+is a file which the server's own user alone may write to: any other local process could cancel requests, or
+fill the socket so that nobody can. It lies among the shared-memory regions of the server, which are removed
+when the server is gone, however it went.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
 import socket
 from collections.abc import Callable
 from enum import StrEnum
+from pathlib import Path
 from typing import Final
 
 MAX_MESSAGE: Final = 512
@@ -24,28 +25,45 @@ class Signal(StrEnum):
 
 
 class SignalReceiver:
-    """The engine's end. `run` calls `deliver(key, signal)` for each message until `close`."""
+    """The engine's end. `run` calls `deliver(key, signal)` for each message until `close`.
 
-    def __init__(self, deliver: Callable[[int, Signal], None]) -> None:
-        self.name = f"halimede-{os.getpid()}-{secrets.token_hex(8)}"
+    What `deliver` raises is reported, and the next message is awaited. OSError where the place is taken.
+    """
+
+    def __init__(
+        self, place: Path, deliver: Callable[[int, Signal], None], report: Callable[[BaseException], None]
+    ) -> None:
+        self._place = place
         self._deliver = deliver
+        self._report = report
+        self._closing = False
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(f"\0{self.name}")
+        os.fchmod(self._socket.fileno(), 0o600)  # the file has this mode from its first moment on
+        self._socket.bind(str(place))
 
     def handle(self, key: int) -> str:
-        return f"{self.name}/{key}"
+        return f"{self._place}/{key}"
 
     def run(self) -> None:
         with self._socket:
-            while message := self._socket.recv(MAX_MESSAGE):
-                signal, _, key = message.decode("ascii", "replace").partition(" ")
-                if key.isdecimal() and signal in list(Signal):
-                    self._deliver(int(key), Signal(signal))
+            while not self._closing:
+                message = self._socket.recv(MAX_MESSAGE)
+                try:
+                    self._receive(message)
+                except Exception as error:  # noqa: BLE001  one message must not end cancellation for good
+                    self._report(error)
+        self._place.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """An empty datagram ends `run`, which closes the socket."""
+        """`run` ends, closes the socket and removes its file."""
+        self._closing = True
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-            sender.sendto(b"", f"\0{self.name}")
+            sender.sendto(b"", str(self._place))  # wakes it
+
+    def _receive(self, message: bytes) -> None:
+        signal, _, key = message.decode("ascii", "replace").partition(" ")
+        if key.isdecimal() and signal in list(Signal):
+            self._deliver(int(key), Signal(signal))
 
 
 class SignalSender:
@@ -57,9 +75,9 @@ class SignalSender:
 
     def send(self, handle: str, signal: Signal) -> bool:
         """False when the engine cannot be told: it has gone, its socket is full, or the handle is broken."""
-        name, _, key = handle.partition("/")
+        place, _, key = handle.rpartition("/")
         try:
-            self._socket.sendto(f"{signal} {key}".encode("ascii"), f"\0{name}")
-        except (OSError, UnicodeError):
+            self._socket.sendto(f"{signal} {key}".encode("ascii"), place)
+        except (OSError, ValueError):  # UnicodeError is a ValueError, and so is a null in a path
             return False
         return True

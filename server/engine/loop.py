@@ -93,17 +93,17 @@ class Loop:
 
     def run(self) -> bool:
         """Step until `stop`, then end what is left; false when a bug of ours ended it before."""
-        sound = True
         try:
             while self._wait():
                 self.step()
         except Exception as error:  # noqa: BLE001 (our bug, but nobody may wait for ever)
-            self._recorder.fault(error)
             self.stop()
-            sound = False
+            self._streams.abandon(Unavailable("server", "stopped before the answer was complete"))
+            self._recorder.fault(error)
+            return False
         for stream in self._streams.all():
             self._streams.end(stream, Unavailable("server", "stopped before the answer was complete"))
-        return sound
+        return True
 
     def stop(self) -> None:
         with self._work:

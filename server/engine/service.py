@@ -37,11 +37,17 @@ class Service:
     """`start` runs the threads; `submit` takes requests from any thread; `close` ends what is left.
 
     After a bug in the loop nothing can be trusted: all requests are ended, and then `give_up` is called. A
-    service that only refused from then on would look healthy for ever.
+    service that only refused from then on would look healthy for ever. `signals` is the place of a socket by
+    which it hears of clients that are gone.
     """
 
     def __init__(
-        self, opened: Opened, settings: Settings, report: Report, give_up: Callable[[], None] = lambda: None
+        self,
+        opened: Opened,
+        settings: Settings,
+        signals: Path,
+        report: Report,
+        give_up: Callable[[], None] = lambda: None,
     ) -> None:
         manifest, runner = opened.manifest, opened.runner
         source = settings.source_capacity(manifest.shape)
@@ -60,7 +66,7 @@ class Service:
             self._outbox, self.recorder, time.monotonic_ns, settings.heartbeat_ms * 1_000_000,
             _encoder(manifest), settings.stream_interval,
         )  # fmt: skip
-        self._signals = SignalReceiver(self._deliver)
+        self._signals = SignalReceiver(signals, self._deliver, report)
         self._threads = [
             threading.Thread(target=target, name=name, daemon=True)
             for name, target in {
@@ -88,10 +94,14 @@ class Service:
         signals.join()
 
     def _run_loop(self) -> None:
-        if not self.loop.run():
-            self._outbox.close()
-            self._threads[1].join()
-            self._give_up()
+        sound = False
+        try:
+            sound = self.loop.run()
+        finally:  # whatever it was, nobody may wait for ever
+            if not sound:
+                self._outbox.close()
+                self._threads[1].join()
+                self._give_up()
 
     def _deliver(self, key: int, signal: Signal) -> None:
         fault = InternalError("detokenizer", "could not decode a chunk; the request was ended")
@@ -108,6 +118,7 @@ def _encoder(manifest: Manifest) -> Encoder | None:
 def open_service(
     folder: Path,
     settings: Settings,
+    signals: Path,
     report: Report,
     placed: int | None = None,
     give_up: Callable[[], None] = lambda: None,
@@ -125,7 +136,7 @@ def open_service(
         budget = settings.kv_budget_bytes or None
         opened = Opened(manifest, runner, Footprint(manifest.shape), budget, str(device))
     self_test(opened.runner, opened.manifest, settings)
-    return Service(opened, settings, report, give_up)
+    return Service(opened, settings, signals, report, give_up)
 
 
 def self_test(runner: Runner, manifest: Manifest, settings: Settings) -> None:

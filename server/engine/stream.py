@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from engine.batch import Sequence
@@ -148,38 +149,63 @@ class Streams:
 
     def end(self, stream: Stream, error: EngineError) -> None:
         """It ends before its answer is complete."""
-        self._remove(stream)
-        self._refuse(stream, error)
+        try:
+            with self._lock:
+                self._scheduler.remove(stream.sequence)
+            self._recorder.rejected(error.code.lower())
+        finally:
+            self._answer(stream, error)
+        self._trace_refusal(stream, error)
 
     def fail(self, sequences: list[Sequence], error: Exception, moves: Iterable[Move] = ()) -> None:
         """A failed step ends its own requests; the engine goes on."""
         self._recorder.fault(error)
-        with self._lock:
-            self._scheduler.fail(sequences, moves)
-            streams = [self._streams.pop(sequence.key) for sequence in sequences]
         problem = f"the step failed ({type(error).__name__}); the request was ended"
+        answer = error if isinstance(error, NotFinite) else InternalError("engine", problem)
+        streams = [self._streams[sequence.key] for sequence in sequences]
+        try:
+            with self._lock:
+                self._scheduler.fail(sequences, moves)
+            for _ in streams:
+                self._recorder.rejected(answer.code.lower())
+        finally:
+            for stream in streams:
+                self._answer(stream, answer)
         for stream in streams:
-            self._refuse(stream, error if isinstance(error, NotFinite) else InternalError("engine", problem))
+            self._trace_refusal(stream, answer)
+
+    def abandon(self, error: EngineError) -> None:
+        """All end, after a bug that may have left the scheduler in any state: it is not asked."""
+        for stream in self.all():
+            with suppress(Exception):  # the counters may be what has failed
+                self._recorder.rejected(error.code.lower())
+            self._answer(stream, error)
 
     def _finish(self, stream: Stream, finish: FinishReason, now: int) -> None:
-        chunk = stream.chunk(now, finish)
-        self._remove(stream)
-        request = stream.sequence.request
-        self._recorder.finished(finish.value, now - request.arrival_ns, request.stream)
-        self._outbox.put(stream.responder, chunk)
+        chunk, request = stream.chunk(now, finish), stream.sequence.request
+        try:
+            with self._lock:
+                self._scheduler.remove(stream.sequence)
+            self._recorder.finished(finish.value, now - request.arrival_ns, request.stream)
+        finally:
+            self._answer(stream, chunk)
         if stream.trace:
             stream.trace.ended(_ending(stream, now, finish=finish.value))
 
-    def _refuse(self, stream: Stream, error: EngineError) -> None:
-        self._recorder.rejected(error.code.lower())
-        self._outbox.put(stream.responder, error)
+    def _answer(self, stream: Stream, final: Chunk | EngineError) -> None:
+        """Its one final parcel. From here on it is not in the register, so that no bug gives it another."""
+        with self._lock:
+            if self._streams.pop(stream.sequence.key, None) is None:
+                return
+        try:
+            self._outbox.put(stream.responder, final)
+        except Exception:  # it joins chunks; an error joins nothing
+            self._outbox.put(stream.responder, InternalError("engine", "the answer could not be put together"))
+            raise
+
+    def _trace_refusal(self, stream: Stream, error: EngineError) -> None:
         if stream.trace:
             stream.trace.ended(_ending(stream, self._clock(), error=error))
-
-    def _remove(self, stream: Stream) -> None:
-        with self._lock:
-            self._scheduler.remove(stream.sequence)
-            del self._streams[stream.sequence.key]
 
     def _time_token(self, stream: Stream, now: int) -> None:
         request = stream.sequence.request

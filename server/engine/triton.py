@@ -5,6 +5,7 @@ in.
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -45,6 +46,15 @@ def load_board_of(args: Mapping[str, str], environ: Mapping[str, str]) -> Path:
     """
     prefix = environ.get(REGION_PREFIX) or f"halimede_{os.getppid()}_"
     return Path("/dev/shm", f"{prefix}{args['model_name']}_{args['model_version']}.load")
+
+
+def signals_of(environ: Mapping[str, str]) -> Path:
+    """Where this process hears of clients that are gone, among the regions of its server.
+
+    Without the launcher nobody removes what a killed server leaves, and no launcher may take it for its own.
+    """
+    prefix = environ.get(REGION_PREFIX) or "halimede-"
+    return Path("/dev/shm", f"{prefix}signals-{os.getpid()}-{secrets.token_hex(4)}")
 
 
 def parameters_of(config: Mapping[str, Any], known: Collection[str]) -> dict[str, str]:

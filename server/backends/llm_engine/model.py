@@ -35,6 +35,7 @@ from engine.triton import (
     instances_of,
     load_board_of,
     parameters_of,
+    signals_of,
     to_triton_error,
 )
 from engine.versions import request_key, table_key
@@ -70,7 +71,8 @@ class TritonPythonModel:
         exit_with_parent()
         config = json.loads(args["model_config"])
         settings = read_settings(parameters_of(config, Settings.__slots__), os.environ)
-        self._service = open_service(artifact_folder(args), settings, _log, gpu_of(args), _give_up)
+        signals = signals_of(os.environ)
+        self._service = open_service(artifact_folder(args), settings, signals, _log, gpu_of(args), _give_up)
         instances = instances_of(config)
         kernels = self._service.kernels
         if kernels:
