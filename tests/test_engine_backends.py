@@ -286,6 +286,59 @@ def test_a_direct_request_is_cancelled_without_a_detokenizer(ensemble: Ensemble)
     raise AssertionError("it is watched for ever")
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"ids": 5},
+        {"ids": ["1"]},
+        {"ids": [True]},
+        {"ids": {"1": 1}},
+        {"ids": None},
+        {"fault": 5},
+        {"fault": ["top_p"]},
+        {"fault": ["top_p", 7]},
+        {"fault": "ab"},
+        {"fault": None},
+        {"request": 5},
+        {},
+    ],
+)
+def test_what_no_tokenizer_wrote_is_answered_and_the_others_of_its_call_run(
+    ensemble: Ensemble, entry: dict[str, Any]
+) -> None:
+    good = InferenceRequest(ensemble.tokenize(text_input=b"hello", max_tokens=2).output_tensors)
+    requests = [direct(json.dumps([{"for": ensemble.engine._key, **entry}]), [1, 2]), good]
+    assert ensemble.engine.execute(requests) is None
+    refused, final = requests[0].sender.sent.get(timeout=30)
+    assert final
+    assert str(refused.error).startswith("INVALID_ARG: request: ")
+    assert [answer.error for answer in ensemble.answers(good.sender)][-1] is None
+
+
+def test_a_request_that_nothing_foresaw_is_answered_and_reported_and_the_others_of_its_call_run(
+    ensemble: Ensemble, triton: types.ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the engine step and in the tokenizer step: no error of any kind leaves a client waiting."""
+    good = [
+        InferenceRequest(ensemble.tokenize(text_input=b"hello", max_tokens=2).output_tensors) for _ in "ab"
+    ]
+    empty = InferenceRequest([])
+    assert ensemble.engine.execute([good[0], empty, good[1]]) is None
+    answer, final = empty.sender.sent.get(timeout=30)
+    assert final
+    assert str(answer.error).startswith("INTERNAL: request: could not be read (StopIteration)")
+    for request in good:
+        assert ensemble.answers(request.sender)[-1].error is None
+    assert "StopIteration" in vars(triton)["logged"][-1]
+
+    asked = [InferenceRequest([InputTensor("text_input", b"my secret")]) for _ in "ab"]
+    monkeypatch.setattr(asked[0], "parameters", lambda: "[")
+    first, second = ensemble.tokenizer.execute(asked)
+    assert str(first.error).startswith("INTERNAL: request: could not be read (JSONDecodeError)")
+    assert second.error is None
+    assert not any("secret" in line for line in vars(triton)["logged"])
+
+
 def test_a_request_that_comes_while_others_are_looked_at_stays_watched(ensemble: Ensemble) -> None:
     """One that is submitted between the two looks is not taken for one that has ended."""
     ensemble.engine._stopping.set()

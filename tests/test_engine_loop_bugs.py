@@ -1,4 +1,4 @@
-"""A bug of ours at any line that changes what the scheduler knows: each request has its one final response."""
+"""A bug of ours at any line that changes what the scheduler knows: each request has one final response."""
 
 from __future__ import annotations
 

@@ -90,6 +90,8 @@ def read_parameters(raw: str) -> dict[str, Any]:
 def _check_parameters(parameters: Mapping[str, Any]) -> int | None:
     """Triton turns a JSON key that is no input into a parameter: refuse it, so that no typo is silent."""
     for name in parameters:
+        if name in FIELDS:
+            raise InvalidArgument(name, "sent as a parameter, must be sent as an input tensor")
         if name not in KNOWN_PARAMETERS and not name.startswith(RESERVED_PREFIX):
             raise InvalidArgument(shown(name), f"unknown input, must be one of {', '.join(FIELDS)}")
     timeout = parameters.get("timeout")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from engine.chat import ChatTemplate, parse_messages
-from engine.errors import ArtifactError, EngineError, InvalidArgument, Unavailable
+from engine.errors import ArtifactError, EngineError, InvalidArgument, Unavailable, shown
 from engine.inputs import InputLimits, Inputs, parse_inputs
 from engine.manifest import Manifest, read_manifest, verify_files
 from engine.prompt import PromptEncoder, load_tokenizer
@@ -84,9 +84,24 @@ def pick(text: str, ids: Sequence[int], key: str) -> Request:
     for entry in written:
         if isinstance(entry, dict) and entry.get("for") == key:
             if "fault" in entry:
-                raise InvalidArgument(*entry["fault"])
-            return Request.from_fields(entry.get("request"), tuple(entry.get("ids", ids)))
+                raise InvalidArgument(*_fault(entry["fault"]))
+            return Request.from_fields(
+                entry.get("request"), _ids(entry["ids"]) if "ids" in entry else tuple(ids)
+            )
     raise Unavailable("model", "its files were replaced by those of another model: reload it")
+
+
+def _fault(written: object) -> tuple[str, str]:
+    match written:
+        case [str(field), str(problem)]:
+            return field, problem
+    raise InvalidArgument("request", f"fault: {shown(str(written))}, must be a field and a problem")
+
+
+def _ids(written: object) -> tuple[int, ...]:
+    if not isinstance(written, list) or not all(type(number) is int for number in written):
+        raise InvalidArgument("request", f"ids: {shown(str(written))}, must be a list of whole numbers")
+    return tuple(written)
 
 
 def _written(key: str, reading: Reading, with_ids: bool) -> str:

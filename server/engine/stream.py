@@ -200,7 +200,9 @@ class Streams:
         try:
             self._outbox.put(stream.responder, final)
         except Exception:  # it joins chunks; an error joins nothing
-            self._outbox.put(stream.responder, InternalError("engine", "the answer could not be put together"))
+            self._outbox.put(
+                stream.responder, InternalError("engine", "the answer could not be put together")
+            )
             raise
 
     def _trace_refusal(self, stream: Stream, error: EngineError) -> None:

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from engine.errors import EngineError, SettingsError
+from engine.errors import EngineError, InternalError, SettingsError
 
 # The launcher's name of it, in the environment of Triton.
 REGION_PREFIX: Final = "HALIMEDE_REGION_PREFIX"
@@ -67,6 +67,14 @@ def parameters_of(config: Mapping[str, Any], known: Collection[str]) -> dict[str
         if name not in known and not name.isupper():
             raise SettingsError(name, f"unknown parameter, must be one of {', '.join(known)}")
     return parameters
+
+
+def answer_of(error: Exception, report: Callable[[BaseException], None]) -> EngineError:
+    """What the client is told: an error that is a bug of ours is reported, and said to be internal."""
+    if isinstance(error, EngineError):
+        return error
+    report(error)
+    return InternalError("request", f"could not be read ({type(error).__name__}); the server's log says more")
 
 
 def to_triton_error(pb_utils: Any, error: EngineError) -> Any:

@@ -30,6 +30,7 @@ from engine.service import open_service
 from engine.settings import Settings, read_settings
 from engine.tracing import Ending, Trace
 from engine.triton import (
+    answer_of,
     artifact_folder,
     gpu_of,
     instances_of,
@@ -94,14 +95,12 @@ class TritonPythonModel:
     def execute(self, requests: list[Any]) -> None:
         for request in requests:
             responder = TritonResponder(request.get_response_sender(), self._table)
-            trace = self._exporter.begin(request.trace().get_context()) if self._exporter else None
+            trace = None
             try:
+                trace = self._exporter.begin(request.trace().get_context()) if self._exporter else None
                 self._submit(request, responder, trace)
-            except EngineError as error:
-                self._service.recorder.rejected(error.code.lower())
-                responder.fail(error)
-                if trace:
-                    trace.ended(Ending(time.monotonic_ns(), error=error))
+            except Exception as error:  # noqa: BLE001  whatever it is, this request is answered, and the others run
+                self._refuse(responder, trace, answer_of(error, _log))
         if self._board:
             self._board.wait_turn()
 
@@ -129,6 +128,15 @@ class TritonPythonModel:
         key = self._service.submit(accepted, responder, trace)
         if not accepted.ensemble:
             self._direct[key] = responder
+
+    def _refuse(self, responder: TritonResponder, trace: Trace | None, error: EngineError) -> None:
+        try:
+            responder.fail(error)
+            self._service.recorder.rejected(error.code.lower())
+            if trace:
+                trace.ended(Ending(time.monotonic_ns(), error=error))
+        except Exception as fault:  # noqa: BLE001  the others of the call are still to come
+            _log(fault)
 
     def _keep_house(self) -> None:
         """Metrics, and the cancellations of requests that came without an ensemble."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+import traceback
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from engine.inputs import FIELDS, InputLimits, read_parameters
 from engine.metrics import rejection_counter
 from engine.orphan import exit_with_parent
 from engine.reader import Reader, write
-from engine.triton import engine_folder, parameters_of, to_triton_error
+from engine.triton import answer_of, engine_folder, parameters_of, to_triton_error
 from engine.versions import Versions, request_key
 
 
@@ -37,9 +38,9 @@ class TritonPythonModel:
     def _respond(self, request: Any) -> Any:
         try:
             return self._tokenize(request)
-        except EngineError as error:
+        except Exception as error:  # noqa: BLE001  whatever it is, this request is answered, and the others run
             self._rejected[1].increment(1)
-            return pb_utils.InferenceResponse(error=to_triton_error(pb_utils, error))
+            return pb_utils.InferenceResponse(error=to_triton_error(pb_utils, answer_of(error, _log)))
 
     def _tokenize(self, request: Any) -> Any:
         now = time.monotonic_ns()
@@ -69,4 +70,9 @@ def _value(tensor: Any) -> Any:
 
 
 def _log(error: BaseException) -> None:
-    pb_utils.Logger.log_error(f"llm_tokenizer: {error}")
+    """Where a fault came from; a prompt is never in it, which an error that is not ours may quote."""
+    if isinstance(error, EngineError):
+        pb_utils.Logger.log_error(f"llm_tokenizer: {error}")
+        return
+    frames = "".join(traceback.format_tb(error.__traceback__)[-4:])
+    pb_utils.Logger.log_error(f"llm_tokenizer: {type(error).__name__}\n{frames}")
