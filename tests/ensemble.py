@@ -73,7 +73,11 @@ class Ensemble:
 
     def tokenize(self, parameters: dict[str, Any] | None = None, timeout: int = 0, **inputs: Any) -> Response:
         tensors: list[Tensor] = [InputTensor(name, value) for name, value in inputs.items()]
-        (response,) = self.tokenizer.execute([InferenceRequest(tensors, parameters, timeout)])
+        request = InferenceRequest(tensors, parameters, timeout)
+        (response,) = self.tokenizer.execute([request])
+        if response is None:
+            response, final = request.sender.sent.get(timeout=30)
+            assert final
         assert isinstance(response, Response)
         return response
 

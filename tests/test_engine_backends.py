@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+import threading
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,7 @@ def ensemble(tmp_path: Path, triton: types.ModuleType, monkeypatch: pytest.Monke
 
     one = Ensemble(tmp_path, load, monkeypatch)
     yield one
+    one.tokenizer.finalize()
     one.engine.finalize()
     one.detokenizer._engine._socket.close()
     for step in one.modules.values():
@@ -172,6 +174,70 @@ def test_what_the_first_step_refuses_is_counted(ensemble: Ensemble, triton: type
 def test_an_unknown_input_is_refused(ensemble: Ensemble) -> None:
     response = ensemble.tokenize({"max_token": 5}, text_input="Hi")
     assert str(response.error).startswith("INVALID_ARG: max_token: unknown input")
+
+
+def test_an_input_that_is_sent_as_a_parameter_is_told_so(ensemble: Ensemble) -> None:
+    response = ensemble.tokenize({"max_tokens": 5}, text_input="Hi")
+    wanted = "INVALID_ARG: max_tokens: sent as a parameter, must be sent as an input tensor"
+    assert str(response.error) == wanted
+
+
+@pytest.fixture
+def held(ensemble: Ensemble) -> Iterator[threading.Event]:
+    """Long prompts wait for it."""
+    gate = threading.Event()
+    ensemble.tokenizer._long.put(0, lambda: gate.wait(30))
+    yield gate
+    gate.set()
+
+
+def long_request(*others: InputTensor) -> InferenceRequest:
+    """Long by what is no prompt, so that the small context holds it."""
+    bias = InputTensor("logit_bias", b'{"1": 0' + b" " * 10_000 + b"}")
+    return InferenceRequest([InputTensor("text_input", b"Hello"), bias, *others])
+
+
+def test_a_short_request_does_not_wait_for_long_ones(ensemble: Ensemble, held: threading.Event) -> None:
+    first, second = long_request(), long_request()
+    short = InferenceRequest([InputTensor("text_input", b"Hi")])
+    responses = ensemble.tokenizer.execute([first, short, second])
+    assert [responses[0], responses[2]] == [None, None]
+    assert responses[1].error is None
+    assert first.sender.sent.empty()
+    held.set()
+    for request in (first, second):
+        response, final = request.sender.sent.get(timeout=30)
+        assert final
+        assert response.error is None
+        (ids,) = response.output_tensors[0].as_numpy()
+        assert ids.tolist() == byte_tokenizer().encode("Hello").ids
+
+
+def test_long_requests_that_are_wrong_or_left_get_their_error(
+    ensemble: Ensemble, triton: types.ModuleType, held: threading.Event
+) -> None:
+    wrong, left = long_request(InputTensor("top_p", 7.0)), long_request()
+    left.sender.cancelled = True
+    large = InferenceRequest([InputTensor("text_input", b"x" * 10_000)])
+    assert ensemble.tokenizer.execute([wrong, left, large]) == [None, None, None]
+    held.set()
+    answers = [request.sender.sent.get(timeout=30) for request in (wrong, left, large)]
+    assert [final for _, final in answers] == [True, True, True]
+    expected = ("INVALID_ARG: top_p: 7", "CANCELLED: request: by", "INVALID_ARG: text_input: 10000 bytes, ")
+    for (response, _), start in zip(answers, expected, strict=True):
+        assert str(response.error).startswith(start)
+    metrics = triton.MetricFamily.made["halimede_requests_rejected_total"].metrics
+    assert sum(metric.total for metric in metrics if metric.labels["model"] == "toy_tokenizer") == 2
+
+
+def test_what_waits_is_answered_before_the_tokenizer_step_ends(
+    ensemble: Ensemble, held: threading.Event
+) -> None:
+    request = long_request()
+    assert ensemble.tokenizer.execute([request]) == [None]
+    held.set()
+    ensemble.tokenizer.finalize()
+    assert request.sender.sent.get_nowait()[1]
 
 
 def test_a_prompt_longer_than_the_context_is_an_error_of_the_engine(ensemble: Ensemble) -> None:

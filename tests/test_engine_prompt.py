@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -341,6 +342,76 @@ def test_a_model_without_a_template_cannot_chat() -> None:
     with pytest.raises(InvalidArgument, match=r"^INVALID_ARG: messages: this model has no chat template"):
         encoder.encode_chat(user("x"))
     assert encoder.encode_text("the")
+
+
+sized_text = st.text(max_size=60) | st.lists(
+    st.sampled_from(["the quick", " " * 30, "<|im_start|>", "\x04", "𐀀", "été", "x", "\n\n"]), max_size=20
+).map("".join)
+
+
+@pytest.mark.parametrize("lacking", [frozenset[int](), frozenset({0x04, 0xF1, 0xC3})], ids=["all", "some"])
+@pytest.mark.parametrize("kind", EVERY)
+def test_what_is_refused_by_its_bytes_has_too_many_tokens(kind: str, lacking: frozenset[int]) -> None:
+    """The reference encodes the whole text and counts."""
+    tokenizer = without_bytes(kind, lacking)
+    free, bound = (PromptEncoder(tokenizer, template_of(), positions=most) for most in (None, 2))
+
+    @given(sized_text)
+    @example("\x04" * 500)
+    @example(" " * 500)
+    @example("the quick brown fox " * 50)
+    def check(text: str) -> None:
+        for ask, given_text in (("encode_text", text), ("encode_chat", user(text))):
+            ids = getattr(free, ask)(given_text)
+            try:
+                found = getattr(bound, ask)(given_text)
+            except InvalidArgument:
+                assert len(ids) > 2
+            else:
+                assert found == ids
+
+    check()
+
+
+def without_bytes(kind: str, lacking: frozenset[int]) -> Tokenizer:
+    """A byte-level vocabulary need not have a token for each byte."""
+    content = json.loads(tokenizer_of(kind).to_str())
+    model = content["model"]
+    if kind == "byte level":
+        letters = {0x04: "Ą", 0xF1: "ñ", 0xC3: "Ã"}
+        gone = {letters[byte] for byte in lacking}
+        model["vocab"] = {piece: number for piece, number in model["vocab"].items() if not gone & set(piece)}
+        model["merges"] = [pair for pair in model["merges"] if not gone & set("".join(pair))]
+    return Tokenizer.from_str(json.dumps(content))
+
+
+def test_a_text_that_cannot_fit_is_refused_by_its_bytes_and_told_the_limit() -> None:
+    encoder = PromptEncoder(tokenizer_of("byte level"), template_of(), positions=10)
+    longest = max(map(len, SPECIAL))
+    limit = f"must be at most {10 * longest}: the model takes 10 tokens of at most {longest} bytes each"
+    with pytest.raises(InvalidArgument, match=f"^INVALID_ARG: text_input: 1000000 bytes, {limit}$"):
+        encoder.encode_text("x" * 10**6)
+    with pytest.raises(InvalidArgument, match=rf"^INVALID_ARG: messages: 10000\d\d bytes, {limit}$"):
+        encoder.encode_chat(user("x" * 10**6))
+    assert encoder.encode_text("x" * 10 * longest)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"normalizer": {"type": "Strip", "strip_left": True, "strip_right": True}},
+        {"normalizer": {"type": "NFKC"}},
+        {"normalizer": {"type": "Replace", "pattern": {"String": "xx"}, "content": "x"}},
+        {"normalizer": {"type": "Replace", "pattern": {"Regex": " +"}, "content": " "}},
+        {"pre_tokenizer": {"type": "Whitespace"}},
+        {"truncation": {"max_length": 3, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}},
+    ],
+    ids=lambda change: str(next(iter(change.values()))["type" if "type" in str(change) else "strategy"]),
+)
+def test_where_a_tokenizer_may_drop_text_nothing_is_refused_by_its_bytes(change: dict[str, Any]) -> None:
+    content = json.loads(tokenizer_of("metaspace never").to_str()) | change
+    encoder = PromptEncoder(Tokenizer.from_str(json.dumps(content)), None, positions=1)
+    assert encoder.encode_text("x" * 1000)
 
 
 def test_a_tokenizer_file_loads(tmp_path: Path) -> None:

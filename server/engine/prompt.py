@@ -4,18 +4,23 @@ In a chat, strings that look like special tokens inside a message are the user's
 plain text, while those of the template around them are control tokens. The rendered text remembers who wrote
 it. It is encoded as a whole, with a marker in the place of one character of each special token that a message
 has part in; text that has a marker is encoded once more as it is, with special tokens off.
+
+Encoding takes more than a second for each MB of text, so what cannot fit the model is refused by its bytes.
+The tokenizers library lets other threads run only while it encodes a batch, so a text is a batch of one.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
+from tokenizers.pre_tokenizers import ByteLevel
 
 from engine.chat import ChatTemplate, Message
 from engine.errors import ArtifactError, InvalidArgument
@@ -23,12 +28,21 @@ from engine.traced import Traced, first_of_message
 
 
 class PromptEncoder:
-    """`template` is None for a model that was not trained to chat; `prefix` names its task to the model."""
+    """`template` is None for a model that was not trained to chat; `prefix` names its task to the model. That
+    takes `positions` tokens, or None for any number.
+    """
 
-    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None, prefix: str = "") -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        template: ChatTemplate | None,
+        prefix: str = "",
+        positions: int | None = None,
+    ) -> None:
         self._tokenizer = tokenizer
         self._template = template
         self._prefix = prefix
+        self._positions = positions
         added = tokenizer.get_added_tokens_decoder()
         self._special = {number: token for number, token in added.items() if token.special}
         # Longest first: a special token that begins like another must not hide it.
@@ -37,6 +51,7 @@ class PromptEncoder:
         # What follows a control token is not the beginning of the text, where some add a space. One that is
         # looked for in normalised text leaves that in one piece, whose beginning is before it.
         first = json.loads(tokenizer.to_str())
+        self._bound = token_bound(first)
         later = first | {"pre_tokenizer": _without_prefix(first["pre_tokenizer"])}
         within = later | {"normalizer": _without_prefix(first["normalizer"])}
         self._first = _without_special(first)
@@ -46,12 +61,20 @@ class PromptEncoder:
     def encode_text(self, text: str) -> list[int]:
         """A raw prompt behind the prefix, as the tokenizers library encodes it by tokenizer.json: special
         tokens count, and those that the model begins or ends a text with are added.
+
+        Raises InvalidArgument for a text that cannot fit the model.
         """
-        return list(self._tokenizer.encode(self._prefix + text).ids)
+        text = self._prefix + text
+        self._check_size("text_input", text)
+        return list(_encode(self._tokenizer, text, add_special_tokens=True).ids)
 
     def encode_chat(self, messages: tuple[Message, ...]) -> list[int]:
-        """Raises InvalidArgument when the model has no chat template or its template refuses the messages."""
-        return list(self._encode_rendered(self.render(messages)))
+        """Raises InvalidArgument when the model has no chat template, its template refuses the messages, or
+        what it makes of them cannot fit the model.
+        """
+        rendered = self.render(messages)
+        self._check_size("messages", rendered)
+        return list(self._encode_rendered(rendered))
 
     def render(self, messages: tuple[Message, ...]) -> Traced:
         """The text that `encode_chat` encodes; raises as it does."""
@@ -59,10 +82,18 @@ class PromptEncoder:
             raise InvalidArgument("messages", "this model has no chat template, use text_input")
         return self._template.render(messages)
 
+    def _check_size(self, field: str, text: str) -> None:
+        if self._positions is None or self._bound is None:
+            return
+        size, most = self._bound.size(text), self._positions * self._bound.longest
+        if size > most:
+            problem = f"{size} bytes, must be at most {most}: the model takes {self._positions} tokens"
+            raise InvalidArgument(field, f"{problem} of at most {self._bound.longest} bytes each")
+
     def _encode_rendered(self, rendered: Traced) -> Iterator[int]:
         plain = str.__str__(rendered)
         marked = _marked(plain, list(self._messages_own(rendered)))
-        encoding = self._tokenizer.encode(marked, add_special_tokens=False)
+        encoding = _encode(self._tokenizer, marked)
         position, tokenizer, between = 0, self._first, list[int]()
         for number, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
             token = self._special.get(number)
@@ -79,7 +110,7 @@ class PromptEncoder:
         """A text without control tokens has the `ids` that it has in the whole, where nothing was marked."""
         if plain == marked and self._special.keys().isdisjoint(ids):
             return ids
-        return list(tokenizer.encode(plain, add_special_tokens=False).ids)
+        return list(_encode(tokenizer, plain).ids)
 
     def _messages_own(self, rendered: Traced) -> Iterator[int]:
         """A message's first character in each special token that has one; the template may have begun it."""
@@ -96,6 +127,76 @@ def load_tokenizer(path: Path) -> Tokenizer:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises bare Exception
         raise ArtifactError(path.name, f"not a tokenizer: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBound:
+    """A token stands for at most `longest` bytes of a text, and bytes of `dropped` for nothing."""
+
+    longest: int
+    dropped: bytes = b""
+
+    def size(self, text: str) -> int:
+        """Bytes of the text that need a token."""
+        return len(text.encode().translate(None, self.dropped))
+
+
+def token_bound(content: Mapping[str, Any]) -> TokenBound | None:
+    """Of a tokenizer.json; None where nothing is known.
+
+    Some drop part of the text or make one token of any length of it: normalisers that strip, words that are
+    unknown as a whole, added tokens with the space around them. A byte-level vocabulary drops bytes it lacks.
+    """
+    model, added = content["model"], content["added_tokens"]
+    steps = [
+        *_steps(content["normalizer"], "normalizers"),
+        *_steps(content["pre_tokenizer"], "pretokenizers"),
+    ]
+    strips = any(token["lstrip"] or token["rstrip"] for token in added)
+    if model["type"] != "BPE" or content["truncation"] or strips or not all(map(_keeps_text, steps)):
+        return None
+    vocabulary: Collection[str] = model["vocab"].keys()
+    longest_added = max((_size(token["content"]) for token in added), default=1)
+    if any(step["type"] == "ByteLevel" for step in steps):
+        dropped = bytes(byte for byte, letter in _byte_letters().items() if letter not in vocabulary)
+        return None if model["unk_token"] else TokenBound(max(longest_added, *map(len, vocabulary)), dropped)
+    if model["byte_fallback"] and all(f"<0x{byte:02X}>" in vocabulary for byte in range(256)):
+        return TokenBound(max(longest_added, *map(_size, vocabulary)))
+    return None
+
+
+def _byte_letters() -> dict[int, str]:
+    """The character that a byte-level vocabulary writes a byte as: its own, or one from U+0100 on."""
+    letters = sorted(ByteLevel.alphabet())
+    own = {ord(letter) for letter in letters if ord(letter) < 256}
+    others = (byte for byte in range(256) if byte not in own)
+    return {ord(letter) if ord(letter) in own else next(others): letter for letter in letters}
+
+
+def _steps(step: Mapping[str, Any] | None, inner: str) -> list[Mapping[str, Any]]:
+    if step is None:
+        return []
+    return list(step[inner]) if step["type"] == "Sequence" else [step]
+
+
+def _keeps_text(step: Mapping[str, Any]) -> bool:
+    """Whether a normaliser or pre-tokenizer (JSON) leaves each text as many bytes as it had, or more."""
+    match step:
+        case {"type": "Replace", "pattern": {"String": str(found)}, "content": str(written)}:
+            return _size(found) <= _size(written)
+        case {"type": "Split", "behavior": str(behaviour)}:
+            return behaviour != "Removed"
+        case {"type": str(kind)}:
+            return kind in ("ByteLevel", "Digits", "Metaspace", "Prepend")
+    return False
+
+
+def _size(text: str) -> int:
+    return len(text.encode())
+
+
+def _encode(tokenizer: Tokenizer, text: str, add_special_tokens: bool = False) -> Encoding:
+    return tokenizer.encode_batch([text], add_special_tokens=add_special_tokens)[0]
 
 
 def _without_special(content: dict[str, Any]) -> Tokenizer:

@@ -142,7 +142,8 @@ def _encoder(manifest: Manifest) -> PromptEncoder:
     files = ("tokenizer.json", template.name) if template.name in manifest.files else ("tokenizer.json",)
     verify_files(manifest, files)
     chat = ChatTemplate(template.read_text("utf-8"), manifest.special) if len(files) > 1 else None
-    return PromptEncoder(load_tokenizer(manifest.path("tokenizer.json")), chat, manifest.prefix)
+    positions = manifest.shape.max_source_positions or manifest.shape.max_positions
+    return PromptEncoder(load_tokenizer(manifest.path("tokenizer.json")), chat, manifest.prefix, positions)
 
 
 def _request(inputs: Inputs, ids: Sequence[int], now_ns: int) -> Request:

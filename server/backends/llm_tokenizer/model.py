@@ -2,6 +2,8 @@
 
 It checks every input (engine.inputs) and answers a wrong one with INVALID_ARG. It reads the artifacts of the
 engine step beside it, NAME_tokenizer/../NAME_engine, and reads a request as each version there would.
+
+A MB of text takes more than a second, so long texts are read aside, and the short ones do not wait for them.
 """
 
 from __future__ import annotations
@@ -9,18 +11,24 @@ from __future__ import annotations
 import json
 import time
 import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from engine.errors import EngineError
-from engine.inputs import FIELDS, InputLimits, read_parameters
+from engine.errors import Cancelled, EngineError
+from engine.inputs import FIELDS, TEXTS, InputLimits, read_parameters
 from engine.metrics import rejection_counter
 from engine.orphan import exit_with_parent
-from engine.reader import Reader, write
+from engine.reader import Reader, Reading, write
+from engine.shortest_first import ShortestFirst
 from engine.triton import answer_of, engine_folder, parameters_of, to_triton_error
 from engine.versions import Versions, request_key
+
+# Read in some 10 ms at most; what is longer is read aside.
+AT_ONCE_BYTES = 8192
 
 
 class TritonPythonModel:
@@ -31,31 +39,75 @@ class TritonPythonModel:
         self._rejected = rejection_counter(pb_utils, args)
         folder = engine_folder(args, "_tokenizer")
         self._readers = Versions(folder, request_key, lambda manifest: Reader(manifest, limits), _log)
+        self._long = ShortestFirst("long-prompts", _log)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return [self._respond(request) for request in requests]
 
-    def _respond(self, request: Any) -> Any:
-        try:
-            return self._tokenize(request)
-        except Exception as error:  # noqa: BLE001  whatever it is, this request is answered, and the others run
-            self._rejected[1].increment(1)
-            return pb_utils.InferenceResponse(error=to_triton_error(pb_utils, answer_of(error, _log)))
+    def finalize(self) -> None:
+        self._long.close()
 
-    def _tokenize(self, request: Any) -> Any:
+    def _respond(self, request: Any) -> Any:
+        """None for one that is read aside: its response goes out when it is there."""
+        try:
+            unread = self._begin(request)
+            if unread.size <= AT_ONCE_BYTES:
+                return self._response(unread)
+            sender = request.get_response_sender()
+            self._long.put(unread.size, lambda: self._answer(unread, sender))
+        except Exception as error:  # noqa: BLE001  whatever it is, this request is answered, and the others run
+            return self._refusal(error)
+        return None
+
+    def _begin(self, request: Any) -> Unread:
+        """All that is asked of Triton and of the folder, which only one thread may do."""
         now = time.monotonic_ns()
         values = {tensor.name(): _value(tensor) for tensor in request.inputs() if tensor.name() in FIELDS}
         parameters = read_parameters(request.parameters())
         if request.timeout():
             parameters["timeout"] = request.timeout()
-        readers = self._readers.all().items()
-        ids, written = write({key: reader.try_read(values, parameters, now) for key, reader in readers})
+        return Unread(values, parameters, now, self._readers.all())
+
+    def _answer(self, unread: Unread, sender: Any) -> None:
+        try:
+            gone = sender.is_cancelled()
+            response = _failed(Cancelled("request", "by the client")) if gone else self._response(unread)
+        except Exception as error:  # noqa: BLE001  as above
+            response = self._refusal(error)
+        sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+    def _response(self, unread: Unread) -> Any:
+        ids, written = write(unread.by_key())
         return pb_utils.InferenceResponse(
             [
                 pb_utils.Tensor("input_ids", np.array([ids], np.int32)),
                 pb_utils.Tensor("request", np.array([[written.encode()]], np.object_)),
             ]
         )
+
+    def _refusal(self, error: Exception) -> Any:
+        self._rejected[1].increment(1)
+        return _failed(answer_of(error, _log))
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A request's inputs, and those that will read them, by key."""
+
+    values: Mapping[str, Any]
+    parameters: Mapping[str, Any]
+    arrival_ns: int
+    readers: Mapping[str, Reader]
+
+    @property
+    def size(self) -> int:
+        """Bytes of text."""
+        texts = (self.values[name] for name in TEXTS if name in self.values)
+        return sum(map(len, (*texts, *self.values.get("stop_words", ()))))
+
+    def by_key(self) -> dict[str, Reading]:
+        given = self.values, self.parameters, self.arrival_ns
+        return {key: reader.try_read(*given) for key, reader in self.readers.items()}
 
 
 def _value(tensor: Any) -> Any:
@@ -67,6 +119,10 @@ def _value(tensor: Any) -> Any:
         if array.dtype == np.object_
         else array[0].item()
     )
+
+
+def _failed(error: EngineError) -> Any:
+    return pb_utils.InferenceResponse(error=to_triton_error(pb_utils, error))
 
 
 def _log(error: BaseException) -> None:
