@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
+import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from typing import Any
 
@@ -190,6 +193,33 @@ def test_invariant_5_a_prompt_past_the_context_is_refused_with_both_numbers(smal
             assert f"{CONTEXT + 11} tokens, must be at most {CONTEXT - 1}" in error.refusal.problem
             error = refused(wire, text_input=PROMPT, max_tokens=CONTEXT + 1)
             assert f"{CONTEXT + 1}, must be at most {CONTEXT}" in error.refusal.problem
+
+
+def test_invariant_5_a_text_that_cannot_fit_the_model_is_refused_by_its_bytes(wire: Wire) -> None:
+    text = "x" * 1_010_000
+    for inputs in ({"text_input": text}, {"messages": json.dumps([{"role": "user", "content": text}])}):
+        error = refused(wire, **inputs)
+        assert error.refusal.field == next(iter(inputs))
+        assert re.match(r"101\d{4} bytes, must be at most \d{6}: the model takes", error.refusal.problem)
+
+
+def test_a_short_request_does_not_wait_for_the_long_prompts_before_it(small: Server) -> None:
+    """They are some 0.6 MB each, few enough bytes to be encoded and too many tokens for the context."""
+    with ThreadPoolExecutor(8) as pool, GrpcWire(small.address) as wire:
+        prompts = [f"{number} {'the fox ' * 80_000}" for number in range(8)]
+        long = [pool.submit(partial(_prompt_refused, small, prompt)) for prompt in prompts]
+        # Once one is refused, the others are on their way or wait.
+        next(as_completed(long))
+        ask(wire, PROMPT, max_tokens=1)
+        waited = [future for future in long if not future.done()]
+        assert waited, "it was answered behind all of the long ones"
+        for future in long:
+            assert re.match(rf"16\d{{4}} tokens, must be at most {CONTEXT - 1} ", future.result())
+
+
+def _prompt_refused(server: Server, prompt: str) -> str:
+    with GrpcWire(server.address) as wire:
+        return refused(wire, text_input=prompt).refusal.problem
 
 
 def test_invariant_5_an_answer_ends_where_the_context_does(small: Server) -> None:
