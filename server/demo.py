@@ -107,7 +107,7 @@ def _next_steps(ports: Mapping[str, int]) -> str:
         "  make serve    keep it running\n"
         "  make chat     talk to it, from another terminal\n"
         f"  http://{HOST}:{ports['metrics']}/metrics has its metrics, while it runs\n"
-        "  make test     run every test"
+        "  make test     run the tests"
     )
 
 

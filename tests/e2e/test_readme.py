@@ -5,12 +5,20 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from queue import Queue
+from typing import Any
 
+import numpy as np
 import pytest
+from tritonclient.grpc import InferenceServerClient, InferInput
+from tritonclient.utils import triton_to_np_dtype
 
 from tests.e2e.artifacts import ROOT
 from tests.e2e.serving import Server
+from tests.e2e.wire import WAIT_SECONDS
+from tests.e2e.wire_grpc import TYPES, GrpcWire
 
 pytestmark = pytest.mark.e2e
 
@@ -64,6 +72,39 @@ def test_the_python_example_runs(int8: Server) -> None:
     said = run(sys.executable, "-c", at(int8, example))
     assert "Paris" in said
     assert "top_p" in said.splitlines()[-1]
+
+
+@pytest.mark.filterwarnings("ignore:tritonclient.grpc doesn't support timeout")
+def test_clients_get_the_last_response_as_the_page_says(int8: Server) -> None:
+    """pytriton's own client loses it, or the page would have to change."""
+    raw, subclass = blocks("python", "docs/design.md")
+    page: dict[str, Any] = {"pieces": [], "ended": Queue()}
+    exec(raw, page)
+    exec(subclass, page)
+    inputs = {"text_input": "Once upon a time", "max_tokens": 5, "temperature": 0.0, "stream": True}
+    with GrpcWire(int8.address) as wire:
+        whole = [reply.text for reply in wire.open(**inputs)]
+    with InferenceServerClient(int8.address.grpc) as client:
+        client.start_stream(page["on_response"])
+        tensors = [
+            InferInput(name, [1, 1], TYPES[name]).set_data_from_numpy(tensor(name, value))
+            for name, value in inputs.items()
+        ]
+        client.async_stream_infer(int8.model, tensors)
+        assert page["ended"].get(timeout=WAIT_SECONDS) is None
+    assert page["pieces"] == pieces(page["WholeAnswers"], int8, inputs) == whole
+    assert pieces(page["DecoupledModelClient"], int8, inputs) == whole[:-1]
+
+
+def pieces(kind: Any, server: Server, inputs: Mapping[str, Any]) -> list[str]:
+    """What a client of pytriton gives."""
+    arrays = {name: tensor(name, value)[0] for name, value in inputs.items()}
+    with kind(f"grpc://{server.address.grpc}", server.model) as client:
+        return [reply["text_output"].item().decode() for reply in client.infer_sample(**arrays)]
+
+
+def tensor(name: str, value: Any) -> Any:
+    return np.array([[value.encode() if isinstance(value, str) else value]], triton_to_np_dtype(TYPES[name]))
 
 
 def test_make_knows_the_verbs_of_the_page() -> None:
