@@ -11,7 +11,7 @@ from halimede import Client
 from tests.e2e.artifacts import MODEL
 from tests.e2e.crowd import WIRES, at_once
 from tests.e2e.serving import Server
-from tests.e2e.wire import ask, refused
+from tests.e2e.wire import Answer, ask, refused
 from tests.e2e.wire_grpc import GrpcWire
 
 pytestmark = pytest.mark.e2e
@@ -95,9 +95,8 @@ def test_the_gaps_between_responses_are_as_many_as_clients_see(small: Server, st
             given = {"max_tokens": 60, "ignore_eos": True, "return_num_output_tokens": True}
             replies = list(wire.open(text_input=f"Story {number}:", stream=True, **given))
             list(wire.open(text_input=f"Story {number}:", **given))
-        return sum(bool(reply.text) for reply in replies) - 1, sum(
-            reply.output_tokens or 0 for reply in replies
-        )
+        texts = [reply.text for reply in replies if reply.text]
+        return len(texts) - 1, Answer(replies).tokens
 
     seen, tokens = zip(*at_once([partial(gaps, number) for number in range(streams)]), strict=True)
     after = small.wait_idle()
