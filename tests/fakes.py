@@ -294,7 +294,7 @@ class ToyEngine:
         self.runner = ToyRunner(slots, capacity, model)
         self.faults: list[BaseException] = []
         self.recorder = Recorder(self.faults.append)
-        self.outbox = Outbox(self.faults.append)
+        self.outbox = Outbox(self.recorder, self.clock)
         table = SlotTable(slots, capacity, min_reuse, source_capacity)
         self.scheduler = Scheduler(table, eos, max_queue, chunk, speculative_tokens=speculative_tokens)
         self.loop = Loop(

@@ -47,7 +47,8 @@ class Serving:
 
     def __init__(self, engine: Engine, start: int, eos: frozenset[int], slots: int = 6) -> None:
         self.runner = make_runner(engine, slots)
-        self.outbox, recorder = Outbox(unexpected), Recorder(unexpected)
+        recorder = Recorder(unexpected)
+        self.outbox = Outbox(recorder, FakeClock())
         vocab = engine.model.vocab_size
         table = TokenTable([bytes([token % 251]) for token in range(vocab)])
         self.slots = SlotTable(slots, CAPACITY, source_capacity=engine.capacity)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.recorder import E2E, ITL, QUEUE, STREAMED, TTFT
+from engine.recorder import E2E, GAP, ITL, QUEUE, STREAMED, TTFT
 from engine.sampler import Alternative, Choice, describe
 from tests.fakes import TOY_TABLE, ToyEngine, ToyModel, text_of
 
@@ -64,6 +64,20 @@ def test_latencies_are_measured_from_arrival() -> None:
         assert seen[TTFT, LABELS[stream]] == [0.1, 0.4]
         assert seen[ITL, LABELS[stream]] == [0.1, 0.1]
         assert seen[E2E, LABELS[stream]] == [pytest.approx(0.3), 0.4]
+
+
+def test_tokens_are_timed_as_they_are_computed_and_responses_as_they_are_sent() -> None:
+    engine = ToyEngine(stream_interval=8)
+    clients = [engine.ask([1, 2, 3], stream=stream, max_tokens=12) for stream in (True, False)]
+    while engine.loop.keys():
+        engine.clock.advance(10)
+        engine.step()
+    streamed, whole = clients
+    assert [chunk.tokens for chunk in streamed.chunks if chunk.tokens] == [1, 8, 3]
+    assert [chunk.tokens for chunk in whole.chunks] == [12]
+    seen = engine.recorder.drain().observations
+    assert seen[GAP, ()] == [0.08, 0.03]
+    assert seen[ITL, LABELS[True]] == seen[ITL, LABELS[False]] == [0.01] * 11
 
 
 def test_the_queue_time_of_a_prompt_with_a_cached_prefix_is_recorded_once() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from engine.kernels import KernelUse, Why
 from engine.metrics import COUNTERS, FLUSH_SECONDS, GAUGES, HISTOGRAMS, KERNELS, PREFIX, MetricsFlusher
-from engine.recorder import E2E, ITL, QUEUE, TTFT, Recorder
+from engine.recorder import E2E, GAP, ITL, QUEUE, TTFT, Recorder
 from tests.fake_triton import FakeFamily, FakeMetric
 from tests.fakes import unexpected
 
@@ -43,8 +43,9 @@ def recorder() -> Recorder:
 def test_every_metric_of_the_design_is_there_from_the_start(triton: FakeTriton, recorder: Recorder) -> None:
     MetricsFlusher(triton, recorder, ARGS)
     assert {name.removeprefix("halimede_") for name in triton.families} == {
-        "time_to_first_token_seconds", "inter_token_latency_seconds", "e2e_request_latency_seconds",
-        "request_queue_time_seconds", "num_requests_waiting", "num_requests_running", "kv_cache_usage_perc",
+        "time_to_first_token_seconds", "inter_token_latency_seconds", "inter_response_latency_seconds",
+        "e2e_request_latency_seconds", "request_queue_time_seconds",
+        "num_requests_waiting", "num_requests_running", "kv_cache_usage_perc",
         "prompt_tokens_total", "generation_tokens_total", "prefix_cache_hits_total",
         "prefix_cache_queries_total", "request_success_total", "requests_rejected_total",
         "spec_decode_num_draft_tokens_total", "spec_decode_num_accepted_tokens_total",
@@ -65,7 +66,8 @@ def test_latencies_and_reasons_have_their_labels(triton: FakeTriton, recorder: R
         assert [m.labels for m in triton[name].metrics] == [
             LABELS | {"streamed": s} for s in ("false", "true")
         ]
-    assert [m.labels for m in triton[QUEUE].metrics] == [LABELS]
+    for name in (GAP, QUEUE):
+        assert [m.labels for m in triton[name].metrics] == [LABELS]
     reasons = {m.labels["finished_reason"] for m in triton["request_success_total"].metrics}
     assert reasons == {"stop", "length", "stop_sequence"}
     reasons = {m.labels["reason"] for m in triton["requests_rejected_total"].metrics}
@@ -81,6 +83,7 @@ def test_what_is_recorded_is_handed_over_once(triton: FakeTriton, recorder: Reco
     recorder.first_token(500_000_000, streamed=True)
     recorder.next_token(20_000_000, streamed=True)
     recorder.next_token(40_000_000, streamed=False)
+    recorder.next_response(160_000_000)
     recorder.finished("stop", 3_000_000_000, streamed=True)
     recorder.rejected("unavailable")
     recorder.gauges(2, 3, 0.25)
@@ -95,6 +98,7 @@ def test_what_is_recorded_is_handed_over_once(triton: FakeTriton, recorder: Reco
     assert triton.metric(TTFT, streamed="false").calls == []
     assert triton.metric(ITL, streamed="true").calls == [("observe", 0.02)]
     assert triton.metric(ITL, streamed="false").calls == [("observe", 0.04)]
+    assert triton.metric(GAP).calls == [("observe", 0.16)]
     assert triton.metric(E2E, streamed="true").calls == [("observe", 3.0)]
     assert triton.metric("request_success_total", finished_reason="stop").total == 1
     assert triton.metric("requests_rejected_total", reason="unavailable").total == 1

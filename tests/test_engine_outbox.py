@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import gc
 import json
 import threading
+import weakref
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,12 +15,17 @@ from hypothesis import strategies as st
 from engine.answer import FALLBACK, decode_chunk, read_handle
 from engine.errors import Cancelled, EngineError
 from engine.outbox import Chunk, Outbox
+from engine.recorder import GAP, Recorder
 from engine.request import FinishReason
 from engine.stops import TextStream
 from engine.tokens import TokenTable
-from tests.fakes import TOY_TABLE, VOCAB, Client, unexpected
+from tests.fakes import TOY_TABLE, VOCAB, Client, FakeClock, unexpected
 
 ALL = ("num_input_tokens", "num_output_tokens", "logprobs")
+
+
+def outbox_of(report: Callable[[BaseException], None] = unexpected) -> Outbox:
+    return Outbox(Recorder(report), FakeClock())
 
 
 def chunks_of(tokens: list[int], handle: str = "h/1", returns: tuple[str, ...] = ()) -> list[Chunk]:
@@ -41,7 +50,7 @@ tokens_of = st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=30)
 @given(tokens_of, st.lists(st.booleans(), min_size=1, max_size=30))
 def test_a_stream_that_falls_behind_is_joined(tokens: list[int], sends: list[bool]) -> None:
     faults: list[BaseException] = []
-    outbox, client = Outbox(faults.append), Client()
+    outbox, client = outbox_of(faults.append), Client()
     for place, chunk in enumerate(chunks_of(tokens)):
         outbox.put(client, chunk)
         if sends[place % len(sends)]:
@@ -56,7 +65,7 @@ def test_a_stream_that_falls_behind_is_joined(tokens: list[int], sends: list[boo
 
 
 def test_an_error_takes_the_place_of_what_was_not_sent() -> None:
-    outbox, client = Outbox(unexpected), Client()
+    outbox, client = outbox_of(), Client()
     outbox.put(client, chunks_of([1, 2])[0])
     outbox.put(client, Cancelled("request", "gone"))
     assert outbox.send_pending() == 1
@@ -76,7 +85,7 @@ def test_each_client_gets_its_own_first_come_first_served() -> None:
             order.append(self.name)
             super().send(chunk, final)
 
-    outbox = Outbox(unexpected)
+    outbox = outbox_of()
     a, b = Named("a"), Named("b")
     for chunk in chunks_of([1, 2, 3]):
         outbox.put(a, chunk)
@@ -84,6 +93,83 @@ def test_each_client_gets_its_own_first_come_first_served() -> None:
     outbox.send_pending()
     assert order == ["a", "b"]
     assert a.text == b.text == "abc"
+
+
+class Timed(Client):
+    """Notes when text came, as a reader sees it."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__()
+        self._clock = clock
+        self._read_ns: list[int] = []
+
+    def send(self, chunk: Chunk, final: bool) -> None:
+        super().send(chunk, final)
+        if self.texts[-1]:
+            self._read_ns.append(self._clock())
+
+    @property
+    def gaps(self) -> list[float]:
+        return [(later - earlier) / 1e9 for earlier, later in pairwise(self._read_ns)]
+
+
+@given(
+    st.lists(tokens_of, min_size=1, max_size=3),
+    st.lists(st.tuples(st.integers(0, 2), st.booleans(), st.integers(0, 10**9)), max_size=60),
+)
+def test_a_gap_is_the_time_from_text_to_text_of_one_stream(
+    answers: list[list[int]], turns: list[tuple[int, bool, int]]
+) -> None:
+    """Streams get their next chunk by turns, and what is pending is sent now and then; some never end."""
+    clock, recorder = FakeClock(), Recorder(unexpected)
+    outbox, clients = Outbox(recorder, clock), [Timed(clock) for _ in answers]
+    left = [chunks_of(tokens) for tokens in answers]
+    for turn, sends, passed_ns in turns:
+        place = turn % len(answers)
+        if left[place]:
+            outbox.put(clients[place], left[place].pop(0))
+        clock.now += passed_ns
+        if sends:
+            outbox.send_pending()
+    outbox.send_pending()
+    found = recorder.drain().observations.get((GAP, ()), [])
+    assert sorted(found) == sorted(gap for client in clients for gap in client.gaps)
+
+
+def test_a_response_without_text_neither_ends_a_gap_nor_begins_one() -> None:
+    """A token without text, the first byte of a character, its last one; and an end without text."""
+    clock, recorder = FakeClock(), Recorder(unexpected)
+    outbox, client = Outbox(recorder, clock), Client()
+    for chunk in chunks_of([0, 1, 0, 14, 15, 2, 0]):
+        outbox.put(client, chunk)
+        outbox.send_pending()
+        clock.advance(100)
+    assert client.texts == ["", "a", "", "", "é", "b", ""]
+    assert recorder.drain().observations == {(GAP, ()): [pytest.approx(0.3), 0.1]}
+
+
+def test_a_client_that_has_its_last_response_is_let_go() -> None:
+    outbox, first = outbox_of(lambda _: None), chunks_of([1, 2])[0]
+    gone = []
+    for last in (chunks_of([1])[0], Cancelled("request", "gone")):
+        for kind in (Client, BrokenAtTheEnd):
+            client = kind()
+            gone.append(weakref.ref(client))
+            for parcel in (first, last):
+                outbox.put(client, parcel)
+                outbox.send_pending()
+            del client
+    gc.collect()
+    assert [client() for client in gone] == [None] * 4
+
+
+class BrokenAtTheEnd(Client):
+    def send(self, chunk: Chunk, final: bool) -> None:
+        if final:
+            raise ConnectionError("the client is gone")
+
+    def fail(self, error: EngineError) -> None:
+        raise ConnectionError("the client is gone")
 
 
 class Broken(Client):
@@ -96,7 +182,7 @@ class Broken(Client):
 
 def test_a_broken_client_does_not_end_the_thread() -> None:
     faults: list[BaseException] = []
-    outbox, broken, well = Outbox(faults.append), Broken(), Client()
+    outbox, broken, well = outbox_of(faults.append), Broken(), Client()
     thread = threading.Thread(target=outbox.run)
     thread.start()
     outbox.put(broken, chunks_of([1])[0])
@@ -119,7 +205,7 @@ def test_what_is_pending_is_sent_before_the_thread_ends() -> None:
             assert go_on.wait(30)
             super().send(chunk, final)
 
-    outbox, client = Outbox(unexpected), Slow()
+    outbox, client = outbox_of(), Slow()
     thread = threading.Thread(target=outbox.run)
     thread.start()
     first, *others = chunks_of([1, 2, 3, 4])
@@ -136,7 +222,7 @@ def test_what_is_pending_is_sent_before_the_thread_ends() -> None:
 
 
 def test_a_closed_outbox_with_nothing_to_send_ends_at_once() -> None:
-    outbox = Outbox(unexpected)
+    outbox = outbox_of()
     outbox.close()
     outbox.run()
 

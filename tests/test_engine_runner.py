@@ -128,7 +128,8 @@ def test_logits_may_be_written_to(runner: OnnxRunner) -> None:
 def answers(engine: Engine, prompts: list[list[int]], together: bool, **sampling: Any) -> list[list[int]]:
     """The tokens of greedy answers, by the whole engine."""
     table = TokenTable([bytes([token % 251]) for token in range(VOCAB)])
-    outbox, recorder = Outbox(unexpected), Recorder(unexpected)
+    recorder = Recorder(unexpected)
+    outbox = Outbox(recorder, FakeClock())
     scheduler = Scheduler(SlotTable(SLOTS, CAPACITY), frozenset({2}), 100, CHUNK)
     loop = Loop(scheduler, make_runner(engine), table, VOCAB, outbox, recorder, FakeClock())
     clients = []

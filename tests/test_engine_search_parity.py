@@ -56,12 +56,13 @@ class Pair:
         engine = write_engine(folder / "engine", checkpoint, describe(checkpoint.config), Precision.FP32)
         session = open_session(engine.folder / f"{Scored.LAST.value}.onnx", threads=1)
         self.slots = SlotTable(SLOTS, CAPACITY)
-        self.outbox = Outbox(unexpected)
+        recorder = Recorder(unexpected)
+        self.outbox = Outbox(recorder, FakeClock())
         self.loop = Loop(
             Scheduler(self.slots, frozenset({EOS}), 100, CHUNK),
             OnnxRunner(session, SHAPE, SLOTS, CAPACITY, CHUNK),
             TokenTable([bytes([token % 251]) for token in range(VOCAB)]),
-            VOCAB, self.outbox, Recorder(unexpected), FakeClock(),
+            VOCAB, self.outbox, recorder, FakeClock(),
         )  # fmt: skip
 
     def ask(self, prompt: list[int], options: dict[str, Any]) -> Client:

@@ -78,7 +78,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="RATIO",
         help="perplexity allowed, over the reference's (default: %(default)s)",
     )
-    add("--latency-ms", type=_positive, metavar="MS", help="between two tokens of a stream, all slots busy")
+    add(
+        "--latency-ms",
+        type=_positive,
+        metavar="MS",
+        help="a token of a stream takes to compute, all slots busy",
+    )
     add(
         "--tokens-in",
         type=_up_to(_POSITIONS),

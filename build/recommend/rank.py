@@ -21,8 +21,8 @@ Known = Mapping[tuple[str, Precision], Quality]
 
 @dataclass(frozen=True)
 class Need:
-    """`memory` in bytes; `quality` is the largest ratio of perplexities, `latency_s` the longest time between
-    two tokens of a stream with every slot busy. None asks for nothing.
+    """`memory` in bytes; `quality` is the largest ratio of perplexities, `latency_s` the longest that a
+    token of a stream takes with every slot busy. None asks for nothing.
     """
 
     device: Device

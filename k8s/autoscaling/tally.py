@@ -84,6 +84,8 @@ def series(place: Place, pod: str, tally: Tally, gauges: Gauges) -> Iterator[tup
     yield f'halimede_requests_rejected_total{{{labels},reason="unavailable"}}', tally.rejected
     for name, histogram in (("time_to_first_token", tally.ttft), ("inter_token_latency", tally.itl)):
         yield from histogram.lines(f"halimede_{name}_seconds", f'{labels},streamed="true"')
+    # Each token is a response here.
+    yield from tally.itl.lines("halimede_inter_response_latency_seconds", labels)
     yield from tally.e2e.lines("halimede_e2e_request_latency_seconds", f'{labels},streamed="true"')
     yield from tally.queued.lines("halimede_request_queue_time_seconds", labels)
     yield f"container_cpu_usage_seconds_total{{{where}}}", tally.cpu_s

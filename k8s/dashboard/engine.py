@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from k8s.dashboard.panels import Kind, Panel, Query
-from k8s.dashboard.queries import POD, PODS, RECORDED, rate, ratio, selected, total
+from k8s.dashboard.queries import POD, PODS, RECORDED, mean, rate, ratio, selected, total
 
 _RUNNING: Final = "halimede_num_requests_running"
 _WAITING: Final = "halimede_num_requests_waiting"
+_ITL: Final = "halimede_inter_token_latency_seconds"
 _KV: Final = "halimede_kv_cache_usage_perc"
 _NAMED: Final = "{{pod}} {{instance}}"
 _TEXT_STEPS: Final = f'{PODS},model=~"(?:$model)_(?:tokenizer|detokenizer)"'
@@ -52,6 +53,7 @@ ENGINE: Final = (
             Query(f"avg by (model) ({selected(_KV)})", "{{model}} mean"),
             Query(f"max by (model) ({selected(_KV)})", "{{model}} fullest"),
         ),
+        width=6,
         limit=0.9,
     ),
     Panel(
@@ -59,6 +61,14 @@ ENGINE: Final = (
         "",
         "short",
         (Query(total(rate("halimede_generation_tokens_total"), f"{POD}, model"), f"{_NAMED} {{{{model}}}}"),),
+        width=6,
+    ),
+    Panel(
+        "Time from token to token",
+        "Mean, as they are computed: a decode step, and what of a prompt runs beside it.",
+        "s",
+        (Query(mean(_ITL), "{{model}}"),),
+        width=6,
     ),
     Panel(
         "Time in the tokenizer and the detokenizer",
@@ -73,6 +83,7 @@ ENGINE: Final = (
                 "{{model}}",
             ),
         ),
+        width=6,
     ),
 )
 
@@ -94,7 +105,7 @@ def _burn(name: str, what: str) -> Panel:
 
 OBJECTIVES: Final = (
     _burn("ttft", "first tokens that are late"),
-    _burn("itl", "tokens that come slowly"),
+    _burn("gap", "text of streams that comes late"),
     Panel(
         "Alerts",
         "Of the namespaces chosen.",

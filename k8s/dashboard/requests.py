@@ -8,7 +8,7 @@ from k8s.dashboard.panels import Kind, Panel, Query
 from k8s.dashboard.queries import PODS, RECORDED, STEPS, mean, quantile, rate, ratio, selected, total
 
 _TTFT: Final = "halimede_time_to_first_token_seconds"
-_ITL: Final = "halimede_inter_token_latency_seconds"
+_GAP: Final = "halimede_inter_response_latency_seconds"
 _E2E: Final = "halimede_e2e_request_latency_seconds"
 _QUEUE: Final = "halimede_request_queue_time_seconds"
 _DONE: Final = "halimede_request_success_total"
@@ -35,7 +35,7 @@ NOW: Final = (
     _number("Requests", "Completed each second.", "reqps", Query(total(rate(_DONE)))),
     _number("Tokens", "Generated each second.", "short", Query(total(rate(_GENERATED)))),
     _number("First token", "95 % come within.", "s", Query(quantile(0.95, _TTFT, by=""))),
-    _number("Next token", "95 % come within.", "s", Query(quantile(0.95, _ITL, by=""))),
+    _number("Next text", "95 % of it comes to a stream within.", "s", Query(quantile(0.95, _GAP, by=""))),
     _number(
         "Requests inside",
         "In a slot, and in the queue for one.",
@@ -129,11 +129,11 @@ def _heat(title: str, histogram: str) -> Panel:
 
 LATENCY: Final = (
     _quantiles("Time to the first token", "From arrival, streamed or not.", _TTFT),
-    _quantiles("Time between tokens", "Of one request.", _ITL),
+    _quantiles("Time from text to text", "Of one stream: the gaps that its reader sees.", _GAP),
     _quantiles("Time to the last token", "From arrival.", _E2E),
     _quantiles("Time in the queue", "From arrival to the start of prefill.", _QUEUE),
     _heat("Time to the first token", _TTFT),
-    _heat("Time between tokens", _ITL),
+    _heat("Time from text to text", _GAP),
 )
 
 

@@ -21,13 +21,7 @@ def sweep_plots(sweep: Sweep) -> list[Plot]:
     hollow = "Filled marks met the SLO, hollow ones missed it."
     return [
         Plot("ttft-by-rate", "TTFT against rate", hollow, 1, lambda a: _latency(a[0], sweep, "ttft")),
-        Plot(
-            "itl-by-rate",
-            "Inter-token latency against rate",
-            hollow,
-            1,
-            lambda a: _latency(a[0], sweep, "itl"),
-        ),
+        Plot("gap-by-rate", "Gap against rate", hollow, 1, lambda a: _latency(a[0], sweep, "gap")),
         Plot("goodput", "Goodput against rate", f"{_GOODPUT} {hollow}", 1, lambda a: _goodput(a[0], sweep)),
         Plot("tokens-by-rate", "Output tokens against rate", hollow, 1, lambda a: _tokens(a[0], sweep)),
     ]

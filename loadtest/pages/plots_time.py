@@ -19,7 +19,7 @@ _SHOWN_ERRORS = 6
 def latency_plots(result: Result) -> list[Plot]:
     return [
         _latency(result, "ttft", "Time to first token", lambda window: window.ttft_s),
-        _latency(result, "itl", "Inter-token latency", lambda window: window.itl_s),
+        _latency(result, "gap", "Gap between responses", lambda window: window.gap_s),
     ]
 
 

@@ -88,7 +88,7 @@ def verdict_text(verdict: Verdict) -> str:
 
 
 def _rungs(sweep: Sweep) -> Table:
-    table = _table("rate/s", "good/s", "tokens/s", "TTFT p50", "p99", "ITL p99", "failed", "SLO")
+    table = _table("rate/s", "good/s", "tokens/s", "TTFT p50", "p99", "gap p99", "failed", "SLO")
     for rung in sweep.rungs:
         met = rung.result.slo_met
         table.add_row(*_rung_cells(rung.rate_per_s, rung.result), f"[{_COLOURS[met]}]{verdict_words(met)}[/]")
@@ -101,7 +101,7 @@ def _rung_cells(rate_per_s: float, result: Result) -> Iterator[str]:
     yield f"{result.tokens_per_s:.1f}"
     yield _ms(result.ttft_s, "p50")
     yield _ms(result.ttft_s, "p99")
-    yield _ms(result.itl_s, "p99")
+    yield _ms(result.gap_s, "p99")
     yield str(result.requests.unexpected)
 
 

@@ -16,7 +16,7 @@ from loadtest.pages.report import as_offered, drawn_of, where, written
 from loadtest.pages.words import number, sweep_words
 
 _COLUMNS = (
-    "offered requests/s", "complete/s", "goodput/s", "tokens/s", "TTFT p50, ms", "p99", "ITL p50, ms", "p99",
+    "offered requests/s", "complete/s", "goodput/s", "tokens/s", "TTFT p50, ms", "p99", "gap p50, ms", "p99",
     "TPOT p50, ms", "p99", "failed", "SLO",
 )  # fmt: skip
 
@@ -45,7 +45,7 @@ def _head(sweep: Sweep) -> list[Markup]:
 
 def _cells(result: Result) -> Iterator[str]:
     yield from map(number, (result.requests_per_s, result.goodput_per_s, result.tokens_per_s))
-    for found in (result.ttft_s, result.itl_s, result.tpot_s):
+    for found in (result.ttft_s, result.gap_s, result.tpot_s):
         yield from _milliseconds(found)
     yield f"{result.requests.unexpected:,}"
     yield tables.verdict_badge(result.slo_met)

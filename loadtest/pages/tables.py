@@ -52,7 +52,7 @@ def endings(requests: Requests) -> Markup:
 
 def kinds(by_kind: Mapping[str, Kind]) -> Markup:
     columns = ("kind", "requests", "failed", "tokens in", "tokens out")
-    measures = ("TTFT p50, ms", "p99", "ITL p50, ms", "p99", "E2E p50, ms", "p99")
+    measures = ("TTFT p50, ms", "p99", "gap p50, ms", "p99", "E2E p50, ms", "p99")
     return table((*columns, *measures), [(name, *_kind(kind)) for name, kind in by_kind.items()])
 
 
@@ -75,7 +75,7 @@ def _kind(kind: Kind) -> Iterator[str]:
     yield f"{kind.requests.unexpected:,}"
     yield f"{kind.tokens_in:,}"
     yield f"{kind.tokens_out:,}"
-    for found in (kind.ttft_s, kind.itl_s, kind.e2e_s):
+    for found in (kind.ttft_s, kind.gap_s, kind.e2e_s):
         yield number(None if found is None else 1e3 * found.p50)
         yield number(None if found is None else 1e3 * found.p99)
 

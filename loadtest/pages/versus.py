@@ -93,7 +93,7 @@ def _short(change: Change) -> str:
 def _plots(runs: _Pair) -> list[Plot]:
     return [
         Plot("ttft", "Time to first token over time", _MEDIANS, 1, _over_time(runs, "ms", _band("ttft_s"))),
-        Plot("itl", "Inter-token latency over time", _MEDIANS, 1, _over_time(runs, "ms", _band("itl_s"))),
+        Plot("gap", "Gap between responses over time", _MEDIANS, 1, _over_time(runs, "ms", _band("gap_s"))),
         Plot("spread", "Distribution of the time to first token", "", 1, lambda a: _spread(a[0], runs)),
         Plot("tokens", "Output tokens per second", "", 1, _over_time(runs, "tokens/s", _TOKENS)),
         Plot("in-flight", "Requests in flight", "", 1, _over_time(runs, "requests", _IN_FLIGHT)),

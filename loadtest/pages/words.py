@@ -7,10 +7,18 @@ from collections.abc import Mapping
 from loadtest.measure.slo import Verdict
 from loadtest.measure.sweep import Sweep
 
-MEASURES: Mapping[str, str] = {"ttft": "TTFT", "itl": "ITL", "tpot": "TPOT", "e2e": "E2E", "lag": "lag"}
+MEASURES: Mapping[str, str] = {
+    "ttft": "TTFT",
+    "gap": "gap",
+    "itl": "ITL",
+    "tpot": "TPOT",
+    "e2e": "E2E",
+    "lag": "lag",
+}
 LONG_NAMES: Mapping[str, str] = {
     "ttft": "time to first token (TTFT)",
-    "itl": "inter-token latency (ITL)",
+    "gap": "gap between responses",
+    "itl": "the same by its tokens: inter-token latency (ITL)",
     "tpot": "time per output token (TPOT)",
     "e2e": "end to end (E2E)",
     "lag": "lag of the load generator",

@@ -48,7 +48,7 @@ _EXAMPLES = """examples:
   python -m loadtest.soak --rate 1 --url 127.0.0.1:8001 --pid 4711   a server that runs on this machine
 
 It asks for: no error, memory (RSS of all the server's processes) that does not grow, and a p99 of TTFT and
-ITL in the last third like in the first. Ctrl-C ends the load and keeps what was measured.
+gaps in the last third like in the first. Ctrl-C ends the load and keeps what was measured.
 Exit codes: 0 all of it holds, 3 it does not or cannot be told, 1 something failed, 2 the command is at fault,
 130 interrupted.
 """

@@ -20,7 +20,7 @@ def soak_plot(result: Result, looks: Sequence[Look], found: Finding) -> Plot:
     def draw(axes: list[Axes]) -> None:
         _memory(axes[0], looks, found)
         _latency(axes[1], result, "ttft_s", "TTFT, s")
-        _latency(axes[2], result, "itl_s", "ITL, s")
+        _latency(axes[2], result, "gap_s", "gap, s")
         for axis in axes:
             axis.set_xlim(0, max(looks[-1].at_s, _MINUTE_S / 60) / _MINUTE_S)
 

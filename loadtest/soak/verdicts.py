@@ -56,12 +56,12 @@ def trend(slope: Slope | None, limits: Limits) -> Trend:
 
 
 def drifts(records: Sequence[Record], window_s: tuple[float, float]) -> tuple[Drift, Drift]:
-    """TTFT and ITL, by when a request should have been sent."""
+    """TTFT and the gap between chunks, by when a request should have been sent."""
     start_s, end_s = window_s
     third_s = (end_s - start_s) / 3
     first = observe([r for r in records if start_s <= r.intended_s < start_s + third_s])
     last = observe([r for r in records if end_s - third_s <= r.intended_s < end_s])
-    return Drift("TTFT", _p99(first.ttft), _p99(last.ttft)), Drift("ITL", _p99(first.itl), _p99(last.itl))
+    return Drift("TTFT", _p99(first.ttft), _p99(last.ttft)), Drift("gap", _p99(first.gap), _p99(last.gap))
 
 
 def _p99(points: Points) -> float | None:

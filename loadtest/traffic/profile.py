@@ -28,11 +28,13 @@ class Slo:
 
     ttft_p50_s: float | None = None
     ttft_p99_s: float | None = None
+    gap_p99_s: float | None = None
     itl_p99_s: float | None = None
     tpot_p99_s: float | None = None
     e2e_p99_s: float | None = None
     error_ratio: float = 0.0
     request_ttft_s: float | None = None
+    request_gap_s: float | None = None
     request_tpot_s: float | None = None
     request_e2e_s: float | None = None
 

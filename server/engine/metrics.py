@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from engine.kernels import KernelUse
-from engine.recorder import E2E, ITL, QUEUE, STREAMED, TTFT, Labels, Recorder
+from engine.recorder import E2E, GAP, ITL, QUEUE, STREAMED, TTFT, Labels, Recorder
 
 PREFIX: Final = "halimede_"
 FLUSH_SECONDS: Final = 0.5
@@ -73,7 +73,8 @@ _SLOW: Final = [
 ]
 HISTOGRAMS: Final = {
     TTFT: ("Seconds from arrival to the first token", _FAST),
-    ITL: ("Seconds between two tokens of a request", _FAST),
+    ITL: ("Seconds between two tokens of a request, as they are computed", _FAST),
+    GAP: ("Seconds between two responses with text of one stream, as they are sent", _FAST),
     E2E: ("Seconds from arrival to the last token", _SLOW),
     QUEUE: ("Seconds from arrival to the start of prefill", _FAST),
 }

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from engine.errors import EngineError
+from engine.recorder import Recorder
 from engine.request import FinishReason
 from engine.stops import Span
 
@@ -78,11 +79,13 @@ Parcel = Chunk | EngineError
 
 class Outbox:
     """`put` hands a parcel over; `run` sends until `close`. A chunk with `finish`, or an error, is the last
-    parcel.
+    parcel. What goes wrong with one is recorded as a fault. `clock` gives monotonic nanoseconds.
     """
 
-    def __init__(self, report: Callable[[BaseException], None]) -> None:
-        self._report = report
+    def __init__(self, recorder: Recorder, clock: Callable[[], int]) -> None:
+        self._recorder = recorder
+        self._clock = clock
+        self._texts_ns: dict[Responder, int] = {}  # of open streams: when text last went out
         self._pending: dict[Responder, Parcel] = {}
         self._ready = threading.Condition()
         self._closed = False
@@ -122,10 +125,26 @@ class Outbox:
             return responder, self._pending.pop(responder)
 
     def _send(self, responder: Responder, parcel: Parcel) -> None:
+        before_ns = self._texts_ns.pop(responder, None)
         try:
             if isinstance(parcel, Chunk):
-                responder.send(parcel, final=parcel.finish is not None)
+                final = parcel.finish is not None
+                responder.send(parcel, final=final)
+                last_ns = self._timed(parcel, before_ns)
+                if last_ns is not None and not final:
+                    self._texts_ns[responder] = last_ns
             else:
                 responder.fail(parcel)
         except Exception as error:  # noqa: BLE001  one broken stream must not end the thread that serves them all
-            self._report(error)
+            self._recorder.fault(error)
+
+    def _timed(self, sent: Chunk, before_ns: int | None) -> int | None:
+        """When text last went to the client: just now, or before a chunk that has none. Text after text is a
+        gap; what carries none shows a reader nothing, so it neither ends a gap nor begins one.
+        """
+        if sent.span.begin == sent.span.end:
+            return before_ns
+        now = self._clock()
+        if before_ns is not None:
+            self._recorder.next_response(now - before_ns)
+        return now

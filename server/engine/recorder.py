@@ -17,6 +17,7 @@ Series = tuple[str, Labels]
 
 TTFT: Final = "time_to_first_token_seconds"
 ITL: Final = "inter_token_latency_seconds"
+GAP: Final = "inter_response_latency_seconds"
 E2E: Final = "e2e_request_latency_seconds"
 QUEUE: Final = "request_queue_time_seconds"
 
@@ -74,6 +75,9 @@ class Recorder:
 
     def next_token(self, waited_ns: int, streamed: bool) -> None:
         self._observe((ITL, STREAMED[streamed]), waited_ns)
+
+    def next_response(self, waited_ns: int) -> None:
+        self._observe((GAP, ()), waited_ns)
 
     def finished(self, reason: str, took_ns: int, streamed: bool) -> None:
         self._count("request_success_total", 1, (("finished_reason", reason),))

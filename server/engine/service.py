@@ -60,7 +60,7 @@ class Service:
         self.description = describe(opened, replace(settings, speculative_tokens=drafts))
         self._give_up = give_up
         self.recorder = Recorder(report)
-        self._outbox = Outbox(report)
+        self._outbox = Outbox(self.recorder, time.monotonic_ns)
         self.loop = Loop(
             scheduler, runner, load_table(manifest.path("tokens.bin")), manifest.shape.vocab_size,
             self._outbox, self.recorder, time.monotonic_ns, settings.heartbeat_ms * 1_000_000,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import pytest
 
 from halimede import Client
 from tests.e2e.artifacts import MODEL
+from tests.e2e.crowd import WIRES, at_once
 from tests.e2e.serving import Server
-from tests.e2e.wire import ask, refused
+from tests.e2e.wire import Answer, ask, refused
 from tests.e2e.wire_grpc import GrpcWire
 
 pytestmark = pytest.mark.e2e
@@ -28,6 +30,7 @@ METRICS: dict[str, tuple[str, str | None]] = {
     "requests_rejected_total": ("counter", "reason"),
     "time_to_first_token_seconds": ("histogram", "streamed"),
     "inter_token_latency_seconds": ("histogram", "streamed"),
+    "inter_response_latency_seconds": ("histogram", None),
     "e2e_request_latency_seconds": ("histogram", "streamed"),
     "request_queue_time_seconds": ("histogram", None),
 }
@@ -80,6 +83,27 @@ def test_counters_match_what_was_sent(small: Server) -> None:
     for name in ("time_to_first_token_seconds_count", "e2e_request_latency_seconds_count"):
         assert (grown(name, streamed="false"), grown(name, streamed="true")) == (2, 1)
     assert grown("inter_token_latency_seconds_count", streamed="true") == streamed.tokens - 1 == 6
+
+
+@pytest.mark.parametrize("streams", [1, 3])
+def test_the_gaps_between_responses_are_as_many_as_clients_see(small: Server, streams: int) -> None:
+    """Of a stream one less than its responses with text; an answer that is not streamed is one response."""
+    before = small.wait_idle()
+
+    def gaps(number: int) -> tuple[int, int]:
+        with WIRES["http" if number % 2 else "grpc"](small.address) as wire:
+            given = {"max_tokens": 60, "ignore_eos": True, "return_num_output_tokens": True}
+            replies = list(wire.open(text_input=f"Story {number}:", stream=True, **given))
+            list(wire.open(text_input=f"Story {number}:", **given))
+        texts = [reply.text for reply in replies if reply.text]
+        return len(texts) - 1, Answer(replies).tokens
+
+    seen, tokens = zip(*at_once([partial(gaps, number) for number in range(streams)]), strict=True)
+    after = small.wait_idle()
+    name = "inter_response_latency_seconds_count"
+    assert tokens == (60,) * streams
+    assert after.total(name) - before.total(name) == sum(seen)
+    assert streams == 1 or sum(seen) < sum(tokens) - streams, "each token came alone"
 
 
 def test_a_prefix_that_is_cached_shows(small: Server) -> None:

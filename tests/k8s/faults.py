@@ -89,13 +89,19 @@ def halting(pid: int, halted_s: float, runs_s: float) -> Iterator[None]:
 
 @contextmanager
 def crowd(
-    server: Server, model: str, size: int, prompt: Callable[[], str], tokens: int, every_s: float = 0.0
+    server: Server,
+    model: str,
+    size: int,
+    prompt: Callable[[], str],
+    tokens: int,
+    every_s: float = 0.0,
+    stream: bool = False,
 ) -> Iterator[list[str]]:
     """So many who ask again and again; yields the list of what became of their requests, which grows. What
     they have asked for goes on behind the end of the block.
 
-    They do not stream: Triton 2.51 aborts where it waits long for a lock that a halted engine holds, and an
-    engine takes it for each chunk.
+    They must not stream from an engine that is halted: Triton 2.51 aborts where it waits long for a lock that
+    one holds, and an engine takes it for each chunk.
     """
     over = threading.Event()
     endings: list[str] = []
@@ -104,7 +110,10 @@ def crowd(
         with Client(f"http://{server.address.http}", model=model, retry=ONCE, timeout=PATIENCE_S) as client:
             while not over.is_set():
                 try:
-                    client.generate(prompt(), max_tokens=tokens, ignore_eos=True)
+                    if stream:
+                        list(client.stream(prompt(), max_tokens=tokens, ignore_eos=True))
+                    else:
+                        client.generate(prompt(), max_tokens=tokens, ignore_eos=True)
                     endings.append("done")
                     over.wait(every_s)
                 except HalimedeError as fault:

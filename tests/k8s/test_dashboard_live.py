@@ -136,9 +136,9 @@ def test_a_share_is_between_nothing_and_all(stack: Stack) -> None:
 
 
 def test_the_heat_map_has_every_bucket(stack: Stack) -> None:
-    (target,) = [t for t in TARGETS if t.legend == "{{le}}" and "inter_token" in t.expr]
+    (target,) = [t for t in TARGETS if t.legend == "{{le}}" and "inter_response" in t.expr]
     found = {one["metric"]["le"] for one in stack.query(target.asked(BOARD, INTERVAL))}
-    asked = stack.query("count by (le) (halimede_inter_token_latency_seconds_bucket)")
+    asked = stack.query("count by (le) (halimede_inter_response_latency_seconds_bucket)")
     assert found == {one["metric"]["le"] for one in asked}
     assert {"0.25", "1", "+Inf"} <= found
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from engine.metrics import HISTOGRAMS
-from engine.recorder import ITL, TTFT
+from engine.recorder import GAP, TTFT
 from k8s.check.__main__ import CRDS
 from k8s.check.crds import load
 from tests.k8s.charts import CHART, Refused, objects, one, pod, triton
@@ -75,9 +75,9 @@ def test_every_rule_is_of_this_release_alone() -> None:
 def test_the_numbers_are_those_of_the_values() -> None:
     found = rules(objects("monitoring"))
     assert 'le=~"1([.]0)?"' in found["halimede:ttft_slow:ratio_rate5m"]["expr"]
-    assert 'le="0.25"' in found["halimede:itl_slow:ratio_rate5m"]["expr"]
+    assert 'le="0.5"' in found["halimede:gap_slow:ratio_rate5m"]["expr"]
     assert "14.4 * (1 - 0.995)" in found["HalimedeTtftBurnFast"]["expr"]
-    assert "14.4 * (1 - 0.99)" in found["HalimedeItlBurnFast"]["expr"]
+    assert "14.4 * (1 - 0.99)" in found["HalimedeGapBurnFast"]["expr"]
     assert "longer than 1 s " in found["HalimedeTtftBurnFast"]["annotations"]["description"]
     assert "99.5 % do not" in found["HalimedeTtftBurnSlow"]["annotations"]["description"]
     assert "> 8 " in found["HalimedeQueueGrowing"]["expr"]
@@ -227,7 +227,7 @@ def test_the_sidecar_finds_the_dashboards() -> None:
     board = json.loads(found["data"]["halimede.json"])
     file = json.loads((CHART / "files" / "dashboards" / "halimede.json").read_text("utf-8"))
     objectives = {one["name"]: one["query"] for one in board["templating"]["list"]}
-    assert (objectives["ttft_objective"], objectives["itl_objective"]) == ("0.995", "0.99")
+    assert (objectives["ttft_objective"], objectives["gap_objective"]) == ("0.995", "0.99")
     assert board["panels"] == file["panels"]
 
 
@@ -238,7 +238,7 @@ def test_the_sidecar_finds_the_dashboards() -> None:
         (["monitoring.scrape.kind=PodMonitor", "monitoring.scrape.timeoutSeconds=20"], "timeoutSeconds: 20"),
         (["monitoring.scrape.kind=PodMonitor", "networkPolicy.monitoring=null"], r"networkPolicy.monitoring"),
         (["monitoring.rules.objectives.ttft.seconds=3"], "seconds"),
-        (["monitoring.rules.objectives.itl.ratio=99"], "ratio"),
+        (["monitoring.rules.objectives.gap.ratio=99"], "ratio"),
         (
             ["monitoring.rules.enabled=true", "monitoring.rules.disabled={HalimedeSlow}"],
             "no alert HalimedeSlow",
@@ -253,7 +253,7 @@ def test_what_cannot_work_is_refused(settings: list[str], said: str) -> None:
         objects(None, *settings)
 
 
-@pytest.mark.parametrize(("name", "histogram"), [("ttft", TTFT), ("itl", ITL)])
+@pytest.mark.parametrize(("name", "histogram"), [("ttft", TTFT), ("gap", GAP)])
 def test_an_objective_can_only_be_a_bound_of_the_buckets(name: str, histogram: str) -> None:
     part = json.loads((CHART / "values.schema.json").read_text("utf-8"))
     for key in ("monitoring", "rules", "objectives", name, "seconds"):

@@ -12,7 +12,7 @@
 {{- $rules := .root.Values.monitoring.rules -}}
 {{- if hasPrefix "slo-" .file -}}
 {{- $name := .file | trimPrefix "slo-" | trimSuffix ".yaml" -}}
-{{- $said := get (dict "ttft" "2.5" "itl" "0.25") $name -}}
+{{- $said := get (dict "ttft" "2.5" "gap" "0.5") $name -}}
 {{- $slo := get $rules.objectives $name -}}
 {{- /* Prometheus 2 keeps Triton's le="1", Prometheus 3 makes it le="1.0". */}}
 {{- $is := ternary "le=~\"%v([.]0)?\"" "le=\"%v\"" (eq (floor $slo.seconds) (float64 $slo.seconds)) }}
