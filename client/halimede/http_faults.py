@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
@@ -13,17 +17,55 @@ from halimede.errors import (
     DeadlineExceeded,
     HalimedeError,
     ProtocolError,
+    TlsFailed,
     TransportError,
 )
-from halimede.timeouts import CONNECT_S, with_grace
+from halimede.target import Target
+from halimede.timeouts import CONNECT_S, milliseconds, with_grace
+from halimede.tls import Tls
 
-__all__ = ["LIMITS", "raises_our_errors", "timeouts"]
+__all__ = ["LIMITS", "proxy_of", "raises_our_errors", "socket_options", "timeouts", "verified_by"]
 
 LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+_PROBES = 5
+_MOST_S = 32767  # that Linux takes
 
 
 def timeouts(timeout_s: float | None) -> httpx.Timeout:
     return httpx.Timeout(with_grace(timeout_s), connect=CONNECT_S)
+
+
+def verified_by(tls: Tls | None) -> ssl.SSLContext | bool:
+    return tls.context() if tls else True
+
+
+def proxy_of(target: Target) -> str | None:
+    """What the environment names for that server, as httpx itself does where it makes the connections."""
+    if proxy_bypass(target.address):
+        return None
+    proxies = getproxies()
+    proxy = proxies.get(target.scheme) or proxies.get("all")
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
+
+
+def socket_options(keepalive_s: float) -> list[tuple[int, int, int]]:
+    """HTTP/1 has no ping, so TCP probes the other side after so much silence, and the connection breaks where
+    nothing comes back in as much time again. A server's system answers, however slow the server is. Systems
+    have these options by different names, or lack some.
+    """
+    if math.isinf(keepalive_s):
+        return []
+    silence_s = min(max(1, round(keepalive_s)), _MOST_S)
+    values = {
+        "TCP_KEEPIDLE": silence_s,
+        "TCP_KEEPALIVE": silence_s,  # macOS
+        "TCP_KEEPINTVL": max(1, silence_s // _PROBES),
+        "TCP_KEEPCNT": _PROBES,
+        "TCP_USER_TIMEOUT": milliseconds(2 * silence_s),  # Linux: what was sent and is not acknowledged
+    }
+    found = [(getattr(socket, name), value) for name, value in values.items() if hasattr(socket, name)]
+    options = [(socket.IPPROTO_TCP, option, value) for option, value in found]
+    return [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), *options]
 
 
 @contextmanager
@@ -36,6 +78,8 @@ def raises_our_errors(address: str) -> Iterator[None]:
 
 def _our_error(error: Exception, address: str) -> HalimedeError:
     told = str(error) or type(error).__name__
+    if (refused := _tls_error(error)) and ("ALERT" in refused or isinstance(error, httpx.ConnectError)):
+        return TlsFailed(f"TLS with {address} failed: {refused}")
     if told.startswith("illegal request line"):  # what gRPC sends first
         told = f"it does not speak HTTP; if that is the gRPC port, say grpc://{address}"
         error = httpx.ConnectError(told)
@@ -50,3 +94,12 @@ def _our_error(error: Exception, address: str) -> HalimedeError:
             return ProtocolError(f"answer of {address}: {told}")
         case _:
             return TransportError(f"{address}: {told}")
+
+
+def _tls_error(error: BaseException | None) -> str | None:
+    """What OpenSSL says, if it is behind the error. Between it and asyncio's there are no words."""
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            return str(error)
+        error = error.__cause__ or error.__context__
+    return None
