@@ -153,8 +153,8 @@ def command(
         # Or one model that is being replaced, or whose new version failed, would make all of them unready.
         "strict-readiness": "false",
         "exit-timeout-secs": options.exit_timeout,
-        # Clients ping a server that is quiet. Triton's own limit, once in five minutes, would end the connection of
-        # a long answer that comes as a whole.
+        # Clients ping a server that is quiet. Triton's own limit, once in five minutes, would end the
+        # connection of a long answer that comes as a whole.
         "grpc-http2-min-recv-ping-interval-without-data": MOST_OFTEN_PINGED_MS,
         "metrics-interval-ms": options.metrics_interval_ms,
         "allow-cpu-metrics": "true",

@@ -25,8 +25,8 @@ _HIDDEN = "not shown"
 class ApiKey:
     """`value` goes with each request in `header`; no text shows it. `origin` is what errors call it.
 
-    Raises InvalidArgument for a value that is empty or that no header can carry: anything but printable ASCII,
-    and a space at either end.
+    Raises InvalidArgument for a value that is empty or that no header can carry: anything but printable
+    ASCII, and a space at either end.
     """
 
     value: str = field(repr=False)

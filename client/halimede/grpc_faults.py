@@ -34,6 +34,10 @@ def channel_options(keepalive_s: float) -> tuple[tuple[str, int | str], ...]:
         ("grpc.min_reconnect_backoff_ms", milliseconds(CONNECT_S)),  # the time a connect may take
         ("grpc.keepalive_time_ms", milliseconds(keepalive_s)),
         ("grpc.keepalive_timeout_ms", milliseconds(keepalive_s)),
+        (
+            "grpc.http2.ping_timeout_ms",
+            milliseconds(keepalive_s),
+        ),  # a minute by default, whatever the one above
         ("grpc.http2.max_pings_without_data", 0),  # no limit: a quiet request sends nothing else
         ("grpc.max_receive_message_length", -1),
         ("grpc.max_send_message_length", -1),
@@ -43,8 +47,8 @@ def channel_options(keepalive_s: float) -> tuple[tuple[str, int | str], ...]:
 CHANNEL_OPTIONS = channel_options(KEEPALIVE_S)
 
 _NEVER_CONNECTED = ("failed to connect", "backends failing", "errors resolving", "dns resolution")
-_NOT_GRPC = ("socket closed", "http1.x", "failed parsing http/2")
-_TLS = ("certificate", "handshake failed")
+_NOT_GRPC = ("socket closed", "http1.x", "failed parsing http/2", "wrong_version_number")
+_TLS = ("certificate", "handshake failed", "verification check")
 _BROKEN = (
     "socket closed",
     "connection reset",
@@ -86,10 +90,10 @@ def _our_error(error: Any, target: Target) -> HalimedeError:
 def _transport_error(details: str, target: Target) -> HalimedeError | None:
     text = details.lower()
     if any(phrase in text for phrase in _NEVER_CONNECTED):
-        if any(phrase in text for phrase in _TLS):
-            return TlsFailed(f"TLS with {target.address} failed: {_reason(details)}")
         if any(phrase in text for phrase in _NOT_GRPC):
             return _not_grpc(target)
+        if any(phrase in text for phrase in _TLS):
+            return TlsFailed(f"TLS with {target.address} failed: {_reason(details)}")
         return ConnectionFailed(f"no server at {target.address}: {_reason(details)}")
     if "too many pings" in text:
         details = "the server allows fewer pings: take a longer keepalive, or start it with server/launch.py"
@@ -101,7 +105,7 @@ def _transport_error(details: str, target: Target) -> HalimedeError | None:
 def _not_grpc(target: Target) -> ConnectionFailed:
     address = target.address
     if target.is_secure:
-        problem = "it closed the connection: it wants a certificate of the client, or has no TLS"
+        problem = "it wants a certificate of the client, or has no TLS"
         return TlsFailed(f"TLS with {address} failed: {problem}")
     problem = f"it does not speak gRPC in plain: say http://{address} for HTTP, grpcs://{address} for TLS"
     return ConnectionFailed(f"no server at {address}: {problem}")
