@@ -47,7 +47,8 @@ def channel_options(keepalive_s: float) -> tuple[tuple[str, int | str], ...]:
 CHANNEL_OPTIONS = channel_options(KEEPALIVE_S)
 
 _NEVER_CONNECTED = ("failed to connect", "backends failing", "errors resolving", "dns resolution")
-_NOT_GRPC = ("socket closed", "http1.x", "failed parsing http/2", "wrong_version_number")
+# How a connection ends that was never one of gRPC: nobody speaks it there, or nobody speaks it with us.
+_NOT_GRPC = ("socket closed", "http1.x", "failed parsing http/2", "wrong_version_number", "unwrap failed")
 _TLS = ("certificate", "handshake failed", "verification check")
 _BROKEN = (
     "socket closed",
