@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ssl
 
 import grpc
@@ -117,6 +118,19 @@ def test_openssl_is_heard_through_what_asyncio_makes_of_it(
         raise raised
     assert type(caught.value) is kind
     assert reason in str(caught.value) or kind is ConnectionLost
+
+
+def test_a_connection_that_the_system_gives_up_is_not_slow_but_lost() -> None:
+    """httpx calls both a timeout: TimeoutError is Python's name for the system's error too."""
+    gone = httpx.ReadTimeout("")
+    gone.__context__ = OSError(errno.ETIMEDOUT, "Connection timed out")
+    assert isinstance(gone.__context__, TimeoutError)
+    with pytest.raises(ConnectionLost), http_faults.raises_our_errors("x:1"):
+        raise gone
+    slow = httpx.ReadTimeout("")
+    slow.__context__ = TimeoutError("timed out")
+    with pytest.raises(DeadlineExceeded), http_faults.raises_our_errors("x:1"):
+        raise slow
 
 
 def test_grpcs_chain_of_causes_is_told_by_its_last() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import socket
 import ssl
@@ -78,11 +79,15 @@ def raises_our_errors(address: str) -> Iterator[None]:
 
 def _our_error(error: Exception, address: str) -> HalimedeError:
     told = str(error) or type(error).__name__
-    if (refused := _tls_error(error)) and ("ALERT" in refused or isinstance(error, httpx.ConnectError)):
-        return TlsFailed(f"TLS with {address} failed: {refused}")
+    tls = next((str(cause) for cause in _causes(error) if isinstance(cause, ssl.SSLError)), "")
+    if tls and ("ALERT" in tls or isinstance(error, httpx.ConnectError)):
+        return TlsFailed(f"TLS with {address} failed: {tls}")
     if told.startswith("illegal request line"):  # what gRPC sends first
         told = f"it does not speak HTTP; if that is the gRPC port, say grpc://{address}"
         error = httpx.ConnectError(told)
+    if isinstance(error, httpx.ReadTimeout | httpx.WriteTimeout) and any(map(_is_unanswered, _causes(error))):
+        told = "nothing comes from there any more"
+        error = httpx.ReadError(told)
     match error:
         case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.InvalidURL():
             return ConnectionFailed(f"no server at {address}: {told}")
@@ -96,10 +101,13 @@ def _our_error(error: Exception, address: str) -> HalimedeError:
             return TransportError(f"{address}: {told}")
 
 
-def _tls_error(error: BaseException | None) -> str | None:
-    """What OpenSSL says, if it is behind the error. Between it and asyncio's there are no words."""
+def _is_unanswered(error: BaseException) -> bool:
+    """The system gave the connection up; a timeout of httpx's own has no number."""
+    return isinstance(error, OSError) and error.errno == errno.ETIMEDOUT
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what is behind it: asyncio's say nothing themselves."""
     while error is not None:
-        if isinstance(error, ssl.SSLError):
-            return str(error)
+        yield error
         error = error.__cause__ or error.__context__
-    return None
