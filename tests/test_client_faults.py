@@ -113,7 +113,7 @@ def test_openssl_is_heard_through_what_asyncio_makes_of_it(
     error: type[httpx.TransportError], reason: str, kind: type[HalimedeError]
 ) -> None:
     raised = error("")
-    raised.__context__ = ssl.SSLError(1, f"[SSL: {reason}] no")
+    raised.__cause__ = ssl.SSLError(1, f"[SSL: {reason}] no")
     with pytest.raises(kind) as caught, http_faults.raises_our_errors("x:1"):
         raise raised
     assert type(caught.value) is kind
@@ -123,12 +123,12 @@ def test_openssl_is_heard_through_what_asyncio_makes_of_it(
 def test_a_connection_that_the_system_gives_up_is_not_slow_but_lost() -> None:
     """httpx calls both a timeout: TimeoutError is Python's name for the system's error too."""
     gone = httpx.ReadTimeout("")
-    gone.__context__ = OSError(errno.ETIMEDOUT, "Connection timed out")
-    assert isinstance(gone.__context__, TimeoutError)
+    gone.__cause__ = OSError(errno.ETIMEDOUT, "Connection timed out")
+    assert isinstance(gone.__cause__, TimeoutError)
     with pytest.raises(ConnectionLost), http_faults.raises_our_errors("x:1"):
         raise gone
     slow = httpx.ReadTimeout("")
-    slow.__context__ = TimeoutError("timed out")
+    slow.__cause__ = TimeoutError("timed out")
     with pytest.raises(DeadlineExceeded), http_faults.raises_our_errors("x:1"):
         raise slow
 

@@ -71,7 +71,7 @@ def test_what_stdout_lacks_is_replaced_and_told_of_once(arguments: list[str], ch
     assert f"{charset} lacks" in done.stderr
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(st.lists(st.text(max_size=5), max_size=5), st.sampled_from([*NARROW, "utf-8"]), st.booleans())
 def test_it_does_not_matter_where_an_answer_is_cut(pieces: list[str], charset: str, stream: bool) -> None:
     text = "".join(pieces)

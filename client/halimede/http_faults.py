@@ -73,14 +73,14 @@ def socket_options(keepalive_s: float) -> list[tuple[int, int, int]]:
 def raises_our_errors(address: str) -> Iterator[None]:
     try:
         yield
-    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, ssl.SSLError) as error:
         raise _our_error(error, address) from error
 
 
 def _our_error(error: Exception, address: str) -> HalimedeError:
-    told = str(error) or type(error).__name__
+    told = next((str(cause) for cause in _causes(error) if str(cause)), type(error).__name__)
     tls = next((str(cause) for cause in _causes(error) if isinstance(cause, ssl.SSLError)), "")
-    if tls and ("ALERT" in tls or isinstance(error, httpx.ConnectError)):
+    if tls and ("ALERT" in tls or isinstance(error, httpx.ConnectError | ssl.SSLError)):
         return TlsFailed(f"TLS with {address} failed: {tls}")
     if told.startswith("illegal request line"):  # what gRPC sends first
         told = f"it does not speak HTTP; if that is the gRPC port, say grpc://{address}"
@@ -107,7 +107,9 @@ def _is_unanswered(error: BaseException) -> bool:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and what is behind it: asyncio's say nothing themselves."""
+    """The error and what is behind it, which httpcore has as an argument. What it only came after is not:
+    that may be the caller's.
+    """
     while error is not None:
         yield error
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or next((one for one in error.args if isinstance(one, Exception)), None)

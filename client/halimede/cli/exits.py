@@ -48,7 +48,7 @@ _HINTS: tuple[tuple[type[HalimedeError], str], ...] = (
         "--tls-ca names whom to trust, --tls-certificate and --tls-key what a server that asks is shown",
     ),
     (ConnectionFailed, "start one with `make serve`, or give its address in --url or HALIMEDE_URL"),
-    (ConnectionLost, "the server has gone: its log says why"),
+    (ConnectionLost, "the server has gone, as its log says, or wants a certificate: --tls-certificate"),
     (Unavailable, "it is busy or still loading: try again, or see `halimede health`"),
     (NotFound, "`halimede models` lists what it serves: choose with --model or HALIMEDE_MODEL"),
     (
