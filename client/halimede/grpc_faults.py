@@ -34,10 +34,7 @@ def channel_options(keepalive_s: float) -> tuple[tuple[str, int | str], ...]:
         ("grpc.min_reconnect_backoff_ms", milliseconds(CONNECT_S)),  # the time a connect may take
         ("grpc.keepalive_time_ms", milliseconds(keepalive_s)),
         ("grpc.keepalive_timeout_ms", milliseconds(keepalive_s)),
-        (
-            "grpc.http2.ping_timeout_ms",
-            milliseconds(keepalive_s),
-        ),  # a minute by default, whatever the one above
+        ("grpc.http2.ping_timeout_ms", milliseconds(keepalive_s)),  # a minute else, in spite of the above
         ("grpc.http2.max_pings_without_data", 0),  # no limit: a quiet request sends nothing else
         ("grpc.max_receive_message_length", -1),
         ("grpc.max_send_message_length", -1),

@@ -53,7 +53,7 @@ _HINTS: tuple[tuple[type[HalimedeError], str], ...] = (
     (NotFound, "`halimede models` lists what it serves: choose with --model or HALIMEDE_MODEL"),
     (
         PermissionDenied,
-        "name a file with it in --api-key-file or HALIMEDE_API_KEY_FILE, another header in --api-key-header",
+        "name a file with the key in --api-key-file or HALIMEDE_API_KEY_FILE, its header in --api-key-header",
     ),
     (DeadlineExceeded, "give it longer with --timeout, or ask for less with --max-tokens"),
     (ProtocolError, "this may be no Halimede model: `halimede models` lists what is served"),
