@@ -22,7 +22,7 @@ SUBSTITUTIONS = [
     (r"\bhalimede/_sync\b", "this folder"),
     (r"\bhalimede\._async\b", "halimede._sync"),
     (r"\bgrpc\.aio\.", "grpc."),
-    (r"\bhttpx\.AsyncClient\b", "httpx.Client"),
+    (r"\bhttpx\.Async(Client|HTTPTransport)\b", r"httpx.\1"),
     (r"\bAsyncGenerator\b", "Generator"),
     (r"\bAsync(Client|GrpcTransport|HttpTransport|Repository|Sleep|Stream|Transport)\b", r"\1"),
     (r"\ba(card|close|closing|generate|health|index|iter_bytes|load|metrics|models|unload)\b", r"\1"),

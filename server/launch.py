@@ -43,6 +43,7 @@ REGION_PREFIX = "HALIMEDE_REGION_PREFIX"
 # What engines read whose own setting is 0.
 THREADS = "HALIMEDE_THREADS"
 MOST_THREADS = 1024
+MOST_OFTEN_PINGED_MS = 500  # half of the least that gRPC lets a client wait from ping to ping
 SIGNALLED = 128  # a shell adds the signal's number
 EXAMPLES = """\
 examples:
@@ -152,6 +153,9 @@ def command(
         # Or one model that is being replaced, or whose new version failed, would make all of them unready.
         "strict-readiness": "false",
         "exit-timeout-secs": options.exit_timeout,
+        # Clients ping a server that is quiet. Triton's own limit, once in five minutes, would end the
+        # connection of a long answer that comes as a whole.
+        "grpc-http2-min-recv-ping-interval-without-data": MOST_OFTEN_PINGED_MS,
         "metrics-interval-ms": options.metrics_interval_ms,
         "allow-cpu-metrics": "true",
         "allow-gpu-metrics": str(machine.has_gpu()).lower(),

@@ -21,6 +21,7 @@ CLIENT = Path(__file__).parent.parent / "client"
 def test_the_public_names() -> None:
     assert halimede.__all__ == [
         "Alternative",
+        "ApiKey",
         "AsyncClient",
         "AsyncStream",
         "AsyncTransport",
@@ -40,6 +41,7 @@ def test_the_public_names() -> None:
         "ModelCard",
         "ModelInfo",
         "NotFound",
+        "PermissionDenied",
         "ProtocolError",
         "RetryPolicy",
         "Sample",
@@ -48,6 +50,7 @@ def test_the_public_names() -> None:
         "Stream",
         "Timing",
         "Tls",
+        "TlsFailed",
         "TokenLogprob",
         "Transport",
         "TransportError",

@@ -101,7 +101,13 @@ def test_prefixes_of_ensembles_in_ensembles_go() -> None:
 def test_only_what_may_pass_is_retried() -> None:
     every = [getattr(errors, name) for name in errors.__all__]
     retryable = {kind for kind in every if kind.retryable}
-    assert retryable == {TransportError, ConnectionFailed, errors.ConnectionLost, Unavailable}
+    assert retryable == {
+        TransportError,
+        ConnectionFailed,
+        errors.TlsFailed,
+        errors.ConnectionLost,
+        Unavailable,
+    }
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import ssl
+
 import grpc
 import httpx
 import pytest
@@ -17,6 +20,7 @@ from halimede.errors import (
     NotFound,
     ProtocolError,
     ServerError,
+    TlsFailed,
     TransportError,
     Unavailable,
     Unsupported,
@@ -64,6 +68,69 @@ def test_grpc(code: str, details: str | None, kind: type[HalimedeError]) -> None
         raise error
     assert type(caught.value) is kind
     assert caught.value.__cause__ is error
+
+
+# As grpcio 1.85 words them.
+UNTRUSTED = (
+    "Tls handshake failed (TSI_PROTOCOL_FAILURE): SSL_ERROR_SSL: error:1000007d:SSL routines:"
+    "OPENSSL_internal:CERTIFICATE_VERIFY_FAILED: self signed certificate: OK"
+)
+ANOTHER_NAME = (
+    "Custom verification check failed with error: UNAUTHENTICATED: Hostname Verification Check failed."
+)
+NO_TLS = UNTRUSTED.replace("CERTIFICATE_VERIFY_FAILED: self signed certificate", "WRONG_VERSION_NUMBER")
+WANTED = "it wants a certificate of the client, or has no TLS"
+IN_PLAIN = "it does not speak gRPC in plain: say http://x:1 for HTTP, grpcs://x:1 for TLS"
+
+
+@pytest.mark.parametrize(
+    ("url", "details", "told"),
+    [
+        ("grpcs://x:1", UNTRUSTED, "TLS with x:1 failed: self signed certificate"),
+        ("grpcs://x:1", ANOTHER_NAME, "TLS with x:1 failed: Hostname Verification Check failed."),
+        ("grpcs://x:1", NO_TLS, f"TLS with x:1 failed: {WANTED}"),
+        ("grpcs://x:1", "Socket closed", f"TLS with x:1 failed: {WANTED}"),
+        ("grpcs://x:1", "Unwrap failed (TSI_DATA_CORRUPTED)", f"TLS with x:1 failed: {WANTED}"),
+        ("x:1", "Socket closed", f"no server at x:1: {IN_PLAIN}"),
+    ],
+)
+def test_why_there_is_no_connection(url: str, details: str, told: str) -> None:
+    error = Failed(grpc.StatusCode.UNAVAILABLE, REFUSED.replace("Connection refused", details))
+    with pytest.raises(ConnectionFailed) as caught, grpc_faults.raises_our_errors(parse_target(url)):
+        raise error
+    assert (str(caught.value), type(caught.value) is TlsFailed) == (told, url.startswith("grpcs"))
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "kind"),
+    [
+        (httpx.ConnectError, "CERTIFICATE_VERIFY_FAILED", TlsFailed),
+        (httpx.ReadError, "TLSV13_ALERT_CERTIFICATE_REQUIRED", TlsFailed),
+        (httpx.ReadError, "UNEXPECTED_EOF_WHILE_READING", ConnectionLost),  # it broke later
+    ],
+)
+def test_openssl_is_heard_through_what_asyncio_makes_of_it(
+    error: type[httpx.TransportError], reason: str, kind: type[HalimedeError]
+) -> None:
+    raised = error("")
+    raised.__cause__ = ssl.SSLError(1, f"[SSL: {reason}] no")
+    with pytest.raises(kind) as caught, http_faults.raises_our_errors("x:1"):
+        raise raised
+    assert type(caught.value) is kind
+    assert reason in str(caught.value) or kind is ConnectionLost
+
+
+def test_a_connection_that_the_system_gives_up_is_not_slow_but_lost() -> None:
+    """httpx calls both a timeout: TimeoutError is Python's name for the system's error too."""
+    gone = httpx.ReadTimeout("")
+    gone.__cause__ = OSError(errno.ETIMEDOUT, "Connection timed out")
+    assert isinstance(gone.__cause__, TimeoutError)
+    with pytest.raises(ConnectionLost), http_faults.raises_our_errors("x:1"):
+        raise gone
+    slow = httpx.ReadTimeout("")
+    slow.__cause__ = TimeoutError("timed out")
+    with pytest.raises(DeadlineExceeded), http_faults.raises_our_errors("x:1"):
+        raise slow
 
 
 def test_grpcs_chain_of_causes_is_told_by_its_last() -> None:

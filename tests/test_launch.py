@@ -62,6 +62,12 @@ def test_models_are_loaded_explicitly() -> None:
     assert [flag for flag in command if flag.startswith("--load-model")] == ["--load-model=smollm2"]
 
 
+def test_clients_may_ping_as_often_as_grpc_lets_them() -> None:
+    assert int(_flags()["grpc-http2-min-recv-ping-interval-without-data"]) < 1000
+    own = _flags("--", "--grpc-http2-min-recv-ping-interval-without-data=60000")
+    assert own["grpc-http2-min-recv-ping-interval-without-data"] == "60000"  # Triton takes the last one
+
+
 def test_one_model_that_is_being_replaced_does_not_make_all_unready() -> None:
     assert _flags()["strict-readiness"] == "false"
 

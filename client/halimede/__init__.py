@@ -15,6 +15,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from halimede.api_key import ApiKey
 from halimede.errors import (
     Cancelled,
     ConnectionFailed,
@@ -24,8 +25,10 @@ from halimede.errors import (
     Internal,
     InvalidArgument,
     NotFound,
+    PermissionDenied,
     ProtocolError,
     ServerError,
+    TlsFailed,
     TransportError,
     Unavailable,
     Unsupported,
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Alternative",
+    "ApiKey",
     "AsyncClient",
     "AsyncStream",
     "AsyncTransport",
@@ -75,6 +79,7 @@ __all__ = [
     "ModelCard",
     "ModelInfo",
     "NotFound",
+    "PermissionDenied",
     "ProtocolError",
     "RetryPolicy",
     "Sample",
@@ -83,6 +88,7 @@ __all__ = [
     "Stream",
     "Timing",
     "Tls",
+    "TlsFailed",
     "TokenLogprob",
     "Transport",
     "TransportError",

@@ -3,10 +3,12 @@
 HalimedeError
 ├── TransportError          the network failed; the server has not answered
 │   ├── ConnectionFailed    nobody answers at that address
+│   │   └── TlsFailed       somebody does, but one side does not take the other's certificate
 │   └── ConnectionLost      the connection broke before the answer was whole
 ├── ServerError             the request was answered with an error: code, field, value, limit
 │   ├── InvalidArgument     a field of the request is wrong (also raised before sending it)
 │   ├── NotFound            no such model
+│   ├── PermissionDenied    the server asks for a key that was not given, or is another
 │   ├── Unsupported         this model or server cannot do that
 │   ├── Unavailable         the queue is full or the model is not ready
 │   ├── DeadlineExceeded    the timeout ended the request (also when the server did not in time)
@@ -32,8 +34,10 @@ __all__ = [
     "Internal",
     "InvalidArgument",
     "NotFound",
+    "PermissionDenied",
     "ProtocolError",
     "ServerError",
+    "TlsFailed",
     "TransportError",
     "Unavailable",
     "Unsupported",
@@ -49,6 +53,10 @@ class TransportError(HalimedeError):
 
 
 class ConnectionFailed(TransportError):
+    pass
+
+
+class TlsFailed(ConnectionFailed):
     pass
 
 
@@ -97,6 +105,10 @@ class InvalidArgument(ServerError):
 
 class NotFound(ServerError):
     CODE = "NOT_FOUND"
+
+
+class PermissionDenied(ServerError):
+    CODE = "PERMISSION_DENIED"
 
 
 class Unsupported(ServerError):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from halimede.errors import InvalidArgument
 
-__all__ = ["DEFAULT_URL", "Target", "parse_target"]
+__all__ = ["DEFAULT_URL", "Target", "parse_target", "without_password"]
 
 DEFAULT_URL = "localhost:8001"
 METRICS_PORT = 8002
@@ -30,6 +32,14 @@ class Target:
         return self.scheme in ("grpcs", "https")
 
     @property
+    def is_this_machine(self) -> bool:
+        """As far as the name tells."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    @property
     def address(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
@@ -48,11 +58,19 @@ class Target:
         return f"{self.scheme}://{self.address}{self.path}"
 
 
+def without_password(url: str) -> str:
+    """As it may be shown."""
+    return re.sub(r"^([a-z]+://)?[^/?#]*@", r"\1", url, flags=re.IGNORECASE)
+
+
 def parse_target(url: str) -> Target:
     """gRPC where no scheme is told; Triton's default port where no port is."""
+    if (shown := without_password(url)) != url:
+        raise InvalidArgument.of("url", shown, "must be without a name or password; a key is given by itself")
     try:
         parts = urlsplit(url if "://" in url else f"grpc://{url}")
         host, port = parts.hostname, parts.port
+        url.encode()
     except ValueError as error:
         raise InvalidArgument.of("url", url, str(error)) from error
     if parts.scheme not in _PORTS:

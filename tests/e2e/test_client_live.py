@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from types import TracebackType
@@ -33,7 +34,10 @@ from halimede.sampling import CallOptions
 from tests.e2e.artifacts import MODEL
 from tests.e2e.conftest import CONTEXT, QUEUE, SLOTS
 from tests.e2e.serving import Server, eventually
+from tests.e2e.wire import WAIT_SECONDS
 from tests.e2e.wire_grpc import GrpcWire
+from tests.k8s.faults import halted, step_pid
+from tests.relay import Relay
 
 pytestmark = pytest.mark.e2e
 
@@ -267,3 +271,17 @@ def _filled(server: Server) -> Iterator[Callable[[], None]]:
             next(stream)  # a token, or the heartbeat of one that waits
         assert eventually(lambda: server.metrics.total("num_requests_waiting") == QUEUE)
         yield streams.close
+
+
+def test_an_answer_that_is_long_in_coming_is_not_taken_for_a_server_that_has_gone(small: Server) -> None:
+    """As a whole it comes without a heartbeat; Triton by itself ends a connection at the fourth ping."""
+    with (
+        Relay(small.address.grpc) as relay,
+        Client(relay.url, model=MODEL, retry=ONCE, keepalive=0.5) as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        found = pool.submit(client.generate, PROMPT, max_tokens=600, ignore_eos=True)
+        assert eventually(lambda: small.metrics.total("num_requests_running") == 1)
+        with halted(step_pid(small, f"{MODEL}_engine")):
+            relay.wait_for_pings(5)
+        assert found.result(WAIT_SECONDS).num_output_tokens == 600

@@ -12,7 +12,7 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from halimede.errors import ProtocolError, ServerError
-from halimede.grpc_faults import CHANNEL_OPTIONS, raises_our_errors
+from halimede.grpc_faults import channel_options, raises_our_errors
 from halimede.results import Chunk, Health, ModelCard, ModelInfo
 from halimede.target import Target
 from halimede.timeouts import with_grace
@@ -28,8 +28,16 @@ __all__ = ["AsyncGrpcTransport"]
 class AsyncGrpcTransport:
     """One channel; any number of requests may share it at a time."""
 
-    def __init__(self, target: Target, headers: Mapping[str, str], metrics_url: str, tls: Tls | None) -> None:
+    def __init__(
+        self,
+        target: Target,
+        headers: Mapping[str, str],
+        metrics_url: str,
+        tls: Tls | None,
+        keepalive_s: float,
+    ) -> None:
         self._target = target
+        self._options = channel_options(keepalive_s)
         self._tls = tls
         self._metadata = tuple((name.lower(), value) for name, value in headers.items())
         self._metrics_url = metrics_url
@@ -48,10 +56,9 @@ class AsyncGrpcTransport:
     def _open(self) -> Any:
         address = self._target.address
         if self._target.is_secure:
-            return grpc.aio.secure_channel(
-                address, (self._tls or Tls()).credentials(), options=CHANNEL_OPTIONS
-            )
-        return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+            credentials = (self._tls or Tls()).credentials()
+            return grpc.aio.secure_channel(address, credentials, options=self._options)
+        return grpc.aio.insecure_channel(address, options=self._options)
 
     async def agenerate(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
         metadata = tuple({**dict(self._metadata), **request.headers}.items())
@@ -130,7 +137,7 @@ class AsyncGrpcTransport:
     async def ametrics(self, timeout_s: float | None) -> str:
         from halimede._async.metrics import fetch_metrics  # noqa: PLC0415 - it imports httpx
 
-        return await fetch_metrics(self._metrics_url, timeout_s)
+        return await fetch_metrics(self._metrics_url, self._tls, timeout_s)
 
     async def _ask(self, method: str, message: Any, timeout_s: float | None) -> Any:
         call = getattr(self._service(), method)

@@ -10,7 +10,7 @@ import httpx
 
 from halimede._async.metrics import fetch_metrics
 from halimede.errors import Unsupported
-from halimede.http_faults import LIMITS, raises_our_errors, timeouts
+from halimede.http_faults import LIMITS, proxy_of, raises_our_errors, socket_options, timeouts, verified_by
 from halimede.results import Chunk, Health, ModelCard, ModelInfo
 from halimede.target import Target
 from halimede.tls import Tls
@@ -29,13 +29,25 @@ T = TypeVar("T")
 class AsyncHttpTransport:
     """A pool of connections: HTTP/1.1 needs one for each request in flight."""
 
-    def __init__(self, target: Target, headers: Mapping[str, str], metrics_url: str, tls: Tls | None) -> None:
+    def __init__(
+        self,
+        target: Target,
+        headers: Mapping[str, str],
+        metrics_url: str,
+        tls: Tls | None,
+        keepalive_s: float,
+    ) -> None:
         self._address = target.address
         self._metrics_url = metrics_url
-        verify = tls.context() if tls else True
-        self._http = httpx.AsyncClient(
-            base_url=str(target), headers=dict(headers), limits=LIMITS, verify=verify
-        )
+        self._tls = tls
+        with raises_our_errors(self._address):
+            connections = httpx.AsyncHTTPTransport(
+                verify=verified_by(tls),
+                limits=LIMITS,
+                proxy=proxy_of(target),
+                socket_options=socket_options(keepalive_s),
+            )
+            self._http = httpx.AsyncClient(base_url=str(target), headers=dict(headers), transport=connections)
 
     async def agenerate(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
         with raises_our_errors(self._address):
@@ -113,13 +125,16 @@ class AsyncHttpTransport:
         return tuple(str(version) for version in metadata.get("versions", ()))
 
     async def ametrics(self, timeout_s: float | None) -> str:
-        return await fetch_metrics(self._metrics_url, timeout_s)
+        return await fetch_metrics(self._metrics_url, self._tls, timeout_s)
 
     async def _ask(
         self, method: str, path: str, timeout_s: float | None, body: dict[str, Any] | None = None
     ) -> httpx.Response:
         with raises_our_errors(self._address):
-            return await self._http.request(method, path, json=body, timeout=timeouts(timeout_s))
+            response = await self._http.request(method, path, json=body, timeout=timeouts(timeout_s))
+        if response.status_code in (401, 403):
+            raise status_error(response.status_code, response.content)
+        return response
 
     async def aclose(self) -> None:
         await self._http.aclose()

@@ -13,6 +13,7 @@ from typing import Self, Unpack
 from halimede._sync.repository import Repository
 from halimede._sync.stream import Stream
 from halimede._sync.transport import Transport, connect
+from halimede.api_key import ApiKey
 from halimede.clock import Clock, Sleep
 from halimede.deadline import Deadline
 from halimede.errors import HalimedeError, InvalidArgument, NotFound, ProtocolError, Unsupported
@@ -20,7 +21,9 @@ from halimede.results import Chunk, Generation, Health, Metrics, ModelCard, Mode
 from halimede.retry import RetryPolicy
 from halimede.sampling import CallOptions, Message
 from halimede.target import DEFAULT_URL, parse_target
+from halimede.timeouts import KEEPALIVE_S
 from halimede.tls import Tls
+from halimede.wire.inputs import checked_name
 from halimede.wire.prometheus import parse_metrics
 from halimede.wire.request import GenerateRequest, request_of
 
@@ -35,6 +38,9 @@ class Client:
     server ends it; `math.inf` for none. headers: sent with every request, over gRPC as metadata.
     metrics_url: where the server's metrics are; by default the port after those of HTTP and gRPC.
     tls: a CA in place of the system's, and a certificate of our own for mutual TLS.
+    api_key: what a server wants that asks for one; anybody on the way reads it where there is no TLS.
+    keepalive: seconds of silence after which the server is probed, and as many for it to answer, so that
+    a node that has vanished is a ConnectionLost; over gRPC while a request runs. `math.inf` for never.
     transport, clock and sleep stand in for the network and time in tests.
     """
 
@@ -48,6 +54,8 @@ class Client:
         headers: Mapping[str, str] | None = None,
         metrics_url: str | None = None,
         tls: Tls | None = None,
+        api_key: ApiKey | None = None,
+        keepalive: float = KEEPALIVE_S,
         transport: Transport | None = None,
         clock: Clock = time.monotonic,
         sleep: Sleep = time.sleep,
@@ -56,7 +64,9 @@ class Client:
         self._model = model
         self._timeout = timeout
         self._retry = retry or RetryPolicy()
-        self._transport = transport or connect(self._target, headers or {}, metrics_url, tls)
+        self._transport = transport or connect(
+            self._target, headers or {}, metrics_url, tls, api_key, keepalive
+        )
         self._clock = clock
         self._sleep = sleep
         self._closed = False
@@ -108,7 +118,7 @@ class Client:
 
     def card(self, model: str | None = None, *, timeout: float = 10.0) -> ModelCard:
         """What a model is: its task, precision, size, quality and limits."""
-        return self._ready_transport().card(model or self._model, timeout)
+        return self._ready_transport().card(self._name(model), timeout)
 
     def load(self, model: str | None = None, *, timeout: float = 300.0) -> str:
         """Loads a model of the server's repository, or what is new of one that is loaded.
@@ -117,21 +127,21 @@ class Client:
         version before until then, whose streams end in order. Over gRPC only. Raises NotFound with
         the names there are, and where the load fails the model's own reason.
         """
-        return self._repository().load(model or self._model, timeout)
+        return self._repository().load(self._name(model), timeout)
 
     def reload(self, model: str | None = None, *, timeout: float = 300.0) -> str:
         """As `load`, for a model that is loaded: its newest version, or its changed configuration.
 
         Raises Unavailable where it is not loaded.
         """
-        return self._repository().reload(model or self._model, timeout)
+        return self._repository().reload(self._name(model), timeout)
 
     def unload(self, model: str | None = None, *, timeout: float = 300.0) -> None:
         """Has the model refuse requests, and returns when those in flight have ended and its memory is free.
 
         Raises NotFound with the names there are, DeadlineExceeded where requests outlast the timeout.
         """
-        self._repository().unload(model or self._model, timeout)
+        self._repository().unload(self._name(model), timeout)
 
     def models(self, *, timeout: float = 10.0) -> tuple[ModelInfo, ...]:
         """Every model of the server's repository, by name."""
@@ -140,7 +150,7 @@ class Client:
 
     def health(self, model: str | None = None, *, timeout: float = 10.0) -> Health:
         """What the server says of itself and of the model; raises where nobody answers."""
-        return self._ready_transport().health(model or self._model, timeout)
+        return self._ready_transport().health(self._name(model), timeout)
 
     def metrics(self, *, timeout: float = 10.0) -> Metrics:
         """The server's Prometheus metrics, as they stand now."""
@@ -164,6 +174,9 @@ class Client:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._target} {self._model}>"
+
+    def _name(self, model: str | None) -> str:
+        return checked_name("model", model or self._model)
 
     def _repository(self) -> Repository:
         return Repository(self._ready_transport(), self._clock, self._sleep)

@@ -6,9 +6,11 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from typing import Protocol
 
+from halimede.api_key import ApiKey, checked_headers
 from halimede.errors import InvalidArgument
 from halimede.results import Chunk, Health, ModelCard, ModelInfo
 from halimede.target import Target
+from halimede.timeouts import checked_keepalive
 from halimede.tls import Tls
 from halimede.wire.request import GenerateRequest
 
@@ -43,16 +45,23 @@ class Transport(Protocol):
 
 
 def connect(
-    target: Target, headers: Mapping[str, str], metrics_url: str | None, tls: Tls | None
+    target: Target,
+    headers: Mapping[str, str],
+    metrics_url: str | None,
+    tls: Tls | None,
+    api_key: ApiKey | None,
+    keepalive_s: float,
 ) -> Transport:
     """The transport for that scheme; grpc and httpx are imported only where they are needed."""
     metrics_url = metrics_url or target.metrics_url
+    checked_keepalive(keepalive_s)
+    headers = checked_headers(headers) | (api_key.headers(target) if api_key else {})
     if tls and not target.is_secure:
         raise InvalidArgument.of("url", target, "must begin with grpcs:// or https:// for TLS")
     if target.is_grpc:
         from halimede._sync.grpc import GrpcTransport  # noqa: PLC0415
 
-        return GrpcTransport(target, headers, metrics_url, tls)
+        return GrpcTransport(target, headers, metrics_url, tls, keepalive_s)
     from halimede._sync.http import HttpTransport  # noqa: PLC0415
 
-    return HttpTransport(target, headers, metrics_url, tls)
+    return HttpTransport(target, headers, metrics_url, tls, keepalive_s)

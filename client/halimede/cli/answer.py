@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from halimede.cli.input import read_stdin
 from halimede.cli.output import print_json, show_figures, write
 from halimede.cli.session import Session
 from halimede.results import Chunk, Generation
@@ -41,7 +42,7 @@ def generate(
 
     [dim]halimede generate --chat "What is the capital of France?" --json[/]
     """
-    text = sys.stdin.read() if prompt == "-" else prompt
+    text = read_stdin() if prompt == "-" else prompt
     messages = _messages(text, system) if chat or system is not None else None
     bare = text if messages is None else None
     if stream is None:

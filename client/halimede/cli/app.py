@@ -6,14 +6,17 @@ from typing import Annotated
 
 import typer
 
+from halimede.api_key import DEFAULT_HEADER
 from halimede.cli.answer import generate
 from halimede.cli.chat import chat
 from halimede.cli.options import command
+from halimede.cli.output import unshowable
 from halimede.cli.repository import load, models, reload, unload
 from halimede.cli.server import health, metrics
 from halimede.cli.session import Session, Tools
 from halimede.cli.tasks import summarize, translate
 from halimede.target import DEFAULT_URL
+from halimede.timeouts import KEEPALIVE_S
 
 __all__ = ["app"]
 
@@ -34,9 +37,11 @@ halimede load gpt2
 
 halimede health --json
 
+halimede generate "Good morning" --url grpcs://llm.example.org --api-key-file halimede.key --tls-ca ca.crt
+
 [bold]Exit codes[/]
 
-0 done, 2 bad usage or refused input, 3 no server or none free, 4 deadline exceeded,
+0 done, 2 bad usage, refused input or key, 3 no server or none free, 4 deadline exceeded,
 5 fault of the server, 130 interrupted
 """
 
@@ -64,6 +69,11 @@ def _show_version(asked: bool) -> None:
     raise typer.Exit
 
 
+def _was_typed(ctx: typer.Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 @app.callback()
 def main(
     ctx: typer.Context,
@@ -84,6 +94,28 @@ def main(
             show_default="the next port, as 8002 to 8001",
         ),
     ] = None,
+    keepalive: Annotated[
+        float,
+        typer.Option(
+            envvar="HALIMEDE_KEEPALIVE",
+            help="Seconds of silence after which the server is probed, and for its answer; inf for never.",
+        ),
+    ] = KEEPALIVE_S,
+    api_key_file: Annotated[
+        str | None,
+        typer.Option(envvar="HALIMEDE_API_KEY_FILE", help="File with the key that the server asks for."),
+    ] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="HALIMEDE_API_KEY",
+            help="The key itself. Other users of this machine can see it in a command: prefer a file, or the "
+            "variable.",
+        ),
+    ] = None,
+    api_key_header: Annotated[
+        str, typer.Option(envvar="HALIMEDE_API_KEY_HEADER", help="The header of the key.")
+    ] = DEFAULT_HEADER,
     tls_ca: Annotated[
         str | None,
         typer.Option(envvar="HALIMEDE_TLS_CA", help="PEM to trust.", show_default="the system's"),
@@ -104,5 +136,22 @@ def main(
 
     The options here may also follow the command.
     """
-    tools = ctx.obj or Tools()
-    ctx.obj = Session(url, model, timeout, json, metrics_url, tls_ca, tls_certificate, tls_key, tools)
+    unshowable.begin()
+    ctx.call_on_close(unshowable.tell)
+    keys = {"api_key_file": api_key_file, "api_key": api_key}
+    session = Session(
+        url=url,
+        model=model,
+        timeout=timeout,
+        json=json,
+        metrics_url=metrics_url,
+        keepalive=keepalive,
+        **keys,
+        api_key_header=api_key_header,
+        tls_ca=tls_ca,
+        tls_certificate=tls_certificate,
+        tls_key=tls_key,
+        tools=ctx.obj or Tools(),
+    )
+    # A key of the command line goes before one of the environment, whichever of the two is in a file.
+    ctx.obj = session.taking({name: key for name, key in keys.items() if _was_typed(ctx, name)})

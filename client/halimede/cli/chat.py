@@ -73,6 +73,11 @@ class Chat:
         """The next line; None at the end."""
         try:
             return self._session.tools.read_line("> " if self._interactive else "").strip()
+        except HalimedeError as error:
+            if not self._interactive:
+                raise
+            show_error(error)
+            return ""
         except EOFError:
             if self._interactive:
                 write("\n")

@@ -11,8 +11,10 @@ from halimede.errors import (
     HalimedeError,
     InvalidArgument,
     NotFound,
+    PermissionDenied,
     ProtocolError,
     ServerError,
+    TlsFailed,
     TransportError,
     Unavailable,
     Unsupported,
@@ -33,6 +35,7 @@ class Exit(IntEnum):
 _CODES: tuple[tuple[type[HalimedeError], Exit], ...] = (
     (InvalidArgument, Exit.USAGE),
     (NotFound, Exit.USAGE),
+    (PermissionDenied, Exit.USAGE),
     (Unsupported, Exit.USAGE),
     (Unavailable, Exit.UNAVAILABLE),
     (TransportError, Exit.UNAVAILABLE),
@@ -40,10 +43,18 @@ _CODES: tuple[tuple[type[HalimedeError], Exit], ...] = (
 )
 
 _HINTS: tuple[tuple[type[HalimedeError], str], ...] = (
+    (
+        TlsFailed,
+        "--tls-ca names whom to trust, --tls-certificate and --tls-key what a server that asks is shown",
+    ),
     (ConnectionFailed, "start one with `make serve`, or give its address in --url or HALIMEDE_URL"),
-    (ConnectionLost, "the server has gone: its log says why"),
+    (ConnectionLost, "the server has gone, as its log says, or wants a certificate: --tls-certificate"),
     (Unavailable, "it is busy or still loading: try again, or see `halimede health`"),
     (NotFound, "`halimede models` lists what it serves: choose with --model or HALIMEDE_MODEL"),
+    (
+        PermissionDenied,
+        "name a file with the key in --api-key-file or HALIMEDE_API_KEY_FILE, its header in --api-key-header",
+    ),
     (DeadlineExceeded, "give it longer with --timeout, or ask for less with --max-tokens"),
     (ProtocolError, "this may be no Halimede model: `halimede models` lists what is served"),
 )

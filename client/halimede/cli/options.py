@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from functools import wraps
 from typing import Annotated, Any
 
@@ -24,6 +23,13 @@ CONNECTION: Options = {
     "model": (str, "Model to ask."),
     "timeout": (float, "Seconds for a whole request, after which the server ends it."),
     "json": (bool, "Print JSON."),
+    "keepalive": (float, "Seconds of silence after which the server is probed, and for its answer."),
+    "api_key_file": (str, "File with the key that the server asks for."),
+    "api_key": (
+        str,
+        "The key itself, which other users of this machine can see in a command: prefer a file.",
+    ),
+    "api_key_header": (str, "Its header."),
     "tls_ca": (str, "PEM to trust, of grpcs:// and https://."),
     "tls_certificate": (str, "PEM to show a server that asks (mutual TLS)."),
     "tls_key": (str, "Its key, without a password."),
@@ -65,7 +71,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(function)
     def run(ctx: typer.Context, **arguments: Any) -> None:
-        session = replace(ctx.obj, **_take(arguments, CONNECTION))
+        session = ctx.obj.taking(_take(arguments, CONNECTION))
         try:
             if takes_sampling:
                 arguments["sampling"] = _sampling(_take(arguments, SAMPLING))

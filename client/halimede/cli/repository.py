@@ -13,7 +13,7 @@ from rich.table import Table
 
 from halimede.cli.output import print_json
 from halimede.cli.session import Session
-from halimede.errors import InvalidArgument, NotFound, ProtocolError, Unavailable
+from halimede.errors import InvalidArgument, NotFound, PermissionDenied, ProtocolError, Unavailable
 from halimede.results import ModelCard, ModelInfo
 from halimede.wire.card import engine_of
 from halimede.wire.repository import served, version_of
@@ -118,7 +118,7 @@ def _card(client: Client, model: str) -> ModelCard | None:
     """None where something else is called as an engine of ours would be, or it went a moment ago."""
     try:
         return client.card(model)
-    except (InvalidArgument, NotFound, ProtocolError, Unavailable):
+    except (InvalidArgument, NotFound, PermissionDenied, ProtocolError, Unavailable):
         return None
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from halimede.cli.answer import show_whole, write_chunks
+from halimede.cli.input import read_file, read_stdin
 from halimede.cli.session import Session
 from halimede.sampling import Sampling
 
@@ -58,12 +59,10 @@ def _streams(session: Session, sampling: Sampling, asked: bool | None) -> bool:
 
 def _read(text: str) -> str:
     if text == "-":
-        return sys.stdin.read()
+        return read_stdin()
     if not text.startswith("@"):
         return text
     try:
-        return Path(text[1:]).read_text("utf-8")
+        return read_file(Path(text[1:]))
     except OSError as error:
         raise typer.BadParameter(f"{text[1:]}: {error.strerror}", param_hint="TEXT") from error
-    except UnicodeDecodeError as error:
-        raise typer.BadParameter(f"{text[1:]}: is no UTF-8 text: {error}", param_hint="TEXT") from error

@@ -25,6 +25,8 @@ from halimede.testing.script import Event, Step, Turns
 __all__ = ["FakeGrpcServer"]
 
 MODEL = "smollm2"
+# Clients may ping as often as they like: Triton's default would cut off a test with a quick keepalive.
+_PINGED = (("grpc.http2.max_ping_strikes", 0),)
 
 
 class FakeGrpcServer(GRPCInferenceServiceServicer):  # type: ignore[misc]
@@ -36,7 +38,7 @@ class FakeGrpcServer(GRPCInferenceServiceServicer):  # type: ignore[misc]
 
     def __init__(self, *turns: Sequence[Step]) -> None:
         self._turns = Turns(turns)
-        self._server = grpc.server(ThreadPoolExecutor(8))
+        self._server = grpc.server(ThreadPoolExecutor(8), options=_PINGED)
         add_GRPCInferenceServiceServicer_to_server(self, self._server)
         port = self._server.add_insecure_port("127.0.0.1:0")
         self.url = f"127.0.0.1:{port}"

@@ -10,6 +10,7 @@ from halimede.errors import (
     Internal,
     InvalidArgument,
     NotFound,
+    PermissionDenied,
     ServerError,
     Unavailable,
     Unsupported,
@@ -22,6 +23,7 @@ ERRORS: dict[str, type[ServerError]] = {
     for kind in (
         InvalidArgument,
         NotFound,
+        PermissionDenied,
         Unsupported,
         Unavailable,
         DeadlineExceeded,
@@ -43,6 +45,9 @@ _OF_TRITON = (  # its words for what a status code would tell, were there one
     (re.compile(r"failed to parse the request JSON"), "INVALID_ARG"),
 )
 _UNKNOWN = re.compile(r"Request for unknown model: '(?P<model>[^']*)' (?P<problem>.*)", re.DOTALL)
+_RESTRICTED = re.compile(
+    r"This \w+ is restricted, expecting header '(?:triton-grpc-protocol-)?(?P<header>[^']*)'"
+)
 _UNLOADED = "has no available versions"
 
 
@@ -58,6 +63,8 @@ def server_error(text: str, code: str | None = None) -> ServerError:
     unknown = _UNKNOWN.match(message)
     if unknown is not None:
         return _unknown(unknown["model"], unloaded=unknown["problem"].startswith(_UNLOADED))
+    if restricted := _RESTRICTED.match(message):
+        return PermissionDenied.of("header", restricted["header"], "must hold the server's key")
     if form is None:
         code = next((c for words, c in _OF_TRITON if words.match(message)), code)
         return ERRORS.get(code or "", ServerError)(message, code)

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from halimede.errors import InvalidArgument
 
-__all__ = ["INPUT_TYPES", "InputValue", "checked"]
+__all__ = ["INPUT_TYPES", "InputValue", "checked", "checked_name"]
 
 InputValue = str | int | float | bool | tuple[str, ...]
 
@@ -60,6 +60,13 @@ def checked(name: str, value: InputValue) -> InputValue:
     if not all(_fits(datatype, element) for element in values):
         raise InvalidArgument.of(name, repr(value)[:100], _LIMITS[datatype])
     return value
+
+
+def checked_name(field: str, name: str) -> str:
+    """Of a model or a request; a command line may hold bytes that are no text."""
+    if not _fits("BYTES", name):
+        raise InvalidArgument.of(field, repr(name), _LIMITS["BYTES"])
+    return name
 
 
 def _fits(datatype: str, value: object) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from halimede.errors import InvalidArgument
 from halimede.sampling import CallOptions, Message, Sampling
 from halimede.traceparent import checked_traceparent, current_traceparent
-from halimede.wire.inputs import InputValue, checked
+from halimede.wire.inputs import InputValue, checked, checked_name
 
 __all__ = ["GenerateRequest", "request_of"]
 
@@ -33,6 +33,8 @@ class GenerateRequest:
         if (self.prompt is None) == (self.messages is None):
             given = "neither" if self.prompt is None else "both"
             raise InvalidArgument.of("prompt", given, "give one of prompt and messages")
+        checked_name("model", self.model)
+        checked_name("request_id", self.request_id)
 
     @property
     def headers(self) -> dict[str, str]:

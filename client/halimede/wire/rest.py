@@ -22,6 +22,8 @@ __all__ = ["ReplyDecoder", "encode_body", "generate_path", "model_path", "status
 
 _CODE_OF_STATUS: Mapping[int, str] = {
     400: "INVALID_ARG",
+    401: "PERMISSION_DENIED",
+    403: "PERMISSION_DENIED",
     404: "NOT_FOUND",
     405: "UNSUPPORTED",
     408: "DEADLINE_EXCEEDED",

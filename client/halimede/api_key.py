@@ -1,0 +1,78 @@
+"""The key that a server asks of its clients, as the chart's `access.apiKey` has it."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import Self
+
+from halimede.errors import InvalidArgument
+from halimede.target import Target
+
+__all__ = ["DEFAULT_HEADER", "ApiKey", "checked_headers"]
+
+DEFAULT_HEADER = "halimede-key"
+_TRITONS_PREFIX = "triton-grpc-protocol-"  # of the metadata in which it looks for keys over gRPC
+_LONGEST = 4096
+_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+_HIDDEN = "not shown"
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """`value` goes with each request in `header`; no text shows it. `origin` is what errors call it.
+
+    Raises InvalidArgument for a value that is empty or that no header can carry: anything but printable
+    ASCII, and a space at either end.
+    """
+
+    value: str = field(repr=False)
+    header: str = DEFAULT_HEADER
+    origin: str = field(default="api_key", repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.header):
+            raise InvalidArgument.of("api_key_header", repr(self.header), "must be a header's name")
+        _check(self.origin, self.value)
+        if not self.value:
+            raise InvalidArgument.of(self.origin, "empty", "must hold the server's key")
+
+    @classmethod
+    def read(cls, file: str | PathLike[str], header: str = DEFAULT_HEADER) -> Self:
+        """The key that a file holds, in ASCII, whose last line may end or not.
+
+        Raises InvalidArgument, which names the file, where it cannot be read or holds no key.
+        """
+        try:
+            with open(file, "rb") as opened:  # noqa: PTH123  as for any path
+                data = opened.read(2 * _LONGEST)
+        except (OSError, ValueError) as error:
+            problem = getattr(error, "strerror", None) or str(error)
+            raise InvalidArgument.of("api_key_file", file, f"must be readable ({problem})") from error
+        text = data.removeprefix(codecs.BOM_UTF8).decode("latin-1").rstrip("\r\n")
+        return cls(text, header, origin=f"api_key_file {file}")
+
+    def headers(self, target: Target) -> dict[str, str]:
+        return {f"{_TRITONS_PREFIX if target.is_grpc else ''}{self.header}": self.value}
+
+
+def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """As they are. Raises InvalidArgument for one that no request can carry, without showing its value."""
+    for name, value in headers.items():
+        if not _NAME.fullmatch(name):
+            raise InvalidArgument.of("headers", repr(name), "must be a header's name")
+        _check(f"headers[{name}]", value)
+    return dict(headers)
+
+
+def _check(origin: str, value: str) -> None:
+    place = next((at for at, one in enumerate(value, 1) if not " " <= one <= "~"), None)
+    if place is not None:
+        raise InvalidArgument.of(origin, _HIDDEN, f"character {place} is none that a header may carry")
+    if value != value.strip():
+        raise InvalidArgument.of(origin, _HIDDEN, "must not begin or end with a space")
+    if len(value) > _LONGEST:
+        raise InvalidArgument.of(origin, _HIDDEN, f"must have at most {_LONGEST} characters")

@@ -1,0 +1,269 @@
+"""The key of a server: whence it is taken, where it goes, and that no text shows it."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import logging
+import os
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner, Result
+
+from halimede import (
+    ApiKey,
+    AsyncClient,
+    Client,
+    HalimedeError,
+    Internal,
+    InvalidArgument,
+    PermissionDenied,
+    RetryPolicy,
+)
+from halimede.cli import app
+from halimede.cli.exits import Exit
+from halimede.cli.session import Session, Tools
+from halimede.target import parse_target
+from halimede.testing import FakeGrpcServer, FakeHttpServer, FakeTransport, answer
+from halimede.wire.faults import server_error
+from halimede.wire.rest import status_error
+
+SECRET = "s3cr3t-of-Proteus="
+ONCE = RetryPolicy(attempts=1)
+RESTRICTED = "This protocol is restricted, expecting header 'triton-grpc-protocol-halimede-key'"
+sendable = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=80)
+
+
+class Cli:
+    """Runs of the command line, and the sessions that they come to."""
+
+    def __init__(self) -> None:
+        self.sessions: list[Session] = []
+
+    def run(self, *arguments: str, before: Sequence[str] = (), **environment: str) -> Result:
+        def connect(session: Session) -> Client:
+            assert session.key is None or session.key.value
+            self.sessions.append(session)
+            return Client(transport=FakeTransport(answer("a")), retry=ONCE)
+
+        unset = dict.fromkeys(name for name in os.environ if name.startswith("HALIMEDE_"))
+        tools = Tools(connect=connect, is_interactive=lambda: False)
+        typed = [*before, "generate", "?", *arguments]
+        return CliRunner().invoke(app, typed, obj=tools, env={**unset, **environment})
+
+    def key(self, *arguments: str, before: Sequence[str] = (), **environment: str) -> ApiKey | None:
+        done = self.run(*arguments, before=before, **environment)
+        assert done.exit_code == 0, done.output
+        return self.sessions[-1].key
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "halimede.key"
+    path.write_text(f"{SECRET}\n")
+    return path
+
+
+class TestWhereItGoes:
+    def test_over_grpc_under_the_prefix_that_triton_looks_for(self) -> None:
+        with FakeGrpcServer(answer("a"), answer("a")) as server:
+            with Client(server.url, api_key=ApiKey(SECRET)) as client:
+                client.generate("?")
+
+            async def ask() -> None:
+                async with AsyncClient(server.url, api_key=ApiKey(SECRET, "X-Key")) as client:
+                    await client.generate("?")
+
+            asyncio.run(ask())
+            one, other = server.metadata
+        assert one["triton-grpc-protocol-halimede-key"] == SECRET
+        assert other["triton-grpc-protocol-x-key"] == SECRET
+
+    def test_over_http_as_it_is_called(self) -> None:
+        with FakeHttpServer(answer("a"), answer("a")) as server:
+            with Client(server.url, headers={"x-other": "1"}, api_key=ApiKey(SECRET)) as client:
+                client.generate("?")
+
+            async def ask() -> None:
+                async with AsyncClient(server.url, api_key=ApiKey(SECRET, "X-Key")) as client:
+                    await client.generate("?")
+
+            asyncio.run(ask())
+            one, other = ({name.lower(): value for name, value in found.items()} for found in server.headers)
+        assert (one["halimede-key"], one["x-other"], other["x-key"]) == (SECRET, "1", SECRET)
+
+    def test_the_metrics_which_have_a_port_of_their_own_get_none(self) -> None:
+        with FakeHttpServer() as server, Client(metrics_url=server.url, api_key=ApiKey(SECRET)) as client:
+            with pytest.raises(HalimedeError):
+                client.metrics()
+            assert SECRET not in str(server.headers)
+
+    @given(sendable)
+    def test_what_can_be_sent_is_sent_as_it_is(self, value: str) -> None:
+        assert ApiKey(value).headers(parse_target("http://x")) == {"halimede-key": value}
+
+
+class TestWhence:
+    def test_a_file_an_environment_variable_or_an_option(self, file: Path) -> None:
+        cli = Cli()
+        assert cli.key() is None
+        assert cli.key("--api-key-file", str(file)) == ApiKey(SECRET)
+        assert cli.key(HALIMEDE_API_KEY_FILE=str(file)) == ApiKey(SECRET)
+        assert cli.key(HALIMEDE_API_KEY="other") == ApiKey("other")
+        assert cli.key("--api-key", "other", "--api-key-header", "x-key") == ApiKey("other", "x-key")
+        assert cli.key(HALIMEDE_API_KEY="", HALIMEDE_API_KEY_HEADER="x-key") is None
+
+    def test_what_was_typed_goes_before_the_environment(self, file: Path) -> None:
+        cli = Cli()
+        assert cli.key("--api-key-file", str(file), HALIMEDE_API_KEY="other") == ApiKey(SECRET)
+        assert cli.key("--api-key", "typed", HALIMEDE_API_KEY_FILE=str(file)) == ApiKey("typed")
+        assert cli.key(HALIMEDE_API_KEY="other", before=["--api-key-file", str(file)]) == ApiKey(SECRET)
+
+    @pytest.mark.parametrize(
+        "environment", [{"HALIMEDE_API_KEY": SECRET, "HALIMEDE_API_KEY_FILE": "f"}, {}], ids=["set", "typed"]
+    )
+    def test_two_at_once_are_refused(self, environment: dict[str, str]) -> None:
+        typed = [] if environment else ["--api-key", SECRET, "--api-key-file", "f"]
+        done = Cli().run(*typed, **environment)
+        assert done.exit_code == Exit.USAGE
+        assert "api_key_file: f, must be the only key, beside --api-key or HALIMEDE_API_KEY" in done.stderr
+        assert SECRET not in done.output
+
+    @pytest.mark.parametrize("ending", ["", "\n", "\r\n", "\n\n"])
+    @pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8], ids=["", "marked"])
+    def test_the_end_of_the_line_is_no_part_of_it(self, ending: str, mark: bytes, file: Path) -> None:
+        file.write_bytes(mark + f"{SECRET}{ending}".encode())
+        assert ApiKey.read(file) == ApiKey(SECRET)
+
+    def test_help_says_who_sees_it(self) -> None:
+        for arguments in (["--help"], ["generate", "--help"]):
+            told = CliRunner().invoke(app, arguments, env={"COLUMNS": "300"}).stdout
+            assert "--api-key-file" in told
+            assert "ther users of this machine can see" in told
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("make", "problem"),
+        [
+            (lambda path: None, "must be readable (No such file or directory)"),
+            (lambda path: path.mkdir(), "must be readable (Is a directory)"),
+            (lambda path: path.write_text(""), "empty, must hold the server's key"),
+            (lambda path: path.write_text("\n"), "empty, must hold the server's key"),
+            (lambda path: path.write_text(f"{SECRET}\n{SECRET}\n"), "not shown, character 19 is none"),
+            (lambda path: path.write_text(f"{SECRET}é"), "not shown, character 19 is none"),
+            (lambda path: path.write_text(SECRET, "utf-16"), "not shown, character 1 is none"),
+            (lambda path: path.write_text(f"{SECRET} \n"), "not shown, must not begin or end with a space"),
+            (lambda path: path.write_text(SECRET * 1000), "not shown, must have at most 4096 characters"),
+        ],
+    )
+    def test_a_file_without_a_key(self, make: Callable[[Path], object], problem: str, tmp_path: Path) -> None:
+        path = tmp_path / "halimede.key"
+        make(path)
+        done = Cli().run("--api-key-file", str(path))
+        assert (done.exit_code, done.stdout) == (Exit.USAGE, "")
+        assert str(path) in done.stderr
+        assert problem in done.stderr
+        assert SECRET not in done.stderr
+
+    @pytest.mark.parametrize("bad", ["\n", "\r\nx-other: 1", "\0", "é", "世", "\x7f", "\udcff"])
+    def test_what_no_header_may_carry_names_the_option(self, bad: str) -> None:
+        done = Cli().run("--api-key", SECRET + bad)
+        assert done.exit_code == Exit.USAGE
+        assert "error: INVALID_ARG: --api-key or HALIMEDE_API_KEY: not shown, character 19 is" in done.stderr
+        assert SECRET not in done.output
+
+    @pytest.mark.parametrize("header", ["", "x key", "x:y", "é", "x\n"])
+    def test_a_header_needs_a_name(self, header: str) -> None:
+        with pytest.raises(InvalidArgument, match="api_key_header: "):
+            ApiKey(SECRET, header)
+
+    @pytest.mark.parametrize("url", ["localhost:1", "http://localhost:1"])
+    def test_other_headers_with_secrets_are_looked_at_too(self, url: str) -> None:
+        with pytest.raises(
+            InvalidArgument, match=r"headers\[authorization\]: not shown, character 26"
+        ) as caught:
+            Client(url, headers={"authorization": f"Bearer {SECRET}\n"})
+        assert SECRET not in str(caught.value)
+
+    def test_a_url_with_a_password_is_refused_without_it(self) -> None:
+        for url in (f"https://user:{SECRET}@localhost", f"user:{SECRET}@localhost:8001", f"ftp://{SECRET}@x"):
+            with pytest.raises(InvalidArgument, match="must be without a name or password") as caught:
+                Client(url)
+            assert SECRET not in str(caught.value)
+        with Client(metrics_url=f"http://user:{SECRET}@127.0.0.1:1/metrics") as client:
+            with pytest.raises(HalimedeError) as failed:
+                client.metrics()
+            assert SECRET not in str(failed.value)
+
+
+class TestSecrecy:
+    def test_no_text_shows_it(self, file: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """repr, the logs of every library, tracebacks of requests that are refused or reach nobody."""
+        caplog.set_level(logging.DEBUG)
+        key = ApiKey.read(file)
+        session = Session(api_key=SECRET)
+        texts = [repr(key), str(key), repr(session), repr(session.key)]
+        with FakeGrpcServer([Internal("no")]) as one, FakeHttpServer([Internal("no")]) as other:
+            for url in (one.url, other.url, "127.0.0.1:1", "http://127.0.0.1:1"):
+                with Client(url, api_key=key, retry=ONCE) as client:
+                    try:
+                        client.generate("?")
+                    except HalimedeError:
+                        texts += [repr(client), traceback.format_exc()]
+            assert SECRET in str(one.metadata)
+            assert SECRET in str(other.headers)
+        assert len(texts) == 12
+        assert SECRET not in "".join(texts) + caplog.text
+
+    @pytest.mark.parametrize("url", ["127.0.0.1:1", "http://127.0.0.1:1", "https://127.0.0.1:1"])
+    def test_nor_does_the_command_line(self, url: str, file: Path) -> None:
+        arguments = ["generate", "?", "--url", url, "--api-key-file", str(file)]
+        done = CliRunner().invoke(app, arguments)
+        assert (done.exit_code, "error: " in done.stderr) == (Exit.UNAVAILABLE, True)
+        assert SECRET not in done.output
+
+    @pytest.mark.parametrize(
+        ("url", "remarks"),
+        [
+            ("llm.example.org", 1),
+            ("http://10.1.2.3", 1),
+            ("grpcs://llm.example.org", 0),
+            ("https://llm.example.org", 0),
+            ("localhost", 0),
+            ("http://127.0.0.1", 0),
+            ("[::1]:8001", 0),
+        ],
+    )
+    def test_it_is_said_where_others_on_the_way_could_read_it(self, url: str, remarks: int) -> None:
+        done = Cli().run("--url", url, "--api-key", SECRET)
+        assert (done.exit_code, done.stderr.count("remark: the API key goes to ")) == (0, remarks)
+        assert Cli().run("--url", url).stderr == ""
+
+
+class TestAnswers:
+    def test_a_server_that_wants_another(self) -> None:
+        for error in (
+            server_error(RESTRICTED, "UNAVAILABLE"),
+            status_error(403, b'{"error": "This API is restricted, expecting header \'halimede-key\'"}'),
+        ):
+            assert type(error) is PermissionDenied
+            assert str(error) == "PERMISSION_DENIED: header: halimede-key, must hold the server's key"
+
+    @pytest.mark.parametrize("status", [401, 403])
+    def test_a_proxy_that_wants_another(self, status: int) -> None:
+        assert type(status_error(status, b"<html>no</html>")) is PermissionDenied
+
+    def test_it_is_asked_once_and_told_what_to_do(self) -> None:
+        refused = server_error(RESTRICTED)
+        fake = FakeTransport([refused])
+        tools = Tools(connect=lambda _: Client(transport=fake))
+        done = CliRunner().invoke(app, ["generate", "?"], obj=tools)
+        assert done.exit_code == Exit.USAGE
+        assert "--api-key-file or HALIMEDE_API_KEY_FILE" in done.stderr
+        assert len(fake.requests) == 1
