@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import secrets
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -152,6 +153,8 @@ def command(
         # Or one model that is being replaced, or whose new version failed, would make all of them unready.
         "strict-readiness": "false",
         "exit-timeout-secs": options.exit_timeout,
+        # Or each that Triton keeps for reuse stays as large as the largest request that it ever held.
+        "grpc-infer-allocation-pool-size": 0,
         "metrics-interval-ms": options.metrics_interval_ms,
         "allow-cpu-metrics": "true",
         "allow-gpu-metrics": str(machine.has_gpu()).lower(),
@@ -169,8 +172,21 @@ def command(
         *([] if options.auto_complete else ["--disable-auto-complete-config"]),
         *_log_flags(options.log_level),
         *options.tracing.flags,
+        *_closed(options.extra),
         *options.extra,
     ]
+
+
+def _closed(extra: Sequence[str]) -> list[str]:
+    """Shuts Triton's shared-memory API, unless the flags behind -- say who may use it; nothing of ours does.
+
+    An error of Triton 2.51 for a request that is too large names a region of a step, and whoever knows the name
+    could register it, and read and write the requests of others.
+    """
+    if any("shared-memory" in flag for flag in extra):
+        return []
+    closed = f"shared-memory:nobody={secrets.token_hex(16)}"
+    return [f"--grpc-restricted-protocol={closed}", f"--http-restricted-api={closed}"]
 
 
 def _address(service: str, host: str) -> str:

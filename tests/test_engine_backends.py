@@ -218,6 +218,22 @@ def test_the_detokenizer_never_returns_an_error(
     assert vars(triton)["logged"][0].startswith("llm_detokenizer: ")
 
 
+def test_what_the_detokenizer_logs_of_a_chunk_has_nothing_of_the_answer(
+    ensemble: Ensemble, triton: types.ModuleType
+) -> None:
+    table = ensemble.engine._table.encode()
+    for spoilt in (b"my secret \xff", b'my secret"', b'my secret","ids":[5'):
+        chunk = b'{"table":"' + table + b'","text":"' + spoilt + b'"}'
+        ensemble.detokenize(Response([Tensor("chunk", np.array([[chunk]], np.object_))]))
+    logged = [line for line in vars(triton)["logged"] if "could not be told" not in line]
+    assert [line.split("\n")[0] for line in logged] == [
+        "llm_detokenizer: UnicodeDecodeError",
+        "llm_detokenizer: JSONDecodeError",
+        "llm_detokenizer: JSONDecodeError",
+    ]
+    assert not any("secret" in line for line in logged)
+
+
 def test_a_chunk_that_cannot_be_read_ends_its_request(ensemble: Ensemble) -> None:
     ensemble.runner.calls.clear()
     tokenized = ensemble.tokenize(text_input="Hi", stream=True, ignore_eos=True, max_tokens=90)
