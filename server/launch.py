@@ -180,8 +180,8 @@ def command(
 def _closed(extra: Sequence[str]) -> list[str]:
     """Shuts Triton's shared-memory API, unless the flags behind -- say who may use it; nothing of ours does.
 
-    An error of Triton 2.51 for a request that is too large names a region of a step, and whoever knows the name
-    could register it, and read and write the requests of others.
+    An error of Triton 2.51 for a request that is too large names a region of a step, and whoever knows the
+    name could register it, and read and write the requests of others.
     """
     if any("shared-memory" in flag for flag in extra):
         return []
@@ -212,7 +212,9 @@ def environment(base: Mapping[str, str], python: Interpreter, triton: Triton) ->
     path = os.pathsep.join([str(python.programs), base.get("PATH") or os.defpath])
     inherited = [base["LD_LIBRARY_PATH"]] if base.get("LD_LIBRARY_PATH") else []
     libraries = os.pathsep.join([*map(str, triton.libraries), *inherited])
-    return {**base, "PATH": path} | ({"LD_LIBRARY_PATH": libraries} if libraries else {})
+    # A hundred threads of Triton would each keep what its largest requests took, in arenas of glibc.
+    found = {"MALLOC_ARENA_MAX": "2", **base, "PATH": path}
+    return found | ({"LD_LIBRARY_PATH": libraries} if libraries else {})
 
 
 def banner(options: Options, models: Sequence[str], seconds: float) -> str:

@@ -174,6 +174,16 @@ def test_an_unknown_input_is_refused(ensemble: Ensemble) -> None:
     assert str(response.error).startswith("INVALID_ARG: max_token: unknown input")
 
 
+def test_parameters_that_are_not_utf8_are_refused(
+    ensemble: Ensemble, triton: types.ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = InferenceRequest([InputTensor("text_input", b"Hi")])
+    monkeypatch.setattr(asked, "parameters", b'{"a\xff": 1}'.decode)  # as pybind11 decodes them
+    (response,) = ensemble.tokenizer.execute([asked])
+    assert str(response.error).startswith("INVALID_ARG: parameters: not UTF-8 at byte 3")
+    assert not vars(triton)["logged"]
+
+
 def test_a_prompt_longer_than_the_context_is_an_error_of_the_engine(ensemble: Ensemble) -> None:
     (answer,) = ensemble.ask(text_input="x" * CONTEXT)
     assert str(answer.error).startswith("INVALID_ARG: prompt: 96 tokens, must be at most 95 ")

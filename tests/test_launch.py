@@ -153,6 +153,11 @@ def test_the_embedded_python_is_the_one_first_on_path() -> None:
     assert found["HOME"] == "/h"
 
 
+def test_memory_comes_from_two_arenas_unless_the_environment_says_how_many() -> None:
+    assert launch.environment({}, PYTHON, TRITON)["MALLOC_ARENA_MAX"] == "2"
+    assert launch.environment({"MALLOC_ARENA_MAX": "8"}, PYTHON, TRITON)["MALLOC_ARENA_MAX"] == "8"
+
+
 def test_an_empty_environment_still_finds_bash() -> None:
     assert os.defpath in launch.environment({}, PYTHON, TRITON)["PATH"]
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from engine.errors import EngineError
+from engine.errors import EngineError, InvalidArgument
 from engine.inputs import FIELDS, InputLimits, read_parameters
 from engine.metrics import rejection_counter
 from engine.orphan import exit_with_parent
@@ -45,7 +45,7 @@ class TritonPythonModel:
     def _tokenize(self, request: Any) -> Any:
         now = time.monotonic_ns()
         values = {tensor.name(): _value(tensor) for tensor in request.inputs() if tensor.name() in FIELDS}
-        parameters = read_parameters(request.parameters())
+        parameters = _parameters(request)
         if request.timeout():
             parameters["timeout"] = request.timeout()
         readers = self._readers.all().items()
@@ -56,6 +56,15 @@ class TritonPythonModel:
                 pb_utils.Tensor("request", np.array([[written.encode()]], np.object_)),
             ]
         )
+
+
+def _parameters(request: Any) -> dict[str, Any]:
+    try:
+        return read_parameters(request.parameters())
+    except UnicodeDecodeError as error:  # Triton lets any bytes through that came as JSON over HTTP
+        raise InvalidArgument(
+            "parameters", f"not UTF-8 at byte {error.start} of all of them, must be"
+        ) from None
 
 
 def _value(tensor: Any) -> Any:
