@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import secrets
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -156,6 +157,8 @@ def command(
         # Clients ping a server that is quiet. Triton's own limit, once in five minutes, would end the
         # connection of a long answer that comes as a whole.
         "grpc-http2-min-recv-ping-interval-without-data": MOST_OFTEN_PINGED_MS,
+        # Or each that Triton keeps for reuse stays as large as the largest request that it ever held.
+        "grpc-infer-allocation-pool-size": 0,
         "metrics-interval-ms": options.metrics_interval_ms,
         "allow-cpu-metrics": "true",
         "allow-gpu-metrics": str(machine.has_gpu()).lower(),
@@ -173,8 +176,21 @@ def command(
         *([] if options.auto_complete else ["--disable-auto-complete-config"]),
         *_log_flags(options.log_level),
         *options.tracing.flags,
+        *_closed(options.extra),
         *options.extra,
     ]
+
+
+def _closed(extra: Sequence[str]) -> list[str]:
+    """Shuts Triton's shared-memory API, unless the flags behind -- say who may use it; nothing of ours does.
+
+    An error of Triton 2.51 for a request that is too large names a region of a step, and whoever knows the
+    name could register it, and read and write the requests of others.
+    """
+    if any("shared-memory" in flag for flag in extra):
+        return []
+    closed = f"shared-memory:nobody={secrets.token_hex(16)}"
+    return [f"--grpc-restricted-protocol={closed}", f"--http-restricted-api={closed}"]
 
 
 def _address(service: str, host: str) -> str:
@@ -200,7 +216,9 @@ def environment(base: Mapping[str, str], python: Interpreter, triton: Triton) ->
     path = os.pathsep.join([str(python.programs), base.get("PATH") or os.defpath])
     inherited = [base["LD_LIBRARY_PATH"]] if base.get("LD_LIBRARY_PATH") else []
     libraries = os.pathsep.join([*map(str, triton.libraries), *inherited])
-    return {**base, "PATH": path} | ({"LD_LIBRARY_PATH": libraries} if libraries else {})
+    # A hundred threads of Triton would each keep what its largest requests took, in arenas of glibc.
+    found = {"MALLOC_ARENA_MAX": "2", **base, "PATH": path}
+    return found | ({"LD_LIBRARY_PATH": libraries} if libraries else {})
 
 
 def banner(options: Options, models: Sequence[str], seconds: float) -> str:

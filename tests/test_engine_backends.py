@@ -240,6 +240,16 @@ def test_what_waits_is_answered_before_the_tokenizer_step_ends(
     assert request.sender.sent.get_nowait()[1]
 
 
+def test_parameters_that_are_not_utf8_are_refused(
+    ensemble: Ensemble, triton: types.ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = InferenceRequest([InputTensor("text_input", b"Hi")])
+    monkeypatch.setattr(asked, "parameters", b'{"a\xff": 1}'.decode)  # as pybind11 decodes them
+    (response,) = ensemble.tokenizer.execute([asked])
+    assert str(response.error).startswith("INVALID_ARG: parameters: not UTF-8 at byte 3")
+    assert not vars(triton)["logged"]
+
+
 def test_a_prompt_longer_than_the_context_is_an_error_of_the_engine(ensemble: Ensemble) -> None:
     (answer,) = ensemble.ask(text_input="x" * CONTEXT)
     assert str(answer.error).startswith("INVALID_ARG: prompt: 96 tokens, must be at most 95 ")
@@ -282,6 +292,22 @@ def test_the_detokenizer_never_returns_an_error(
     assert answer.error is None
     assert answer["text_output"] == answer["finish_reason"] == b""
     assert vars(triton)["logged"][0].startswith("llm_detokenizer: ")
+
+
+def test_what_the_detokenizer_logs_of_a_chunk_has_nothing_of_the_answer(
+    ensemble: Ensemble, triton: types.ModuleType
+) -> None:
+    table = ensemble.engine._table.encode()
+    for spoilt in (b"my secret \xff", b'my secret"', b'my secret","ids":[5'):
+        chunk = b'{"table":"' + table + b'","text":"' + spoilt + b'"}'
+        ensemble.detokenize(Response([Tensor("chunk", np.array([[chunk]], np.object_))]))
+    logged = [line for line in vars(triton)["logged"] if "could not be told" not in line]
+    assert [line.split("\n")[0] for line in logged] == [
+        "llm_detokenizer: UnicodeDecodeError",
+        "llm_detokenizer: JSONDecodeError",
+        "llm_detokenizer: JSONDecodeError",
+    ]
+    assert not any("secret" in line for line in logged)
 
 
 def test_a_chunk_that_cannot_be_read_ends_its_request(ensemble: Ensemble) -> None:

@@ -116,6 +116,34 @@ def test_log_level(level: str, shown: set[str]) -> None:
     assert {name for name in names if flags[f"log-{name}"] in ("true", "1")} == shown
 
 
+def test_shared_memory_is_shut_with_a_key_that_nobody_has() -> None:
+    keys = set()
+    for flag in ("--grpc-restricted-protocol=", "--http-restricted-api="):
+        for _ in range(2):
+            (given,) = (
+                one
+                for one in _command("--", f"{flag}inference:key=x")
+                if "shared-memory" in one and flag in one
+            )
+            api, _, key = given.removeprefix(flag).partition("=")
+            assert api == "shared-memory:nobody"
+            assert len(key) == 32
+            keys.add(key)
+    assert len(keys) == 4
+
+
+def test_whoever_restricts_shared_memory_says_to_whom() -> None:
+    theirs = [
+        "--grpc-restricted-protocol=shared-memory,trace:k=v",
+        "--http-restricted-api=shared-memory,trace:k=v",
+    ]
+    assert [flag for flag in _command("--", *theirs) if "restricted" in flag] == theirs
+
+
+def test_no_request_is_kept_for_reuse() -> None:
+    assert _flags()["grpc-infer-allocation-pool-size"] == "0"
+
+
 def test_what_follows_two_dashes_goes_to_triton_last() -> None:
     assert _command("--http-port", "9000", "--", "--id=x", "--rate-limit=off")[-2:] == [
         "--id=x",
@@ -129,6 +157,11 @@ def test_the_embedded_python_is_the_one_first_on_path() -> None:
     assert found["PATH"] == "/venv/bin:/usr/bin"
     assert found["LD_LIBRARY_PATH"] == "/t/libs:/mine"
     assert found["HOME"] == "/h"
+
+
+def test_memory_comes_from_two_arenas_unless_the_environment_says_how_many() -> None:
+    assert launch.environment({}, PYTHON, TRITON)["MALLOC_ARENA_MAX"] == "2"
+    assert launch.environment({"MALLOC_ARENA_MAX": "8"}, PYTHON, TRITON)["MALLOC_ARENA_MAX"] == "8"
 
 
 def test_an_empty_environment_still_finds_bash() -> None:

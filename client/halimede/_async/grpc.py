@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
 from threading import Lock
 from typing import Any
 
@@ -67,11 +68,18 @@ class AsyncGrpcTransport:
             metadata=metadata or None,
             timeout=with_grace(request.timeout_s),
         )
+        ended = False
         try:
             with raises_our_errors(self._target):
                 async for response in call:
+                    ended = proto.is_last(response)
                     yield proto.decode(response)
         finally:
+            # Triton 2.51 never lets go of some streams that are cancelled behind their last message.
+            if ended:
+                with suppress(grpc.RpcError):
+                    async for _ in call:
+                        pass
             call.cancel()
 
     async def aindex(self, timeout_s: float | None) -> tuple[ModelInfo, ...]:

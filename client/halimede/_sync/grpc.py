@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
+from contextlib import suppress
 from threading import Lock
 from typing import Any
 
@@ -68,11 +69,18 @@ class GrpcTransport:
             metadata=metadata or None,
             timeout=with_grace(request.timeout_s),
         )
+        ended = False
         try:
             with raises_our_errors(self._target):
                 for response in call:
+                    ended = proto.is_last(response)
                     yield proto.decode(response)
         finally:
+            # Triton 2.51 never lets go of some streams that are cancelled behind their last message.
+            if ended:
+                with suppress(grpc.RpcError):
+                    for _ in call:
+                        pass
             call.cancel()
 
     def index(self, timeout_s: float | None) -> tuple[ModelInfo, ...]:

@@ -22,7 +22,7 @@ from halimede.wire.faults import server_error
 from halimede.wire.inputs import INPUT_TYPES, InputValue
 from halimede.wire.request import GenerateRequest
 
-__all__ = ["STATUS_CODES", "chunk_text", "decode", "encode", "encode_card"]
+__all__ = ["STATUS_CODES", "chunk_text", "decode", "encode", "encode_card", "is_last"]
 
 STATUS_CODES = {
     "INVALID_ARGUMENT": "INVALID_ARG",
@@ -74,6 +74,12 @@ def _add_input(message: Any, name: str, datatype: str, value: InputValue) -> Non
 def decode(response: Any) -> Chunk:
     """The chunk in a service_pb2.ModelStreamInferResponse, or the error in it."""
     return chunk_of(_outputs(response))
+
+
+def is_last(response: Any) -> bool:
+    """Whether Triton says that nothing comes behind it but the status of the call."""
+    final = response.infer_response.parameters["triton_final_response"]
+    return bool(response.error_message or final.bool_param)
 
 
 def chunk_text(response: Any) -> str:

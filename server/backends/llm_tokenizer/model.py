@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from engine.errors import Cancelled, EngineError
+from engine.errors import Cancelled, EngineError, InvalidArgument
 from engine.inputs import FIELDS, TEXTS, InputLimits, read_parameters
 from engine.metrics import rejection_counter
 from engine.orphan import exit_with_parent
@@ -63,7 +63,7 @@ class TritonPythonModel:
         """All that is asked of Triton and of the folder, which only one thread may do."""
         now = time.monotonic_ns()
         values = {tensor.name(): _value(tensor) for tensor in request.inputs() if tensor.name() in FIELDS}
-        parameters = read_parameters(request.parameters())
+        parameters = _parameters(request)
         if request.timeout():
             parameters["timeout"] = request.timeout()
         return Unread(values, parameters, now, self._readers.all())
@@ -108,6 +108,15 @@ class Unread:
     def by_key(self) -> dict[str, Reading]:
         given = self.values, self.parameters, self.arrival_ns
         return {key: reader.try_read(*given) for key, reader in self.readers.items()}
+
+
+def _parameters(request: Any) -> dict[str, Any]:
+    try:
+        return read_parameters(request.parameters())
+    except UnicodeDecodeError as error:  # Triton lets any bytes through that came as JSON over HTTP
+        raise InvalidArgument(
+            "parameters", f"not UTF-8 at byte {error.start} of all of them, must be"
+        ) from None
 
 
 def _value(tensor: Any) -> Any:
