@@ -101,6 +101,11 @@ class TestCommands:
         assert "36.9 kB/token, 906 MB, room for 671" in lines[1]
         assert "ppl 10.50 (reference 10.00)" in lines[1]
 
+    def test_an_engine_on_a_gpu_is_said_to_be_experimental(self) -> None:
+        card = replace(BART, device="cuda:0", experimental=True)
+        line = _run(FakeTransport(models=MODELS, cards=[card]), "models").stdout.splitlines()[1]
+        assert "int8 on cuda:0, experimental" in line
+
     @pytest.mark.parametrize(
         ("level", "missing", "told"),
         [("avx2", None, "avx2"), (None, "the processor has no AVX2", "none: the processor has no AVX2")],

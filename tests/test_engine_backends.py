@@ -88,6 +88,11 @@ def test_kernels_that_a_model_could_run_on_and_does_not_are_a_warning(
     ]
 
 
+def test_a_model_on_a_gpu_is_said_to_be_experimental(ensemble: Ensemble, triton: types.ModuleType) -> None:
+    ensemble.modules["engine"]._warn_experimental({"name": "toy", "device": "cuda:0"})
+    assert vars(triton)["logged"] == ["llm_engine: toy runs on cuda:0, which is experimental: docs/gpu.md"]
+
+
 def test_a_bare_prompt_gets_one_response(ensemble: Ensemble) -> None:
     (answer,) = ensemble.ask(text_input="Hi", ignore_eos=True)
     assert answer.names == {"text_output", "finish_reason"}

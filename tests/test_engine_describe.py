@@ -40,6 +40,7 @@ def test_an_engine_tells_what_it_serves_and_within_which_limits(tmp_path: Path) 
             "max_source": 0,
             "max_queue": 7,
             "device": "cuda:1",
+            "experimental": True,
             "runner": "onnxruntime",
             "kernels": None,
             "kernels_missing": None,
@@ -86,6 +87,7 @@ def test_it_says_which_kernels_compute_or_why_none_do(
     manifest = read_manifest(write_artifact(tmp_path / "1"))
     found = describe(opened(manifest, RUNNER, kernels=kernels), Settings())
     assert (found["runner"], found["kernels"], found["kernels_missing"]) == told
+    assert not found["experimental"]
 
 
 @pytest.mark.parametrize("text", ['{"describe": true}', '{"describe":true}', ' { "describe" : true } '])

@@ -109,6 +109,7 @@ class ModelCard:
     and greedy_agreement among its figures. `max_source` is 0 for a model without an encoder.
     `kv_bytes_per_token` is what the keys and values of a token take, `kv_bytes` those of all slots.
     `kv_max_context` is the largest context that so many slots could have within `kv_budget_bytes`.
+    `experimental`: what computes has not been measured on such a device.
     `kernels` is the level of the CPU's kernels that computes, `kernels_missing` why there is none.
     None: the server does not say.
     """
@@ -131,6 +132,7 @@ class ModelCard:
     kv_bytes: int | None = None
     kv_budget_bytes: int | None = None
     kv_max_context: int | None = None
+    experimental: bool | None = None
     kernels: str | None = None
     kernels_missing: str | None = None
 

@@ -1,4 +1,5 @@
-"""What a GPU engine needs of its host, checked before anything is loaded, with a remedy for what is missing.
+"""Experimental, not run on a GPU yet: what a GPU engine needs of its host, checked before anything is loaded,
+with a remedy for what is missing.
 
 This module imports on any machine; the CUDA libraries are imported when they are asked for.
 """

@@ -19,7 +19,8 @@ _LONGEST_REQUEST: Final = 64
 
 def describe(opened: Opened, settings: Settings) -> dict[str, Any]:
     """`runner` is what computes: kernels, of which `kernels` is the level, or a dialect's runtime;
-    `kernels_missing` is why there are none. Sizes are bytes, limits are tokens and requests.
+    `kernels_missing` is why there are none. Sizes are bytes, limits are tokens and requests. Engines on a GPU
+    are `experimental`: none has been measured on one.
     """
     manifest, kernels = opened.manifest, opened.kernels
     return {
@@ -36,6 +37,7 @@ def describe(opened: Opened, settings: Settings) -> dict[str, Any]:
         "max_source": settings.source_capacity(manifest.shape),
         "max_queue": settings.max_queue,
         "device": opened.device,
+        "experimental": opened.device != "cpu",
         "runner": opened.computes,
         "kernels": kernels and kernels.level,
         "kernels_missing": kernels and kernels.missing,

@@ -1,4 +1,4 @@
-"""TensorRT itself behind `Executor`; never run yet, for want of a GPU, and therefore small.
+"""Experimental: TensorRT itself behind `Executor`. It has not run on a GPU yet, and is therefore small.
 
 The names are those of TensorRT 10.15 and later. Contexts share one block of activation memory, since steps
 never overlap. A step that is repeated has a context of its own: its second run is captured as a CUDA graph,

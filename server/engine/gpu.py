@@ -1,4 +1,6 @@
-"""Opens the runner of a GPU: what its host must have, what fits its memory, and the graph on it."""
+"""Experimental, not run on a GPU yet: opens its runner, by what its host must have, what fits its memory, and
+the graph on it.
+"""
 
 from __future__ import annotations
 

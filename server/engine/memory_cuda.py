@@ -1,4 +1,4 @@
-"""A GPU's memory, through NVIDIA's own Python bindings of the CUDA runtime.
+"""Experimental, not run on a GPU yet: its memory, through NVIDIA's own Python bindings of the CUDA runtime.
 
 All copies go through one stream, which ONNX Runtime or TensorRT runs its kernels on too: that is what keeps
 them in order. A device is chosen for a thread, and the engine's threads are several; so every call names it.

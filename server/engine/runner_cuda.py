@@ -1,4 +1,5 @@
-"""The runner on ONNX Runtime with everything that is large in a device's memory: its CUDA provider.
+"""Experimental, not run on a GPU yet: the runner on ONNX Runtime's CUDA provider, with all that is large in a
+device's memory.
 
 The graph and its in-place KV cache are those of `runner_onnx`; here the cache, the inputs and the logits are
 addresses in a `DeviceMemory`. A binding copies an input of another device when it is made, not when it runs;

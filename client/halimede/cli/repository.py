@@ -137,6 +137,8 @@ def _row(model: ModelInfo, card: ModelCard | None) -> tuple[str, ...]:
         return model.name, model.version, state, "", "", "", "", "", model.backend or "", ""
     size = f"{card.size_bytes / 1e6:.0f} MB"
     precision = card.precision if card.device == "cpu" else f"{card.precision} on {card.device}"
+    if card.experimental:
+        precision += ", experimental"
     limits, cache, quality = _limits(card), _cache(card), _quality(card)
     kernels = card.kernels or (f"none: {card.kernels_missing}" if card.kernels_missing else "")
     return model.name, model.version, state, card.task, precision, size, limits, cache, quality, kernels

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,8 @@ class TritonPythonModel:
         kernels = self._service.kernels
         if kernels:
             _tell(self._service.manifest.name, kernels)
+        elif self._service.description["experimental"]:
+            _warn_experimental(self._service.description)
         self._metrics = MetricsFlusher(pb_utils, self._service.recorder, args, instances, kernels)
         self._board = None
         if instances > 1:
@@ -176,6 +179,11 @@ def _tell(name: str, kernels: KernelUse) -> None:
         return
     on = f"the kernels, level {kernels.level}" if kernels.level else f"ONNX Runtime: {kernels.missing}"
     print(f"llm_engine: {name} runs on {on}", file=sys.stderr, flush=True)
+
+
+def _warn_experimental(description: Mapping[str, Any]) -> None:
+    name, device = description["name"], description["device"]
+    pb_utils.Logger.log_warn(f"llm_engine: {name} runs on {device}, which is experimental: docs/gpu.md")
 
 
 def _flags(final: bool) -> int:
