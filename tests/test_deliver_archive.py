@@ -41,6 +41,7 @@ def test_an_archive_over_http(source: Path, to: Path, tmp_path: Path, name: str)
         done = run(f"{url}/{name}?token=1", str(to), "--sha256", digest)
     assert done.returncode == 0, done.stderr
     assert [wanted for _, wanted, _ in faults.asked] == [None, "bytes=1000-"]
+    assert f"{archive.stat().st_size / 1e6:.0f} MB were fetched" in done.stderr
     assert _same(source, to)
 
 

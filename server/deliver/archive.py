@@ -38,11 +38,14 @@ _OPENED_BY: Final[Mapping[bytes, Callable[[Path, str], Any]]] = {
 }
 
 
-def unpacked(url: str, sha256: str | None, staging: Path, attempts: int, say: Callable[[str], None]) -> Path:
-    """The folder with the listing, in `staging`. Its `sha256` is checked before anything is unpacked.
+def unpacked(
+    url: str, sha256: str | None, staging: Path, attempts: int, say: Callable[[str], None]
+) -> tuple[Path, int]:
+    """The folder with the listing, in `staging`, and the bytes that were fetched. The archive's `sha256` is
+    checked before anything is unpacked.
 
-    A part that an earlier delivery left is gone on with if it is of this very archive. Needs room for the
-    archive and for what is in it. Raises Fault.
+    What an earlier delivery fetched is continued if it is of this very archive. Needs room for the archive
+    and for its content. Raises Fault.
     """
     folder, name = split_archive(url)
     archive, origin, target = (staging / each for each in ("archive", "archive.origin", "unpacked"))
@@ -54,7 +57,7 @@ def unpacked(url: str, sha256: str | None, staging: Path, attempts: int, say: Ca
     def begin(stream: Stream, have: int) -> None:
         is_of = f"{shown(url)}\n{stream.version}\n"
         if have and not (stream.version and origin.is_file() and origin.read_text("utf-8") == is_of):
-            raise NoSuchRange(f"{shown(url)}: has changed, or says nothing of its version")
+            raise NoSuchRange(f"{shown(url)}: has changed, or gives no version")
         origin.write_text(is_of, "utf-8")
         check_room(stream.size, staging)
         progress.expect(stream.size)
@@ -71,7 +74,7 @@ def unpacked(url: str, sha256: str | None, staging: Path, attempts: int, say: Ca
     listings = sorted([*target.glob(NAME), *target.glob(f"*/{NAME}")])
     if not listings:
         raise BadInput(f"the archive has no {NAME}: python -m deliver seal, and pack it again")
-    return listings[0].parent
+    return listings[0].parent, progress.fetched
 
 
 def unpack(archive: Path, folder: Path, say: Callable[[str], None]) -> None:

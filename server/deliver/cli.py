@@ -1,4 +1,4 @@
-"""The command line: one source, one folder; `seal` and `verify` beside it."""
+"""The command line: a delivery from one source to one folder, `seal` and `verify`."""
 
 from __future__ import annotations
 

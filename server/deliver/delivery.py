@@ -42,13 +42,12 @@ def deliver(order: Order, say: Callable[[str], None]) -> None:
     """What was asked for is in the destination when it returns. Raises Fault."""
     began = time.monotonic()
     destination, staging = order.destination, order.destination / STAGING
-    fetched = 0
     try:
         destination.mkdir(parents=True, exist_ok=True)
         with _locked(destination, say):
             if is_archive(order.url):
                 source = None
-                staged = unpacked(order.url, order.sha256, staging, order.attempts, say)
+                staged, fetched = unpacked(order.url, order.sha256, staging, order.attempts, say)
                 content = (staged / NAME).read_bytes()
             else:
                 source, staged = Source(order.url), staging / "files"

@@ -38,10 +38,10 @@ def fetch(
     told: Callable[[int], None],
     begin: Callable[[Stream, int], None] = lambda _stream, _have: None,
 ) -> None:
-    """Puts the file at `target`; without `wanted` its content is not checked. `told` gets the sizes of what
-    comes, and `begin` each answer of the source, with the bytes that are here, before any of it is written.
+    """Puts the file at `target`; without `wanted` its content is not checked. `told` gets the size of each
+    piece, `begin` each answer of the source, before any of it is written, and the number of bytes held.
 
-    Raises Corrupt when it is wrong again, Fault when the source gives up.
+    Raises Corrupt for content that is wrong twice, Fault when the source does not give it.
     """
     part = target.with_name(target.name + PART)
 
