@@ -138,7 +138,7 @@ def test_a_refusal_is_not_tried_again(source: Path, to: Path, status: int, told:
 def test_credentials_go_with_every_request(source: Path, to: Path) -> None:
     with web(source, Faults(authorization="Bearer b")) as url:
         assert run(url, str(to)).returncode == 1
-        assert run(url, str(to), env={"DELIVER_AUTHORIZATION": "Bearer b"}).returncode == 0
+        assert run(url, str(to), env={"DELIVER_AUTHORIZATION": "Bearer b\n"}).returncode == 0
 
 
 def test_a_redirect_is_followed_but_takes_credentials_to_no_other_host(source: Path, to: Path) -> None:
@@ -258,6 +258,7 @@ def test_a_destination_that_nobody_may_write_to(source: Path) -> None:
     ("arguments", "told"),
     [
         (["ftp://host/x", "TO"], "must begin with file://"),
+        (["http://[::1", "TO"], "'http://[::1', must be a URL or a folder"),
         (["SOURCE/small", "TO"], "files.json: not found"),
         (["SOURCE", "TO", "--jobs", "0"], "argument --jobs: 0, must be 1 to 64"),
         (["SOURCE", "TO", "--sha256", "12"], "must be 64 hexadecimal digits"),

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from deliver.faults import BadInput, Corrupt, Fault, NotWritten
 from deliver.listing import NAME, parse, problems, seal
@@ -56,7 +57,11 @@ def _deliver(arguments: Sequence[str]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("source", help="file://, http(s)://, s3:// or gs:// of a repository or of a tar archive of one")
+    add(
+        "source",
+        type=_url,
+        help="file://, http(s)://, s3:// or gs:// of a repository or of a tar archive of one",
+    )
     add("destination", type=Path, help="the folder; made if it is not there")
     add("--model", action="append", default=[], metavar="NAME", help="repeatable; all of them")
     add("--sha256", type=_digest, metavar="HEX", help="of files.json, or of the archive, as `seal` prints it")
@@ -101,6 +106,14 @@ def _verify(arguments: Sequence[str]) -> None:
             f"{folder}: {len(wrong)} of {len(listing.files)} files are not as listed: deliver again"
         )
     print(f"{folder}: {len(listing.files)} files, {listing.size / 1e6:.0f} MB, all as listed")
+
+
+def _url(text: str) -> str:
+    try:
+        urlsplit(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}, must be a URL or a folder ({error})") from error
+    return text
 
 
 def _digest(text: str) -> str:

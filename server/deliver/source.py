@@ -60,7 +60,7 @@ class Source:
             if scheme in {"", "file"}:
                 self._store: ObjectStore = LocalStore(unquote(urlsplit(url).path) if scheme else url)
             else:
-                self._store = from_url(url, client_options=_client(url), retry_config=retries)
+                self._store = from_url(url, client_options=_client(scheme), retry_config=retries)
         except (BaseError, ValueError) as error:
             kind, problem = (Fault, _NOT_FOUND) if scheme in {"", "file"} else (BadInput, _told(error))
             raise kind(f"{self._shown}: {problem}") from error
@@ -92,16 +92,17 @@ class Source:
         return Stream(_chunks(found.stream(min_chunk_size=1), size, where), size, version)
 
 
-def _client(url: str) -> ClientConfig:
+def _client(scheme: str) -> ClientConfig:
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
     client: ClientConfig = {
-        "allow_http": (endpoint if url.startswith("s3:") else url).startswith("http:"),
+        "allow_http": scheme == "http" or (scheme == "s3" and endpoint.startswith("http:")),
         # A whole file may take long; without a byte, the connection is given up.
         "read_timeout": "30 seconds",
         "timeout": "1 day",
+        "user_agent": "halimede-deliver",
     }
-    credentials = os.environ.get(AUTHORIZATION)
-    if credentials and url.startswith("http"):
+    credentials = os.environ.get(AUTHORIZATION, "").strip()  # a file's last line ends in a newline
+    if credentials and scheme in {"http", "https"}:
         client["default_headers"] = {"Authorization": credentials}
     return client
 
