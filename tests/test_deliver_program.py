@@ -258,7 +258,7 @@ def test_a_destination_that_nobody_may_write_to(source: Path) -> None:
     ("arguments", "told"),
     [
         (["ftp://host/x", "TO"], "must begin with file://"),
-        (["http://[::1", "TO"], "'http://[::1', must be a URL or a folder"),
+        (["http://[::1", "TO"], "argument source: Invalid IPv6 URL: must be a URL or a folder"),
         (["SOURCE/small", "TO"], "files.json: not found"),
         (["SOURCE", "TO", "--jobs", "0"], "argument --jobs: 0, must be 1 to 64"),
         (["SOURCE", "TO", "--sha256", "12"], "must be 64 hexadecimal digits"),

@@ -111,8 +111,8 @@ def _verify(arguments: Sequence[str]) -> None:
 def _url(text: str) -> str:
     try:
         urlsplit(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}, must be a URL or a folder ({error})") from error
+    except ValueError as error:  # which is not to show what may be signed
+        raise argparse.ArgumentTypeError(f"{error}: must be a URL or a folder") from error
     return text
 
 
