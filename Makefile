@@ -40,7 +40,7 @@ engine  := model_repository/$(MODEL)_engine/1/manifest.json
 # A folder's tests that start servers keep to one process (tests/conftest.py); in their order, so that these begin first.
 spread  := -n auto --maxprocesses 4 --no-loadscope-reorder
 
-.PHONY: help setup kernels demo engines serve chat test check bench bench-models bench-peers load load-sweep bench-chunks recommend-check gpu-check clean contract lock load-crosscheck load-soak k8s-autoscaling k8s-failover manifests setup-k8s k8s-test test-unit test-avx2 test-timing kernels-check
+.PHONY: help setup kernels demo engines serve chat test check bench bench-models bench-peers load load-sweep bench-chunks gpu-check clean contract lock load-crosscheck load-soak k8s-autoscaling k8s-failover manifests setup-k8s k8s-test test-unit test-avx2 test-timing kernels-check
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -128,9 +128,6 @@ load-crosscheck: $(VENV)/.test ## the same load by our load test and by aiperf; 
 load-soak: $(VENV)/.test ## load for MINUTES at RATE=R or that of SWEEP=sweep.json; memory, errors, drift of p99
 	@[ -n '$(RATE)$(SWEEP)' ] || { echo 'give RATE=requests a second, or SWEEP=sweep.json' >&2; exit 2; }
 	@$(paths) $(py) -m loadtest.soak --minutes $(MINUTES) --profile '$(PROFILE)' $(if $(RATE),--rate $(RATE),--sweep '$(SWEEP)') $(if $(OUT),--out '$(OUT)')
-
-recommend-check: $(VENV)/.run ## what recommend estimates beside what the benchmarks measured here, as ratios
-	@$(py) -m build recommend --check
 
 gpu-check: ## on a host with an NVIDIA GPU: every test, and both GPU engines served and measured
 	@python3 .ci/gpu_host.py

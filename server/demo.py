@@ -17,9 +17,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from launcher.ports import is_free
+from launcher.ports import is_free, ports_told
 from launcher.process import Server
-from launcher.ready import ports_told
 
 ROOT = Path(__file__).resolve().parent.parent
 LOG = ROOT / ".cache" / "demo.log"
@@ -101,16 +100,6 @@ def _ask_over_http(model: str, ports: Mapping[str, int]) -> None:
     _show("the same over HTTP:", [curl, "--silent", "--show-error", "--fail", "-N", url, "-d", body])
 
 
-def _next_steps(ports: Mapping[str, int]) -> str:
-    return (
-        "\nthe server is stopped. Next:\n"
-        "  make serve    keep it running\n"
-        "  make chat     talk to it, from another terminal\n"
-        f"  http://{HOST}:{ports['metrics']}/metrics has its metrics, while it runs\n"
-        "  make test     run the tests"
-    )
-
-
 def demonstrate(model: str, wanted: Mapping[str, int]) -> None:
     server = _start(model, wanted)
     try:
@@ -120,19 +109,21 @@ def demonstrate(model: str, wanted: Mapping[str, int]) -> None:
     finally:
         server.stop()
         server.wait()
-    print(_next_steps(wanted))
+    print(
+        "\nthe server is stopped. Next:\n"
+        "  make serve    keep it running\n"
+        "  make chat     talk to it, from another terminal\n"
+        f"  http://{HOST}:{wanted['metrics']}/metrics has its metrics, while it runs\n"
+        "  make test     run the tests"
+    )
 
 
-def _options() -> argparse.Namespace:
+def main() -> None:
     parser = argparse.ArgumentParser(description="Start the server, stream an answer, stop it.")
     parser.add_argument("--model", default="smollm2", metavar="NAME")
     for service, port in {"http": 8000, "grpc": 8001, "metrics": 8002}.items():
         parser.add_argument(f"--{service}-port", type=int, default=port, metavar="PORT")
-    return parser.parse_args()
-
-
-def main() -> None:
-    found = _options()
+    found = parser.parse_args()
     wanted = {"http": found.http_port, "grpc": found.grpc_port, "metrics": found.metrics_port}
     # So that the server is stopped as on Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -16,14 +16,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from launcher import machine, shared_memory
+from launcher import Refusal, machine, shared_memory
 from launcher.control import Control, admin_header
-from launcher.interpreter import Interpreter, this_interpreter
-from launcher.log import Log
-from launcher.ports import check_ports, held
-from launcher.process import Server
-from launcher.ready import ready_line
-from launcher.refusal import Refusal
+from launcher.machine import Interpreter, this_interpreter
+from launcher.ports import check_ports, held, ready_line
+from launcher.process import Log, Server
 from launcher.repository import models_to_serve, task_of
 from launcher.tracing import Tracing
 from launcher.triton import Triton, assemble_backends, find_triton
@@ -82,8 +79,8 @@ class Options:
 
 
 def parse(arguments: Sequence[str]) -> Options:
-    ours, extra = _split(arguments)
-    found = _parser().parse_args(ours)
+    at = arguments.index("--") if "--" in arguments else len(arguments)
+    found = _parser().parse_args(arguments[:at])
     return Options(
         model_repository=found.model_repository.resolve(),
         models=tuple(found.model),
@@ -95,15 +92,8 @@ def parse(arguments: Sequence[str]) -> Options:
         log_level=found.log_level,
         auto_complete=found.auto_complete,
         tracing=Tracing(found.trace_url, found.trace_sample_rate),
-        extra=tuple(extra),
+        extra=tuple(arguments[at + 1 :]),
     )
-
-
-def _split(arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
-    if "--" not in arguments:
-        return arguments, ()
-    at = arguments.index("--")
-    return arguments[:at], arguments[at + 1 :]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -122,13 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--metrics-port", type=int, default=8002, metavar="PORT", help="8002; 0 takes a free one")
     add("--metrics-interval-ms", type=int, default=2000, metavar="MS", help="2000")
     add("--exit-timeout", type=int, default=30, metavar="S", help="for running requests at exit; 30")
-    add(
-        "--threads",
-        type=_threads,
-        default=0,
-        metavar="N",
-        help="of engines that set none; usable cores",
-    )
+    add("--threads", type=_threads, default=0, metavar="N", help="of engines that set none; usable cores")
     add("--log-level", choices=LOG_LEVELS, default="warning", help="of Triton itself; warning")
     add("--trace-url", metavar="URL", help="send OpenTelemetry spans there, over OTLP/HTTP; off")
     add("--trace-sample-rate", type=int, default=1, metavar="N", help="trace one request in N; 1")
@@ -233,12 +217,6 @@ def banner(options: Options, models: Sequence[str], seconds: float) -> str:
     return "\n".join([*lines, "Ctrl-C stops it; halimede load, unload and reload change what it serves"])
 
 
-def _cache_roots() -> tuple[Path, ...]:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser(), "halimede")
-    venv = [Path(sys.prefix, "share", "halimede")] if sys.prefix != sys.base_prefix else []
-    return (*venv, cache)
-
-
 def serve(options: Options) -> int:
     """Runs tritonserver until it ends; returns its exit code, 0 if it was stopped in order."""
     began = time.monotonic()
@@ -272,7 +250,9 @@ def _started(
     control: Control,
 ) -> Server:
     """Not ready yet; it stops on signals to us."""
-    backends = assemble_backends(triton, SERVER, _cache_roots())
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser(), "halimede")
+    venv = [Path(sys.prefix, "share", "halimede")] if sys.prefix != sys.base_prefix else []
+    backends = assemble_backends(triton, SERVER, (*venv, cache))
     threads = {THREADS: f"{options.threads}"} if options.threads else {}
     variables = {**environment(os.environ, python, triton), **options.tracing.environment, **threads}
     server = Server(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 import subprocess
 import sys
 import tarfile
@@ -81,6 +82,7 @@ class Faults:
     ranges: bool = True
     versions: bool = True  # headers that tell one content from another
     authorization: str | None = None
+    moved: dict[str, str] = field(default_factory=dict)  # path: the URL that is redirected to
     asked: list[tuple[str, str | None, str | None]] = field(
         default_factory=list
     )  # path, Range, Authorization
@@ -90,12 +92,14 @@ class Faults:
             return 401
         if self.statuses.get(path):
             return self.statuses[path].pop(0)
+        if path in self.moved:
+            return 302
         return None if file.is_file() else 404
 
 
 @contextmanager
-def web(folder: Path, faults: Faults | None = None) -> Iterator[str]:
-    """The URL of a server of the folder."""
+def web(folder: Path, faults: Faults | None = None, certificate: Path | None = None) -> Iterator[str]:
+    """The URL of a server of the folder; https:// with the folder of a `certificate`."""
     planted = faults or Faults()
 
     class Handler(BaseHTTPRequestHandler):
@@ -106,7 +110,7 @@ def web(folder: Path, faults: Faults | None = None) -> Iterator[str]:
             wanted, credentials = self.headers.get("Range"), self.headers.get("Authorization")
             planted.asked.append((path, wanted, credentials))
             if status := planted.status(folder / path, path, credentials):
-                self.fail(status)
+                self.fail(status, planted.moved.get(path, ""))
             else:
                 self.give(path, int(re.findall(r"\d+", wanted)[0]) if wanted and planted.ranges else 0)
 
@@ -121,14 +125,17 @@ def web(folder: Path, faults: Faults | None = None) -> Iterator[str]:
             if planted.versions:  # as object stores do
                 self.send_header("Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT")
                 self.send_header("ETag", f'"{sha256(body).hexdigest()[:8]}"')
+            self.send_header("Connection", "close")
             self.end_headers()
             cut = planted.cut[path].pop(0) if planted.cut.get(path) else None
             self.wfile.write(body[start:] if cut is None else body[start : start + cut])
             self.close_connection = True
 
-        def fail(self, status: int) -> None:
+        def fail(self, status: int, location: str) -> None:
             self.send_response(status)
+            self.send_header("Location", location)
             self.send_header("Content-Length", "0")
+            self.send_header("Connection", "close")
             self.end_headers()
             self.close_connection = True
 
@@ -136,10 +143,18 @@ def web(folder: Path, faults: Faults | None = None) -> Iterator[str]:
             return
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        if certificate:
+            server.socket = _context(certificate).wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}"
+            yield f"{'https' if certificate else 'http'}://127.0.0.1:{server.server_port}"
         finally:
             server.shutdown()
             thread.join()
+
+
+def _context(certificate: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate / "tls.crt", certificate / "tls.key")
+    return context

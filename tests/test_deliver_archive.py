@@ -12,9 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from deliver.archive import unpack
 from deliver.faults import NotWritten
 from deliver.progress import Progress
-from deliver.unpack import unpack
 from tests.stores import CONTENT, WEIGHTS, Faults, packed, repository, run, tree, web
 
 
@@ -41,6 +41,7 @@ def test_an_archive_over_http(source: Path, to: Path, tmp_path: Path, name: str)
         done = run(f"{url}/{name}?token=1", str(to), "--sha256", digest)
     assert done.returncode == 0, done.stderr
     assert [wanted for _, wanted, _ in faults.asked] == [None, "bytes=1000-"]
+    assert f"{archive.stat().st_size / 1e6:.0f} MB were fetched" in done.stderr
     assert _same(source, to)
 
 
@@ -53,6 +54,13 @@ def test_a_damaged_archive_and_another_hash(source: Path, to: Path, tmp_path: Pa
     assert (done.returncode, "not a whole archive" in done.stderr) == (3, True)
     assert run(str(packed(source, archive)), str(to)).returncode == 0
     assert _same(source, to)
+
+
+def test_an_archive_whose_content_is_not_what_it_lists(source: Path, to: Path, tmp_path: Path) -> None:
+    (source / WEIGHTS).write_bytes(CONTENT[WEIGHTS][:-1] + b"?")
+    done = run(str(packed(source, tmp_path / "models.tar")), str(to))
+    assert (done.returncode, f"{WEIGHTS}: not what its sha256" in done.stderr) == (3, True), done.stderr
+    assert not (to / "small_engine").exists()
 
 
 def _member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
@@ -167,10 +175,9 @@ def test_room_for_an_archive_is_looked_for_before_it_is_fetched(to: Path, tmp_pa
 def test_room_for_what_an_archive_holds_is_looked_for_before_it_is_unpacked(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Twice, as the files are gathered once more, less the archive, which is gone by then."""
+    """Once, beside the archive: the files are renamed into place from where they are unpacked."""
     archive = packed(source, tmp_path / "models.tar.gz")
-    size = sum(path.stat().st_size for path in source.rglob("*") if path.is_file())
-    needed = 2 * size - archive.stat().st_size
+    needed = sum(path.stat().st_size for path in source.rglob("*") if path.is_file())
     free = [needed - 1, needed]
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free.pop(0)))
     with pytest.raises(NotWritten, match="are needed"):

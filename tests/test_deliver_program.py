@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests import network_locks
+from tests.certificates import write_certificate
 from tests.stores import CONTENT, DELIVER, WEIGHTS, Faults, repository, run, tree, web
 
 LIBC = ctypes.CDLL(None)
@@ -122,7 +123,8 @@ def test_content_longer_than_listed_is_refused(source: Path, to: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "told"), [(403, "403, forbidden"), (404, "404, not found"), (401, "set DELIVER_AUTHORIZATION")]
+    ("status", "told"),
+    [(403, "forbidden: may this Pod"), (404, "not found: is this"), (401, "set DELIVER_AUTHORIZATION")],
 )
 def test_a_refusal_is_not_tried_again(source: Path, to: Path, status: int, told: str) -> None:
     faults = Faults(statuses={"files.json": [status] * 9})
@@ -136,7 +138,33 @@ def test_a_refusal_is_not_tried_again(source: Path, to: Path, status: int, told:
 def test_credentials_go_with_every_request(source: Path, to: Path) -> None:
     with web(source, Faults(authorization="Bearer b")) as url:
         assert run(url, str(to)).returncode == 1
-        assert run(url, str(to), env={"DELIVER_AUTHORIZATION": "Bearer b"}).returncode == 0
+        assert run(url, str(to), env={"DELIVER_AUTHORIZATION": "Bearer b\n"}).returncode == 0
+
+
+def test_a_redirect_is_followed_but_takes_credentials_to_no_other_host(source: Path, to: Path) -> None:
+    elsewhere = Faults()
+    with web(source, elsewhere) as other:
+        moved = Faults(authorization="Bearer b", moved={WEIGHTS: f"{other}/{WEIGHTS}"})
+        with web(source, moved) as url:
+            done = run(url, str(to), env={"DELIVER_AUTHORIZATION": "Bearer b"})
+    assert done.returncode == 0, done.stderr
+    assert elsewhere.asked == [(WEIGHTS, None, None)]
+    assert _same(source, to)
+
+
+def test_a_certificate_of_ones_own_and_no_way_from_https_to_http(
+    source: Path, to: Path, tmp_path: Path
+) -> None:
+    write_certificate(tmp_path, authority=False)
+    trusted = {"SSL_CERT_FILE": str(tmp_path / "tls.crt")}
+    with web(source) as plain, web(source, moved := Faults(), tmp_path) as url:
+        unknown = run(url, str(to), "--attempts", "1")
+        assert run(url, str(to), env=trusted).returncode == 0
+        moved.moved["files.json"] = f"{plain}/files.json"
+        downgraded = run(url, str(to), "--attempts", "1", env=trusted)
+    assert (unknown.returncode, "UnknownIssuer" in unknown.stderr) == (1, True), unknown.stderr
+    assert (downgraded.returncode, "redirect" in downgraded.stderr) == (1, True), downgraded.stderr
+    assert _same(source, to)
 
 
 def test_a_server_that_is_not_there_is_given_up(to: Path, source: Path) -> None:
@@ -144,7 +172,7 @@ def test_a_server_that_is_not_there_is_given_up(to: Path, source: Path) -> None:
         pass
     done = run(url, str(to), "--attempts", "2")
     assert done.returncode == 1
-    assert "given up after 2 attempts" in done.stderr
+    assert "(Connection refused); given up after 2 attempts" in done.stderr
 
 
 def test_listed_hashes_can_be_pinned(source: Path, to: Path) -> None:
@@ -176,6 +204,17 @@ def test_what_was_damaged_where_it_stands_is_delivered_again(source: Path, to: P
     assert (bad.returncode, bad.stdout) == (3, f"{WEIGHTS}: not what its sha256 says\n")
     assert run(str(source), str(to)).returncode == 0
     assert _same(source, to)
+
+
+def test_without_obstore_it_says_what_to_install_and_verifies(source: Path, to: Path, tmp_path: Path) -> None:
+    (tmp_path / "obstore.py").write_text('raise ModuleNotFoundError(name="obstore")')
+    env = {"PYTHONPATH": str(tmp_path)}
+    done = run(str(source), str(to), env=env)
+    assert (done.returncode, "obstore is missing: pip install 'halimede[deliver]'" in done.stderr) == (
+        2,
+        True,
+    )
+    assert run("verify", str(source), env=env).returncode == 0
 
 
 def _small_files() -> None:
@@ -219,7 +258,8 @@ def test_a_destination_that_nobody_may_write_to(source: Path) -> None:
     ("arguments", "told"),
     [
         (["ftp://host/x", "TO"], "must begin with file://"),
-        (["SOURCE/small", "TO"], "files.json: No such file"),
+        (["http://[::1", "TO"], "argument source: Invalid IPv6 URL: must be a URL or a folder"),
+        (["SOURCE/small", "TO"], "files.json: not found"),
         (["SOURCE", "TO", "--jobs", "0"], "argument --jobs: 0, must be 1 to 64"),
         (["SOURCE", "TO", "--sha256", "12"], "must be 64 hexadecimal digits"),
         (["verify", "TO"], "python -m deliver seal"),

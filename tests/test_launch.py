@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import launch
-from launcher.interpreter import Interpreter
+from launcher.machine import Interpreter
+from launcher.ports import ports_told, ready_line
 from launcher.process import Server
-from launcher.ready import ports_told, ready_line
 from launcher.triton import Triton
 
 TRITON = Triton(Path("/t/bin/tritonserver"), Path("/t/backends"), None, (Path("/t/libs"),))

@@ -15,8 +15,7 @@ from typing import BinaryIO
 
 import pytest
 
-from launcher.log import Log
-from launcher.process import Server
+from launcher.process import Log, Server
 
 SERVER = Path(__file__).parents[1] / "server"
 STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(600)"

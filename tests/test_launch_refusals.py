@@ -11,10 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from launcher import machine, repository
+from launcher import Refusal, machine, repository
 from launcher.machine import Platform
 from launcher.ports import check_ports, held
-from launcher.refusal import Refusal
 
 GOOD = Platform("Linux", "x86_64", "glibc", "2.35")
 

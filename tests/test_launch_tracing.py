@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import launch
-from launcher.refusal import Refusal
+from launcher import Refusal
 from launcher.tracing import Tracing
 from launcher.triton import Triton
 

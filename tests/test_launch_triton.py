@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.interpreter import Interpreter, library_folder, this_interpreter
-from launcher.machine import Platform
-from launcher.refusal import Refusal
+from launcher import Refusal
+from launcher.machine import Interpreter, Platform, library_folder, this_interpreter
 from launcher.triton import STUB, Triton, assemble_backends, find_triton
 
 HERE = Platform("Linux", "x86_64", "glibc", "2.36")

@@ -21,9 +21,7 @@ from build.architecture.parts import Architecture
 from build.checkpoint import Checkpoint, Origin, TokenizerFiles, Weight
 from build.quantise import Floats, Precision
 from build.recipe import load_recipe
-from build.recommend.device import Kind
-from build.recommend.footprint import Serving, footprint
-from build.recommend.weights import disk_bytes
+from build.recommend.memory import PROCESS, Serving, disk_bytes, footprint
 from build.shape import Shape
 from tests import engines, published, seq2seq_engines
 from tests.e2e import artifacts
@@ -51,7 +49,8 @@ def test_the_estimate_is_within_15_percent_of_a_loaded_engine(
     folder = tmp_path / "engine"
     _write(folder, published.config(published.FAMILIES[name], shape), precision)
     measured = _loaded(folder, shape, served)
-    estimate = footprint(shape, precision, Kind.CPU, served).engine
+    found = footprint(shape, precision, False, served)
+    estimate = found.total - found.server + PROCESS
     assert 0.85 < estimate / measured < 1.15, f"{estimate / 2**20:.0f} MiB, measured {measured / 2**20:.0f}"
 
 
@@ -64,7 +63,7 @@ def test_the_manifest_of_a_build_has_the_recipe_s_dimensions_and_size() -> None:
     shared = set(model) & {field.name for field in fields(shape)}
     assert {"parameters", "layers", "heads", "kv_heads", "vocab_size", "max_positions"} <= shared
     assert {key: model[key] for key in shared} == {key: getattr(shape, key) for key in shared}
-    estimate = disk_bytes(shape, Precision.INT8, Kind.CPU)
+    estimate = disk_bytes(shape, Precision.INT8, False)
     # A rotated model has one scale a row; the estimate counts those of blocks, which others have.
     assert 0.96 * estimate < manifest["size_bytes"] <= estimate
 

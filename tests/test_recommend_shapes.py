@@ -14,9 +14,7 @@ from build.architecture.seq2seq import DecoderLayer, EncoderDecoder, EncoderLaye
 from build.checkpoint import Checkpoint
 from build.quantise import Precision
 from build.recipe import known_recipes, load_recipe
-from build.recommend.device import Kind
-from build.recommend.products import stored, weights
-from build.recommend.weights import disk_bytes
+from build.recommend.memory import disk_bytes, stored
 from build.shape import Positions, Shape
 from build.sources.folder import open_folder
 from build.sources.resolve import open_source
@@ -76,7 +74,9 @@ def test_the_parameters_follow_from_the_dimensions(name: str) -> None:
 def test_the_products_are_those_of_the_model(name: str) -> None:
     shape = shape_of(name)
     model = describe_model(published.config(published.FAMILIES[name], shape))
-    assert weights(stored(shape)) == sum(sum(p.rows) * p.columns for p in projections(model))
+    assert sum(product.weights for product in stored(shape)) == sum(
+        sum(p.rows) * p.columns for p in projections(model)
+    )
 
 
 def test_every_recipe_is_checked() -> None:
@@ -104,6 +104,6 @@ def test_the_bytes_on_disk_are_those_of_an_engine(precision: Precision, tied: bo
     engine = write_engine(tmp_path / "engine", checkpoint, model, precision)
     written = (engine.folder / "weights").stat().st_size
     shape = Shape(**(vars(SMALL) | {"tied": tied}))
-    estimate = disk_bytes(shape, precision, Kind.CPU) - 64 * shape.vocab_size
+    estimate = disk_bytes(shape, precision, False) - 64 * shape.vocab_size
     pages = 4096 * 40  # every tensor begins on a page
     assert estimate <= written <= estimate + pages

@@ -36,7 +36,6 @@ VERBS = {
     "kernels",
     "kernels-check",
     "lock",
-    "recommend-check",
     "serve",
     "setup",
     "setup-k8s",

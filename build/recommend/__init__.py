@@ -1,1 +1,1 @@
-"""Which recipe fits: what each model would need and do on a device, estimated before it is built."""
+"""Which recipe fits a memory, and about how fast it is, from published dimensions alone."""

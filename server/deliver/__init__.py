@@ -6,5 +6,5 @@ Invariants
   folder is renamed into place only when all of it is there and right;
 - what is there and right is never fetched again: a delivery that was cut off goes on where it stopped.
 
-The standard library is all it needs, but for s3:// and gs://, which take obstore.
+`seal` and `verify` need the standard library alone, a delivery obstore.
 """

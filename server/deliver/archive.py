@@ -1,72 +1,168 @@
-"""An archive of a repository: fetched, checked, and unpacked into a folder from which it is delivered."""
+"""An archive of a repository: fetched, checked, and unpacked member by member; links and devices are refused.
+
+What an archive takes is bounded before anything is written, and while it is read: a small file may say that
+it unpacks to a disk full of zeros, or have a header that fills the memory.
+"""
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
+import lzma
 import shutil
-from collections.abc import Callable
+import tarfile
+import zlib
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
+from typing import IO, Any, Final, cast
 
-from deliver.faults import Corrupt, NoSuchRange, check_room, writing
-from deliver.fetch import PART, Retries, fetch
-from deliver.places import Stream, open_source, shown, split_archive
+from deliver.faults import BadInput, Corrupt, NoSuchRange, check_room
+from deliver.fetch import fetch
+from deliver.listing import NAME, is_safe
 from deliver.progress import Progress
-from deliver.unpack import root, unpack
+from deliver.source import Source, Stream, shown, split_archive
 
-_ARCHIVE, _ORIGIN, _UNPACKED = "archive", "archive.origin", "unpacked"
+MOST_MEMBERS: Final = 10_000
+# Weights hardly shrink. Below the floor padding and repeated text make any ratio possible, and no harm.
+MOST_RATIO: Final = 100
+_FLOOR: Final = 64 << 20
+# tarfile reads a header of extensions whole; content is read by less.
+_MOST_READ: Final = 4 << 20
+_PIECE: Final = 1 << 20
+_OPENED_BY: Final[Mapping[bytes, Callable[[Path, str], Any]]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\x00": lzma.open,
+}
 
 
 def unpacked(
-    url: str, sha256: str | None, staging: Path, retries: Retries, say: Callable[[str], None]
-) -> Path:
-    """The folder with the listing, in `staging`. Its `sha256` is checked before anything is unpacked.
+    url: str, sha256: str | None, staging: Path, attempts: int, say: Callable[[str], None]
+) -> tuple[Path, int]:
+    """The folder with the listing, in `staging`, and the bytes that were fetched. The archive's `sha256` is
+    checked before anything is unpacked.
 
-    A part that an earlier delivery left is gone on with if it is of this very archive. Needs room for the
-    archive and twice for what is in it. Raises Fault.
+    What an earlier delivery fetched is continued if it is of this very archive. Needs room for the archive
+    and for its content. Raises Fault.
     """
     folder, name = split_archive(url)
-    archive, target = staging / _ARCHIVE, staging / _UNPACKED
-    with writing(staging):
-        staging.mkdir(exist_ok=True)
-        shutil.rmtree(target, ignore_errors=True)
-        archive.unlink(missing_ok=True)
+    archive, origin, target = (staging / each for each in ("archive", "archive.origin", "unpacked"))
+    staging.mkdir(exist_ok=True)
+    shutil.rmtree(target, ignore_errors=True)
+    archive.unlink(missing_ok=True)
     progress = Progress(0, say)
-    begin = _Beginning(shown(url), staging, progress)
-    fetch(open_source(folder), name, None, archive, retries, progress.add, begin)
+
+    def begin(stream: Stream, have: int) -> None:
+        is_of = f"{shown(url)}\n{stream.version}\n"
+        if have and not (stream.version and origin.is_file() and origin.read_text("utf-8") == is_of):
+            raise NoSuchRange(f"{shown(url)}: has changed, or gives no version")
+        origin.write_text(is_of, "utf-8")
+        check_room(stream.size, staging)
+        progress.expect(stream.size)
+
+    fetch(Source(folder), name, None, archive, attempts, progress.add, begin)
     try:
         with archive.open("rb") as file:
-            check(sha256, hashlib.file_digest(file, "sha256").hexdigest(), name)
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if sha256 not in {None, found}:
+            raise Corrupt(f"{name}: its sha256 is {found}, --sha256 says {sha256}")
         unpack(archive, target, say)
     finally:
         archive.unlink()
-    return root(target)
+    listings = sorted([*target.glob(NAME), *target.glob(f"*/{NAME}")])
+    if not listings:
+        raise BadInput(f"the archive has no {NAME}: python -m deliver seal, and pack it again")
+    return listings[0].parent, progress.fetched
 
 
-def check(wanted: str | None, found: str, name: str) -> None:
-    """Raises Corrupt."""
-    if wanted is not None and wanted.lower() != found:
-        raise Corrupt(f"{name}: its sha256 is {found}, --sha256 says {wanted.lower()}")
+def unpack(archive: Path, folder: Path, say: Callable[[str], None]) -> None:
+    """Into an empty folder. An archive may hold the repository itself or one folder that holds it.
+
+    Raises BadInput for a member that leads out of the folder or is no file, and for more than is allowed,
+    NotWritten where there is too little room, Corrupt for a damaged archive.
+    """
+    with archive.open("rb") as file:
+        begins = file.read(8)
+    opened_by = next((one for magic, one in _OPENED_BY.items() if begins.startswith(magic)), Path.open)
+    most = max(_FLOOR, MOST_RATIO * archive.stat().st_size)
+    try:
+        with (
+            closing(opened_by(archive, "rb")) as content,
+            tarfile.open(fileobj=cast(IO[bytes], _Bounded(content, most)), mode="r:") as members,
+        ):
+            _write(members, _checked(members), folder, say)
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        if isinstance(error, OSError) and error.errno:  # the disk's; those of what is unpacked have no number
+            raise
+        raise Corrupt(f"{archive.name}: not a whole archive ({error})") from error
 
 
-class _Beginning:
-    """What is looked at each time that a source begins to send: whose bytes they are, and how many."""
+class _Bounded:
+    """The content of an archive for tarfile: `most` bytes of it, and few at once."""
 
-    def __init__(self, url: str, staging: Path, progress: Progress) -> None:
-        self._url = url
-        self._origin = staging / _ORIGIN
-        self._part = staging / (_ARCHIVE + PART)
-        self._progress = progress
+    def __init__(self, file: IO[bytes], most: int) -> None:
+        self._file = file
+        self._most = most
+        self.tell = file.tell
 
-    def __call__(self, stream: Stream) -> None:
-        """Raises NoSuchRange for the rest of another archive, NotWritten where there is too little room."""
-        origin = f"{self._url}\n{stream.version}\n"
-        if stream.offset:
-            if not stream.version or not self._origin.is_file() or self._origin.read_text("utf-8") != origin:
-                raise NoSuchRange(f"{self._url}: has changed, or says nothing of its version")
-        else:
-            with writing(self._origin):
-                self._part.unlink(missing_ok=True)
-                self._origin.write_text(origin, "utf-8")
-        if stream.size is not None:
-            check_room(stream.size, self._origin.parent)
-            self._progress.expect(stream.size)
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= _MOST_READ:
+            raise BadInput(f"the archive has a header of {size:,} bytes, must be at most {_MOST_READ:,}")
+        content = self._file.read(size)
+        self._check(self._file.tell())
+        return content
+
+    def seek(self, place: int) -> int:
+        self._check(place)
+        return self._file.seek(place)
+
+    def _check(self, place: int) -> None:
+        if place > self._most:
+            problem = f"unpacks to more than {self._most / 1e6:.0f} MB, {MOST_RATIO} times its own size"
+            raise BadInput(f"the archive {problem}: is it a model repository?")
+
+
+def _checked(members: tarfile.TarFile) -> list[tarfile.TarInfo]:
+    """The files that are to be written, once all names and sizes are known to be right. Folders come with
+    their files, and hidden files are no part of a model.
+    """
+    wanted = []
+    for count, member in enumerate(members, 1):
+        if count > MOST_MEMBERS:
+            raise BadInput(f"the archive has more than {MOST_MEMBERS:,} members: is it a model repository?")
+        names = _name(member).split("/")
+        hidden = any(name.startswith(".") and name not in {".", ".."} for name in names)
+        if names in (["."], [""]) or (hidden and ".." not in names):
+            continue
+        if not is_safe(f"top/{_name(member)}"):
+            raise BadInput(f"the archive's {member.name!r} leads out of the folder")
+        if not (member.isfile() or member.isdir()):
+            raise BadInput(
+                f"the archive's {member.name!r} is a link or a device: pack with tar --dereference"
+            )
+        if member.isfile():
+            wanted.append(member)
+    return wanted
+
+
+def _name(member: tarfile.TarInfo) -> str:
+    return member.name.removeprefix("./").rstrip("/")
+
+
+def _write(
+    archive: tarfile.TarFile, wanted: list[tarfile.TarInfo], folder: Path, say: Callable[[str], None]
+) -> None:
+    size = sum(member.size for member in wanted)
+    check_room(size, folder.parent)
+    progress = Progress(size, say, "unpacked")
+    for member in wanted:
+        target = folder / _name(member)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        content = archive.extractfile(member)
+        assert content is not None  # a file
+        with target.open("wb") as file:
+            while piece := content.read(_PIECE):
+                file.write(piece)
+                progress.add(len(piece))

@@ -1,4 +1,4 @@
-"""The command line: one source, one folder; `seal` and `verify` beside it."""
+"""The command line: a delivery from one source to one folder, `seal` and `verify`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from deliver.delivery import Order, deliver
-from deliver.faults import BadInput, Corrupt, Fault, NotWritten, writing
-from deliver.fetch import Retries
+from deliver.faults import BadInput, Corrupt, Fault, NotWritten
 from deliver.listing import NAME, parse, problems, seal
 
 _EXAMPLES = """examples:
@@ -26,22 +25,22 @@ exit codes: 0 delivered, or nothing is wrong; 1 the source did not give it; 2 th
   at fault; 3 content is not what its sha256 says; 4 the destination is full or cannot be read or written;
   130 interrupted
 environment: AWS_… and GOOGLE_… as the providers' own tools; DELIVER_AUTHORIZATION, a header for http(s)://;
-  HTTPS_PROXY, NO_PROXY
+  HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE
 """
 
 
 def main(arguments: Sequence[str]) -> int:
     """The exit code; errors are one line on stderr."""
+    commands = {"seal": _seal, "verify": _verify}
     try:
-        if arguments[:1] == ["seal"]:
-            return _seal(arguments[1:])
-        if arguments[:1] == ["verify"]:
-            return _verify(arguments[1:])
-        deliver(_order(arguments), _say)
+        if arguments and arguments[0] in commands:
+            commands[arguments[0]](arguments[1:])
+        else:
+            _deliver(arguments)
     except Fault as fault:
         print(f"deliver: error: {fault}", file=sys.stderr)
         return fault.exit_code
-    except OSError as error:  # of a folder of ours: the sources tell theirs as faults
+    except OSError as error:
         print(f"deliver: error: {error.filename}: {error.strerror}", file=sys.stderr)
         return NotWritten.exit_code
     except KeyboardInterrupt:
@@ -50,11 +49,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _say(line: str) -> None:
-    print(f"deliver: {line}", file=sys.stderr, flush=True)
-
-
-def _order(arguments: Sequence[str]) -> Order:
+def _deliver(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m deliver",
         description="Copy a sealed model repository into a folder, every file checked against its hash.",
@@ -62,34 +57,41 @@ def _order(arguments: Sequence[str]) -> Order:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("source", help="file://, http(s)://, s3:// or gs:// of a repository or of a tar archive of one")
+    add(
+        "source",
+        type=_url,
+        help="file://, http(s)://, s3:// or gs:// of a repository or of a tar archive of one",
+    )
     add("destination", type=Path, help="the folder; made if it is not there")
     add("--model", action="append", default=[], metavar="NAME", help="repeatable; all of them")
     add("--sha256", type=_digest, metavar="HEX", help="of files.json, or of the archive, as `seal` prints it")
     add("--jobs", type=_count, default=4, metavar="N", help="files at a time; %(default)s")
     add("--attempts", type=_count, default=5, metavar="N", help="without a byte between them; %(default)s")
     found = parser.parse_args(arguments)
-    retries = Retries(attempts=found.attempts)
-    return Order(found.source, found.destination, tuple(found.model), found.sha256, found.jobs, retries)
+    try:
+        from deliver.delivery import Order, deliver  # noqa: PLC0415  `seal` and `verify` need no extra
+    except ImportError as error:
+        raise BadInput(f"{error.name} is missing: pip install 'halimede[deliver]'") from error
+    deliver(
+        Order(found.source, found.destination, tuple(found.model), found.sha256, found.jobs, found.attempts),
+        lambda line: print(f"deliver: {line}", file=sys.stderr, flush=True),
+    )
 
 
-def _seal(arguments: Sequence[str]) -> int:
+def _seal(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         "python -m deliver seal", description="Write files.json into a repository."
     )
     parser.add_argument("repository", type=Path)
     repository: Path = parser.parse_args(arguments).repository
-    listing = seal(repository)
-    content = listing.encode()
-    with writing(repository / NAME):
-        new = repository / f".{NAME}"
-        new.write_bytes(content)
-        new.replace(repository / NAME)
+    content = seal(repository).encode()
+    new = repository / f".{NAME}"
+    new.write_bytes(content)
+    new.replace(repository / NAME)
     print(f"{hashlib.sha256(content).hexdigest()}  {repository / NAME}")
-    return 0
 
 
-def _verify(arguments: Sequence[str]) -> int:
+def _verify(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser("python -m deliver verify", description="Check every file of a folder.")
     parser.add_argument("folder", type=Path)
     folder: Path = parser.parse_args(arguments).folder
@@ -104,7 +106,14 @@ def _verify(arguments: Sequence[str]) -> int:
             f"{folder}: {len(wrong)} of {len(listing.files)} files are not as listed: deliver again"
         )
     print(f"{folder}: {len(listing.files)} files, {listing.size / 1e6:.0f} MB, all as listed")
-    return 0
+
+
+def _url(text: str) -> str:
+    try:
+        urlsplit(text)
+    except ValueError as error:  # which is not to show what may be signed
+        raise argparse.ArgumentTypeError(f"{error}: must be a URL or a folder") from error
+    return text
 
 
 def _digest(text: str) -> str:

@@ -10,49 +10,65 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from deliver.archive import check, unpacked
-from deliver.faults import BadInput, check_room, writing
-from deliver.fetch import PART, Retries, fetch, read
-from deliver.listing import MOST_BYTES, NAME, Listing, extras, parse, walk
-from deliver.places import Folder, Source, is_archive, open_source, shown
+from deliver.archive import unpacked
+from deliver.faults import BadInput, Corrupt, check_room, not_written
+from deliver.fetch import PART, fetch, read
+from deliver.listing import MOST_BYTES, NAME, Entry, Listing, extras, parse, walk
 from deliver.progress import Progress
+from deliver.source import Source, is_archive, shown
 
 STAGING = ".delivering"
 LOCK = ".deliver.lock"
-FILES, OLD = "files", "old"
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """`sha256` is that of files.json, or of the archive: with it the source need not be trusted."""
+    """`sha256` is that of files.json, or of the archive: with it the source need not be trusted. `attempts`
+    count those without a byte in between.
+    """
 
     url: str
     destination: Path
     models: tuple[str, ...] = ()
     sha256: str | None = None
     jobs: int = 4
-    retries: Retries = field(default_factory=Retries)
+    attempts: int = 5
 
 
-def deliver(order: Order, say: Callable[[str], None]) -> Listing:
+def deliver(order: Order, say: Callable[[str], None]) -> None:
     """What was asked for is in the destination when it returns. Raises Fault."""
     began = time.monotonic()
-    with writing(order.destination):
-        order.destination.mkdir(parents=True, exist_ok=True)
-    with _locked(order.destination, say):
-        source, listing = _opened(order, say)
-        listing = listing.only(order.models)
-        wanted = listing.of(
-            [top for top in listing.tops if not _complete(listing.of([top]), order.destination)]
-        )
-        say(f"{len(listing.files)} files, {listing.size / 1e6:.0f} MB, from {shown(order.url)}")
-        fetched = _gather(wanted, source, order, say) if wanted.tops else 0
-        _put(wanted, listing, order.destination)
+    destination, staging = order.destination, order.destination / STAGING
+    try:
+        destination.mkdir(parents=True, exist_ok=True)
+        with _locked(destination, say):
+            if is_archive(order.url):
+                source = None
+                staged, fetched = unpacked(order.url, order.sha256, staging, order.attempts, say)
+                content = (staged / NAME).read_bytes()
+            else:
+                source, staged = Source(order.url), staging / "files"
+                content = read(source, NAME, MOST_BYTES, order.attempts)
+                found = hashlib.sha256(content).hexdigest()
+                if order.sha256 not in {None, found}:
+                    raise Corrupt(f"{NAME}: its sha256 is {found}, --sha256 says {order.sha256}")
+            listing = parse(content).only(order.models)
+            wanted = listing.of(
+                [top for top in listing.tops if not _complete(listing.of([top]), destination)]
+            )
+            say(f"{len(listing.files)} files, {listing.size / 1e6:.0f} MB, from {shown(order.url)}")
+            missing = _missing(wanted, staged, destination)
+            if source:
+                fetched = _fetch(missing, source, staged, order, say)
+            elif missing:
+                raise Corrupt(f"{min(missing)}: not what its sha256 in the archive's {NAME} says")
+            _put(wanted, listing, staged, destination)
+    except OSError as error:  # of the destination: those of a source are faults already
+        raise not_written(error, destination) from error
     say(f"delivered in {time.monotonic() - began:.1f} s; {fetched / 1e6:.0f} MB were fetched")
-    return listing
 
 
 @contextmanager
@@ -62,9 +78,7 @@ def _locked(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
     NFS takes locks of files that are open for writing alone: a folder's would exclude nobody of another node.
     The file stays, since whoever waits for it holds it open.
     """
-    with writing(folder / LOCK):
-        handle = (folder / LOCK).open("a")
-    with handle as lock:
+    with (folder / LOCK).open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -73,106 +87,81 @@ def _locked(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
-def _opened(order: Order, say: Callable[[str], None]) -> tuple[Source, Listing]:
-    """For an archive the sha256 is that of the archive and has been checked."""
-    packed = is_archive(order.url)
-    staging = order.destination / STAGING
-    source: Source = (
-        Folder(unpacked(order.url, order.sha256, staging, order.retries, say))
-        if packed
-        else open_source(order.url)
-    )
-    content = read(source, NAME, MOST_BYTES, order.retries)
-    if not packed:
-        check(order.sha256, hashlib.sha256(content).hexdigest(), NAME)
-    return source, parse(content)
-
-
 def _complete(listing: Listing, folder: Path) -> bool:
     """Whether a model's folder is there, whole, right, and has nothing else in it."""
     files = all(entry.matches(folder / path) for path, entry in listing.files.items())
     return files and all((folder / path).is_dir() for path in listing.folders) and not extras(listing, folder)
 
 
-def _gather(listing: Listing, source: Source, order: Order, say: Callable[[str], None]) -> int:
-    """Every listed file in the staging folder; the bytes that were fetched."""
-    staging = order.destination / STAGING / FILES
-    with writing(staging):
-        staging.mkdir(parents=True, exist_ok=True)
-        _prune(listing, staging)
-        for path in (*listing.folders, *(str(Path(path).parent) for path in listing.files)):
-            (staging / path).mkdir(parents=True, exist_ok=True)
-    missing = [path for path in listing.files if not _reused(path, listing, order.destination)]
-    _check_room(missing, listing, order.destination)
-    progress = Progress(sum(listing.files[path].size for path in missing), say)
+def _missing(listing: Listing, staged: Path, destination: Path) -> dict[str, Entry]:
+    """The files that are neither in the folder `staged`, where nothing else is left, nor right where they
+    stand; those are linked into it.
+    """
+    kept = {staged / (path + end) for path in listing.files for end in ("", PART)}
+    for found in reversed(list(walk(staged))):
+        if found.is_dir() and not found.is_symlink():
+            if not any(found.iterdir()):
+                found.rmdir()
+        elif found not in kept:
+            found.unlink()
+    for path in (*listing.folders, *(str(Path(path).parent) for path in listing.files)):
+        (staged / path).mkdir(parents=True, exist_ok=True)
+    return {
+        path: entry
+        for path, entry in listing.files.items()
+        if not entry.matches(staged / path) and not _reused(entry, destination / path, staged / path)
+    }
+
+
+def _reused(entry: Entry, standing: Path, staged: Path) -> bool:
+    if not entry.matches(standing):
+        return False
+    staged.unlink(missing_ok=True)
+    try:
+        os.link(standing, staged)
+    except OSError:  # a file system without links
+        shutil.copyfile(standing, staged)
+    return True
+
+
+def _fetch(
+    missing: dict[str, Entry], source: Source, staged: Path, order: Order, say: Callable[[str], None]
+) -> int:
+    """The number of bytes that came."""
+    total = sum(entry.size for entry in missing.values())
+    parts = [staged / (path + PART) for path in missing]
+    check_room(total - sum(part.stat().st_size for part in parts if part.exists()), order.destination)
+    progress = Progress(total, say)
 
     def one(path: str) -> None:
-        fetch(source, path, listing.files[path], staging / path, order.retries, progress.add)
+        fetch(source, path, missing[path], staged / path, order.attempts, progress.add)
 
     pool = ThreadPoolExecutor(order.jobs)
     try:
-        for _ in pool.map(one, sorted(missing, key=lambda path: -listing.files[path].size)):
+        for _ in pool.map(one, sorted(missing, key=lambda path: -missing[path].size)):
             pass
     finally:
         pool.shutdown(cancel_futures=True)
     return progress.fetched
 
 
-def _prune(listing: Listing, staging: Path) -> None:
-    """Removes what an earlier delivery of something else left."""
-    kept = {staging / path for path in listing.files} | {staging / (path + PART) for path in listing.files}
-    for path in [path for path in walk(staging) if path.is_symlink() or not path.is_dir()]:
-        if path not in kept:
-            path.unlink()
-    for path in reversed([path for path in walk(staging) if path.is_dir()]):
-        if not any(path.iterdir()):
-            path.rmdir()
-
-
-def _reused(path: str, listing: Listing, destination: Path) -> bool:
-    """Whether the file is gathered already, or is right where it stands and so need not be fetched."""
-    staged, standing = destination / STAGING / FILES / path, destination / path
-    if listing.files[path].matches(staged):
-        return True
-    if not listing.files[path].matches(standing):
-        return False
-    with writing(staged):
-        staged.unlink(missing_ok=True)
-        try:
-            os.link(standing, staged)
-        except OSError:  # a file system without links
-            shutil.copyfile(standing, staged)
-    return True
-
-
-def _check_room(missing: list[str], listing: Listing, destination: Path) -> None:
-    parts = [destination / STAGING / FILES / (path + PART) for path in missing]
-    have = sum(part.stat().st_size for part in parts if part.exists())
-    needed = sum(listing.files[path].size for path in missing) - have
-    check_room(needed, destination)
-
-
-def _put(wanted: Listing, listing: Listing, destination: Path) -> None:
+def _put(wanted: Listing, listing: Listing, staged: Path, destination: Path) -> None:
     """Renames what was gathered into place, then says in files.json what is there."""
     staging = destination / STAGING
-    content = _standing(destination).joined(listing).encode()
-    with writing(destination):
-        for top in wanted.tops:
-            _swap(staging / FILES / top, destination / top, staging / OLD / top)
-        if not (destination / NAME).is_file() or (destination / NAME).read_bytes() != content:
-            new = destination / f".{NAME}"
-            new.write_bytes(content)
-            new.replace(destination / NAME)
-        if staging.exists():
-            shutil.rmtree(staging)
-
-
-def _standing(destination: Path) -> Listing:
-    """What an earlier delivery listed; none where that is not to be read any more."""
+    for top in wanted.tops:
+        _swap(staged / top, destination / top, staging / "old" / top)
     try:
-        return parse((destination / NAME).read_bytes())
-    except (FileNotFoundError, BadInput):
-        return Listing({})
+        before = (destination / NAME).read_bytes()
+        standing = parse(before)
+    except (FileNotFoundError, BadInput):  # not to be read any more
+        before, standing = b"", Listing({})
+    content = standing.joined(listing).encode()
+    if content != before:
+        new = destination / f".{NAME}"
+        new.write_bytes(content)
+        new.replace(destination / NAME)
+    if staging.exists():
+        shutil.rmtree(staging)
 
 
 def _swap(staged: Path, target: Path, old: Path) -> None:

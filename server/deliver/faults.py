@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -22,7 +20,7 @@ class Temporary(Fault):
 
 
 class NoSuchRange(Temporary):
-    """What is here already is as long as the source's file, or longer: to be fetched from its beginning."""
+    """What is here already is of no use: to be fetched from the beginning."""
 
 
 class BadInput(Fault):
@@ -43,24 +41,16 @@ class NotWritten(Fault):
     exit_code = 4
 
 
+def not_written(error: OSError, folder: Path) -> NotWritten:
+    where = error.filename or folder
+    if error.errno in _FULL:
+        return NotWritten(f"{where}: no space left ({error.strerror}): give the volume more room")
+    return NotWritten(f"{where}: cannot be written ({error.strerror}): who owns the volume (fsGroup)?")
+
+
 def check_room(needed: int, folder: Path) -> None:
     """Raises NotWritten when the file system of the folder has fewer bytes free."""
     free = shutil.disk_usage(folder).free
     if needed > free:
         problem = f"{needed / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are free: give the volume more room"
         raise NotWritten(f"{folder}: {problem}")
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Tells errors of the destination from those of the source."""
-    try:
-        yield
-    except OSError as error:
-        where = error.filename or path
-        if error.errno in _FULL:
-            raise NotWritten(
-                f"{where}: no space left ({error.strerror}): give the volume more room"
-            ) from error
-        problem = f"{where}: cannot be written ({error.strerror}): who owns the volume (fsGroup)?"
-        raise NotWritten(problem) from error

@@ -1,15 +1,21 @@
-"""Ports: whether they are free, who listens on them, and how to keep them until Triton does."""
+"""Ports: whether they are free, who listens on them, how to keep them until Triton does, and the line that
+tells them to programs.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from launcher.refusal import Refusal
+from launcher import Refusal
 
 LISTEN = "0A"
+READY = re.compile(r"^READY (\{.*\})$", re.MULTILINE)
+SECONDS = "seconds"
 
 
 def check_ports(host: str, ports: Mapping[str, int]) -> None:
@@ -103,3 +109,17 @@ def _listening_sockets(port: int, proc: Path) -> Iterator[str]:
                 fields = line.split()
                 if fields[3] == LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
                     yield f"socket:[{fields[9]}]"
+
+
+def ready_line(ports: Mapping[str, int], seconds: float) -> str:
+    return f"READY {json.dumps({**ports, SECONDS: round(seconds, 3)})}"
+
+
+def ports_told(log: str) -> dict[str, int] | None:
+    """None as long as the line is not there."""
+    found = READY.search(log)
+    if found is None:
+        return None
+    told: dict[str, int] = json.loads(found[1])
+    del told[SECONDS]
+    return told

@@ -4,25 +4,54 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from types import FrameType
-
-from launcher.log import Log
+from typing import BinaryIO, Final
 
 PR_SET_PDEATHSIG = 1
 POLL_SECONDS = 0.1
 # For the last lines of a log, whose writers have ended.
 LOG_SECONDS = 2.0
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+# Triton was built for GPUs, and calls it an error or a warning each time that it looks for one.
+_NO_GPU: Final = re.compile(
+    rb'[EW]\d{4} .*"(CudaDriverHelper has not been initialized\.'
+    rb"|unable to create stream for .*: CUDA driver version is insufficient for CUDA runtime version"
+    rb'|failed to allocate pinned system memory: no pinned memory pool, falling back .*)"\s*'
+)
 
 
-def _nothing_to_drain() -> bool:
-    return False
+class Log:
+    """A pipe for the stderr of a child, whose lines come out at `target`, but for Triton's complaints about a
+    GPU that is not there. What cannot be written is lost, and the child goes on.
+    """
+
+    def __init__(self, target: BinaryIO) -> None:
+        self._target = target
+        self._reading, self.child = os.pipe()
+        self._thread = threading.Thread(target=self._copy, name="log", daemon=True)
+
+    def start(self) -> None:
+        """Once the child has its end: ours is closed, so that the log ends with the last who holds it."""
+        os.close(self.child)
+        self._thread.start()
+
+    def wait(self, seconds: float) -> None:
+        """Until all has come out; a process that holds on to the pipe is not awaited longer than that."""
+        self._thread.join(seconds)
+
+    def _copy(self) -> None:
+        with os.fdopen(self._reading, "rb") as lines:
+            for line in lines:
+                if not _NO_GPU.fullmatch(line):
+                    with suppress(OSError, ValueError):
+                        self._target.write(line)
+                        self._target.flush()
 
 
 class Server:
@@ -38,7 +67,7 @@ class Server:
         environment: Mapping[str, str],
         *,
         grace_seconds: float,
-        drain: Callable[[], bool] = _nothing_to_drain,
+        drain: Callable[[], bool] = lambda: False,
         inherited: Sequence[int] = (),
         output: int | None = None,
         log: Log | None = None,
@@ -90,7 +119,7 @@ class Server:
 
     def stop_on_signals(self) -> None:
         for number in STOPPING:
-            signal.signal(number, self._on_signal)
+            signal.signal(number, lambda *_: self.stop())
 
     def stop(self) -> None:
         """Begins to stop it; called again, kills it with its steps."""
@@ -105,9 +134,6 @@ class Server:
         self._child.terminate()
         time.sleep(self._grace_seconds)
         self._kill()
-
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        self.stop()
 
     def _kill(self) -> None:
         if self._child.poll() is None:

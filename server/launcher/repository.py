@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from launcher.refusal import Refusal
+from launcher import Refusal
 
 ENGINE = "_engine"
 VERSION = "[0-9]*"

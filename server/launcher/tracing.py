@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from launcher.refusal import Refusal
+from launcher import Refusal
 
 TRACE_URL = "HALIMEDE_TRACE_URL"
 SERVICE = "halimede"

@@ -17,9 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.interpreter import Interpreter, library_folder
-from launcher.machine import Platform, check_platform
-from launcher.refusal import Refusal
+from launcher import Refusal
+from launcher.machine import Interpreter, Platform, check_platform, library_folder
 
 NGC_SERVER = Path("/opt/tritonserver/bin/tritonserver")
 STUB = "triton_python_backend_stub"
