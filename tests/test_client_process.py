@@ -126,6 +126,14 @@ def test_generate_streams_to_a_terminal_without_its_escape_sequences() -> None:
     assert server.requests[0].inputs[-1].contents.bool_contents == [True]  # stream
 
 
+def test_generate_with_beams_does_not_stream_to_a_terminal() -> None:
+    fake = FakeGrpcServer(answer("a"))
+    with fake as server, _on_terminal("generate", "?", "--num-beams", "2", "--url", server.url) as terminal:
+        terminal.wait_for("a")
+        assert terminal.exit_code() == Exit.OK
+    assert server.requests[0].inputs[-1].contents.bool_contents == [False]  # stream
+
+
 def test_ctrl_c_ends_generate_and_the_request() -> None:
     with FakeGrpcServer(["Once upon", Event.HANG]) as server:
         with _on_terminal("generate", "?", "--url", server.url) as terminal:

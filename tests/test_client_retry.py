@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halimede import AsyncClient, Client, RetryPolicy
-from halimede.deadline import Deadline
 from halimede.errors import (
     ConnectionFailed,
     DeadlineExceeded,
@@ -20,6 +19,7 @@ from halimede.errors import (
 )
 from halimede.results import Chunk
 from halimede.testing import FakeTransport, Step, answer
+from halimede.timeouts import Deadline
 
 BUSY = Unavailable.of("queue", "64 waiting", "limit 64")
 HEARTBEAT = Chunk(num_input_tokens=3, num_output_tokens=0)

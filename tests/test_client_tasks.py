@@ -14,7 +14,7 @@ from halimede.cli import app
 from halimede.cli.exits import Exit
 from halimede.cli.session import Session, Tools
 from halimede.testing import FakeTransport, answer
-from halimede.wire.card import card_of
+from halimede.wire.repository import card_of
 
 BART = ModelCard(
     name="bart",

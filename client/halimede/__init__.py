@@ -45,8 +45,8 @@ from halimede.results import (
     Timing,
     TokenLogprob,
 )
-from halimede.retry import RetryPolicy
 from halimede.sampling import Message, Sampling
+from halimede.timeouts import RetryPolicy
 from halimede.tls import Tls
 
 if TYPE_CHECKING:

@@ -14,14 +14,11 @@ from halimede._async.repository import AsyncRepository
 from halimede._async.stream import AsyncStream
 from halimede._async.transport import AsyncTransport, connect
 from halimede.api_key import ApiKey
-from halimede.clock import AsyncSleep, Clock
-from halimede.deadline import Deadline
 from halimede.errors import HalimedeError, InvalidArgument, NotFound, ProtocolError, Unsupported
 from halimede.results import Chunk, Generation, Health, Metrics, ModelCard, ModelInfo
-from halimede.retry import RetryPolicy
 from halimede.sampling import CallOptions, Message
 from halimede.target import DEFAULT_URL, parse_target
-from halimede.timeouts import KEEPALIVE_S
+from halimede.timeouts import KEEPALIVE_S, AsyncSleep, Clock, Deadline, RetryPolicy
 from halimede.tls import Tls
 from halimede.wire.inputs import checked_name
 from halimede.wire.prometheus import parse_metrics

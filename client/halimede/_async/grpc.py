@@ -19,8 +19,7 @@ from halimede.target import Target
 from halimede.timeouts import with_grace
 from halimede.tls import Tls
 from halimede.wire import proto
-from halimede.wire.card import card_of
-from halimede.wire.repository import model_info
+from halimede.wire.repository import card_of, model_info
 from halimede.wire.request import GenerateRequest
 
 __all__ = ["AsyncGrpcTransport"]
@@ -143,7 +142,7 @@ class AsyncGrpcTransport:
             return None
 
     async def ametrics(self, timeout_s: float | None) -> str:
-        from halimede._async.metrics import fetch_metrics  # noqa: PLC0415 - it imports httpx
+        from halimede._async.http import fetch_metrics  # noqa: PLC0415 - it imports httpx
 
         return await fetch_metrics(self._metrics_url, self._tls, timeout_s)
 

@@ -9,10 +9,9 @@ first, since it is the one that fails. Requests in flight keep the steps that th
 from __future__ import annotations
 
 from halimede._async.transport import AsyncTransport
-from halimede.clock import AsyncSleep, Clock
-from halimede.deadline import Deadline
 from halimede.errors import DeadlineExceeded, ServerError, Unavailable, Unsupported
 from halimede.results import ModelInfo
+from halimede.timeouts import AsyncSleep, Clock, Deadline
 from halimede.wire.repository import failed_load, parts_of, unknown_model, version_of
 
 __all__ = ["AsyncRepository"]

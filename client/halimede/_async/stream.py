@@ -6,9 +6,8 @@ from collections.abc import AsyncGenerator
 from types import TracebackType
 from typing import Self
 
-from halimede.assembly import Assembly
-from halimede.clock import Clock
-from halimede.results import Chunk, Generation
+from halimede.results import Assembly, Chunk, Generation
+from halimede.timeouts import Clock
 
 __all__ = ["AsyncStream"]
 

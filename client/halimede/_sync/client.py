@@ -14,14 +14,11 @@ from halimede._sync.repository import Repository
 from halimede._sync.stream import Stream
 from halimede._sync.transport import Transport, connect
 from halimede.api_key import ApiKey
-from halimede.clock import Clock, Sleep
-from halimede.deadline import Deadline
 from halimede.errors import HalimedeError, InvalidArgument, NotFound, ProtocolError, Unsupported
 from halimede.results import Chunk, Generation, Health, Metrics, ModelCard, ModelInfo
-from halimede.retry import RetryPolicy
 from halimede.sampling import CallOptions, Message
 from halimede.target import DEFAULT_URL, parse_target
-from halimede.timeouts import KEEPALIVE_S
+from halimede.timeouts import KEEPALIVE_S, Clock, Deadline, RetryPolicy, Sleep
 from halimede.tls import Tls
 from halimede.wire.inputs import checked_name
 from halimede.wire.prometheus import parse_metrics

@@ -20,8 +20,7 @@ from halimede.target import Target
 from halimede.timeouts import with_grace
 from halimede.tls import Tls
 from halimede.wire import proto
-from halimede.wire.card import card_of
-from halimede.wire.repository import model_info
+from halimede.wire.repository import card_of, model_info
 from halimede.wire.request import GenerateRequest
 
 __all__ = ["GrpcTransport"]
@@ -144,7 +143,7 @@ class GrpcTransport:
             return None
 
     def metrics(self, timeout_s: float | None) -> str:
-        from halimede._sync.metrics import fetch_metrics  # noqa: PLC0415 - it imports httpx
+        from halimede._sync.http import fetch_metrics  # noqa: PLC0415 - it imports httpx
 
         return fetch_metrics(self._metrics_url, self._tls, timeout_s)
 

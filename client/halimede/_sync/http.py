@@ -9,20 +9,18 @@ from urllib.parse import quote
 
 import httpx
 
-from halimede._sync.metrics import fetch_metrics
 from halimede.errors import Unsupported
 from halimede.http_faults import LIMITS, proxy_of, raises_our_errors, socket_options, timeouts, verified_by
 from halimede.results import Chunk, Health, ModelCard, ModelInfo
-from halimede.target import Target
+from halimede.target import Target, without_password
 from halimede.tls import Tls
 from halimede.wire.answer import parse_json, typed
-from halimede.wire.card import CARD_INPUTS, card_of, engine_of
 from halimede.wire.faults import server_error
-from halimede.wire.repository import model_info
+from halimede.wire.repository import CARD_INPUTS, card_of, engine_of, model_info
 from halimede.wire.request import GenerateRequest
 from halimede.wire.rest import ReplyDecoder, encode_body, generate_path, model_path, status_error
 
-__all__ = ["HttpTransport"]
+__all__ = ["HttpTransport", "fetch_metrics"]
 
 T = TypeVar("T")
 
@@ -141,6 +139,16 @@ class HttpTransport:
 
     def close(self) -> None:
         self._http.close()
+
+
+def fetch_metrics(url: str, tls: Tls | None, timeout_s: float | None) -> str:
+    """The server's metrics: over HTTP whatever protocol the requests take."""
+    http = httpx.Client(verify=verified_by(tls), timeout=timeouts(timeout_s))
+    with raises_our_errors(without_password(url)), http:
+        response = http.get(url)
+    if response.status_code != 200:
+        raise status_error(response.status_code, response.content)
+    return response.text
 
 
 def _body(response: httpx.Response, kind: type[T]) -> T:

@@ -10,10 +10,9 @@ first, since it is the one that fails. Requests in flight keep the steps that th
 from __future__ import annotations
 
 from halimede._sync.transport import Transport
-from halimede.clock import Clock, Sleep
-from halimede.deadline import Deadline
 from halimede.errors import DeadlineExceeded, ServerError, Unavailable, Unsupported
 from halimede.results import ModelInfo
+from halimede.timeouts import Clock, Deadline, Sleep
 from halimede.wire.repository import failed_load, parts_of, unknown_model, version_of
 
 __all__ = ["Repository"]

@@ -7,14 +7,13 @@ from typing import Annotated
 import typer
 
 from halimede.api_key import DEFAULT_HEADER
-from halimede.cli.answer import generate
+from halimede.cli.answer import generate, summarize, translate
 from halimede.cli.chat import chat
 from halimede.cli.options import command
 from halimede.cli.output import unshowable
 from halimede.cli.repository import load, models, reload, unload
 from halimede.cli.server import health, metrics
 from halimede.cli.session import Session, Tools
-from halimede.cli.tasks import summarize, translate
 from halimede.target import DEFAULT_URL
 from halimede.timeouts import KEEPALIVE_S
 

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from halimede.cli.conversation import Conversation
 from halimede.cli.output import show_error, show_figures, write
 from halimede.cli.session import Session
 from halimede.errors import HalimedeError, Unavailable
 from halimede.results import Generation
-from halimede.sampling import Sampling
+from halimede.sampling import Message, Sampling
 
 if TYPE_CHECKING:
     from halimede._sync.client import Client
@@ -130,6 +129,26 @@ class Chat:
 
     def _say(self, text: str) -> None:
         self._console.print(text, style="dim", markup=False)
+
+
+class Conversation:
+    """Question and answer are kept together, so that a failed question leaves no trace."""
+
+    def __init__(self, system: str | None = None) -> None:
+        self.system = system
+        self._turns: list[Message] = []
+
+    def asking(self, question: str) -> list[Message]:
+        """What to send for the next answer."""
+        system = [Message(role="system", content=self.system)] if self.system else []
+        return [*system, *self._turns, Message(role="user", content=question)]
+
+    def add(self, question: str, answer: str) -> None:
+        self._turns.append(Message(role="user", content=question))
+        self._turns.append(Message(role="assistant", content=answer))
+
+    def reset(self) -> None:
+        self._turns.clear()
 
 
 def _edit_lines() -> None:

@@ -15,8 +15,7 @@ from halimede.cli.output import print_json
 from halimede.cli.session import Session
 from halimede.errors import InvalidArgument, NotFound, PermissionDenied, ProtocolError, Unavailable
 from halimede.results import ModelCard, ModelInfo
-from halimede.wire.card import engine_of
-from halimede.wire.repository import served, version_of
+from halimede.wire.repository import engine_of, served, version_of
 
 if TYPE_CHECKING:
     from halimede._sync.client import Client

@@ -17,9 +17,9 @@ from tritonclient.grpc import service_pb2
 from halimede.errors import ProtocolError
 from halimede.results import Chunk
 from halimede.wire.answer import chunk_of, typed
-from halimede.wire.card import CARD_INPUTS, engine_of
 from halimede.wire.faults import server_error
 from halimede.wire.inputs import INPUT_TYPES, InputValue
+from halimede.wire.repository import CARD_INPUTS, engine_of
 from halimede.wire.request import GenerateRequest
 
 __all__ = ["STATUS_CODES", "chunk_text", "decode", "encode", "encode_card", "is_last"]

@@ -1,20 +1,41 @@
-"""The model repository's index and configs; over gRPC and HTTP they hold the same names."""
+"""What a server says of its models: the repository's index and configs, and the cards of engines.
+
+Over gRPC and HTTP the index and the configs hold the same names.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, fields
 from typing import Any
 
 from halimede.errors import NotFound, ProtocolError, ServerError
-from halimede.results import ModelInfo
+from halimede.results import ModelCard, ModelInfo
+from halimede.wire.answer import parse_json, typed
 from halimede.wire.faults import ERRORS, server_error
 
-__all__ = ["failed_load", "model_info", "parts_of", "served", "unknown_model", "version_of"]
+__all__ = [
+    "CARD_INPUTS",
+    "card_of",
+    "engine_of",
+    "failed_load",
+    "model_info",
+    "parts_of",
+    "served",
+    "unknown_model",
+    "version_of",
+]
 
 # An ensemble NAME that Halimede built calls NAME_tokenizer and so on. In the order of loading: what
 # fails most often comes first.
 _STEPS = ("engine", "tokenizer", "detokenizer")
+# The engine step asks for ids beside each request; nobody looks at these.
+CARD_INPUTS: Mapping[str, tuple[str, str | int]] = {
+    "input_ids": ("INT32", 0),
+    "request": ("BYTES", json.dumps({"describe": True})),
+}
 # What Python adds to the message of an error in a step.
 _FRAMES = "\n\nAt:"
 _VERSION = re.compile(r"version (\d+) is at \w+ state")
@@ -79,3 +100,17 @@ def failed_load(model: str, error: ServerError, *, serves: bool) -> ServerError:
     rest = "; the version before it serves on" if serves else ""
     message = f"{what} did not load: {told.message}{rest}"
     return type(told)(message, told.code, told.field, told.value, told.limit)
+
+
+def engine_of(model: str) -> str:
+    """The engine step of an ensemble."""
+    return f"{model}_engine"
+
+
+def card_of(chunk: str) -> ModelCard:
+    """The card in a chunk of the engine step; ProtocolError for anything else."""
+    told: Mapping[str, Any] = typed(parse_json(chunk, dict).get("describe"), dict, "describe")
+    missing = [f.name for f in fields(ModelCard) if f.default is MISSING and f.name not in told]
+    if missing:
+        raise ProtocolError(f"describe: {', '.join(missing)} is missing")
+    return ModelCard(**{field.name: told[field.name] for field in fields(ModelCard) if field.name in told})
