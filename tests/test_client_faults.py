@@ -79,8 +79,8 @@ ANOTHER_NAME = (
     "Custom verification check failed with error: UNAUTHENTICATED: Hostname Verification Check failed."
 )
 NO_TLS = UNTRUSTED.replace("CERTIFICATE_VERIFY_FAILED: self signed certificate", "WRONG_VERSION_NUMBER")
-WANTED = "it wants a certificate of the client, or has no TLS"
-IN_PLAIN = "it does not speak gRPC in plain: say http://x:1 for HTTP, grpcs://x:1 for TLS"
+WANTED = "it requires a client certificate or does not use TLS"
+IN_PLAIN = "it does not speak plain gRPC: use http://x:1 for HTTP, grpcs://x:1 for TLS"
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_a_server_that_allows_fewer_pings_is_told_of() -> None:
             return "Too many pings"
 
     with (
-        pytest.raises(ConnectionLost, match="the server allows fewer pings: take a longer keepalive"),
+        pytest.raises(ConnectionLost, match="the server allows fewer pings: use a longer keepalive"),
         grpc_faults.raises_our_errors(parse_target("x")),
     ):
         raise Failed

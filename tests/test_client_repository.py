@@ -114,7 +114,7 @@ class TestLoad:
     def test_a_failed_new_version_leaves_what_serves(self) -> None:
         fake = _repository(broken={"smollm2_engine": Internal("broken")})
         with pytest.raises(
-            Internal, match=r"^smollm2 did not load: broken; the version before it serves on$"
+            Internal, match=r"^smollm2 did not load: broken; the previous version still serves$"
         ):
             _client(fake).reload("smollm2")
         assert fake.changes == [("load", "smollm2_engine")]
@@ -133,7 +133,7 @@ class TestLoad:
         assert not fake.changes
 
     def test_over_http_it_is_refused_for_it_would_break_streams(self) -> None:
-        told = r"load: smollm2 at http://.*goes over gRPC only"
+        told = r"load: smollm2 at http://.*works over gRPC only"
         with FakeHttpServer() as server, Client(server.url) as client, pytest.raises(Unsupported, match=told):
             client.load()
 
@@ -189,7 +189,7 @@ class TestUnload:
                 return tuple(_llm("smollm2", "UNLOADING"))
 
         with pytest.raises(
-            DeadlineExceeded, match=r"timeout: 5\.0 s, smollm2 refuses requests, and goes when"
+            DeadlineExceeded, match=r"timeout: 5\.0 s, smollm2 is draining: it refuses new requests"
         ):
             _client(Busy(models=_llm("smollm2")), count(step=0.2)).unload("smollm2", timeout=5.0)
 

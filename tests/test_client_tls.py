@@ -120,5 +120,5 @@ def test_files_that_are_none_of_these_are_refused(files: Path, names: dict[str, 
 
 @pytest.mark.parametrize("url", ["localhost:8001", "http://localhost:8000"])
 def test_files_for_a_server_in_plain_are_refused(files: Path, url: str) -> None:
-    with pytest.raises(InvalidArgument, match=r"url: .*, must begin with grpcs:// or https:// for TLS"):
+    with pytest.raises(InvalidArgument, match=r"url: .*, must start with grpcs:// or https:// for TLS"):
         Client(url, tls=Tls(ca=files / "tls.crt"))

@@ -284,11 +284,11 @@ class TestHttpAlone:
 
 class TestWrongPort:
     def test_grpc_to_an_http_server_tells_which_scheme_to_use(self) -> None:
-        with FakeHttpServer() as server, pytest.raises(ConnectionFailed, match="say http://"):
+        with FakeHttpServer() as server, pytest.raises(ConnectionFailed, match="use http://"):
             _ask(server.url.removeprefix("http://"))
 
     def test_http_to_a_grpc_server_tells_which_scheme_to_use(self) -> None:
-        with FakeGrpcServer() as server, pytest.raises(ConnectionFailed, match="say grpc://"):
+        with FakeGrpcServer() as server, pytest.raises(ConnectionFailed, match="use grpc://"):
             _ask(f"http://{server.url}")
 
     def test_an_unknown_host(self, serve: Callable[..., Server]) -> None:

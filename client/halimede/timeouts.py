@@ -38,8 +38,8 @@ KEEPALIVE_S = 10.0
 class RetryPolicy:
     """Exponential backoff with full jitter, for retryable errors before the first token.
 
-    attempts: how often a request is sent at most; 1 never retries. Before attempt n + 1 the client
-    waits a random part of min(cap_s, base_s * 2 ** (n - 1)) seconds.
+    attempts: the most times that a request is sent; 1 never retries. Before attempt n + 1 the client
+    waits a random share of min(cap_s, base_s * 2 ** (n - 1)) seconds.
     """
 
     attempts: int = 4
@@ -48,7 +48,7 @@ class RetryPolicy:
     random: Callable[[], float] = random.random
 
     def delay_s(self, error: HalimedeError, failures: int, remaining_s: float | None) -> float | None:
-        """How long to wait after that many failures; None to give up and raise the error."""
+        """Seconds to wait after so many failures; None means to give up and raise the error."""
         if not error.retryable or failures >= self.attempts:
             return None
         longest_s = min(self.cap_s, self.base_s * 2.0 ** min(failures - 1, 30))
@@ -59,8 +59,9 @@ class RetryPolicy:
 
 
 class Deadline:
-    """The end of a request over all its attempts. It lies `timeout_s` seconds, more than 0, after its making;
-    infinity means no deadline.
+    """The end of all attempts of a request: `timeout_s` seconds after it is made. Infinity means none.
+
+    Raises InvalidArgument unless `timeout_s` is more than 0.
     """
 
     def __init__(self, timeout_s: float, clock: Clock) -> None:
@@ -75,7 +76,7 @@ class Deadline:
         return None if math.isinf(self._timeout_s) else max(0.0, self._ends_s - self._clock())
 
     def allowance_s(self) -> float | None:
-        """The seconds left for an attempt; raises DeadlineExceeded where there are none."""
+        """Seconds left for one attempt, or None. Raises DeadlineExceeded when none are left."""
         remaining_s = self.remaining_s()
         if remaining_s == 0:
             raise DeadlineExceeded.of("timeout", f"{self._timeout_s} s", "has passed")
@@ -94,5 +95,5 @@ def milliseconds(duration_s: float) -> int:
 
 
 def with_grace(timeout_s: float | None) -> float | None:
-    """The server ends a request at its timeout. The transport waits GRACE_S longer for that answer."""
+    """How long a transport waits: the server ends the request at its timeout, then it has to say so."""
     return None if timeout_s is None else timeout_s + GRACE_S

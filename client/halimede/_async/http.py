@@ -1,4 +1,4 @@
-"""HTTP: Triton's generate extension, and its endpoints for health and the repository."""
+"""The transport over HTTP: Triton's generate extension, and its endpoints for health and the repository."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class AsyncHttpTransport:
-    """A pool of connections: HTTP/1.1 needs one for each request in flight."""
+    """A transport with a pool of connections, since HTTP/1.1 needs one for each running request."""
 
     def __init__(
         self,
@@ -88,9 +88,10 @@ class AsyncHttpTransport:
         return card_of(typed(reply.get("chunk"), str, "chunk"))
 
     async def aload(self, model: str, timeout_s: float | None) -> None:  # noqa: ARG002
-        """Triton 2.51 loads in the thread that also writes to an eighth of the HTTP streams: for as long
-        as it takes they stand still, and those that fall far behind lose their end. gRPC does not."""
-        remedy = "goes over gRPC only, or HTTP streams would break: give that address, by default port 8001"
+        """Always raises Unsupported. Triton 2.51 loads in one of its eight HTTP threads, which also write the
+        streams: an eighth of them stall meanwhile, and lose their end if they fall far behind.
+        """
+        remedy = "works over gRPC only, since it would break HTTP streams: use the gRPC port, by default 8001"
         raise Unsupported.of("load", f"{model} at http://{self._address}", remedy)
 
     async def aunload(self, model: str, timeout_s: float | None) -> None:
@@ -115,7 +116,7 @@ class AsyncHttpTransport:
         )
 
     async def _versions(self, model: str, timeout_s: float | None) -> tuple[str, ...] | None:
-        """The model's versions; None unless it is ready."""
+        """The versions of the model, or None if it is not ready."""
         ready = await self._ask("GET", f"{model_path(model)}/ready", timeout_s)
         if ready.status_code != 200:
             return None
@@ -139,7 +140,7 @@ class AsyncHttpTransport:
 
 
 async def fetch_metrics(url: str, tls: Tls | None, timeout_s: float | None) -> str:
-    """The server's metrics: over HTTP whatever protocol the requests take."""
+    """The text of the server's metrics. They are served over HTTP even if the requests use gRPC."""
     http = httpx.AsyncClient(verify=verified_by(tls), timeout=timeouts(timeout_s))
     with raises_our_errors(without_password(url)):
         async with http:

@@ -1,5 +1,5 @@
-# Made by client/unasync.py from halimede/_async: change that, then run it.
-"""HTTP: Triton's generate extension, and its endpoints for health and the repository."""
+# Generated from halimede/_async by client/unasync.py: change the source and run it again.
+"""The transport over HTTP: Triton's generate extension, and its endpoints for health and the repository."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class HttpTransport:
-    """A pool of connections: HTTP/1.1 needs one for each request in flight."""
+    """A transport with a pool of connections, since HTTP/1.1 needs one for each running request."""
 
     def __init__(
         self,
@@ -91,9 +91,10 @@ class HttpTransport:
         return card_of(typed(reply.get("chunk"), str, "chunk"))
 
     def load(self, model: str, timeout_s: float | None) -> None:  # noqa: ARG002
-        """Triton 2.51 loads in the thread that also writes to an eighth of the HTTP streams: for as long
-        as it takes they stand still, and those that fall far behind lose their end. gRPC does not."""
-        remedy = "goes over gRPC only, or HTTP streams would break: give that address, by default port 8001"
+        """Always raises Unsupported. Triton 2.51 loads in one of its eight HTTP threads, which also write the
+        streams: an eighth of them stall meanwhile, and lose their end if they fall far behind.
+        """
+        remedy = "works over gRPC only, since it would break HTTP streams: use the gRPC port, by default 8001"
         raise Unsupported.of("load", f"{model} at http://{self._address}", remedy)
 
     def unload(self, model: str, timeout_s: float | None) -> None:
@@ -118,7 +119,7 @@ class HttpTransport:
         )
 
     def _versions(self, model: str, timeout_s: float | None) -> tuple[str, ...] | None:
-        """The model's versions; None unless it is ready."""
+        """The versions of the model, or None if it is not ready."""
         ready = self._ask("GET", f"{model_path(model)}/ready", timeout_s)
         if ready.status_code != 200:
             return None
@@ -142,7 +143,7 @@ class HttpTransport:
 
 
 def fetch_metrics(url: str, tls: Tls | None, timeout_s: float | None) -> str:
-    """The server's metrics: over HTTP whatever protocol the requests take."""
+    """The text of the server's metrics. They are served over HTTP even if the requests use gRPC."""
     http = httpx.Client(verify=verified_by(tls), timeout=timeouts(timeout_s))
     with raises_our_errors(without_password(url)), http:
         response = http.get(url)
