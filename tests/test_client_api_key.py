@@ -131,7 +131,7 @@ class TestWhence:
         typed = [] if environment else ["--api-key", SECRET, "--api-key-file", "f"]
         done = Cli().run(*typed, **environment)
         assert done.exit_code == Exit.USAGE
-        assert "api_key_file: f, must be the only key, beside --api-key or HALIMEDE_API_KEY" in done.stderr
+        assert "api_key_file: f, cannot be combined with --api-key or HALIMEDE_API_KEY" in done.stderr
         assert SECRET not in done.output
 
     @pytest.mark.parametrize("ending", ["", "\n", "\r\n", "\n\n"])
@@ -242,7 +242,7 @@ class TestSecrecy:
     )
     def test_it_is_said_where_others_on_the_way_could_read_it(self, url: str, remarks: int) -> None:
         done = Cli().run("--url", url, "--api-key", SECRET)
-        assert (done.exit_code, done.stderr.count("remark: the API key goes to ")) == (0, remarks)
+        assert (done.exit_code, done.stderr.count("warning: the API key is sent to ")) == (0, remarks)
         assert Cli().run("--url", url).stderr == ""
 
 

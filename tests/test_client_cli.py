@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from halimede import Client, RetryPolicy, Sampling
 from halimede.cli import app, output
 from halimede.cli.exits import Exit, exit_code, hint
-from halimede.cli.options import SAMPLING
+from halimede.cli.options import CONNECTION, SAMPLING
 from halimede.cli.session import Session, Tools
 from halimede.errors import (
     Cancelled,
@@ -169,6 +169,12 @@ class TestConnection:
         assert (first.url, first.model, first.timeout) == ("one:1", "two", 5.0)
         assert second.url == "two:2"
 
+    def test_every_option_of_the_connection_may_follow_the_command(self) -> None:
+        assert CONNECTION.keys() == Session.__dataclass_fields__.keys() - {"tools"}
+        cli = Cli(FakeTransport())
+        assert cli.run("metrics", "--metrics-url", "http://one:8002/metrics").exit_code == 0
+        assert cli.sessions[0].metrics_url == "http://one:8002/metrics"
+
     def test_the_environment_names_server_and_model(self) -> None:
         cli = Cli(FakeTransport(answer("a"), answer("a")))
         env = {"HALIMEDE_URL": "env:1", "HALIMEDE_MODEL": "bart"}
@@ -318,7 +324,7 @@ class TestChat:
     def test_help_and_unknown_commands(self) -> None:
         result = Cli(FakeTransport(), Terminal("/help", "/what")).run("chat")
         assert "/reset" in result.stderr
-        assert "no command /what" in result.stderr
+        assert "unknown command /what" in result.stderr
 
     def test_ctrl_c_ends_an_answer_and_keeps_what_was_read(self) -> None:
         cli = Cli(Interrupted(["Once ", "upon "], answer("b")), Terminal("Tell", "Go on"))

@@ -165,5 +165,5 @@ def test_no_server() -> None:
     assert result.returncode == Exit.UNAVAILABLE
     assert result.stderr == (
         f"error: no server at {server.url}: Connection refused\n"
-        "  start one with `make serve`, or give its address in --url or HALIMEDE_URL\n"
+        "  start a server with `make serve`, or set its address with --url or HALIMEDE_URL\n"
     )

@@ -67,7 +67,7 @@ def test_what_stdout_lacks_is_replaced_and_told_of_once(arguments: list[str], ch
     done = _run(FakeTransport(*turns), *arguments, charset=charset, input="?\n?\n")
     answers = 2 if arguments == CHAT else 1
     assert (done.exit_code, done.stdout_bytes) == (0, _shown(f"{TEXT}\n" * answers, charset))
-    assert done.stderr.count("remark: ") == 1
+    assert done.stderr.count("warning: ") == 1
     assert f"{charset} lacks" in done.stderr
 
 
@@ -78,7 +78,7 @@ def test_it_does_not_matter_where_an_answer_is_cut(pieces: list[str], charset: s
     done = _run(FakeTransport(answer(*pieces)), "generate", "?", *["--stream"] * stream, charset=charset)
     expected = _shown(text, charset) + b"\n" * bool(text or not stream)
     assert done.stdout_bytes == expected
-    assert done.stderr.count("remark: ") == (expected.count(b"?") > text.count("?"))
+    assert done.stderr.count("warning: ") == (expected.count(b"?") > text.count("?"))
 
 
 @pytest.mark.parametrize("arguments", [one for one in ASKING if one != CHAT], ids=" ".join)
@@ -91,15 +91,15 @@ def test_json_is_ascii(arguments: list[str]) -> None:
 def test_models_and_health_are_shown_too() -> None:
     rows = (ModelInfo("gemüse", "1", "UNAVAILABLE", "zerstört: 世界"),)
     done = _run(FakeTransport(models=rows), "models", charset="ascii")
-    assert (done.exit_code, b"gem?se" in done.stdout_bytes, done.stderr.count("remark: ")) == (0, True, 1)
+    assert (done.exit_code, b"gem?se" in done.stdout_bytes, done.stderr.count("warning: ")) == (0, True, 1)
     health = Health(True, True, "gemüse", True, "tritön", "2", ("1",))
     done = _run(FakeTransport(health=health), "health", charset="ascii")
-    assert (done.exit_code, b"gem?se" in done.stdout_bytes, done.stderr.count("remark: ")) == (0, True, 1)
+    assert (done.exit_code, b"gem?se" in done.stdout_bytes, done.stderr.count("warning: ")) == (0, True, 1)
     rows = (ModelInfo("gemüse", "1", "READY"),)
     done = _run(FakeTransport(models=rows), "unload", "gemüse", charset="ascii")
-    assert (done.stdout_bytes, done.stderr.count("remark: ")) == (b"gem?se is unloaded\n", 1)
+    assert (done.stdout_bytes, done.stderr.count("warning: ")) == (b"gem?se is unloaded\n", 1)
     done = _run(FakeTransport(metrics='halimede_x{model="gemüse"} 1\n'), "metrics", charset="ascii")
-    assert (done.stdout_bytes, done.stderr.count("remark: ")) == (b"halimede_x{model=gem?se} 1\n", 1)
+    assert (done.stdout_bytes, done.stderr.count("warning: ")) == (b"halimede_x{model=gem?se} 1\n", 1)
 
 
 def test_an_error_about_such_a_name_is_told() -> None:
@@ -121,18 +121,18 @@ class TestProcess:
     """The same, with the streams that Python opens."""
 
     @pytest.mark.parametrize(
-        ("arguments", "encoding", "shown", "remarks"),
+        ("arguments", "encoding", "shown", "warnings"),
         [
             (["generate", "?"], "ascii", b"Gr??e ?\n", 1),
             (["generate", "?", "--stream"], "latin-1", b"Gr\xfc\xdfe ?\n", 1),
             (CHAT, "ascii:ignore", b"Gre \n", 0),
         ],
     )
-    def test_it_prints(self, arguments: list[str], encoding: str, shown: bytes, remarks: int) -> None:
+    def test_it_prints(self, arguments: list[str], encoding: str, shown: bytes, warnings: int) -> None:
         with FakeGrpcServer(answer("Grü", "ße ", "🙂")) as server:
             done = _process([*arguments, "--url", server.url], b"?\n", PYTHONIOENCODING=encoding)
         assert (done.returncode, done.stdout) == (0, shown)
-        assert done.stderr.count(b"remark: ") == remarks
+        assert done.stderr.count(b"warning: ") == warnings
 
     def test_the_c_locale_of_a_container(self) -> None:
         environment = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
@@ -157,7 +157,7 @@ class TestProcess:
             shown, told = chat.communicate(timeout=PATIENCE_S)
             os.close(master)
         assert (chat.returncode, shown) == (Exit.USAGE, b"")
-        assert b"prompt: stdin, byte 3 (0xfc) is no utf-8" in told
+        assert b"prompt: stdin, byte 3 (0xfc) is not utf-8" in told
 
 
 def _process(arguments: list[str], stdin: bytes, **environment: str) -> subprocess.CompletedProcess[bytes]:

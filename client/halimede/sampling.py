@@ -22,9 +22,9 @@ class Sampling:
 
     The server checks the ranges. temperature 0 is greedy. num_logprobs is the number of alternatives that
     are reported for each token. logit_bias maps token ids to numbers that are added to their logits.
-    max_tokens and min_tokens count output tokens. num_beams above 1 runs a beam search: the answer is
-    greedy and is not streamed, and length_penalty, early_stopping (true, false or "never") and
-    no_repeat_ngram_size apply to it, as in transformers. The forced and the start tokens are ids.
+    max_tokens and min_tokens count output tokens. num_beams above 1 runs a beam search: its answer is
+    greedy and is not streamed, and length_penalty and early_stopping (true, false or "never") apply to
+    it, as in transformers. The forced and the start tokens are ids.
     """
 
     max_tokens: int | None = None
