@@ -25,7 +25,7 @@ _Stream = Annotated[
     bool | None,
     typer.Option(
         "--stream/--no-stream",
-        help="Print the answer while it is generated. Default: on a terminal, unless --json or beams are used.",
+        help="Print the answer while it is generated. Default: on a terminal, without --json or beams.",
     ),
 ]
 
