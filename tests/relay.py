@@ -87,7 +87,7 @@ class Relay:
 
 
 class _Frames:
-    """The frames of HTTP/2 that a client sends, of which those are told that are pings."""
+    """Parses the HTTP/2 frames of a client and calls `ping` for each of its pings."""
 
     def __init__(self, ping: Callable[[], None]) -> None:
         self._ping = ping

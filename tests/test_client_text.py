@@ -143,7 +143,7 @@ class TestProcess:
         assert (done.returncode, done.stdout) == (0, b"Gr??e\n")
 
     def test_a_typed_line_that_is_not_text_is_refused(self) -> None:
-        """The terminal sends Latin-1, Python expects UTF-8. Without a terminal at stdout, an error ends it."""
+        """The terminal sends Latin-1, Python expects UTF-8. Without a terminal, an error is the end."""
         master, slave = pty.openpty()
         with FakeGrpcServer() as server:
             chat = subprocess.Popen(
