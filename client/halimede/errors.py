@@ -19,9 +19,9 @@ HalimedeError
 `retryable` says that the same request may succeed a moment later: the client repeats it unless a token
 has arrived. Exceptions of grpc, httpx or json never leak: each is the `__cause__` of one of these.
 
-Four modules make these errors: `wire.faults` from the text of the server,
-`wire.rest` from an HTTP status, `grpc_faults` from a status of grpc, `http_faults` from an exception of
-httpx. `cli.exits` maps each error to an exit code and to advice.
+Four modules make errors of what others report: `wire.faults` of the server's text, `wire.rest` of an HTTP
+status, `grpc_faults` of a gRPC status, and `http_faults` of an exception of httpx. `cli.exits` maps each
+error to an exit code and to advice.
 """
 
 from __future__ import annotations

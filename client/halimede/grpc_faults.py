@@ -103,24 +103,18 @@ def _our_error(error: Any, target: Target) -> HalimedeError:
 def _transport_error(details: str, target: Target) -> HalimedeError | None:
     text = details.lower()
     if any(phrase in text for phrase in _NEVER_CONNECTED):
-        if any(phrase in text for phrase in _NOT_GRPC) and target.is_secure:
-            problem = "it requires a client certificate or does not use TLS"
-            return TlsFailed(f"TLS with {target.address} failed: {problem}")
+        no_server, no_tls = f"no server at {target.address}", f"TLS with {target.address} failed"
         if any(phrase in text for phrase in _NOT_GRPC):
+            if target.is_secure:
+                return TlsFailed(f"{no_tls}: it requires a client certificate or does not use TLS")
             urls = f"http://{target.address} for HTTP, grpcs://{target.address} for TLS"
-            return ConnectionFailed(
-                f"no server at {target.address}: it does not speak plain gRPC: use {urls}"
-            )
+            return ConnectionFailed(f"{no_server}: it does not speak plain gRPC: use {urls}")
+        reason = details.removesuffix(": OK").rsplit(": ", 1)[-1].rstrip("]")  # the last of the causes
         if any(phrase in text for phrase in _TLS):
-            return TlsFailed(f"TLS with {target.address} failed: {_reason(details)}")
-        return ConnectionFailed(f"no server at {target.address}: {_reason(details)}")
+            return TlsFailed(f"{no_tls}: {reason}")
+        return ConnectionFailed(f"{no_server}: {reason}")
     if "too many pings" in text:
         details = "the server allows fewer pings: use a longer keepalive, or start it with server/launch.py"
     if any(phrase in text for phrase in _BROKEN):
         return ConnectionLost(f"connection to {target.address} lost: {details}")
     return None
-
-
-def _reason(details: str) -> str:
-    """The last of the causes that gRPC joins into one text."""
-    return details.removesuffix(": OK").rsplit(": ", 1)[-1].rstrip("]")

@@ -60,8 +60,8 @@ class Repository:
         deadline = Deadline(timeout_s, self._clock)
         rows = self._transport.models(deadline.allowance_s())
         shared = {step for row in rows if row.ready and row.name != model for step in row.steps}
-        steps_last = reversed(parts_of(model, self._known(model, rows)))
-        parts = [part for part in steps_last if part == model or part not in shared]
+        ensemble_first = reversed(parts_of(model, self._known(model, rows)))
+        parts = [part for part in ensemble_first if part == model or part not in shared]
         for part in parts:
             self._transport.unload(part, deadline.allowance_s())
         try:

@@ -122,4 +122,4 @@ def main(
         tools=ctx.obj or Tools(),
     )
     # A key from the command line overrides one from the environment, be either in a file or not.
-    ctx.obj = session.taking({name: key for name, key in keys.items() if _was_typed(ctx, name)})
+    ctx.obj = session.with_options({name: key for name, key in keys.items() if _was_typed(ctx, name)})

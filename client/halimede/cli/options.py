@@ -82,7 +82,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(function)
     def run(ctx: typer.Context, **arguments: Any) -> None:
-        session = ctx.obj.taking(_take(arguments, CONNECTION))
+        session = ctx.obj.with_options(_take(arguments, CONNECTION))
         try:
             if takes_sampling:
                 arguments["sampling"] = _sampling(_take(arguments, SAMPLING))

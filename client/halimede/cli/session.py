@@ -88,7 +88,7 @@ class Session:
             return ApiKey(self.api_key, self.api_key_header, origin="--api-key or HALIMEDE_API_KEY")
         return None
 
-    def taking(self, options: Mapping[str, Any]) -> Self:
+    def with_options(self, options: Mapping[str, Any]) -> Self:
         """A copy with these options. A key replaces the key of the session, be it in a file or not."""
         fewer = dict.fromkeys(_KEYS) if options.keys() & _KEYS else {}
         return replace(self, **{**fewer, **options})

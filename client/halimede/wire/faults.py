@@ -32,7 +32,7 @@ ERRORS: dict[str, type[ServerError]] = {
     )
 }
 
-_PREFIX = re.compile(r"(?:in ensemble '[^']*', )+")
+_PREFIX = re.compile(r"\A(?:in ensemble '[^']*', )+")
 _FORM = re.compile(
     rf"(?P<code>{'|'.join(ERRORS)}): (?:(?P<field>[\w.\[\]]+): (?P<value>.*?)(?:, (?P<limit>.*))?$)?",
     re.DOTALL,
@@ -57,7 +57,7 @@ def server_error(text: str, code: str | None = None) -> ServerError:
     Triton's own codes lack some of ours, such as DEADLINE_EXCEEDED, and Triton sends no code when it
     refuses a streamed request before it runs.
     """
-    message = _PREFIX.sub("", text, count=1) if _PREFIX.match(text) else text
+    message = _PREFIX.sub("", text)
     if unknown := _UNKNOWN.match(message):
         if unknown["problem"].startswith("has no available versions"):
             return Unavailable.of("model", unknown["model"], "is not loaded")
