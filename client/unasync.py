@@ -1,8 +1,8 @@
-"""Writes halimede/_sync from halimede/_async; with --check only tells whether it is up to date.
+"""Writes halimede/_sync from halimede/_async. With --check it writes nothing and fails where _sync is stale.
 
 Usage: python client/unasync.py [--check]
 
-A substitution that nothing uses is an error, so that the table stays true.
+A substitution that changes no file is an error, so that the table holds no dead rows.
 """
 
 from __future__ import annotations
@@ -10,16 +10,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent / "halimede"
-HEADER = "# Made by client/unasync.py from halimede/_async: change that, then run it.\n"
+HEADER = "# Generated from halimede/_async by client/unasync.py: change the source and run it again.\n"
 
 SUBSTITUTIONS = [
     (r"^import asyncio\n", ""),
     (r"\basyncio\.sleep\b", "time.sleep"),
-    (r"\bhalimede/_sync\b", "this folder"),
     (r"\bhalimede\._async\b", "halimede._sync"),
     (r"\bgrpc\.aio\.", "grpc."),
     (r"\bhttpx\.Async(Client|HTTPTransport)\b", r"httpx.\1"),
@@ -33,33 +31,22 @@ SUBSTITUTIONS = [
 ]
 
 
-class Unasync:
-    def __init__(self) -> None:
-        self._uses: Counter[str] = Counter()
-
-    def text(self, source: str) -> str:
-        for pattern, replacement in SUBSTITUTIONS:
-            source, count = re.subn(pattern, replacement, source, flags=re.MULTILINE)
-            self._uses[pattern] += count
-        return _tidy(HEADER + source)
-
-    def unused(self) -> list[str]:
-        return [pattern for pattern, _ in SUBSTITUTIONS if not self._uses[pattern]]
+def generate() -> dict[Path, str]:
+    """The text that each file of _sync should have, by its path."""
+    sources = {path.name: path.read_text("utf-8") for path in sorted((PACKAGE / "_async").glob("*.py"))}
+    for pattern, replacement in SUBSTITUTIONS:
+        made = {n: re.sub(pattern, replacement, s, flags=re.MULTILINE) for n, s in sources.items()}
+        if made == sources:
+            raise SystemExit(f"unused substitution: {pattern}")
+        sources = made
+    return {PACKAGE / "_sync" / name: _tidy(HEADER + source) for name, source in sources.items()}
 
 
 def _tidy(source: str) -> str:
-    """Shorter names sort and wrap differently."""
+    """Sorts and wraps again: the names in it are shorter now."""
     for command in (["check", "--quiet", "--fix-only", "--select=I,SIM117"], ["format", "--quiet"]):
-        ruff = [
-            sys.executable,
-            "-m",
-            "ruff",
-            *command,
-            "--stdin-filename=client/halimede/made.py",
-            "-",
-        ]
         source = subprocess.run(
-            ruff,
+            [sys.executable, "-m", "ruff", *command, "--stdin-filename=client/halimede/made.py", "-"],
             input=source,
             capture_output=True,
             text=True,
@@ -69,18 +56,8 @@ def _tidy(source: str) -> str:
     return source
 
 
-def generate() -> dict[Path, str]:
-    """Path of each file of _sync, with the text that it should have."""
-    unasync = Unasync()
-    sources = sorted((PACKAGE / "_async").glob("*.py"))
-    texts = {PACKAGE / "_sync" / s.name: unasync.text(s.read_text("utf-8")) for s in sources}
-    if unused := unasync.unused():
-        raise SystemExit(f"unused substitutions: {unused}")
-    return texts
-
-
 def stale(texts: dict[Path, str]) -> list[str]:
-    """Names of the files that are not as they should be: changed, missing or left over."""
+    """Names of the files of _sync that differ from `texts`, are missing or are left over."""
     present = {path: path.read_text("utf-8") for path in (PACKAGE / "_sync").glob("*.py")}
     paths = texts.keys() | present.keys()
     return sorted(path.name for path in paths if texts.get(path) != present.get(path))

@@ -1,4 +1,4 @@
-"""A relay before a gRPC server: it counts the pings of clients, and can vanish as a node does."""
+"""A relay in front of a gRPC server: it counts the pings of clients, and can vanish like a node."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-_PREFACE = 24  # bytes that a client of HTTP/2 begins with
+_PREFACE = 24  # bytes with which a client of HTTP/2 begins
 _HEADER = 9
 _PING = 6
 _ANSWER = 1
@@ -16,7 +16,7 @@ PATIENCE_S = 60.0
 
 
 class Relay:
-    """Whatever comes goes on until `vanish`: nothing does from then on, and no connection is closed."""
+    """Forwards all bytes until `vanish`. From then on it forwards none, and closes no connection."""
 
     def __init__(self, server: str) -> None:
         host, _, port = server.rpartition(":")
@@ -45,7 +45,7 @@ class Relay:
             one.close()
 
     def vanish(self) -> None:
-        """What is connected; who connects anew comes to another node, as with a Service."""
+        """Stops the present connections. A new one works, as if a Service had led it to another node."""
         self._gone.update(self._sockets)
 
     def wait_for_pings(self, number: int) -> None:
@@ -56,12 +56,12 @@ class Relay:
         while True:
             try:
                 client, _ = self._listener.accept()
-            except OSError:  # it is over
+            except OSError:  # the test is over
                 return
             self._sockets.append(client)
             try:
                 server = socket.create_connection(self._server)
-            except OSError:  # it has stopped before us
+            except OSError:  # the server has stopped already
                 client.close()
                 continue
             self._sockets.append(server)
@@ -87,7 +87,7 @@ class Relay:
 
 
 class _Frames:
-    """The frames of HTTP/2 that a client sends, of which those are told that are pings."""
+    """Parses the HTTP/2 frames of a client and calls `ping` for each of its pings."""
 
     def __init__(self, ping: Callable[[], None]) -> None:
         self._ping = ping

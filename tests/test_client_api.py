@@ -1,4 +1,4 @@
-"""The public face of the package, and the rules it keeps about itself."""
+"""The public names of the package, and rules about its own files."""
 
 from __future__ import annotations
 
@@ -61,13 +61,14 @@ def test_the_public_names() -> None:
 
 @pytest.mark.parametrize("module", [halimede, halimede.errors, halimede.testing, halimede.wire])
 def test_every_public_name_can_be_imported(module: object) -> None:
-    for name in getattr(module, "__all__"):  # noqa: B009 - not every object has it
-        assert getattr(module, name) is not None
+    names: list[str] = getattr(module, "__all__")  # noqa: B009 - not every object has it
+    assert names
+    assert all(getattr(module, name) is not None for name in names)
     with pytest.raises(AttributeError):
         getattr(module, "no_such_name")  # noqa: B009
 
 
-def test_every_error_is_at_the_top() -> None:
+def test_the_package_exports_every_error() -> None:
     assert set(halimede.errors.__all__) <= set(halimede.__all__)
 
 
@@ -79,7 +80,7 @@ def test_the_package_is_typed() -> None:
     assert (CLIENT / "halimede" / "py.typed").is_file()
 
 
-def test_the_synchronous_client_is_made_from_the_asynchronous_one() -> None:
+def test_the_synchronous_client_is_up_to_date() -> None:
     made = subprocess.run(
         [sys.executable, CLIENT / "unasync.py", "--check"], capture_output=True, text=True, check=False
     )

@@ -1,4 +1,4 @@
-"""The key of a server: whence it is taken, where it goes, and that no text shows it."""
+"""The API key: where it is read from, where it is sent, and that no text shows it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ sendable = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_si
 
 
 class Cli:
-    """Runs of the command line, and the sessions that they come to."""
+    """Runs the command line and records the sessions."""
 
     def __init__(self) -> None:
         self.sessions: list[Session] = []
@@ -69,8 +69,8 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-class TestWhereItGoes:
-    def test_over_grpc_under_the_prefix_that_triton_looks_for(self) -> None:
+class TestSending:
+    def test_grpc_metadata_carries_the_key_with_tritons_prefix(self) -> None:
         with FakeGrpcServer(answer("a"), answer("a")) as server:
             with Client(server.url, api_key=ApiKey(SECRET)) as client:
                 client.generate("?")
@@ -84,7 +84,7 @@ class TestWhereItGoes:
         assert one["triton-grpc-protocol-halimede-key"] == SECRET
         assert other["triton-grpc-protocol-x-key"] == SECRET
 
-    def test_over_http_as_it_is_called(self) -> None:
+    def test_an_http_header_carries_the_key(self) -> None:
         with FakeHttpServer(answer("a"), answer("a")) as server:
             with Client(server.url, headers={"x-other": "1"}, api_key=ApiKey(SECRET)) as client:
                 client.generate("?")
@@ -97,19 +97,19 @@ class TestWhereItGoes:
             one, other = ({name.lower(): value for name, value in found.items()} for found in server.headers)
         assert (one["halimede-key"], one["x-other"], other["x-key"]) == (SECRET, "1", SECRET)
 
-    def test_the_metrics_which_have_a_port_of_their_own_get_none(self) -> None:
+    def test_the_metrics_port_gets_no_key(self) -> None:
         with FakeHttpServer() as server, Client(metrics_url=server.url, api_key=ApiKey(SECRET)) as client:
             with pytest.raises(HalimedeError):
                 client.metrics()
             assert SECRET not in str(server.headers)
 
     @given(sendable)
-    def test_what_can_be_sent_is_sent_as_it_is(self, value: str) -> None:
+    def test_a_key_of_printable_ascii_is_sent_unchanged(self, value: str) -> None:
         assert ApiKey(value).headers(parse_target("http://x")) == {"halimede-key": value}
 
 
-class TestWhence:
-    def test_a_file_an_environment_variable_or_an_option(self, file: Path) -> None:
+class TestSources:
+    def test_the_key_may_be_in_a_file_a_variable_or_an_option(self, file: Path) -> None:
         cli = Cli()
         assert cli.key() is None
         assert cli.key("--api-key-file", str(file)) == ApiKey(SECRET)
@@ -118,7 +118,7 @@ class TestWhence:
         assert cli.key("--api-key", "other", "--api-key-header", "x-key") == ApiKey("other", "x-key")
         assert cli.key(HALIMEDE_API_KEY="", HALIMEDE_API_KEY_HEADER="x-key") is None
 
-    def test_what_was_typed_goes_before_the_environment(self, file: Path) -> None:
+    def test_the_command_line_overrides_the_environment(self, file: Path) -> None:
         cli = Cli()
         assert cli.key("--api-key-file", str(file), HALIMEDE_API_KEY="other") == ApiKey(SECRET)
         assert cli.key("--api-key", "typed", HALIMEDE_API_KEY_FILE=str(file)) == ApiKey("typed")
@@ -127,24 +127,26 @@ class TestWhence:
     @pytest.mark.parametrize(
         "environment", [{"HALIMEDE_API_KEY": SECRET, "HALIMEDE_API_KEY_FILE": "f"}, {}], ids=["set", "typed"]
     )
-    def test_two_at_once_are_refused(self, environment: dict[str, str]) -> None:
+    def test_two_keys_are_refused(self, environment: dict[str, str]) -> None:
         typed = [] if environment else ["--api-key", SECRET, "--api-key-file", "f"]
         done = Cli().run(*typed, **environment)
         assert done.exit_code == Exit.USAGE
-        assert "api_key_file: f, must be the only key, beside --api-key or HALIMEDE_API_KEY" in done.stderr
+        assert "api_key_file: f, cannot be combined with --api-key or HALIMEDE_API_KEY" in done.stderr
         assert SECRET not in done.output
 
     @pytest.mark.parametrize("ending", ["", "\n", "\r\n", "\n\n"])
     @pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8], ids=["", "marked"])
-    def test_the_end_of_the_line_is_no_part_of_it(self, ending: str, mark: bytes, file: Path) -> None:
+    def test_a_byte_order_mark_and_line_ends_are_not_part_of_the_key(
+        self, ending: str, mark: bytes, file: Path
+    ) -> None:
         file.write_bytes(mark + f"{SECRET}{ending}".encode())
         assert ApiKey.read(file) == ApiKey(SECRET)
 
-    def test_help_says_who_sees_it(self) -> None:
+    def test_help_warns_that_other_users_can_see_the_key(self) -> None:
         for arguments in (["--help"], ["generate", "--help"]):
-            told = CliRunner().invoke(app, arguments, env={"COLUMNS": "300"}).stdout
-            assert "--api-key-file" in told
-            assert "ther users of this machine can see" in told
+            shown = CliRunner().invoke(app, arguments, env={"COLUMNS": "300"}).stdout
+            assert "--api-key-file" in shown
+            assert "ther users of this machine can see" in shown
 
 
 class TestRefusals:
@@ -155,9 +157,9 @@ class TestRefusals:
             (lambda path: path.mkdir(), "must be readable (Is a directory)"),
             (lambda path: path.write_text(""), "empty, must hold the server's key"),
             (lambda path: path.write_text("\n"), "empty, must hold the server's key"),
-            (lambda path: path.write_text(f"{SECRET}\n{SECRET}\n"), "not shown, character 19 is none"),
-            (lambda path: path.write_text(f"{SECRET}é"), "not shown, character 19 is none"),
-            (lambda path: path.write_text(SECRET, "utf-16"), "not shown, character 1 is none"),
+            (lambda path: path.write_text(f"{SECRET}\n{SECRET}\n"), "not shown, character 19 is not allowed"),
+            (lambda path: path.write_text(f"{SECRET}é"), "not shown, character 19 is not allowed"),
+            (lambda path: path.write_text(SECRET, "utf-16"), "not shown, character 1 is not allowed"),
             (lambda path: path.write_text(f"{SECRET} \n"), "not shown, must not begin or end with a space"),
             (lambda path: path.write_text(SECRET * 1000), "not shown, must have at most 4096 characters"),
         ],
@@ -172,28 +174,28 @@ class TestRefusals:
         assert SECRET not in done.stderr
 
     @pytest.mark.parametrize("bad", ["\n", "\r\nx-other: 1", "\0", "é", "世", "\x7f", "\udcff"])
-    def test_what_no_header_may_carry_names_the_option(self, bad: str) -> None:
+    def test_a_character_that_no_header_may_carry_is_refused(self, bad: str) -> None:
         done = Cli().run("--api-key", SECRET + bad)
         assert done.exit_code == Exit.USAGE
         assert "error: INVALID_ARG: --api-key or HALIMEDE_API_KEY: not shown, character 19 is" in done.stderr
         assert SECRET not in done.output
 
     @pytest.mark.parametrize("header", ["", "x key", "x:y", "é", "x\n"])
-    def test_a_header_needs_a_name(self, header: str) -> None:
+    def test_the_header_must_have_a_valid_name(self, header: str) -> None:
         with pytest.raises(InvalidArgument, match="api_key_header: "):
             ApiKey(SECRET, header)
 
     @pytest.mark.parametrize("url", ["localhost:1", "http://localhost:1"])
-    def test_other_headers_with_secrets_are_looked_at_too(self, url: str) -> None:
+    def test_a_refused_header_is_named_without_its_value(self, url: str) -> None:
         with pytest.raises(
             InvalidArgument, match=r"headers\[authorization\]: not shown, character 26"
         ) as caught:
             Client(url, headers={"authorization": f"Bearer {SECRET}\n"})
         assert SECRET not in str(caught.value)
 
-    def test_a_url_with_a_password_is_refused_without_it(self) -> None:
+    def test_a_url_with_a_password_is_refused_and_not_shown(self) -> None:
         for url in (f"https://user:{SECRET}@localhost", f"user:{SECRET}@localhost:8001", f"ftp://{SECRET}@x"):
-            with pytest.raises(InvalidArgument, match="must be without a name or password") as caught:
+            with pytest.raises(InvalidArgument, match="must not contain a user name or password") as caught:
                 Client(url)
             assert SECRET not in str(caught.value)
         with Client(metrics_url=f"http://user:{SECRET}@127.0.0.1:1/metrics") as client:
@@ -203,8 +205,10 @@ class TestRefusals:
 
 
 class TestSecrecy:
-    def test_no_text_shows_it(self, file: Path, caplog: pytest.LogCaptureFixture) -> None:
-        """repr, the logs of every library, tracebacks of requests that are refused or reach nobody."""
+    def test_no_repr_log_or_traceback_shows_the_key(
+        self, file: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The logs are those of every library, the tracebacks those of refused and of failed requests."""
         caplog.set_level(logging.DEBUG)
         key = ApiKey.read(file)
         session = Session(api_key=SECRET)
@@ -222,14 +226,14 @@ class TestSecrecy:
         assert SECRET not in "".join(texts) + caplog.text
 
     @pytest.mark.parametrize("url", ["127.0.0.1:1", "http://127.0.0.1:1", "https://127.0.0.1:1"])
-    def test_nor_does_the_command_line(self, url: str, file: Path) -> None:
+    def test_no_error_of_the_command_line_shows_the_key(self, url: str, file: Path) -> None:
         arguments = ["generate", "?", "--url", url, "--api-key-file", str(file)]
         done = CliRunner().invoke(app, arguments)
         assert (done.exit_code, "error: " in done.stderr) == (Exit.UNAVAILABLE, True)
         assert SECRET not in done.output
 
     @pytest.mark.parametrize(
-        ("url", "remarks"),
+        ("url", "warnings"),
         [
             ("llm.example.org", 1),
             ("http://10.1.2.3", 1),
@@ -240,14 +244,14 @@ class TestSecrecy:
             ("[::1]:8001", 0),
         ],
     )
-    def test_it_is_said_where_others_on_the_way_could_read_it(self, url: str, remarks: int) -> None:
+    def test_an_unencrypted_key_gives_a_warning(self, url: str, warnings: int) -> None:
         done = Cli().run("--url", url, "--api-key", SECRET)
-        assert (done.exit_code, done.stderr.count("remark: the API key goes to ")) == (0, remarks)
+        assert (done.exit_code, done.stderr.count("warning: the API key is sent to ")) == (0, warnings)
         assert Cli().run("--url", url).stderr == ""
 
 
 class TestAnswers:
-    def test_a_server_that_wants_another(self) -> None:
+    def test_a_server_that_refuses_the_key(self) -> None:
         for error in (
             server_error(RESTRICTED, "UNAVAILABLE"),
             status_error(403, b'{"error": "This API is restricted, expecting header \'halimede-key\'"}'),
@@ -256,10 +260,10 @@ class TestAnswers:
             assert str(error) == "PERMISSION_DENIED: header: halimede-key, must hold the server's key"
 
     @pytest.mark.parametrize("status", [401, 403])
-    def test_a_proxy_that_wants_another(self, status: int) -> None:
+    def test_a_proxy_that_refuses_the_key(self, status: int) -> None:
         assert type(status_error(status, b"<html>no</html>")) is PermissionDenied
 
-    def test_it_is_asked_once_and_told_what_to_do(self) -> None:
+    def test_a_refused_key_is_not_retried_and_the_user_gets_advice(self) -> None:
         refused = server_error(RESTRICTED)
         fake = FakeTransport([refused])
         tools = Tools(connect=lambda _: Client(transport=fake))

@@ -1,4 +1,4 @@
-"""gRPC to a name that has several addresses, as that of a headless Service."""
+"""gRPC to a name with several addresses, such as a headless Service."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from halimede.testing import FakeGrpcServer, answer
 PATIENCE_S = 60.0
 
 
-def test_servers_are_asked_in_turn_and_one_that_is_gone_no_more() -> None:
-    turns = [answer("a")] * 5000  # more than are asked for in all patience
+def test_requests_alternate_between_servers_and_skip_a_stopped_one() -> None:
+    turns = [answer("a")] * 5000  # more than the test can send in PATIENCE_S
     with FakeGrpcServer(*turns) as one, FakeGrpcServer(*turns) as other:
         address = f"ipv4:{one.url},{other.url}"
         with grpc.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
@@ -37,7 +37,7 @@ def test_servers_are_asked_in_turn_and_one_that_is_gone_no_more() -> None:
 
 
 def _wait_noticed(stub: GRPCInferenceServiceStub) -> None:
-    """Until two in a row are answered: what was on its way to the server that went is lost."""
+    """Waits for two answers in a row: requests that were under way to the stopped server fail."""
     end, answered = time.monotonic() + PATIENCE_S, 0
     while answered < 2:
         assert time.monotonic() < end

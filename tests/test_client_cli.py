@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from halimede import Client, RetryPolicy, Sampling
 from halimede.cli import app, output
 from halimede.cli.exits import Exit, exit_code, hint
-from halimede.cli.options import SAMPLING
+from halimede.cli.options import CONNECTION, SAMPLING
 from halimede.cli.session import Session, Tools
 from halimede.errors import (
     Cancelled,
@@ -36,7 +36,7 @@ LOADING = Health(True, False, "smollm2", False, "triton", "2.51.0")
 
 
 class Terminal:
-    """Somebody who types these lines; an exception is what they do instead."""
+    """A user who types these lines. An exception stands for a key such as Ctrl-C."""
 
     def __init__(self, *lines: str | type[BaseException], interactive: bool = True) -> None:
         self._lines: Iterator[str | type[BaseException]] = iter(lines)
@@ -69,7 +69,7 @@ class Cli:
 
 class TestGenerate:
     @pytest.mark.parametrize("how", ["--stream", "--no-stream"])
-    def test_a_trace_is_begun_and_named(self, how: str) -> None:
+    def test_trace_starts_a_trace_and_prints_its_id(self, how: str) -> None:
         cli = Cli(FakeTransport(answer("Paris", ".")))
         result = cli.run("generate", "?", "--trace", how)
         (request,) = cli.fake.requests
@@ -85,7 +85,7 @@ class TestGenerate:
         assert cli.fake.requests[0].stream is False  # the output is no terminal
         assert cli.fake.closed
 
-    def test_it_streams_when_told_to(self) -> None:
+    def test_the_option_stream_streams(self) -> None:
         cli = Cli(FakeTransport(answer("Paris", ".")))
         assert cli.run("generate", "?", "--stream").stdout == "Paris.\n"
         assert cli.fake.requests[0].stream is True
@@ -98,7 +98,7 @@ class TestGenerate:
     @pytest.mark.parametrize(
         ("options", "roles"), [(["--chat"], ["user"]), (["--system", "Be brief."], ["system", "user"])]
     )
-    def test_it_can_ask_through_the_chat_template(self, options: list[str], roles: list[str]) -> None:
+    def test_chat_and_system_send_messages(self, options: list[str], roles: list[str]) -> None:
         cli = Cli(FakeTransport(answer("a")))
         cli.run("generate", "?", *options)
         assert [message["role"] for message in cli.fake.requests[0].messages or ()] == roles
@@ -106,11 +106,11 @@ class TestGenerate:
     def test_json_is_one_object(self) -> None:
         token = TokenLogprob(1, "a", b"a", -0.5)
         cli = Cli(FakeTransport([Chunk("é", "stop", 3, 1, (token,))]))
-        told = json.loads(cli.run("generate", "?", "--json").stdout)
-        assert (told["text"], told["finish_reason"]) == ("é", "stop")
-        assert (told["num_input_tokens"], told["num_output_tokens"]) == (3, 1)
-        assert told["logprobs"] == [{"id": 1, "token": "a", "bytes": [97], "logprob": -0.5, "top": []}]
-        assert told["timing"]["ttft_s"] is None
+        printed = json.loads(cli.run("generate", "?", "--json").stdout)
+        assert (printed["text"], printed["finish_reason"]) == ("é", "stop")
+        assert (printed["num_input_tokens"], printed["num_output_tokens"]) == (3, 1)
+        assert printed["logprobs"] == [{"id": 1, "token": "a", "bytes": [97], "logprob": -0.5, "top": []}]
+        assert printed["timing"]["ttft_s"] is None
 
     def test_streamed_json_is_one_object_a_line(self) -> None:
         cli = Cli(FakeTransport(["a", Internal("no")]))
@@ -152,7 +152,7 @@ class TestGenerate:
         assert cli.fake.requests[0].sampling == Sampling()
 
     @pytest.mark.parametrize("bias", ["5", "x=1", "5=x"])
-    def test_a_bias_in_another_form_is_bad_usage(self, bias: str) -> None:
+    def test_a_malformed_bias_is_bad_usage(self, bias: str) -> None:
         assert Cli(FakeTransport()).run("generate", "?", "--logit-bias", bias).exit_code == Exit.USAGE
 
     def test_ctrl_c_cancels_and_exits_with_130(self) -> None:
@@ -168,6 +168,12 @@ class TestConnection:
         first, second = cli.sessions
         assert (first.url, first.model, first.timeout) == ("one:1", "two", 5.0)
         assert second.url == "two:2"
+
+    def test_every_option_of_the_connection_may_follow_the_command(self) -> None:
+        assert CONNECTION.keys() == Session.__dataclass_fields__.keys() - {"tools"}
+        cli = Cli(FakeTransport())
+        assert cli.run("metrics", "--metrics-url", "http://one:8002/metrics").exit_code == 0
+        assert cli.sessions[0].metrics_url == "http://one:8002/metrics"
 
     def test_the_environment_names_server_and_model(self) -> None:
         cli = Cli(FakeTransport(answer("a"), answer("a")))
@@ -219,7 +225,7 @@ class TestErrors:
         assert result.stderr.startswith(f"error: {error}\n")
         assert (hint(error) or "") in result.stderr
 
-    def test_no_server_tells_how_to_start_one(self) -> None:
+    def test_without_a_server_the_advice_is_to_start_one(self) -> None:
         result = Cli(FakeTransport([ConnectionFailed("no server at localhost:8001: refused")])).run(
             "generate", "?"
         )
@@ -279,7 +285,7 @@ class TestServer:
 
 
 class Interrupted(FakeTransport):
-    """At the end of its first turn comes Ctrl-C."""
+    """Raises KeyboardInterrupt at the end of its first turn, like Ctrl-C."""
 
     def generate(self, request: Any) -> Any:
         try:
@@ -290,7 +296,7 @@ class Interrupted(FakeTransport):
 
 
 class TestChat:
-    def test_a_conversation_remembers(self) -> None:
+    def test_the_next_question_is_sent_with_the_conversation(self) -> None:
         cli = Cli(FakeTransport(answer("Hello", "!"), answer("Bob.")), Terminal("I am Bob", "", "Who am I?"))
         result = cli.run("chat", "--system", "Be brief.", "--temperature", "0")
         assert result.exit_code == 0
@@ -304,7 +310,7 @@ class TestChat:
             Message(role="user", content="Who am I?"),
         ]
 
-    def test_reset_forgets_all_but_the_system_message(self) -> None:
+    def test_reset_keeps_only_the_system_message(self) -> None:
         terminal = Terminal("/system Be brief.", "a", "/reset", "b", "/system")
         cli = Cli(FakeTransport(answer("x"), answer("y")), terminal)
         assert cli.run("chat").stderr.count("system: Be brief.") == 2
@@ -318,9 +324,9 @@ class TestChat:
     def test_help_and_unknown_commands(self) -> None:
         result = Cli(FakeTransport(), Terminal("/help", "/what")).run("chat")
         assert "/reset" in result.stderr
-        assert "no command /what" in result.stderr
+        assert "unknown command /what" in result.stderr
 
-    def test_ctrl_c_ends_an_answer_and_keeps_what_was_read(self) -> None:
+    def test_ctrl_c_cancels_an_answer_and_keeps_the_part_that_was_read(self) -> None:
         cli = Cli(Interrupted(["Once ", "upon "], answer("b")), Terminal("Tell", "Go on"))
         result = cli.run("chat")
         assert result.exit_code == 0
@@ -330,13 +336,13 @@ class TestChat:
             Message(role="user", content="Go on"),
         ]
 
-    def test_ctrl_c_at_the_prompt_tells_how_to_leave(self) -> None:
+    def test_ctrl_c_at_the_prompt_explains_how_to_leave(self) -> None:
         cli = Cli(FakeTransport(answer("a")), Terminal(KeyboardInterrupt, "Hi"))
         result = cli.run("chat")
         assert "/exit leaves" in result.stderr
         assert "a\n" in result.stdout
 
-    def test_an_error_is_told_and_the_question_forgotten(self) -> None:
+    def test_an_error_is_shown_and_its_question_dropped(self) -> None:
         refused = InvalidArgument.of("prompt", "3000 tokens", "limit 2048")
         cli = Cli(FakeTransport(["par", refused], answer("b")), Terminal("long", "short"))
         result = cli.run("chat")
@@ -344,14 +350,14 @@ class TestChat:
         assert "prompt: 3000 tokens, limit 2048" in result.stderr
         assert [m["content"] for m in cli.fake.requests[1].messages or ()] == ["short"]
 
-    def test_off_a_terminal_there_is_no_prompt_and_errors_end_it(self) -> None:
+    def test_without_a_terminal_there_is_no_prompt_and_an_error_ends_the_chat(self) -> None:
         terminal = Terminal("a", "b", "c", interactive=False)
         cli = Cli(FakeTransport(answer("x"), [Internal("broken")]), terminal)
         result = cli.run("chat")
         assert (result.stdout, result.exit_code) == ("x\n", Exit.SERVER)
         assert terminal.prompts == ["", ""]
 
-    def test_off_a_terminal_ctrl_c_ends_it(self) -> None:
+    def test_without_a_terminal_ctrl_c_ends_the_chat(self) -> None:
         cli = Cli(Interrupted(["a"]), Terminal("a", "b", interactive=False))
         assert cli.run("chat").exit_code == Exit.INTERRUPTED
 

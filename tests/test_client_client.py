@@ -47,11 +47,11 @@ class TestGenerate:
         assert (found.num_input_tokens, found.num_output_tokens) == (7, 3)
         assert found.logprobs == (token, token, token)
 
-    def test_counts_that_did_not_come_are_none(self) -> None:
+    def test_missing_counts_are_none(self) -> None:
         found = Client(transport=FakeTransport([Chunk("a", "stop")])).generate("?")
         assert (found.num_input_tokens, found.num_output_tokens) == (None, None)
 
-    def test_one_response_is_asked_for(self) -> None:
+    def test_generate_requests_a_single_response(self) -> None:
         fake = FakeTransport(answer("a"))
         Client(transport=fake).generate("?")
         assert fake.requests[0].stream is False
@@ -63,7 +63,7 @@ class TestGenerate:
         assert timing.ttft_s is None
         assert timing.e2e_s > 0
 
-    def test_messages_go_through_chat(self) -> None:
+    def test_chat_and_generate_send_messages(self) -> None:
         fake = FakeTransport(answer("a"), answer("b"))
         client = Client(transport=fake)
         client.chat(QUESTION)
@@ -78,7 +78,7 @@ class TestGenerate:
         with pytest.raises(InvalidArgument):
             client.stream("?", messages=QUESTION)
 
-    def test_sampling_is_a_base_for_keywords(self) -> None:
+    def test_keywords_override_sampling(self) -> None:
         fake = FakeTransport(answer("a"))
         base = Sampling(max_tokens=5, temperature=0.5)
         Client(transport=fake).generate("?", sampling=base, temperature=0, stop="END")
@@ -95,7 +95,7 @@ class TestGenerate:
         client.generate("?", model="two", request_id="r1")
         assert [(r.model, r.request_id) for r in fake.requests] == [("one", ""), ("two", "r1")]
 
-    def test_an_answer_without_an_end_is_no_answer(self) -> None:
+    def test_an_answer_without_a_last_chunk_is_a_protocol_error(self) -> None:
         client = Client(transport=FakeTransport(["cut"], []))
         with pytest.raises(ProtocolError):
             client.generate("?")
@@ -104,7 +104,7 @@ class TestGenerate:
 
 
 class TestStream:
-    def test_chunks_come_without_heartbeats(self) -> None:
+    def test_a_stream_skips_heartbeats(self) -> None:
         turn = [HEARTBEAT, *answer("a", "b"), HEARTBEAT]
         stream = Client(transport=FakeTransport(turn)).stream("?")
         assert [chunk.text for chunk in stream] == ["a", "b", ""]
@@ -113,7 +113,7 @@ class TestStream:
         with pytest.raises(ProtocolError):
             list(Client(transport=FakeTransport([*answer("a"), "b"])).stream("?"))
 
-    def test_nothing_is_sent_before_the_first_chunk_is_asked_for(self) -> None:
+    def test_the_request_is_sent_when_the_first_chunk_is_requested(self) -> None:
         fake = FakeTransport(answer("a"))
         stream = Client(transport=fake).stream("?")
         assert fake.requests == []
@@ -125,32 +125,32 @@ class TestStream:
         client = Client(transport=FakeTransport(answer("a", "b")), clock=clock, timeout=math.inf)
         assert client.stream("?").collect().timing == Timing(ttft_s=1.5, e2e_s=4.0)
 
-    def test_leaving_it_cancels(self) -> None:
+    def test_leaving_the_with_block_cancels(self) -> None:
         fake = FakeTransport(answer("a", "b"))
         with Client(transport=fake).stream("?") as stream:
             next(stream)
         assert fake.cancelled == 1
-        assert _told(stream.generation) == ("a", None)
+        assert _text_and_end(stream.generation) == ("a", None)
 
-    def test_dropping_it_cancels(self) -> None:
+    def test_deleting_the_stream_cancels(self) -> None:
         fake = FakeTransport(answer("a", "b"))
         for _ in Client(transport=fake).stream("?"):
             break
         gc.collect()
         assert fake.cancelled == 1
 
-    def test_reading_it_to_its_end_does_not(self) -> None:
+    def test_reading_to_the_end_does_not_cancel(self) -> None:
         fake = FakeTransport(answer("a", "b"))
         with Client(transport=fake).chat_stream(QUESTION) as stream:
-            assert _told(stream.collect()) == ("ab", "stop")
+            assert _text_and_end(stream.collect()) == ("ab", "stop")
         assert fake.cancelled == 0
 
-    def test_collect_goes_on_where_the_reader_stopped(self) -> None:
+    def test_collect_continues_after_the_chunks_already_read(self) -> None:
         with Client(transport=FakeTransport(answer("a", "b"))).stream("?") as stream:
             next(stream)
             assert stream.collect().text == "ab"
 
-    def test_an_error_ends_it(self) -> None:
+    def test_an_error_ends_the_stream(self) -> None:
         stream = Client(transport=FakeTransport(["a", NotFound("x")])).stream("?")
         next(stream)
         with pytest.raises(NotFound):
@@ -158,8 +158,8 @@ class TestStream:
         with pytest.raises(StopIteration):
             next(stream)
 
-    def test_before_anything_came_it_is_empty(self) -> None:
-        assert _told(Client(transport=FakeTransport()).stream("?").generation) == ("", None)
+    def test_the_generation_is_empty_before_the_first_chunk(self) -> None:
+        assert _text_and_end(Client(transport=FakeTransport()).stream("?").generation) == ("", None)
 
     def test_the_deadline_of_a_stream_runs_from_its_start(self) -> None:
         clock = iter([0.0, 0.0, 9.0]).__next__
@@ -173,7 +173,7 @@ class TestServer:
         fake = FakeTransport(models=[ModelInfo("b", "1", "READY"), ModelInfo("a", "2", "READY")])
         assert [model.name for model in Client(transport=fake).models()] == ["a", "b"]
 
-    def test_health_is_of_the_clients_model_or_another(self) -> None:
+    def test_health_checks_the_clients_model_or_the_given_one(self) -> None:
         client = Client(model="one", transport=FakeTransport())
         assert client.health().model == "one"
         assert client.health("two").model == "two"
@@ -182,13 +182,13 @@ class TestServer:
         fake = FakeTransport(metrics='halimede_num_requests_running{model="smollm2"} 3\n')
         assert Client(transport=fake).metrics().total("halimede_num_requests_running") == 3
 
-    def test_a_server_that_is_gone(self) -> None:
+    def test_every_call_to_a_stopped_server_raises(self) -> None:
         client = Client(transport=FakeTransport(failure=ConnectionFailed("gone")))
         for ask in (client.models, client.health, client.metrics):
             with pytest.raises(ConnectionFailed):
                 ask()
 
-    def test_a_closed_client_says_so(self) -> None:
+    def test_a_closed_client_refuses_calls(self) -> None:
         fake = FakeTransport()
         with Client(transport=fake) as client:
             pass
@@ -203,11 +203,11 @@ class TestServer:
 
 
 class TestFakeTransport:
-    def test_an_unscripted_request_is_a_fault_of_the_test(self) -> None:
+    def test_a_request_without_a_turn_fails_the_test(self) -> None:
         with pytest.raises(AssertionError, match="request 1, but 0 are scripted"):
             Client(transport=FakeTransport()).generate("?")
 
-    def test_what_only_a_server_can_do(self) -> None:
+    def test_a_step_that_needs_a_server_fails_the_test(self) -> None:
         with pytest.raises(AssertionError, match="needs a fake server"):
             Client(transport=FakeTransport([Event.HANG])).generate("?")
 
@@ -247,5 +247,5 @@ class TestAsync:
             assert (await client.metrics()).total("up") == 1
 
 
-def _told(answer: Generation) -> tuple[str, str | None]:
+def _text_and_end(answer: Generation) -> tuple[str, str | None]:
     return answer.text, answer.finish_reason

@@ -1,4 +1,4 @@
-"""The tree of errors, and how a server's text becomes one of them."""
+"""The tree of errors, and the errors that a server's texts stand for."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_tree_of_the_docstring_is_the_tree_of_the_classes() -> None:
 
 
 @given(st.sampled_from(sorted(ERRORS)), field, value, limit, st.booleans())
-def test_code_field_value_and_limit_are_told_apart(
+def test_code_field_value_and_limit_are_parsed(
     code: str, field: str, value: str, limit: str, in_ensemble: bool
 ) -> None:
     text = f"{code}: {field}: {value}, {limit}"
@@ -55,7 +55,7 @@ def test_the_code_in_the_text_wins() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "kind", "told"),
+    ("text", "kind", "problem"),
     [
         ("Request for unknown model: 'x' is not found", NotFound, "is not in the server's repository"),
         ("Request for unknown model: 'x' has no available versions", Unavailable, "is not loaded"),
@@ -66,10 +66,12 @@ def test_the_code_in_the_text_wins() -> None:
         ),
     ],
 )
-def test_tritons_words_for_a_model_that_does_not_serve(text: str, kind: type[ServerError], told: str) -> None:
+def test_tritons_texts_for_a_model_that_does_not_serve(
+    text: str, kind: type[ServerError], problem: str
+) -> None:
     error = server_error(text, "NOT_FOUND")
     assert type(error) is kind
-    assert (error.code, error.field, error.value, error.limit) == (kind.CODE, "model", "x", told)
+    assert (error.code, error.field, error.value, error.limit) == (kind.CODE, "model", "x", problem)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +83,9 @@ def test_tritons_words_for_a_model_that_does_not_serve(text: str, kind: type[Ser
         ("INVALID_ARGUMENTS: x: y, z", "INTERNAL", errors.Internal),
     ],
 )
-def test_texts_in_another_form(text: str, code: str | None, kind: type[ServerError]) -> None:
+def test_a_text_without_our_form_keeps_the_code_of_the_protocol(
+    text: str, code: str | None, kind: type[ServerError]
+) -> None:
     error = server_error(text, code)
     assert type(error) is kind
     assert (str(error), error.field) == (text, None)
@@ -94,11 +98,11 @@ def test_parts_may_be_missing() -> None:
     assert (bare.code, bare.field) == ("INTERNAL", None)
 
 
-def test_prefixes_of_ensembles_in_ensembles_go() -> None:
+def test_prefixes_of_nested_ensembles_are_removed() -> None:
     assert str(server_error("in ensemble 'a', in ensemble 'b', INTERNAL: x: y, z")) == "INTERNAL: x: y, z"
 
 
-def test_only_what_may_pass_is_retried() -> None:
+def test_only_temporary_errors_are_retryable() -> None:
     every = [getattr(errors, name) for name in errors.__all__]
     retryable = {kind for kind in every if kind.retryable}
     assert retryable == {

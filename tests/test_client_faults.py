@@ -1,4 +1,4 @@
-"""What grpc and httpx raise, as our errors."""
+"""Exceptions of grpc and httpx as our errors."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_grpc(code: str, details: str | None, kind: type[HalimedeError]) -> None
     assert caught.value.__cause__ is error
 
 
-# As grpcio 1.85 words them.
+# Texts of grpcio 1.85.
 UNTRUSTED = (
     "Tls handshake failed (TSI_PROTOCOL_FAILURE): SSL_ERROR_SSL: error:1000007d:SSL routines:"
     "OPENSSL_internal:CERTIFICATE_VERIFY_FAILED: self signed certificate: OK"
@@ -79,12 +79,12 @@ ANOTHER_NAME = (
     "Custom verification check failed with error: UNAUTHENTICATED: Hostname Verification Check failed."
 )
 NO_TLS = UNTRUSTED.replace("CERTIFICATE_VERIFY_FAILED: self signed certificate", "WRONG_VERSION_NUMBER")
-WANTED = "it wants a certificate of the client, or has no TLS"
-IN_PLAIN = "it does not speak gRPC in plain: say http://x:1 for HTTP, grpcs://x:1 for TLS"
+WANTED = "it requires a client certificate or does not use TLS"
+IN_PLAIN = "it does not speak plain gRPC: use http://x:1 for HTTP, grpcs://x:1 for TLS"
 
 
 @pytest.mark.parametrize(
-    ("url", "details", "told"),
+    ("url", "details", "message"),
     [
         ("grpcs://x:1", UNTRUSTED, "TLS with x:1 failed: self signed certificate"),
         ("grpcs://x:1", ANOTHER_NAME, "TLS with x:1 failed: Hostname Verification Check failed."),
@@ -94,11 +94,11 @@ IN_PLAIN = "it does not speak gRPC in plain: say http://x:1 for HTTP, grpcs://x:
         ("x:1", "Socket closed", f"no server at x:1: {IN_PLAIN}"),
     ],
 )
-def test_why_there_is_no_connection(url: str, details: str, told: str) -> None:
+def test_the_reason_for_a_failed_connection(url: str, details: str, message: str) -> None:
     error = Failed(grpc.StatusCode.UNAVAILABLE, REFUSED.replace("Connection refused", details))
     with pytest.raises(ConnectionFailed) as caught, grpc_faults.raises_our_errors(parse_target(url)):
         raise error
-    assert (str(caught.value), type(caught.value) is TlsFailed) == (told, url.startswith("grpcs"))
+    assert (str(caught.value), type(caught.value) is TlsFailed) == (message, url.startswith("grpcs"))
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_why_there_is_no_connection(url: str, details: str, told: str) -> None:
         (httpx.ReadError, "UNEXPECTED_EOF_WHILE_READING", ConnectionLost),  # it broke later
     ],
 )
-def test_openssl_is_heard_through_what_asyncio_makes_of_it(
+def test_an_error_of_openssl_is_found_behind_one_of_asyncio(
     error: type[httpx.TransportError], reason: str, kind: type[HalimedeError]
 ) -> None:
     raised = error("")
@@ -120,8 +120,8 @@ def test_openssl_is_heard_through_what_asyncio_makes_of_it(
     assert reason in str(caught.value) or kind is ConnectionLost
 
 
-def test_a_connection_that_the_system_gives_up_is_not_slow_but_lost() -> None:
-    """httpx calls both a timeout: TimeoutError is Python's name for the system's error too."""
+def test_a_timeout_of_the_kernel_is_a_lost_connection() -> None:
+    """httpx reports both as a timeout, because Python raises TimeoutError for the kernel's error too."""
     gone = httpx.ReadTimeout("")
     gone.__cause__ = OSError(errno.ETIMEDOUT, "Connection timed out")
     assert isinstance(gone.__cause__, TimeoutError)
@@ -133,7 +133,7 @@ def test_a_connection_that_the_system_gives_up_is_not_slow_but_lost() -> None:
         raise slow
 
 
-def test_grpcs_chain_of_causes_is_told_by_its_last() -> None:
+def test_a_grpc_error_shows_the_last_of_its_causes() -> None:
     with (
         pytest.raises(ConnectionFailed, match=r"^no server at localhost:8001: Connection refused$"),
         grpc_faults.raises_our_errors(TARGET),

@@ -1,4 +1,4 @@
-"""A server that has gone without a word is noticed; one that is only quiet is not ended."""
+"""The keepalive detects a server that vanished, and does not cut off one that is only silent."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def _client(relay: Relay, retry: RetryPolicy = ONCE) -> Client:
 
 
 class TestVanished:
-    """A request without a timeout would wait for ever."""
+    """Without a keepalive, these requests without a timeout would never end."""
 
-    def test_it_is_noticed(self) -> None:
+    def test_a_stream_raises(self) -> None:
         with FakeGrpcServer(HANGS) as server, Relay(server.url) as relay, _client(relay) as client:
             stream = client.stream("?")
             assert next(stream).text == "Once"
@@ -52,7 +52,7 @@ class TestVanished:
             with pytest.raises(ConnectionLost, match=f"connection to {relay.url} lost: "):
                 next(stream)
 
-    def test_it_is_noticed_asynchronously(self) -> None:
+    def test_an_asynchronous_stream_raises(self) -> None:
         async def ask(url: str, relay: Relay) -> None:
             async with AsyncClient(url, retry=ONCE, timeout=math.inf, keepalive=SOON_S) as client:
                 stream = client.stream("?")
@@ -64,8 +64,8 @@ class TestVanished:
         with FakeGrpcServer(HANGS) as server, Relay(server.url) as relay:
             asyncio.run(ask(relay.url, relay))
 
-    def test_before_the_first_token_it_is_asked_for_again(self) -> None:
-        """The next connection finds another node, as a Service has them."""
+    def test_before_the_first_token_the_request_is_retried(self) -> None:
+        """The next connection reaches another node, like that of a Service."""
         with (
             FakeGrpcServer([Event.HANG], answer("Hello")) as server,
             Relay(server.url) as relay,
@@ -79,7 +79,7 @@ class TestVanished:
 
 
 class Quiet(FakeGrpcServer):
-    """Says nothing until it is told to."""
+    """Answers only after `speak` is set."""
 
     def __init__(self, *turns: Any) -> None:
         super().__init__(*turns)
@@ -90,7 +90,7 @@ class Quiet(FakeGrpcServer):
         yield from super().ModelStreamInfer(requests, context)
 
 
-def test_a_quiet_server_that_answers_pings_is_waited_for() -> None:
+def test_a_silent_server_that_answers_pings_is_not_cut_off() -> None:
     with (
         Quiet(answer("Hello")) as server,
         Relay(server.url) as relay,
@@ -103,7 +103,7 @@ def test_a_quiet_server_that_answers_pings_is_waited_for() -> None:
         assert found.result(PATIENCE_S).text == "Hello"
 
 
-def test_a_server_that_allows_fewer_pings_is_told_of() -> None:
+def test_a_server_that_allows_fewer_pings_is_explained() -> None:
     class Failed(grpc.RpcError):
         def code(self) -> grpc.StatusCode:
             return grpc.StatusCode.UNAVAILABLE
@@ -112,21 +112,21 @@ def test_a_server_that_allows_fewer_pings_is_told_of() -> None:
             return "Too many pings"
 
     with (
-        pytest.raises(ConnectionLost, match="the server allows fewer pings: take a longer keepalive"),
+        pytest.raises(ConnectionLost, match="the server allows fewer pings: use a longer keepalive"),
         grpc_faults.raises_our_errors(parse_target("x")),
     ):
         raise Failed
 
 
 @pytest.mark.parametrize("keepalive", [0, -1.0, math.nan])
-def test_it_takes_some_time(keepalive: float) -> None:
+def test_the_keepalive_must_be_positive(keepalive: float) -> None:
     with pytest.raises(
         InvalidArgument, match=r"keepalive: .*, must be more than 0 seconds, or inf for never"
     ):
         Client(keepalive=keepalive)
 
 
-def test_never_is_a_choice() -> None:
+def test_infinity_disables_the_keepalive() -> None:
     never = 2**31 - 1  # as gRPC has it
     assert dict(channel_options(math.inf))["grpc.keepalive_time_ms"] == never
     assert socket_options(math.inf) == []
@@ -134,13 +134,15 @@ def test_never_is_a_choice() -> None:
 
 class TestHttp:
     @pytest.mark.parametrize("keepalive", [0.01, 10.0, 1e9])
-    def test_a_socket_takes_the_options(self, keepalive: float) -> None:
+    def test_a_socket_accepts_the_options(self, keepalive: float) -> None:
         with socket.socket() as made:
-            for level, option, value in socket_options(keepalive):
+            options = socket_options(keepalive)
+            assert len(options) == 5  # those that Linux has
+            for level, option, value in options:
                 made.setsockopt(level, option, value)
                 assert made.getsockopt(level, option) == value
 
-    def test_the_connection_has_them(self) -> None:
+    def test_a_connection_has_the_options(self) -> None:
         with (
             FakeHttpServer(HANGS) as server,
             Client(server.url, keepalive=7.0) as client,
@@ -149,7 +151,7 @@ class TestHttp:
             next(stream)
             assert 0 < _probed_in_s(server.url) <= 7.0
 
-    def test_an_asynchronous_connection_has_them(self) -> None:
+    def test_an_asynchronous_connection_has_the_options(self) -> None:
         async def ask(url: str) -> float:
             async with AsyncClient(url, keepalive=7.0) as client, client.stream("?") as stream:
                 await anext(stream)
@@ -158,8 +160,8 @@ class TestHttp:
         with FakeHttpServer(HANGS) as server:
             assert 0 < asyncio.run(ask(server.url)) <= 7.0
 
-    def test_through_a_proxy_of_the_environment_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The fake server is the proxy: it takes the whole URL for a path that it does not know."""
+    def test_a_proxy_of_the_environment_is_used(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The fake server is the proxy. It answers with an error that contains the whole URL."""
         url = "http://llm.invalid"
         with FakeHttpServer() as proxy, monkeypatch.context() as patch:
             patch.setenv("HTTP_PROXY", proxy.url)
@@ -176,7 +178,7 @@ class TestHttp:
 
 
 def _probed_in_s(url: str) -> float:
-    """When Linux will send the next probe of the client's connection to that server."""
+    """Seconds until Linux sends the next probe of the client's connection to that server."""
     port = int(url.rpartition(":")[2])
     pattern = rf"^ *\d+: \w+:\w+ \w+:{port:04X} {ESTABLISHED} \w+:\w+ {KEEPALIVE}:(\w+)"
     (ticks,) = re.findall(pattern, Path("/proc/net/tcp").read_text(), re.MULTILINE)

@@ -1,4 +1,4 @@
-"""The installed command as a user meets it: a process on a terminal, with Ctrl-C and Ctrl-D."""
+"""The command as a process on a terminal, with Ctrl-C and Ctrl-D."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ CLIENT = Path(__file__).parent.parent / "client"
 PATIENCE_S = 120.0
 CTRL_C, CTRL_D = "\x03", "\x04"
 
-# The leader of a new session gets the terminal that it opens, and with it Ctrl-C as a signal. Done by
-# the child itself: code between fork and exec would run beside gRPC's threads.
+# The leader of a new session gets the terminal that it opens, and Ctrl-C as a signal. The child opens it
+# itself, because code between fork and exec is unsafe while gRPC's threads run.
 TAKE_TERMINAL_AND_RUN = """
 import os, runpy
 os.close(os.open(os.ttyname(0), os.O_RDWR))
@@ -30,7 +30,7 @@ runpy.run_module("halimede", run_name="__main__", alter_sys=True)
 
 
 class Terminal:
-    """A process on a pseudo terminal of its own."""
+    """A process on its own pseudo terminal."""
 
     def __init__(self, process: subprocess.Popen[bytes], master: int) -> None:
         self.process = process
@@ -41,7 +41,7 @@ class Terminal:
         os.write(self._master, text.encode())
 
     def wait_for(self, text: str) -> None:
-        """Reads on until the text is shown; what stands before it is behind us then."""
+        """Reads until the text appears, and forgets everything up to its end."""
         until = time.monotonic() + PATIENCE_S
         while text.encode() not in self._shown:
             read = self._read(until)
@@ -50,11 +50,11 @@ class Terminal:
         _, _, self._shown = self._shown.partition(text.encode())
 
     def _read(self, until: float) -> bytes:
-        """Empty when nothing came in time or the process has ended."""
+        """The next output; empty after a timeout or when the process has ended."""
         ready, _, _ = select.select([self._master], [], [], max(0, until - time.monotonic()))
         try:
             return os.read(self._master, 4096) if ready else b""
-        except OSError:  # Linux says so when nobody has the other side open
+        except OSError:  # Linux raises it when no process has the other side open
             return b""
 
     def exit_code(self) -> int:
@@ -95,7 +95,7 @@ def _run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_chat_streams_cancels_and_goes_on() -> None:
+def test_chat_streams_cancels_and_continues() -> None:
     story: list[Step] = ["Once upon", Event.HANG]
     turns = FakeGrpcServer(answer("Hello", " Bob"), story, answer("Bye"))
     with turns as server, _on_terminal("chat", "--url", server.url) as terminal:
@@ -118,7 +118,7 @@ def test_chat_streams_cancels_and_goes_on() -> None:
     assert len(server.requests) == 3
 
 
-def test_generate_streams_to_a_terminal_without_its_escape_sequences() -> None:
+def test_generate_streams_to_a_terminal_without_escape_sequences() -> None:
     fake = FakeGrpcServer(answer("a\x1b[31m\x9b2Jb"))
     with fake as server, _on_terminal("generate", "?", "--url", server.url) as terminal:
         terminal.wait_for("a[31m2Jb")
@@ -126,7 +126,15 @@ def test_generate_streams_to_a_terminal_without_its_escape_sequences() -> None:
     assert server.requests[0].inputs[-1].contents.bool_contents == [True]  # stream
 
 
-def test_ctrl_c_ends_generate_and_the_request() -> None:
+def test_generate_with_beams_does_not_stream_to_a_terminal() -> None:
+    fake = FakeGrpcServer(answer("a"))
+    with fake as server, _on_terminal("generate", "?", "--num-beams", "2", "--url", server.url) as terminal:
+        terminal.wait_for("a")
+        assert terminal.exit_code() == Exit.OK
+    assert server.requests[0].inputs[-1].contents.bool_contents == [False]  # stream
+
+
+def test_ctrl_c_ends_generate_and_cancels_the_request() -> None:
     with FakeGrpcServer(["Once upon", Event.HANG]) as server:
         with _on_terminal("generate", "?", "--url", server.url) as terminal:
             terminal.wait_for("Once upon")
@@ -135,7 +143,7 @@ def test_ctrl_c_ends_generate_and_the_request() -> None:
         assert server.cancelled.wait(PATIENCE_S)
 
 
-def test_ctrl_c_ends_an_answer_over_http_too() -> None:
+def test_ctrl_c_cancels_an_http_request() -> None:
     with FakeHttpServer(["Once upon", Event.HANG]) as server:
         with _on_terminal("generate", "?", "--url", server.url) as terminal:
             terminal.wait_for("Once upon")
@@ -144,7 +152,7 @@ def test_ctrl_c_ends_an_answer_over_http_too() -> None:
         assert server.cancelled.wait(PATIENCE_S)
 
 
-def test_a_pipe_gets_the_answer_alone() -> None:
+def test_a_pipe_gets_only_the_answer() -> None:
     with FakeGrpcServer(answer("\x1b[31mParis")) as server:
         result = _run("generate", "-", "--url", server.url, stdin="?")
     assert (result.returncode, result.stdout, result.stderr) == (0, "\x1b[31mParis\n", "")
@@ -157,5 +165,5 @@ def test_no_server() -> None:
     assert result.returncode == Exit.UNAVAILABLE
     assert result.stderr == (
         f"error: no server at {server.url}: Connection refused\n"
-        "  start one with `make serve`, or give its address in --url or HALIMEDE_URL\n"
+        "  start a server with `make serve`, or set its address with --url or HALIMEDE_URL\n"
     )

@@ -1,4 +1,4 @@
-"""Models loaded, reloaded and unloaded by a client: which of Triton's models that takes, and what is told."""
+"""Loading, reloading and unloading a model: the calls to Triton, and the errors."""
 
 from __future__ import annotations
 
@@ -74,13 +74,13 @@ def anyio_backend() -> str:
 
 
 class TestLoad:
-    def test_the_steps_come_first_and_the_engine_before_them(self) -> None:
+    def test_the_engine_is_loaded_first_and_the_ensemble_last(self) -> None:
         fake = _repository()
         assert _client(fake).load() == "1"
         loaded = ["gpt2_engine", "gpt2_tokenizer", "gpt2_detokenizer", "gpt2"]
         assert fake.changes == [("load", name) for name in loaded]
 
-    def test_the_version_is_the_engines(self) -> None:
+    def test_the_version_is_that_of_the_engine(self) -> None:
         assert _client(_repository()).load("smollm2") == "2"
 
     def test_a_model_that_is_not_halimedes_is_loaded_alone(self) -> None:
@@ -88,18 +88,16 @@ class TestLoad:
         _client(fake).load("resnet")
         assert fake.changes == [("load", "resnet")]
 
-    def test_an_unknown_model_is_told_what_there_is(self) -> None:
-        fake, told = (
-            _repository(),
-            "model: llama, is not in the server's repository, which has gpt2, resnet, smollm2",
-        )
+    def test_the_error_for_an_unknown_model_lists_the_models(self) -> None:
+        fake = _repository()
+        message = "model: llama, is not in the server's repository, which has gpt2, resnet, smollm2"
         client = _client(fake)
         for change in (client.load, client.unload, client.reload):
-            with pytest.raises(NotFound, match=told):
+            with pytest.raises(NotFound, match=message):
                 change("llama")
         assert not fake.changes
 
-    def test_what_a_failed_load_began_is_taken_back(self) -> None:
+    def test_a_failed_load_is_rolled_back(self) -> None:
         fault = Internal.of("tokenizer.json", "missing", "build the model again")
         fake = _repository(broken={"gpt2_tokenizer": fault})
         with pytest.raises(Internal, match=r"^gpt2 did not load: INTERNAL: tokenizer\.json: missing, build"):
@@ -111,30 +109,34 @@ class TestLoad:
             "gpt2",
         ]
 
-    def test_a_failed_new_version_leaves_what_serves(self) -> None:
+    def test_a_failed_new_version_leaves_the_previous_one_loaded(self) -> None:
         fake = _repository(broken={"smollm2_engine": Internal("broken")})
         with pytest.raises(
-            Internal, match=r"^smollm2 did not load: broken; the version before it serves on$"
+            Internal, match=r"^smollm2 did not load: broken; the previous version still serves$"
         ):
             _client(fake).reload("smollm2")
         assert fake.changes == [("load", "smollm2_engine")]
 
-    def test_a_load_that_outlasts_its_timeout_is_not_taken_back(self) -> None:
-        """Triton goes on with it."""
+    def test_a_load_that_exceeds_its_timeout_is_not_rolled_back(self) -> None:
+        """Triton continues the load."""
         fake = _repository(broken={"gpt2_engine": DeadlineExceeded("Deadline Exceeded")})
         with pytest.raises(DeadlineExceeded):
             _client(fake).load()
         assert fake.changes == [("load", "gpt2_engine")]
 
-    def test_only_what_is_loaded_can_be_reloaded(self) -> None:
+    def test_a_model_that_is_not_loaded_cannot_be_reloaded(self) -> None:
         fake = _repository()
         with pytest.raises(Unavailable, match="model: gpt2, is not loaded"):
             _client(fake).reload()
         assert not fake.changes
 
-    def test_over_http_it_is_refused_for_it_would_break_streams(self) -> None:
-        told = r"load: smollm2 at http://.*goes over gRPC only"
-        with FakeHttpServer() as server, Client(server.url) as client, pytest.raises(Unsupported, match=told):
+    def test_loading_over_http_is_refused(self) -> None:
+        message = r"load: smollm2 at http://.*works over gRPC only"
+        with (
+            FakeHttpServer() as server,
+            Client(server.url) as client,
+            pytest.raises(Unsupported, match=message),
+        ):
             client.load()
 
     @pytest.mark.anyio
@@ -147,20 +149,20 @@ class TestLoad:
 
 
 class TestUnload:
-    def test_what_clients_call_goes_first(self) -> None:
+    def test_the_ensemble_is_unloaded_first_and_the_engine_last(self) -> None:
         fake = _repository()
         _client(fake).unload("smollm2")
         unloaded = ["smollm2", "smollm2_detokenizer", "smollm2_tokenizer", "smollm2_engine"]
         assert fake.changes == [("unload", name) for name in unloaded]
 
-    def test_a_step_that_another_ensemble_calls_stays(self) -> None:
+    def test_a_step_of_another_ensemble_stays_loaded(self) -> None:
         other = ModelInfo("other", "1", "READY", steps=("smollm2_engine",))
         fake = FakeTransport(models=[*_llm("smollm2"), other])
         _client(fake).unload("smollm2")
         assert ("unload", "smollm2_engine") not in fake.changes
         assert len(fake.changes) == 3
 
-    def test_it_waits_until_the_requests_in_flight_have_ended(self) -> None:
+    def test_unload_waits_for_running_requests(self) -> None:
         class Busy(FakeTransport):
             looks = 0
 
@@ -171,32 +173,34 @@ class TestUnload:
 
         fake = Busy(models=_llm("smollm2"))
         _client(fake).unload("smollm2")
-        assert fake.looks == 5  # and one more, for the steps
+        assert fake.looks == 5  # the last one is for the steps
 
-    def test_what_triton_holds_on_to_when_the_engine_has_gone_is_not_waited_for(self) -> None:
-        """Seen: after requests that ended in errors the ensemble stays UNLOADING, without its engine."""
+    def test_unload_does_not_wait_for_steps_that_triton_keeps(self) -> None:
+        """Seen in Triton 2.51: after failed requests the ensemble stays UNLOADING, without its engine."""
 
         class Held(FakeTransport):
             def index(self, timeout_s: float | None) -> tuple[ModelInfo, ...]:
                 held = ModelInfo("smollm2", "1", "UNLOADING")
                 return (held, *_llm("smollm2", "UNAVAILABLE")[1:])
 
-        _client(Held(models=_llm("smollm2")), count(step=0.2)).unload("smollm2", timeout=600.0)
+        fake = Held(models=_llm("smollm2"))
+        _client(fake, count(step=0.2)).unload("smollm2", timeout=600.0)
+        assert len(fake.changes) == 4
 
-    def test_requests_that_outlast_the_timeout_are_told_of(self) -> None:
+    def test_requests_that_exceed_the_timeout_raise(self) -> None:
         class Busy(FakeTransport):
             def index(self, timeout_s: float | None) -> tuple[ModelInfo, ...]:
                 return tuple(_llm("smollm2", "UNLOADING"))
 
         with pytest.raises(
-            DeadlineExceeded, match=r"timeout: 5\.0 s, smollm2 refuses requests, and goes when"
+            DeadlineExceeded, match=r"timeout: 5\.0 s, smollm2 is draining: it refuses new requests"
         ):
             _client(Busy(models=_llm("smollm2")), count(step=0.2)).unload("smollm2", timeout=5.0)
 
 
 class TestFailedLoad:
     @pytest.mark.parametrize(
-        ("text", "kind", "told"),
+        ("text", "kind", "message"),
         [
             (
                 f"{STATE} Internal: ArtifactError: INTERNAL: model.onnx: 5 bytes, must be 9{FRAMES};",
@@ -215,11 +219,13 @@ class TestFailedLoad:
             ),
         ],
     )
-    def test_it_is_the_models_own_words(self, text: str, kind: type[ServerError], told: str) -> None:
+    def test_the_error_has_the_models_own_reason(
+        self, text: str, kind: type[ServerError], message: str
+    ) -> None:
         found = failed_load("x", Internal(text), serves=False)
-        assert (type(found), str(found)) == (kind, told)
+        assert (type(found), str(found)) == (kind, message)
 
-    def test_the_parts_of_the_reason_are_there(self) -> None:
+    def test_the_error_has_the_fields_of_the_reason(self) -> None:
         error = Internal(f"Internal: ArtifactError: INTERNAL: tokens.bin: missing, build it{FRAMES}")
         found = failed_load("x", error, serves=True)
         assert (found.code, found.field, found.value, found.limit) == (
@@ -233,23 +239,23 @@ class TestFailedLoad:
 class TestCommands:
     def test_load_reload_and_unload(self) -> None:
         fake = _repository()
-        for verb, model, said in (
+        for name, model, printed in (
             ("load", "gpt2", "gpt2 is ready, version 1\n"),
             ("reload", "smollm2", "smollm2 is ready, version 2\n"),
             ("unload", "smollm2", "smollm2 is unloaded\n"),
         ):
-            result = _run(fake, verb, model)
-            assert (result.exit_code, result.stdout, result.stderr) == (Exit.OK, said, "")
+            result = _run(fake, name, model)
+            assert (result.exit_code, result.stdout, result.stderr) == (Exit.OK, printed, "")
 
     def test_as_json(self) -> None:
         fake = _repository()
-        told = json.loads(_run(fake, "load", "gpt2", "--json").stdout)
-        assert told == {"model": "gpt2", "state": "READY", "version": "1"}
-        told = json.loads(_run(fake, "unload", "gpt2", "--json").stdout)
-        assert told == {"model": "gpt2", "state": "UNAVAILABLE", "version": ""}
+        printed = json.loads(_run(fake, "load", "gpt2", "--json").stdout)
+        assert printed == {"model": "gpt2", "state": "READY", "version": "1"}
+        printed = json.loads(_run(fake, "unload", "gpt2", "--json").stdout)
+        assert printed == {"model": "gpt2", "state": "UNAVAILABLE", "version": ""}
 
     @pytest.mark.parametrize(
-        ("arguments", "faults", "code", "told"),
+        ("arguments", "faults", "code", "message"),
         [
             (["load", "llama"], {}, Exit.USAGE, "which has gpt2, resnet, smollm2"),
             (["reload", "gpt2"], {}, Exit.UNAVAILABLE, "`halimede load NAME` loads one"),
@@ -261,14 +267,14 @@ class TestCommands:
             ),
         ],
     )
-    def test_what_went_wrong_is_told(
-        self, arguments: list[str], faults: dict[str, HalimedeError], code: Exit, told: str
+    def test_a_failure_is_printed_with_its_exit_code(
+        self, arguments: list[str], faults: dict[str, HalimedeError], code: Exit, message: str
     ) -> None:
         result = _run(_repository(broken=faults), *arguments)
         assert (result.exit_code, result.stdout) == (code, "")
-        assert told in result.stderr
+        assert message in result.stderr
 
-    def test_the_table_tells_which_version_serves_and_which_models_could(self) -> None:
+    def test_the_table_shows_the_serving_version_and_models_not_loaded(self) -> None:
         rows = [*_llm("gpt2", "UNAVAILABLE", "", "unloaded"), *_llm("smollm2", version="2")]
         rows += [
             ModelInfo("smollm2_engine", "1", "UNAVAILABLE", "unloaded"),

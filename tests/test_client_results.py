@@ -1,4 +1,4 @@
-"""Metrics, targets, and the repository: small parsers of what servers and users say."""
+"""The parsers of metrics, of URLs and of the repository's index."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TestMetrics:
         assert math.isnan(metrics.select("nv_gpu_utilization")[0].value)
 
     @given(st.dictionaries(st.from_regex(r"[a-zA-Z_][a-zA-Z0-9_]*", fullmatch=True), label), st.floats())
-    def test_any_labels_and_value_survive(self, labels: dict[str, str], value: float) -> None:
+    def test_any_labels_and_value_are_parsed(self, labels: dict[str, str], value: float) -> None:
         escape = str.maketrans({"\\": "\\\\", "\n": "\\n", '"': '\\"'})
         pairs = ",".join(f'{name}="{text.translate(escape)}"' for name, text in labels.items())
         (sample,) = parse_metrics(f"x{{{pairs}}} {value!r}\n").samples
@@ -93,10 +93,10 @@ class TestRepository:
         model = model_info({"name": "m", "state": "UNAVAILABLE", "reason": "no engine"}, None)
         assert (model.ready, model.version, model.backend, model.steps) == (False, "", None, ())
 
-    def test_triton_leaves_the_state_of_an_unloaded_model_out(self) -> None:
+    def test_a_missing_state_means_unavailable(self) -> None:
         assert model_info({"name": "m"}, None).state == "UNAVAILABLE"
 
     @pytest.mark.parametrize("row", [{}, []])
-    def test_another_form_is_refused(self, row: dict[str, str]) -> None:
+    def test_a_malformed_row_is_refused(self, row: dict[str, str]) -> None:
         with pytest.raises(ProtocolError):
             model_info(row, None)

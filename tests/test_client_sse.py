@@ -33,7 +33,7 @@ lines = st.text(st.characters(exclude_characters="\r\n", codec="utf-8"))
         (b"data: \xff\n\n", ["\ufffd"]),
     ],
 )
-def test_streams_by_the_standard(stream: bytes, events: list[str]) -> None:
+def test_streams_follow_the_standard(stream: bytes, events: list[str]) -> None:
     assert SseParser().feed(stream) == events
     assert _by_pieces([stream[i : i + 1] for i in range(len(stream))]) == events
 
@@ -43,7 +43,7 @@ def test_streams_by_the_standard(stream: bytes, events: list[str]) -> None:
     st.sampled_from(["\n", "\r\n", "\r"]),
     st.data(),
 )
-def test_any_cut_gives_the_same_events(events: list[list[str]], end: str, data: Any) -> None:
+def test_events_do_not_depend_on_how_the_stream_is_cut(events: list[list[str]], end: str, data: Any) -> None:
     blocks = ["".join(f"data: {line}{end}" for line in event) + end for event in events]
     stream = "".join(blocks).encode()
     cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=8))
@@ -51,7 +51,7 @@ def test_any_cut_gives_the_same_events(events: list[list[str]], end: str, data: 
     assert _by_pieces(pieces) == ["\n".join(event) for event in events]
 
 
-def test_an_event_is_told_as_soon_as_its_blank_line_is_there() -> None:
+def test_an_event_is_returned_with_its_blank_line() -> None:
     parser = SseParser()
     assert parser.feed(b"data: a\r\n\r") == ["a"]
     assert parser.feed(b"\ndata: b\r\n\r\n") == ["b"]

@@ -1,4 +1,4 @@
-"""Tasks and the models of a server: what the client makes of a model's card, and loads and unloads."""
+"""Tasks, the cards of models, and the commands that use them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from halimede.cli import app
 from halimede.cli.exits import Exit
 from halimede.cli.session import Session, Tools
 from halimede.testing import FakeTransport, answer
-from halimede.wire.card import card_of
+from halimede.wire.repository import card_of
 
 BART = ModelCard(
     name="bart",
@@ -57,7 +57,7 @@ def _run(fake: FakeTransport, *arguments: str, typed: str | None = None) -> Resu
 
 
 class TestTasks:
-    def test_a_text_is_sent_as_it_is_to_a_model_of_the_task(self) -> None:
+    def test_a_text_is_sent_unchanged_to_a_model_with_the_task(self) -> None:
         fake = FakeTransport(answer("Short."), answer("Sh", "ort."), cards=[BART])
         with _client(fake) as client:
             assert client.summarize("A long text.", num_beams=4).text == "Short."
@@ -66,7 +66,7 @@ class TestTasks:
         assert (whole.prompt, whole.stream, whole.sampling.num_beams) == ("A long text.", False, 4)
         assert streamed.stream
 
-    def test_a_model_of_another_task_is_refused_before_anything_is_sent(self) -> None:
+    def test_a_model_with_another_task_is_refused_before_sending(self) -> None:
         fake = FakeTransport(cards=[BART])
         with _client(fake) as client:
             for call in (client.translate, lambda text: client.translate_stream(text).collect()):
@@ -74,25 +74,25 @@ class TestTasks:
                     call("Guten Morgen")
         assert not fake.requests
 
-    def test_a_model_that_says_no_task_may_do_any(self) -> None:
+    def test_a_model_without_a_card_may_do_any_task(self) -> None:
         fake = FakeTransport(answer("Hello"))
         with _client(fake) as client:
             assert client.translate("Hallo").text == "Hello"
 
 
 class TestCard:
-    def test_it_is_read_from_a_chunk_and_unknown_fields_are_left_out(self) -> None:
-        told = {name: getattr(BART, name) for name in ModelCard.__slots__} | {"model": {"layers": 12}}
-        assert card_of(json.dumps({"describe": told})) == BART
+    def test_a_card_is_parsed_and_unknown_fields_are_ignored(self) -> None:
+        described = {name: getattr(BART, name) for name in ModelCard.__slots__} | {"model": {"layers": 12}}
+        assert card_of(json.dumps({"describe": described})) == BART
 
     @pytest.mark.parametrize("chunk", ["{}", '{"describe": 1}', "no", '{"describe": {"name": "bart"}}'])
-    def test_anything_else_is_a_fault_of_the_protocol(self, chunk: str) -> None:
+    def test_a_malformed_card_is_a_protocol_error(self, chunk: str) -> None:
         with pytest.raises(ProtocolError):
             card_of(chunk)
 
 
 class TestCommands:
-    def test_the_table_has_a_line_for_each_model_and_none_for_their_steps(self) -> None:
+    def test_the_table_has_one_line_for_each_model_and_none_for_steps(self) -> None:
         lines = _run(FakeTransport(models=MODELS, cards=[BART]), "models").stdout.splitlines()
         assert [line.split()[0] for line in lines[1:]] == ["bart", "gpt2", "resnet"]
         assert "summarize" in lines[1]
@@ -101,24 +101,24 @@ class TestCommands:
         assert "36.9 kB/token, 906 MB, room for 671" in lines[1]
         assert "ppl 10.50 (reference 10.00)" in lines[1]
 
-    def test_an_engine_on_a_gpu_is_said_to_be_experimental(self) -> None:
+    def test_an_engine_on_a_gpu_is_marked_experimental(self) -> None:
         card = replace(BART, device="cuda:0", experimental=True)
         line = _run(FakeTransport(models=MODELS, cards=[card]), "models").stdout.splitlines()[1]
         assert "int8 on cuda:0, experimental" in line
 
     @pytest.mark.parametrize(
-        ("level", "missing", "told"),
+        ("level", "missing", "shown"),
         [("avx2", None, "avx2"), (None, "the processor has no AVX2", "none: the processor has no AVX2")],
     )
-    def test_the_kernels_of_a_model_or_why_it_has_none(
-        self, level: str | None, missing: str | None, told: str
+    def test_the_table_shows_the_kernels_or_why_there_are_none(
+        self, level: str | None, missing: str | None, shown: str
     ) -> None:
         card = replace(BART, kernels=level, kernels_missing=missing)
         lines = _run(FakeTransport(models=MODELS, cards=[card]), "models").stdout.splitlines()
         assert lines[0].split()[-1] == "kernels"
-        assert lines[1].rstrip().endswith(f"  {told}")
+        assert lines[1].rstrip().endswith(f"  {shown}")
 
-    def test_a_server_that_does_not_tell_of_its_kv_cache(self) -> None:
+    def test_the_kv_cache_is_left_out_if_the_server_does_not_report_it(self) -> None:
         old = replace(BART, kv_bytes_per_token=None, kv_bytes=None, kv_max_context=None)
         line = _run(FakeTransport(models=MODELS, cards=[old]), "models").stdout.splitlines()[1]
         assert "kB/token" not in line
@@ -137,7 +137,7 @@ class TestCommands:
             assert result.exit_code == Exit.OK, result.stderr
         assert [request.prompt for request in fake.requests] == ["as it is", "from stdin", "from a file"]
 
-    def test_a_file_that_is_not_there_is_named(self) -> None:
+    def test_a_missing_file_is_named(self) -> None:
         result = _run(FakeTransport(), "summarize", "@nowhere.txt")
         assert result.exit_code == Exit.USAGE
         assert "nowhere.txt: No such file" in result.stderr

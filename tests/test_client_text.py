@@ -1,4 +1,4 @@
-"""What stdout cannot show, and what stdin and files hold beside text, in every command that meets it."""
+"""Characters that stdout cannot show, and input that is not text, in every command."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ASKING = [
     ["summarize", "?"],
     ["translate", "?", "--stream"],
 ]
-# Made on Windows: the mark of PowerShell and Notepad, and their two ends of lines.
+# As written on Windows: a byte-order mark and CRLF.
 MARKED = codecs.BOM_UTF8 + "Grüße\r\n".encode()
 WIDE = {
     "utf-16": "Hi\n".encode("utf-16"),
@@ -56,53 +56,53 @@ def _run(fake: FakeTransport, *arguments: str, charset: str = "utf-8", **options
 
 
 def _shown(text: str, charset: str) -> bytes:
-    """Character by character, by a codec of Python's own."""
+    """The expected output, encoded character by character with Python's own handler."""
     return b"".join(character.encode(charset, "replace") for character in text)
 
 
 @pytest.mark.parametrize("charset", NARROW)
 @pytest.mark.parametrize("arguments", ASKING, ids=" ".join)
-def test_what_stdout_lacks_is_replaced_and_told_of_once(arguments: list[str], charset: str) -> None:
+def test_stdout_replaces_characters_and_warns_once(arguments: list[str], charset: str) -> None:
     turns = [answer(*TEXT)] * 2
     done = _run(FakeTransport(*turns), *arguments, charset=charset, input="?\n?\n")
     answers = 2 if arguments == CHAT else 1
     assert (done.exit_code, done.stdout_bytes) == (0, _shown(f"{TEXT}\n" * answers, charset))
-    assert done.stderr.count("remark: ") == 1
+    assert done.stderr.count("warning: ") == 1
     assert f"{charset} lacks" in done.stderr
 
 
 @settings(max_examples=20)
 @given(st.lists(st.text(max_size=5), max_size=5), st.sampled_from([*NARROW, "utf-8"]), st.booleans())
-def test_it_does_not_matter_where_an_answer_is_cut(pieces: list[str], charset: str, stream: bool) -> None:
+def test_the_output_does_not_depend_on_the_chunks(pieces: list[str], charset: str, stream: bool) -> None:
     text = "".join(pieces)
     done = _run(FakeTransport(answer(*pieces)), "generate", "?", *["--stream"] * stream, charset=charset)
     expected = _shown(text, charset) + b"\n" * bool(text or not stream)
     assert done.stdout_bytes == expected
-    assert done.stderr.count("remark: ") == (expected.count(b"?") > text.count("?"))
+    assert done.stderr.count("warning: ") == (expected.count(b"?") > text.count("?"))
 
 
 @pytest.mark.parametrize("arguments", [one for one in ASKING if one != CHAT], ids=" ".join)
 def test_json_is_ascii(arguments: list[str]) -> None:
     done = _run(FakeTransport(answer(*TEXT)), *arguments, "--json", charset="ascii")
-    told = [json.loads(line)["text"] for line in done.stdout_bytes.decode("ascii").splitlines()]
-    assert ("".join(told), done.stderr) == (TEXT, "")
+    texts = [json.loads(line)["text"] for line in done.stdout_bytes.decode("ascii").splitlines()]
+    assert ("".join(texts), done.stderr) == (TEXT, "")
 
 
-def test_models_and_health_are_shown_too() -> None:
+def test_other_commands_replace_characters_too() -> None:
     rows = (ModelInfo("gemüse", "1", "UNAVAILABLE", "zerstört: 世界"),)
     done = _run(FakeTransport(models=rows), "models", charset="ascii")
-    assert (done.exit_code, b"gem?se" in done.stdout_bytes, done.stderr.count("remark: ")) == (0, True, 1)
+    assert (done.exit_code, b"gem?se" in done.stdout_bytes, done.stderr.count("warning: ")) == (0, True, 1)
     health = Health(True, True, "gemüse", True, "tritön", "2", ("1",))
     done = _run(FakeTransport(health=health), "health", charset="ascii")
-    assert (done.exit_code, b"gem?se" in done.stdout_bytes, done.stderr.count("remark: ")) == (0, True, 1)
+    assert (done.exit_code, b"gem?se" in done.stdout_bytes, done.stderr.count("warning: ")) == (0, True, 1)
     rows = (ModelInfo("gemüse", "1", "READY"),)
     done = _run(FakeTransport(models=rows), "unload", "gemüse", charset="ascii")
-    assert (done.stdout_bytes, done.stderr.count("remark: ")) == (b"gem?se is unloaded\n", 1)
+    assert (done.stdout_bytes, done.stderr.count("warning: ")) == (b"gem?se is unloaded\n", 1)
     done = _run(FakeTransport(metrics='halimede_x{model="gemüse"} 1\n'), "metrics", charset="ascii")
-    assert (done.stdout_bytes, done.stderr.count("remark: ")) == (b"halimede_x{model=gem?se} 1\n", 1)
+    assert (done.stdout_bytes, done.stderr.count("warning: ")) == (b"halimede_x{model=gem?se} 1\n", 1)
 
 
-def test_an_error_about_such_a_name_is_told() -> None:
+def test_an_error_escapes_characters_that_stderr_lacks() -> None:
     error = NotFound.of("model", "gemüse 🙂", "is not in the server's repository")
     done = _run(FakeTransport([error]), "generate", "?", charset="ascii")
     assert (done.exit_code, done.stdout) == (Exit.USAGE, "")
@@ -112,36 +112,38 @@ def test_an_error_about_such_a_name_is_told() -> None:
 @pytest.mark.parametrize(
     "arguments", [["health", "--model"], ["generate", "?", "--model"], ["health", "--url"]]
 )
-def test_a_name_on_the_command_line_that_is_no_text(arguments: list[str]) -> None:
+def test_an_argument_that_is_not_text_is_refused(arguments: list[str]) -> None:
     done = _run(FakeTransport(), *arguments, os.fsdecode(b"\xff"))
     assert (done.exit_code, done.stderr.count("error: INVALID_ARG: ")) == (Exit.USAGE, 1)
 
 
 class TestProcess:
-    """The same, with the streams that Python opens."""
+    """The same with the real streams of a process."""
 
     @pytest.mark.parametrize(
-        ("arguments", "encoding", "shown", "remarks"),
+        ("arguments", "encoding", "shown", "warnings"),
         [
             (["generate", "?"], "ascii", b"Gr??e ?\n", 1),
             (["generate", "?", "--stream"], "latin-1", b"Gr\xfc\xdfe ?\n", 1),
             (CHAT, "ascii:ignore", b"Gre \n", 0),
         ],
     )
-    def test_it_prints(self, arguments: list[str], encoding: str, shown: bytes, remarks: int) -> None:
+    def test_the_environment_says_how_to_replace(
+        self, arguments: list[str], encoding: str, shown: bytes, warnings: int
+    ) -> None:
         with FakeGrpcServer(answer("Grü", "ße ", "🙂")) as server:
             done = _process([*arguments, "--url", server.url], b"?\n", PYTHONIOENCODING=encoding)
         assert (done.returncode, done.stdout) == (0, shown)
-        assert done.stderr.count(b"remark: ") == remarks
+        assert done.stderr.count(b"warning: ") == warnings
 
-    def test_the_c_locale_of_a_container(self) -> None:
+    def test_the_c_locale_replaces_characters(self) -> None:
         environment = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
         with FakeGrpcServer(answer("Grüße")) as server:
             done = _process(["generate", "-", "--url", server.url], b"?", **environment)
         assert (done.returncode, done.stdout) == (0, b"Gr??e\n")
 
-    def test_a_typed_line_that_is_no_text(self) -> None:
-        """In a terminal of Latin-1, with a Python of UTF-8. Where stdout is none, an error is the end."""
+    def test_a_typed_line_that_is_not_text_is_refused(self) -> None:
+        """The terminal sends Latin-1, Python expects UTF-8. Without a terminal, an error is the end."""
         master, slave = pty.openpty()
         with FakeGrpcServer() as server:
             chat = subprocess.Popen(
@@ -154,10 +156,10 @@ class TestProcess:
             )
             os.close(slave)
             os.write(master, b"Gr\xfc\xdfe\n")
-            shown, told = chat.communicate(timeout=PATIENCE_S)
+            shown, stderr = chat.communicate(timeout=PATIENCE_S)
             os.close(master)
         assert (chat.returncode, shown) == (Exit.USAGE, b"")
-        assert b"prompt: stdin, byte 3 (0xfc) is no utf-8" in told
+        assert b"prompt: stdin, byte 3 (0xfc) is not utf-8" in stderr
 
 
 def _process(arguments: list[str], stdin: bytes, **environment: str) -> subprocess.CompletedProcess[bytes]:
@@ -188,7 +190,7 @@ READING: list[Callable[[Path], list[str]]] = [
 
 @pytest.mark.parametrize("charset", ["utf-8", "cp1252"])
 @pytest.mark.parametrize("reading", READING)
-def test_a_byte_order_mark_is_no_part_of_a_prompt(
+def test_a_byte_order_mark_is_not_part_of_the_prompt(
     reading: Callable[[Path], list[str]], charset: str, tmp_path: Path
 ) -> None:
     (tmp_path / "text.txt").write_bytes(MARKED)
@@ -200,7 +202,7 @@ def test_a_byte_order_mark_is_no_part_of_a_prompt(
 
 @pytest.mark.parametrize("data", [*WIDE.values(), b"caf\xe9\n"], ids=[*WIDE, "latin-1"])
 @pytest.mark.parametrize("reading", READING)
-def test_what_is_no_text_is_refused_with_what_to_do(
+def test_bytes_that_are_not_text_are_refused_with_advice(
     reading: Callable[[Path], list[str]], data: bytes, tmp_path: Path
 ) -> None:
     (tmp_path / "text.txt").write_bytes(data)
@@ -212,25 +214,25 @@ def test_what_is_no_text_is_refused_with_what_to_do(
     assert "iconv -f" in done.stderr
 
 
-def test_stdin_is_read_in_the_encoding_that_it_has() -> None:
+def test_stdin_is_decoded_in_its_encoding() -> None:
     fake = FakeTransport(answer("a"))
     _run(fake, "generate", "-", charset="cp1252", input="50 €".encode("cp1252"))
     assert fake.requests[0].prompt == "50 €"
 
 
-def test_the_lines_of_a_chat_are_all_in_the_encoding_of_the_mark() -> None:
+def test_a_byte_order_mark_sets_the_encoding_of_a_whole_chat() -> None:
     fake = FakeTransport(answer("a"), answer("b"))
     _run(fake, "chat", charset="latin-1", input=codecs.BOM_UTF8 + "Grüße\nÄpfel\n".encode())
     assert [r.messages[-1]["content"] for r in fake.requests if r.messages] == ["Grüße", "Äpfel"]
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0\r\ufeff")), st.booleans())
-def test_text_is_read_as_it_is(text: str, marked: bool) -> None:
+def test_text_is_read_unchanged(text: str, marked: bool) -> None:
     assert decoded(codecs.BOM_UTF8 * marked + text.encode(), "stdin", "utf-8") == text
 
 
 @given(st.binary())
-def test_bytes_are_text_or_refused(data: bytes) -> None:
+def test_bytes_are_decoded_or_refused(data: bytes) -> None:
     try:
         text = data.removeprefix(codecs.BOM_UTF8).decode()
     except UnicodeDecodeError:

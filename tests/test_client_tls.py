@@ -1,4 +1,4 @@
-"""TLS of the client: a CA of one's own, a certificate that a server asks for, and files that are none."""
+"""TLS of the client: a private CA, a client certificate, and unusable files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.certificates import write_certificate
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate that signs itself, so that it is its own CA, and its key."""
+    """A self-signed certificate, which is its own CA, and its key."""
     folder = tmp_path_factory.mktemp("tls")
     write_certificate(folder)
     locked = "openssl rsa -aes256 -passout pass:secret -in tls.key -out locked.key"
@@ -43,7 +43,7 @@ class _Ready(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def url(files: Path) -> Iterator[str]:
-    """A server that asks for a certificate."""
+    """A server that requires a client certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(files / "tls.crt", files / "tls.key")
     context.load_verify_locations(files / "tls.crt")
@@ -61,7 +61,7 @@ def _ours(files: Path) -> Tls:
     return Tls(files / "tls.crt", files / "tls.crt", files / "tls.key")
 
 
-def test_a_server_that_asks_for_a_certificate_gets_ours(url: str, files: Path) -> None:
+def test_the_client_certificate_is_sent(url: str, files: Path) -> None:
     with Client(url, tls=_ours(files)) as client:
         assert client.health().live
 
@@ -72,8 +72,8 @@ def test_a_server_that_asks_for_a_certificate_gets_ours(url: str, files: Path) -
     assert asyncio.run(live())
 
 
-def test_without_our_certificate_or_their_ca_nothing_is_said(url: str, files: Path) -> None:
-    """This server may reset the connection before its reason is read."""
+def test_a_request_without_certificate_or_ca_fails(url: str, files: Path) -> None:
+    """The server may reset the connection before the client has read the reason."""
 
     async def ask(tls: Tls | None) -> None:
         async with AsyncClient(url, tls=tls) as client:
@@ -86,7 +86,7 @@ def test_without_our_certificate_or_their_ca_nothing_is_said(url: str, files: Pa
             asyncio.run(ask(tls))
 
 
-def test_the_command_line_takes_the_files(url: str, files: Path) -> None:
+def test_the_command_line_accepts_the_files(url: str, files: Path) -> None:
     options = [
         f"--tls-ca={files / 'tls.crt'}",
         f"--tls-certificate={files / 'tls.crt'}",
@@ -113,12 +113,12 @@ def test_the_command_line_takes_the_files(url: str, files: Path) -> None:
         ({"certificate": "tls.crt", "key": "locked.key"}, "certificate: .*locked.key, must be readable PEM"),
     ],
 )
-def test_files_that_are_none_of_these_are_refused(files: Path, names: dict[str, str], problem: str) -> None:
+def test_unusable_files_are_refused(files: Path, names: dict[str, str], problem: str) -> None:
     with pytest.raises(InvalidArgument, match=problem):
         Tls(**{field: files / name for field, name in names.items()})
 
 
 @pytest.mark.parametrize("url", ["localhost:8001", "http://localhost:8000"])
-def test_files_for_a_server_in_plain_are_refused(files: Path, url: str) -> None:
-    with pytest.raises(InvalidArgument, match=r"url: .*, must begin with grpcs:// or https:// for TLS"):
+def test_files_for_a_server_without_tls_are_refused(files: Path, url: str) -> None:
+    with pytest.raises(InvalidArgument, match=r"url: .*, must start with grpcs:// or https:// for TLS"):
         Client(url, tls=Tls(ca=files / "tls.crt"))

@@ -83,7 +83,7 @@ class TestAnswers:
         assert [answer.text for answer in found] == ["ab"] * 8
 
 
-class TestWhatIsSent:
+class TestSending:
     def test_over_grpc(self) -> None:
         with FakeGrpcServer(answer("a")) as server:
             with Client(server.url, headers={"Traceparent": "00-1"}, timeout=600) as client:
@@ -138,12 +138,12 @@ class TestErrors:
             with pytest.raises(Internal, match=r"^INTERNAL: step: 5, failed$"):
                 next(stream)
 
-    def test_busy_is_asked_again(self, serve: Callable[..., Server]) -> None:
+    def test_a_busy_server_is_retried(self, serve: Callable[..., Server]) -> None:
         with serve([BUSY], [BUSY], answer("a")) as server, _client(server, AT_ONCE) as client:
             assert client.stream("?").collect().text == "a"
         assert len(server.requests) == 3
 
-    def test_nobody_answers(self, serve: Callable[..., Server]) -> None:
+    def test_a_stopped_server(self, serve: Callable[..., Server]) -> None:
         with serve() as server:
             pass
         with _client(server) as client:
@@ -165,7 +165,7 @@ class TestErrors:
     ) -> None:
         monkeypatch.setattr("halimede.timeouts.GRACE_S", 0.0)
         with serve([HEARTBEAT, Event.HANG]) as server, _client(server, timeout=2.0) as client:
-            client.health()  # so that the request finds a connection, and reaches the server in time
+            client.health()  # opens the connection, so that the request reaches the server in time
             with pytest.raises(DeadlineExceeded):
                 client.stream("?").collect()
             assert server.cancelled.wait(PATIENCE_S)
@@ -234,7 +234,7 @@ class TestServer:
         assert (model.name, model.backend, model.steps) == ("smollm2", "ensemble", ("smollm2_engine",))
         assert (model.max_batch_size, model.inputs, model.outputs) == (1, ("text_input",), ("text_output",))
 
-    def test_metrics_come_over_http_alone(self, serve: Callable[..., Server]) -> None:
+    def test_metrics_are_always_fetched_over_http(self, serve: Callable[..., Server]) -> None:
         with FakeHttpServer(metrics="up 1\n") as metrics, serve() as server:
             with _client(server, metrics_url=f"{metrics.url}/metrics") as client:
                 assert client.metrics().total("up") == 1
@@ -252,7 +252,7 @@ class TestServer:
                 assert (await client.metrics()).total("up") == 1
 
 
-class TestHttpAlone:
+class TestHttpOnly:
     def test_a_character_split_over_packets(self) -> None:
         event = b'data: {"text_output": "\xf0\x9f\x99\x82", "finish_reason": "stop"}\n\n'
         with FakeHttpServer([event[:24], event[24:]]) as server, _client(server) as client:
@@ -277,18 +277,18 @@ class TestHttpAlone:
         with fake as server, _client(server) as client, pytest.raises(ProtocolError):
             client.generate("?")
 
-    def test_a_connection_that_breaks_before_its_answer_is_tried_again(self) -> None:
+    def test_a_connection_that_breaks_before_the_answer_is_retried(self) -> None:
         with FakeHttpServer([Event.DROP], answer("a")) as server, _client(server, AT_ONCE) as client:
             assert client.generate("?").text == "a"
 
 
 class TestWrongPort:
-    def test_grpc_to_an_http_server_tells_which_scheme_to_use(self) -> None:
-        with FakeHttpServer() as server, pytest.raises(ConnectionFailed, match="say http://"):
+    def test_grpc_to_an_http_server_names_the_right_scheme(self) -> None:
+        with FakeHttpServer() as server, pytest.raises(ConnectionFailed, match="use http://"):
             _ask(server.url.removeprefix("http://"))
 
-    def test_http_to_a_grpc_server_tells_which_scheme_to_use(self) -> None:
-        with FakeGrpcServer() as server, pytest.raises(ConnectionFailed, match="say grpc://"):
+    def test_http_to_a_grpc_server_names_the_right_scheme(self) -> None:
+        with FakeGrpcServer() as server, pytest.raises(ConnectionFailed, match="use grpc://"):
             _ask(f"http://{server.url}")
 
     def test_an_unknown_host(self, serve: Callable[..., Server]) -> None:

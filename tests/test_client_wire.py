@@ -1,4 +1,4 @@
-"""The wire format without a network: what is sent, and what is made of the answers."""
+"""The wire format without a network: the encoding of requests and the decoding of answers."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class TestRequest:
     def test_one_stop_text_is_one_stop_word(self) -> None:
         assert _request(sampling=Sampling(stop="END")).inputs()["stop_words"] == ("END",)
 
-    def test_messages_and_bias_travel_as_json(self) -> None:
+    def test_messages_and_bias_are_sent_as_json(self) -> None:
         messages = [Message(role="user", content="Grüße 🙂")]
         request = _request(prompt=None, messages=messages, sampling=EVERYTHING)
         inputs = request.inputs()
@@ -87,7 +87,9 @@ class TestRequest:
         assert json.loads(str(inputs["logit_bias"])) == {"5": -1.5}
 
     @pytest.mark.parametrize(("prompt", "messages"), [(None, None), ("Hi", [])])
-    def test_prompt_or_messages(self, prompt: str | None, messages: list[Message] | None) -> None:
+    def test_a_request_has_either_a_prompt_or_messages(
+        self, prompt: str | None, messages: list[Message] | None
+    ) -> None:
         with pytest.raises(InvalidArgument, match="one of prompt and messages"):
             _request(prompt=prompt, messages=messages)
 
@@ -110,7 +112,7 @@ class TestRequest:
             ("logit_bias", {1: object()}),
         ],
     )
-    def test_what_cannot_be_carried_is_refused_by_name(self, field: str, value: object) -> None:
+    def test_a_value_that_its_datatype_cannot_hold_is_refused(self, field: str, value: object) -> None:
         with pytest.raises(InvalidArgument) as caught:
             replace(_request(), sampling=Sampling(**{field: value})).inputs()  # type: ignore[arg-type]
         assert caught.value.field == {"stop": "stop_words"}.get(field, field)
@@ -122,7 +124,7 @@ class TestRequest:
 
 
 class TestProto:
-    def test_scalars_are_of_shape_1_1_and_stop_words_of_1_n(self) -> None:
+    def test_scalars_have_shape_1_1_and_stop_words_1_n(self) -> None:
         message = proto.encode(_request(sampling=EVERYTHING))
         shapes = {tensor.name: list(tensor.shape) for tensor in message.inputs}
         assert shapes.pop("stop_words") == [1, 2]
@@ -146,10 +148,10 @@ class TestProto:
         assert "timeout" not in proto.encode(_request()).parameters
 
     @given(chunks)
-    def test_a_chunk_survives_the_wire(self, chunk: Chunk) -> None:
+    def test_a_chunk_is_decoded(self, chunk: Chunk) -> None:
         assert proto.decode(_over_the_wire(_response(chunk))) == chunk
 
-    def test_outputs_that_are_absent_take_defaults(self) -> None:
+    def test_missing_outputs_get_defaults(self) -> None:
         response = pb.ModelStreamInferResponse()
         _add(response, "text_output", "BYTES", _bytes_of("Hi"))
         assert proto.decode(response) == Chunk("Hi")
@@ -159,7 +161,7 @@ class TestProto:
         with pytest.raises(Unavailable, match=r"^UNAVAILABLE: queue"):
             proto.decode(pb.ModelStreamInferResponse(error_message=text))
 
-    def test_an_unknown_model_is_told_without_a_code(self) -> None:
+    def test_the_error_for_an_unknown_model_needs_no_code(self) -> None:
         text = "Request for unknown model: 'x' is not found"
         with pytest.raises(NotFound):
             proto.decode(pb.ModelStreamInferResponse(error_message=text))
@@ -168,7 +170,7 @@ class TestProto:
         ("datatype", "raw"),
         [("BYTES", b"\x09\0\0\0ab"), ("BYTES", b""), ("BYTES", b"\1\0\0\0\xff"), ("FP32", b"\0" * 4)],
     )
-    def test_outputs_that_are_not_what_they_say(self, datatype: str, raw: bytes) -> None:
+    def test_malformed_outputs_are_refused(self, datatype: str, raw: bytes) -> None:
         response = pb.ModelStreamInferResponse()
         _add(response, "text_output", datatype, raw)
         with pytest.raises(ProtocolError, match="text_output"):
@@ -181,7 +183,7 @@ class TestProto:
             proto.decode(response)
 
     @given(st.binary(max_size=40))
-    def test_no_bytes_raise_anything_else(self, raw: bytes) -> None:
+    def test_any_bytes_are_decoded_or_refused(self, raw: bytes) -> None:
         response = pb.ModelStreamInferResponse()
         _add(response, "text_output", "BYTES", raw)
         with contextlib.suppress(ProtocolError):
@@ -195,12 +197,12 @@ class TestRest:
         assert body["stop_words"] == ["é", "\n\n"]
         assert (body["id"], body["timeout"]) == ("r1", 2_000_000)
 
-    def test_the_path_tells_streams_apart_and_quotes_the_model(self) -> None:
+    def test_the_path_depends_on_streaming_and_quotes_the_model(self) -> None:
         assert generate_path(_request()) == "/v2/models/smollm2/generate_stream"
         assert generate_path(_request(model="a/b", stream=False)) == "/v2/models/a%2Fb/generate"
 
     @given(st.lists(chunks, max_size=5), st.data())
-    def test_a_stream_reads_the_same_however_it_is_cut(self, sent: list[Chunk], data: Any) -> None:
+    def test_a_stream_does_not_depend_on_how_it_is_cut(self, sent: list[Chunk], data: Any) -> None:
         body = b"".join(_event(chunk) for chunk in sent)
         cuts = data.draw(st.lists(st.integers(0, len(body)), max_size=8).map(sorted))
         pieces = [body[a:b] for a, b in zip([0, *cuts], [*cuts, len(body)], strict=True)]
@@ -218,7 +220,7 @@ class TestRest:
         with pytest.raises(Internal):
             _read(200, "text/event-stream", b"data: " + body + b"\n\n")
 
-    def test_an_error_before_the_first_chunk_comes_as_an_event_under_400(self) -> None:
+    def test_an_event_with_an_error_and_status_400_is_raised(self) -> None:
         body = b'data: {"error":"in ensemble \'smollm2\', UNAVAILABLE: queue: 64 waiting, limit 64"}\n\n'
         with pytest.raises(Unavailable) as caught:
             _read(400, "text/event-stream; charset=utf-8", body)
@@ -235,7 +237,7 @@ class TestRest:
             (418, b'{"error": 5}', ServerError),
         ],
     )
-    def test_other_replies_are_judged_by_their_status(
+    def test_other_replies_are_classified_by_their_status(
         self, status: int, body: bytes, kind: type[ServerError]
     ) -> None:
         assert type(status_error(status, body)) is kind
@@ -245,28 +247,30 @@ class TestRest:
     @pytest.mark.parametrize(
         "body", [b"", b"{", b"[]", b'{"text_output": 5}', b'{"finish_reason": "stop"}', b"\xff"]
     )
-    def test_a_reply_in_another_form(self, body: bytes) -> None:
+    def test_a_malformed_reply_is_refused(self, body: bytes) -> None:
         with pytest.raises(ProtocolError):
             _read(200, "application/json", body)
 
     @given(st.binary(max_size=60))
-    def test_no_stream_raises_anything_else(self, body: bytes) -> None:
+    def test_any_stream_is_decoded_or_refused(self, body: bytes) -> None:
         with contextlib.suppress(ProtocolError, ServerError):
             _read(200, "text/event-stream", b"data: " + body + b"\n\n")
 
 
 class TestLogprobs:
-    def test_they_are_read(self) -> None:
+    def test_logprobs_are_parsed(self) -> None:
         top = {"id": 2, "token": "b", "bytes": [98], "logprob": -1}
-        told = [{"id": 1, "token": "Ġa", "bytes": [32, 97], "logprob": -0.5, "top": [top]}]
-        (chunk,) = _read(200, "", json.dumps({"text_output": " a", "logprobs": json.dumps(told)}).encode())
+        logprobs = [{"id": 1, "token": "Ġa", "bytes": [32, 97], "logprob": -0.5, "top": [top]}]
+        (chunk,) = _read(
+            200, "", json.dumps({"text_output": " a", "logprobs": json.dumps(logprobs)}).encode()
+        )
         likely = (Alternative(2, "b", b"b", -1.0),)
         assert chunk.logprobs == (TokenLogprob(1, "Ġa", b" a", -0.5, likely),)
 
-    @pytest.mark.parametrize("told", ["{}", "[1]", '[{"id": 1}]', "[[]]"])
-    def test_in_another_form_they_are_refused(self, told: str) -> None:
+    @pytest.mark.parametrize("logprobs", ["{}", "[1]", '[{"id": 1}]', "[[]]"])
+    def test_malformed_logprobs_are_refused(self, logprobs: str) -> None:
         with pytest.raises(ProtocolError):
-            _read(200, "", json.dumps({"text_output": "", "logprobs": told}).encode())
+            _read(200, "", json.dumps({"text_output": "", "logprobs": logprobs}).encode())
 
 
 def _read(status: int, content_type: str, *pieces: bytes) -> list[Chunk]:

@@ -1,4 +1,4 @@
-"""Halimede's client: text in, tokens streamed back, from a Triton ensemble.
+"""The Python client of Halimede: it sends text to a Triton ensemble and streams the answer back.
 
     from halimede import Client
 
@@ -6,8 +6,8 @@
         for chunk in client.stream("The capital of France is", max_tokens=16):
             print(chunk.text, end="", flush=True)
 
-`AsyncClient` has the same methods. Errors are in `halimede.errors`, the wire format in
-`halimede.wire`, fakes for tests in `halimede.testing`.
+`AsyncClient` has the same methods as coroutines. `halimede.errors` lists all errors,
+`halimede.testing` has fakes for tests, and `halimede.wire` is the wire format.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ from halimede.results import (
     Timing,
     TokenLogprob,
 )
-from halimede.retry import RetryPolicy
 from halimede.sampling import Message, Sampling
+from halimede.timeouts import RetryPolicy
 from halimede.tls import Tls
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ __all__ = [
     "Unsupported",
 ]
 
-_LAZY = {  # asyncio alone doubles the time of the import
+_LAZY = {  # importing asyncio alone doubles the time of this import
     "AsyncClient": "halimede._async.client",
     "AsyncStream": "halimede._async.stream",
     "AsyncTransport": "halimede._async.transport",

@@ -1,4 +1,4 @@
-"""The key that a server asks of its clients, as the chart's `access.apiKey` has it."""
+"""The API key that a server requires of its clients (`access.apiKey` in the chart)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from halimede.target import Target
 __all__ = ["DEFAULT_HEADER", "ApiKey", "checked_headers"]
 
 DEFAULT_HEADER = "halimede-key"
-_TRITONS_PREFIX = "triton-grpc-protocol-"  # of the metadata in which it looks for keys over gRPC
+_TRITONS_PREFIX = "triton-grpc-protocol-"  # Triton looks for keys in gRPC metadata with this prefix
 _LONGEST = 4096
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _HIDDEN = "not shown"
@@ -23,10 +23,10 @@ _HIDDEN = "not shown"
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """`value` goes with each request in `header`; no text shows it. `origin` is what errors call it.
+    """A key: `value` is sent in `header` with each request, and no text shows it. Errors name its `origin`.
 
-    Raises InvalidArgument for a value that is empty or that no header can carry: anything but printable
-    ASCII, and a space at either end.
+    Raises InvalidArgument for a value that is empty, has a space at either end, or has characters other
+    than printable ASCII.
     """
 
     value: str = field(repr=False)
@@ -35,19 +35,19 @@ class ApiKey:
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.header):
-            raise InvalidArgument.of("api_key_header", repr(self.header), "must be a header's name")
+            raise InvalidArgument.of("api_key_header", repr(self.header), "must be the name of a header")
         _check(self.origin, self.value)
         if not self.value:
             raise InvalidArgument.of(self.origin, "empty", "must hold the server's key")
 
     @classmethod
     def read(cls, file: str | PathLike[str], header: str = DEFAULT_HEADER) -> Self:
-        """The key that a file holds, in ASCII, whose last line may end or not.
+        """The key in a file of ASCII; line ends after the key are ignored.
 
-        Raises InvalidArgument, which names the file, where it cannot be read or holds no key.
+        Raises InvalidArgument, which names the file, if it cannot be read or holds no key.
         """
         try:
-            with open(file, "rb") as opened:  # noqa: PTH123  as for any path
+            with open(file, "rb") as opened:  # noqa: PTH123  it takes any kind of path
                 data = opened.read(2 * _LONGEST)
         except (OSError, ValueError) as error:
             problem = getattr(error, "strerror", None) or str(error)
@@ -60,10 +60,10 @@ class ApiKey:
 
 
 def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """As they are. Raises InvalidArgument for one that no request can carry, without showing its value."""
+    """A copy of the headers. Raises InvalidArgument, without its value, for one that cannot be sent."""
     for name, value in headers.items():
         if not _NAME.fullmatch(name):
-            raise InvalidArgument.of("headers", repr(name), "must be a header's name")
+            raise InvalidArgument.of("headers", repr(name), "must be the name of a header")
         _check(f"headers[{name}]", value)
     return dict(headers)
 
@@ -71,7 +71,7 @@ def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
 def _check(origin: str, value: str) -> None:
     place = next((at for at, one in enumerate(value, 1) if not " " <= one <= "~"), None)
     if place is not None:
-        raise InvalidArgument.of(origin, _HIDDEN, f"character {place} is none that a header may carry")
+        raise InvalidArgument.of(origin, _HIDDEN, f"character {place} is not allowed in a header")
     if value != value.strip():
         raise InvalidArgument.of(origin, _HIDDEN, "must not begin or end with a space")
     if len(value) > _LONGEST:

@@ -1,24 +1,27 @@
-"""Everything the client raises, as one tree.
+"""Every error that the client raises, as one tree.
 
 HalimedeError
-├── TransportError          the network failed; the server has not answered
-│   ├── ConnectionFailed    nobody answers at that address
-│   │   └── TlsFailed       somebody does, but one side does not take the other's certificate
-│   └── ConnectionLost      the connection broke before the answer was whole
-├── ServerError             the request was answered with an error: code, field, value, limit
-│   ├── InvalidArgument     a field of the request is wrong (also raised before sending it)
-│   ├── NotFound            no such model
-│   ├── PermissionDenied    the server asks for a key that was not given, or is another
+├── TransportError          the network failed before the answer was whole
+│   ├── ConnectionFailed    no server answers at that address
+│   │   └── TlsFailed       a server does, but TLS failed: a certificate is refused or missing
+│   └── ConnectionLost      the connection broke during the request
+├── ServerError             the server answered with an error: code, field, value, limit
+│   ├── InvalidArgument     a field of the request is wrong (the client may find that before it sends)
+│   ├── NotFound            the server has no such model
+│   ├── PermissionDenied    the API key is missing or wrong
 │   ├── Unsupported         this model or server cannot do that
 │   ├── Unavailable         the queue is full or the model is not ready
-│   ├── DeadlineExceeded    the timeout ended the request (also when the server did not in time)
+│   ├── DeadlineExceeded    the timeout ended the request (in the client if the server did not)
 │   ├── Cancelled           the server cancelled the request
-│   └── Internal            a fault of the server
+│   └── Internal            the server failed
 └── ProtocolError           the answer is not in the wire format
 
-Exceptions of grpc, httpx or json never leak: they are the `__cause__` of one of these.
-`retryable` says that the same request may succeed a moment later, so a client that has not yet
-received a token tries again.
+`retryable` says that the same request may succeed a moment later: the client repeats it unless a token
+has arrived. Exceptions of grpc, httpx or json never leak: each is the `__cause__` of one of these.
+
+Four modules make errors of what others report: `wire.faults` of the server's text, `wire.rest` of an HTTP
+status, `grpc_faults` of a gRPC status, and `http_faults` of an exception of httpx. `cli.exits` maps each
+error to an exit code and to advice.
 """
 
 from __future__ import annotations
@@ -69,7 +72,7 @@ class ProtocolError(HalimedeError):
 
 
 class ServerError(HalimedeError):
-    """An error in the form `CODE: field: value, limit`; parts that are not told are None.
+    """An error of the form `CODE: field: value, limit`. A part that the server did not send is None.
 
     `str(error)` is the server's text without the prefixes that an ensemble adds.
     """

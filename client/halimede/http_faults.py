@@ -1,4 +1,4 @@
-"""httpx's exceptions as our errors, and its settings."""
+"""httpx for both clients: its settings, and its exceptions as our errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["LIMITS", "proxy_of", "raises_our_errors", "socket_options", "timeout
 
 LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20)
 _PROBES = 5
-_MOST_S = 32767  # that Linux takes
+_MOST_S = 32767  # the limit of Linux
 
 
 def timeouts(timeout_s: float | None) -> httpx.Timeout:
@@ -41,7 +41,7 @@ def verified_by(tls: Tls | None) -> ssl.SSLContext | bool:
 
 
 def proxy_of(target: Target) -> str | None:
-    """What the environment names for that server, as httpx itself does where it makes the connections."""
+    """The proxy that the environment names for the server. httpx ignores it when given a transport."""
     if proxy_bypass(target.address):
         return None
     proxies = getproxies()
@@ -50,9 +50,11 @@ def proxy_of(target: Target) -> str | None:
 
 
 def socket_options(keepalive_s: float) -> list[tuple[int, int, int]]:
-    """HTTP/1 has no ping, so TCP probes the other side after so much silence, and the connection breaks where
-    nothing comes back in as much time again. A server's system answers, however slow the server is. Systems
-    have these options by different names, or lack some.
+    """Socket options with which TCP probes the server after `keepalive_s` seconds of silence. The connection
+    breaks if no answer comes within as many seconds again.
+
+    HTTP/1 has no ping of its own. The server's kernel answers a probe, so a slow server is not cut off.
+    Operating systems name these options differently, or lack some of them.
     """
     if math.isinf(keepalive_s):
         return []
@@ -62,7 +64,7 @@ def socket_options(keepalive_s: float) -> list[tuple[int, int, int]]:
         "TCP_KEEPALIVE": silence_s,  # macOS
         "TCP_KEEPINTVL": max(1, silence_s // _PROBES),
         "TCP_KEEPCNT": _PROBES,
-        "TCP_USER_TIMEOUT": milliseconds(2 * silence_s),  # Linux: what was sent and is not acknowledged
+        "TCP_USER_TIMEOUT": milliseconds(2 * silence_s),  # Linux: for data that is not acknowledged
     }
     found = [(getattr(socket, name), value) for name, value in values.items() if hasattr(socket, name)]
     options = [(socket.IPPROTO_TCP, option, value) for option, value in found]
@@ -78,37 +80,36 @@ def raises_our_errors(address: str) -> Iterator[None]:
 
 
 def _our_error(error: Exception, address: str) -> HalimedeError:
-    told = next((str(cause) for cause in _causes(error) if str(cause)), type(error).__name__)
-    tls = next((str(cause) for cause in _causes(error) if isinstance(cause, ssl.SSLError)), "")
+    causes = list(_causes(error))
+    problem = next((str(cause) for cause in causes if str(cause)), type(error).__name__)
+    tls = next((str(cause) for cause in causes if isinstance(cause, ssl.SSLError)), "")
     if tls and ("ALERT" in tls or isinstance(error, httpx.ConnectError | ssl.SSLError)):
         return TlsFailed(f"TLS with {address} failed: {tls}")
-    if told.startswith("illegal request line"):  # what gRPC sends first
-        told = f"it does not speak HTTP; if that is the gRPC port, say grpc://{address}"
-        error = httpx.ConnectError(told)
-    if isinstance(error, httpx.ReadTimeout | httpx.WriteTimeout) and any(map(_is_unanswered, _causes(error))):
-        told = "nothing comes from there any more"
-        error = httpx.ReadError(told)
+    if problem.startswith("illegal request line"):  # the first bytes of a gRPC server
+        problem = f"it does not speak HTTP; for its gRPC port, use grpc://{address}"
+        error = httpx.ConnectError(problem)
+    # httpx reports a timeout of the kernel as its own. Only the kernel's has an errno.
+    gone = any(isinstance(cause, OSError) and cause.errno == errno.ETIMEDOUT for cause in causes)
+    if gone and isinstance(error, httpx.ReadTimeout | httpx.WriteTimeout):
+        problem = "the server has stopped answering"
+        error = httpx.ReadError(problem)
     match error:
         case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.InvalidURL():
-            return ConnectionFailed(f"no server at {address}: {told}")
+            return ConnectionFailed(f"no server at {address}: {problem}")
         case httpx.TimeoutException():
             return DeadlineExceeded.of("timeout", address, "did not answer in time")
         case httpx.NetworkError() | httpx.RemoteProtocolError():
-            return ConnectionLost(f"connection to {address} lost: {told}")
+            return ConnectionLost(f"connection to {address} lost: {problem}")
         case httpx.DecodingError():
-            return ProtocolError(f"answer of {address}: {told}")
+            return ProtocolError(f"answer of {address}: {problem}")
         case _:
-            return TransportError(f"{address}: {told}")
-
-
-def _is_unanswered(error: BaseException) -> bool:
-    """The system gave the connection up; a timeout of httpx's own has no number."""
-    return isinstance(error, OSError) and error.errno == errno.ETIMEDOUT
+            return TransportError(f"{address}: {problem}")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and what is behind it, which httpcore has as an argument. What it only came after is not:
-    that may be the caller's.
+    """The error and the errors behind it: its cause, or the argument in which httpcore keeps it.
+
+    `__context__` is left out, because it may be an error of the caller.
     """
     while error is not None:
         yield error

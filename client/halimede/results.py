@@ -1,4 +1,4 @@
-"""What the server answers, as frozen values."""
+"""What the server answers: frozen values, and the Assembly that makes one Generation of many Chunks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 __all__ = [
     "Alternative",
+    "Assembly",
     "Chunk",
     "Generation",
     "Health",
@@ -21,7 +22,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """A token that could have been chosen; `bytes` is what it adds to the text."""
+    """A token that could have been chosen. `bytes` is its part of the text."""
 
     id: int
     token: str
@@ -31,15 +32,17 @@ class Alternative:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob(Alternative):
-    """A token of the answer, and the likeliest tokens at its place."""
+    """A token of the answer, with the most likely tokens at its position."""
 
     top: tuple[Alternative, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """One response of the server. `finish_reason` is set on the last: stop, length or
-    stop_sequence. `num_output_tokens` counts the tokens of this chunk alone."""
+    """One response of the server. The last one has a `finish_reason`: stop, length or stop_sequence.
+
+    `num_output_tokens` counts the tokens of this chunk alone.
+    """
 
     text: str = ""
     finish_reason: str | None = None
@@ -49,13 +52,13 @@ class Chunk:
 
     @property
     def is_heartbeat(self) -> bool:
-        """Sent while a request waits, so that the server notices a client that has left."""
+        """Whether the server sent it only to find out if the client of a waiting request is still there."""
         return not (self.text or self.num_output_tokens or self.finish_reason)
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds from the first attempt. `ttft_s` is None when the answer came in one piece."""
+    """Seconds since the first attempt began. `ttft_s` is None when the answer was not streamed."""
 
     ttft_s: float | None
     e2e_s: float
@@ -63,7 +66,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """A whole answer; of a stream that was left early, what has arrived (finish_reason None)."""
+    """A whole answer, or the part of it that has arrived: then `finish_reason` is None."""
 
     text: str
     finish_reason: str | None
@@ -73,12 +76,52 @@ class Generation:
     timing: Timing
 
 
+class Assembly:
+    """Puts the Chunks of one answer together. Times are seconds of one monotonic clock."""
+
+    def __init__(self, started_s: float) -> None:
+        self._started_s = started_s
+        self._first_s: float | None = None
+        self._last_s = started_s
+        self._texts: list[str] = []
+        self._finish_reason: str | None = None
+        self._num_input_tokens: int | None = None
+        self._num_output_tokens: int | None = None
+        self._logprobs: list[TokenLogprob] = []
+
+    def add(self, chunk: Chunk, now_s: float) -> None:
+        if self._first_s is None:
+            self._first_s = now_s
+        self._last_s = now_s
+        self._texts.append(chunk.text)
+        self._finish_reason = chunk.finish_reason
+        if chunk.num_input_tokens is not None:
+            self._num_input_tokens = chunk.num_input_tokens
+        if chunk.num_output_tokens is not None:
+            self._num_output_tokens = (self._num_output_tokens or 0) + chunk.num_output_tokens
+        self._logprobs.extend(chunk.logprobs)
+
+    def generation(self, *, streamed: bool) -> Generation:
+        first_s = self._first_s if streamed else None
+        return Generation(
+            text="".join(self._texts),
+            finish_reason=self._finish_reason,
+            num_input_tokens=self._num_input_tokens,
+            num_output_tokens=self._num_output_tokens,
+            logprobs=tuple(self._logprobs),
+            timing=Timing(
+                ttft_s=None if first_s is None else first_s - self._started_s,
+                e2e_s=self._last_s - self._started_s,
+            ),
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A model of the server's repository. `state` is Triton's, e.g. READY or UNAVAILABLE.
+    """A model of the server's repository. `state` is Triton's, such as READY or UNAVAILABLE.
 
-    `backend` is "ensemble" for an ensemble, whose models are `steps`; it, the sizes and the names
-    come from the model's config, which only a ready model has.
+    `backend` is "ensemble" for an ensemble, and `steps` names its models. All fields after `reason` come
+    from the model's config, which only a ready model has.
     """
 
     name: str
@@ -97,21 +140,21 @@ class ModelInfo:
 
     @property
     def alive(self) -> bool:
-        """Whether it takes memory: also while it loads, and while its last requests end."""
+        """Whether the model takes memory: while it loads, serves, or ends its last requests."""
         return self.state in ("LOADING", "READY", "UNLOADING")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """What an engine of Halimede says of itself: its manifest, and the limits it was loaded with.
+    """What an engine of Halimede reports: its manifest and the limits that it was loaded with.
 
-    `task` is chat, complete, summarize or translate. `quality` has perplexity, reference_perplexity
-    and greedy_agreement among its figures. `max_source` is 0 for a model without an encoder.
-    `kv_bytes_per_token` is what the keys and values of a token take, `kv_bytes` those of all slots.
-    `kv_max_context` is the largest context that so many slots could have within `kv_budget_bytes`.
-    `experimental`: what computes has not been measured on such a device.
-    `kernels` is the level of the CPU's kernels that computes, `kernels_missing` why there is none.
-    None: the server does not say.
+    `task` is chat, complete, summarize or translate. `quality` maps names to figures, such as
+    perplexity, reference_perplexity and greedy_agreement. `max_source` is 0 for a model without an encoder.
+    `kv_bytes_per_token` is the memory for the keys and values of one token, `kv_bytes` that for all slots.
+    `kv_max_context` is the largest context for which `kv_budget_bytes` suffices with so many slots.
+    `experimental` says that the engine has not been measured on such a device. `kernels` is the level of
+    the CPU kernels that compute, `kernels_missing` the reason why none do. A field that the server does
+    not send is None.
     """
 
     name: str
@@ -166,11 +209,11 @@ class Metrics:
     samples: tuple[Sample, ...]
 
     def select(self, name: str, **labels: str) -> tuple[Sample, ...]:
-        """The samples of that name that carry all these labels."""
+        """The samples with that name and all these labels."""
         wanted = labels.items()
         return tuple(s for s in self.samples if s.name == name and wanted <= s.labels.items())
 
     def total(self, name: str, **labels: str) -> float | None:
-        """The sum over `select`; None where there is no such sample."""
+        """The sum of the samples that `select` finds; None if it finds none."""
         found = self.select(name, **labels)
         return sum(sample.value for sample in found) if found else None

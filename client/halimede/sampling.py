@@ -1,4 +1,4 @@
-"""How an answer is drawn. A field left out is not sent: the server's default holds."""
+"""How an answer is sampled. A field that is not set is not sent, and the server's default applies."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Message(TypedDict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """The sampling inputs of the ensemble, by its names (`stop` is its `stop_words`).
+    """The sampling inputs of the ensemble, under its names; only `stop_words` is called `stop` here.
 
-    The server checks the ranges. temperature 0 is greedy. num_logprobs is the number of
-    alternatives reported for each token. logit_bias maps token ids to what is added to their
-    logits. max_tokens and min_tokens count output tokens. num_beams above 1 searches: such an answer
-    is greedy, comes in one piece, and is shaped by length_penalty, early_stopping (true, false or
-    "never") and no_repeat_ngram_size, as in transformers. The forced and the start tokens are ids.
+    The server checks the ranges. temperature 0 is greedy. num_logprobs is the number of alternatives that
+    are reported for each token. logit_bias maps token ids to numbers that are added to their logits.
+    max_tokens and min_tokens count output tokens. num_beams above 1 runs a beam search: its answer is
+    greedy and is not streamed, and length_penalty and early_stopping (true, false or "never") apply to
+    it, as in transformers. The forced and the start tokens are ids.
     """
 
     max_tokens: int | None = None
@@ -81,12 +81,12 @@ class SamplingFields(TypedDict, total=False):
 
 
 class CallOptions(SamplingFields, total=False):
-    """What every generating call takes besides its prompt.
+    """The arguments of every call that generates text, apart from its prompt.
 
-    sampling: the base that the other sampling arguments change. model, timeout: instead of the
-    client's; timeout is in seconds, `math.inf` for none. request_id: shown in the server's logs.
-    traceparent: the span that the server's are put under, as W3C writes it; where OpenTelemetry is in use,
-    by default the current one.
+    sampling: values for all sampling arguments that are not given. model, timeout: replace those of the
+    client; timeout is in seconds, `math.inf` for none. request_id: appears in the server's logs.
+    traceparent: the parent of the server's spans, in the format of W3C. Its default is the current span of
+    OpenTelemetry, if the program uses it.
     """
 
     sampling: Sampling

@@ -1,4 +1,4 @@
-"""Where a server is: `localhost:8001`, `grpc://…`, `grpcs://…`, `http://…` or `https://…`."""
+"""The address of a server: `localhost:8001`, `grpc://…`, `grpcs://…`, `http://…` or `https://…`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Target:
 
     @property
     def is_this_machine(self) -> bool:
-        """As far as the name tells."""
+        """Whether the host is this machine, judged by its name alone."""
         try:
             return ip_address(self.host).is_loopback
         except ValueError:
@@ -46,9 +46,10 @@ class Target:
 
     @property
     def metrics_url(self) -> str:
-        """Triton serves its metrics in plain HTTP on a port of their own, by default next to the others.
+        """The URL of the metrics, which Triton serves over plain HTTP on a port of their own.
 
-        Behind TLS the port says nothing of Triton's, so that its default is taken.
+        That port is assumed as far from this one as Triton's defaults are. With TLS, where a proxy's
+        port says nothing about Triton's, the default itself is assumed.
         """
         offset = METRICS_PORT - _PORTS[self.scheme]
         port = METRICS_PORT if self.is_secure else self.port + offset
@@ -59,14 +60,17 @@ class Target:
 
 
 def without_password(url: str) -> str:
-    """As it may be shown."""
+    """The URL without its user name and password, fit to be shown."""
     return re.sub(r"^([a-z]+://)?[^/?#]*@", r"\1", url, flags=re.IGNORECASE)
 
 
 def parse_target(url: str) -> Target:
-    """gRPC where no scheme is told; Triton's default port where no port is."""
+    """The target of a URL. The default scheme is grpc, the default port Triton's.
+
+    Raises InvalidArgument for a URL of another form, or with a user name or password.
+    """
     if (shown := without_password(url)) != url:
-        raise InvalidArgument.of("url", shown, "must be without a name or password; a key is given by itself")
+        raise InvalidArgument.of("url", shown, "must not contain a user name or password")
     try:
         parts = urlsplit(url if "://" in url else f"grpc://{url}")
         host, port = parts.hostname, parts.port
@@ -78,5 +82,5 @@ def parse_target(url: str) -> Target:
     if not host:
         raise InvalidArgument.of("url", url, "must name a host")
     if parts.scheme.startswith("grpc") and parts.path.strip("/"):
-        raise InvalidArgument.of("url", url, "takes no path over gRPC")
+        raise InvalidArgument.of("url", url, "must have no path over gRPC")
     return Target(parts.scheme, host, port or _PORTS[parts.scheme], parts.path.rstrip("/"))

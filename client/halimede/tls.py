@@ -1,4 +1,4 @@
-"""TLS: whom to trust, and who we are where the server asks (mutual TLS)."""
+"""TLS: the CA to trust, and the client's certificate for servers that ask for one (mutual TLS)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ File = str | PathLike[str]
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """Files in PEM. `ca` has the certificates to trust in place of the system's; `certificate` and its `key`,
-    which has no password, are shown to a server that asks for them.
+    """PEM files. `ca` holds the certificates to trust instead of the system's. `certificate` and its `key`,
+    which must have no password, identify the client to a server that asks.
 
-    Raises InvalidArgument for a file that cannot be read or is none of these, and for one of the two alone.
+    Raises InvalidArgument for a file that cannot be read or has other contents, and for a certificate
+    without a key or a key without a certificate.
     """
 
     ca: File | None = None
@@ -37,22 +38,22 @@ class Tls:
         self.context()
 
     def context(self) -> ssl.SSLContext:
-        """For HTTP; for gRPC it is what tells that the files are right."""
+        """The settings for HTTP. Making them also checks the files that gRPC will use."""
         try:
             found = ssl.create_default_context(cafile=self.ca)
         except (OSError, ValueError) as error:  # SSLError is an OSError
             raise _unusable("ca", self.ca, error) from error
         if self.certificate is not None:
             try:
-                # A key with a password would be asked for on the terminal.
+                # Without this, OpenSSL would ask for the password of a key on the terminal.
                 found.load_cert_chain(self.certificate, self.key, password=lambda: "")
             except (OSError, ValueError) as error:
                 raise _unusable("certificate", f"{self.certificate} with {self.key}", error) from error
         return found
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """For gRPC."""
-        import grpc  # noqa: PLC0415  HTTP needs none
+        """The settings for gRPC."""
+        import grpc  # noqa: PLC0415  not needed for HTTP
 
         return grpc.ssl_channel_credentials(_content(self.ca), _content(self.key), _content(self.certificate))
 

@@ -1,4 +1,4 @@
-"""The W3C trace context that a request carries, so that the server's spans join the caller's trace."""
+"""The W3C trace context of a request, by which the server's spans join the caller's trace."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FORM = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 
 
 def checked_traceparent(text: str) -> str:
-    """Raises InvalidArgument for what servers would ignore."""
+    """The text itself. Raises InvalidArgument for a text that servers would ignore."""
     if not _FORM.fullmatch(text):
         problem = "must be 00-TRACE-SPAN-FLAGS in lower-case hexadecimal, of 32, 16 and 2 digits"
         raise InvalidArgument.of("traceparent", text, problem)
@@ -22,9 +22,9 @@ def checked_traceparent(text: str) -> str:
 
 
 def current_traceparent() -> str | None:
-    """Of the current span, where the program uses OpenTelemetry; nothing is imported for those that do not.
+    """The current span of OpenTelemetry. None if the program does not use it or the span is not sampled.
 
-    None for a span that is not sampled: Triton 2.51 records every request that names one.
+    Triton 2.51 records every request with a traceparent, sampled or not. Nothing is imported here.
     """
     api = sys.modules.get("opentelemetry.trace")
     if api is None:
@@ -36,7 +36,7 @@ def current_traceparent() -> str | None:
 
 
 def new_traceparent() -> str:
-    """Of a trace that begins here."""
+    """The traceparent of a new trace."""
     ids = secrets.randbits(128) or 1, secrets.randbits(64) or 1
     return f"00-{ids[0]:032x}-{ids[1]:016x}-01"
 

@@ -256,7 +256,7 @@ def test_a_broken_version_leaves_what_serves_and_says_why(server: Server, client
     broken = break_version(server.repository, "beta")
     told = (
         r"^beta version 2 did not load: INTERNAL: model\.onnx\.data: 5 bytes, the manifest says \d+; "
-        r"build the model again; the version before it serves on$"
+        r"build the model again; the previous version still serves$"
     )
     try:
         with crowd(server, "alpha"), crowd(server, "beta") as found:

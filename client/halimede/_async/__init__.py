@@ -1,1 +1,1 @@
-"""The client, written once: `client/unasync.py` makes `halimede/_sync` from this folder."""
+"""The client and its transports, written once: `client/unasync.py` generates the synchronous folder."""

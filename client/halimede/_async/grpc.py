@@ -1,4 +1,4 @@
-"""gRPC: one ModelStreamInfer call for each request."""
+"""The transport over gRPC: each request is one ModelStreamInfer call."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ from halimede.target import Target
 from halimede.timeouts import with_grace
 from halimede.tls import Tls
 from halimede.wire import proto
-from halimede.wire.card import card_of
-from halimede.wire.repository import model_info
+from halimede.wire.repository import card_of, model_info
 from halimede.wire.request import GenerateRequest
 
 __all__ = ["AsyncGrpcTransport"]
 
 
 class AsyncGrpcTransport:
-    """One channel; any number of requests may share it at a time."""
+    """A transport with one channel, which any number of requests share."""
 
     def __init__(
         self,
@@ -47,19 +46,17 @@ class AsyncGrpcTransport:
         self._stub: Any = None
 
     def _service(self) -> Any:
-        """Opened on the first call: an asyncio channel belongs to the running loop."""
+        """The stub. The first call opens the channel: an asyncio channel belongs to the running loop."""
         with self._opening:
             if self._channel is None:
-                self._channel = self._open()
+                address = self._target.address
+                if self._target.is_secure:
+                    credentials = (self._tls or Tls()).credentials()
+                    self._channel = grpc.aio.secure_channel(address, credentials, options=self._options)
+                else:
+                    self._channel = grpc.aio.insecure_channel(address, options=self._options)
                 self._stub = GRPCInferenceServiceStub(self._channel)
             return self._stub
-
-    def _open(self) -> Any:
-        address = self._target.address
-        if self._target.is_secure:
-            credentials = (self._tls or Tls()).credentials()
-            return grpc.aio.secure_channel(address, credentials, options=self._options)
-        return grpc.aio.insecure_channel(address, options=self._options)
 
     async def agenerate(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
         metadata = tuple({**dict(self._metadata), **request.headers}.items())
@@ -75,7 +72,7 @@ class AsyncGrpcTransport:
                     ended = proto.is_last(response)
                     yield proto.decode(response)
         finally:
-            # Triton 2.51 never lets go of some streams that are cancelled behind their last message.
+            # Triton 2.51 never frees some streams that are cancelled after their last message: read on.
             if ended:
                 with suppress(grpc.RpcError):
                     async for _ in call:
@@ -103,11 +100,11 @@ class AsyncGrpcTransport:
         call = self._service().ModelStreamInfer(
             iter((proto.encode_card(model),)), metadata=self._metadata or None, timeout=timeout_s
         )
-        # Read to its end: Triton 2.51 holds on to the model of a call that was left.
+        # Read to the end: Triton 2.51 never unloads the model of a call that was cancelled.
         with raises_our_errors(self._target):
             cards = [card_of(proto.chunk_text(response)) async for response in call]
         if not cards:
-            raise ProtocolError(f"{model}: did not describe itself")
+            raise ProtocolError(f"{model}: its engine answered without a card")
         return cards[0]
 
     async def aload(self, model: str, timeout_s: float | None) -> None:
@@ -132,18 +129,18 @@ class AsyncGrpcTransport:
         )
 
     async def _versions(self, model: str, timeout_s: float | None) -> tuple[str, ...] | None:
-        """The model's versions; None unless it is ready."""
+        """The versions of the model, or None if it is not ready."""
         try:
             ready = await self._ask("ModelReady", pb.ModelReadyRequest(name=model), timeout_s)
             if not ready.ready:
                 return None
             ask = pb.ModelMetadataRequest(name=model)
             return tuple((await self._ask("ModelMetadata", ask, timeout_s)).versions)
-        except ServerError:  # Triton's answer for a model that it does not know
+        except ServerError:  # Triton does not know the model
             return None
 
     async def ametrics(self, timeout_s: float | None) -> str:
-        from halimede._async.metrics import fetch_metrics  # noqa: PLC0415 - it imports httpx
+        from halimede._async.http import fetch_metrics  # noqa: PLC0415 - it imports httpx
 
         return await fetch_metrics(self._metrics_url, self._tls, timeout_s)
 

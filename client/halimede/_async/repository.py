@@ -1,18 +1,17 @@
-"""Loading and unloading a model of a running server: an ensemble goes with its steps.
+"""Loading and unloading a model of a running server: an ensemble with its steps.
 
-What Triton 2.51 does, and why its own load of an ensemble is not enough: it answers that all is well
-where the new version of a step failed and the old one serves on; and it may leave steps of an
-ensemble loaded that it was told to unload with them. So each step is told by its name, the engine
-first, since it is the one that fails. Requests in flight keep the steps that they began with.
+Triton 2.51's own load of an ensemble is not enough. It reports success when the new version of a step
+fails and the old one still serves, and it may leave steps loaded when it unloads their ensemble. The
+client therefore loads and unloads each step by name. It loads the engine first, because that is the
+step that fails. Running requests keep the steps that they started with.
 """
 
 from __future__ import annotations
 
 from halimede._async.transport import AsyncTransport
-from halimede.clock import AsyncSleep, Clock
-from halimede.deadline import Deadline
 from halimede.errors import DeadlineExceeded, ServerError, Unavailable, Unsupported
 from halimede.results import ModelInfo
+from halimede.timeouts import AsyncSleep, Clock, Deadline
 from halimede.wire.repository import failed_load, parts_of, unknown_model, version_of
 
 __all__ = ["AsyncRepository"]
@@ -23,7 +22,7 @@ SETTLE_S = 3.0
 
 
 class AsyncRepository:
-    """Raises NotFound, with the names that there are, for a model that the repository does not have."""
+    """The repository of a server. Raises NotFound, which lists its models, for a model that is not there."""
 
     def __init__(self, transport: AsyncTransport, clock: Clock, sleep: AsyncSleep) -> None:
         self._transport = transport
@@ -31,7 +30,7 @@ class AsyncRepository:
         self._sleep = sleep
 
     async def load(self, model: str, timeout_s: float) -> str:
-        """The version that is ready. What fails is taken back, and what served before serves on."""
+        """Returns the version that serves. A failed load is rolled back; a previous version keeps serving."""
         deadline = Deadline(timeout_s, self._clock)
         rows = await self._rows(model, deadline)
         before = {row.name for row in rows if row.ready}
@@ -49,33 +48,33 @@ class AsyncRepository:
         return version_of(model, await self._rows(model, deadline))
 
     async def reload(self, model: str, timeout_s: float) -> str:
-        """As `load`, but raises Unavailable where the model is not loaded."""
+        """Loads the newest version of a loaded model. Raises Unavailable if the model is not loaded."""
         rows = await self._rows(model, Deadline(timeout_s, self._clock))
         if not any(row.ready for row in rows if row.name == model):
-            raise Unavailable.of("model", model, "is not loaded: load it")
+            raise Unavailable.of("model", model, "is not loaded")
         return await self.load(model, timeout_s)
 
     async def unload(self, model: str, timeout_s: float) -> None:
-        """Returns when the requests in flight have ended and the model's memory is free."""
+        """Drains and unloads a model. Returns when its memory is free."""
         deadline = Deadline(timeout_s, self._clock)
         rows = await self._transport.amodels(deadline.allowance_s())
         shared = {step for row in rows if row.ready and row.name != model for step in row.steps}
-        steps_last = reversed(parts_of(model, self._known(model, rows)))
-        parts = [part for part in steps_last if part == model or part not in shared]
+        ensemble_first = reversed(parts_of(model, self._known(model, rows)))
+        parts = [part for part in ensemble_first if part == model or part not in shared]
         for part in parts:
             await self._transport.aunload(part, deadline.allowance_s())
         try:
             while parts[-1] in await self._alive(model, deadline):
                 await self._sleep(POLL_S)
         except DeadlineExceeded as error:
-            problem = f"{model} refuses requests, and goes when those it has end"
+            problem = f"{model} is draining: it refuses new requests and unloads when the running ones end"
             raise DeadlineExceeded.of("timeout", f"{timeout_s} s", problem) from error
         await self._settle(model, parts, Deadline(SETTLE_S, self._clock))
 
     async def _settle(self, model: str, parts: list[str], deadline: Deadline) -> None:
-        """The engine has gone, and all memory with it, but the last tokens may still be on their way.
+        """Waits until the steps that send the last tokens are unloaded too. The engine already is.
 
-        Not for long: of a model whose last requests ended in errors Triton holds on to the small rest.
+        The wait is short, because Triton keeps those steps of a model whose last requests failed.
         """
         while deadline.remaining_s():
             if (await self._alive(model, Deadline(CALL_S, self._clock))).isdisjoint(parts):

@@ -1,4 +1,4 @@
-"""One answer as it arrives."""
+"""One answer while it arrives."""
 
 from __future__ import annotations
 
@@ -6,18 +6,16 @@ from collections.abc import AsyncGenerator
 from types import TracebackType
 from typing import Self
 
-from halimede.assembly import Assembly
-from halimede.clock import Clock
-from halimede.results import Chunk, Generation
+from halimede.results import Assembly, Chunk, Generation
+from halimede.timeouts import Clock
 
 __all__ = ["AsyncStream"]
 
 
 class AsyncStream:
-    """An iterator of Chunks. The request is sent when the first is asked for.
+    """An iterator over the Chunks of one answer. The first step sends the request.
 
-    Leaving its `with` block, closing it or dropping it before the end cancels the request on the
-    server. `generation` is the answer so far.
+    Leaving its `with` block, closing it or deleting it before the end cancels the request on the server.
     """
 
     def __init__(self, chunks: AsyncGenerator[Chunk, None], clock: Clock, *, streamed: bool) -> None:
@@ -28,11 +26,12 @@ class AsyncStream:
 
     @property
     def generation(self) -> Generation:
+        """The answer so far."""
         assembly = self._assembly or Assembly(self._clock())
         return assembly.generation(streamed=self._streamed)
 
     async def collect(self) -> Generation:
-        """The rest of the answer, read to its end."""
+        """Reads the rest of the answer and returns the whole of it."""
         async with self:
             async for _ in self:
                 pass

@@ -1,4 +1,4 @@
-"""What carries a request to a server: the one seam of the client."""
+"""The interface between the client and the network; a test replaces it by halimede.testing.FakeTransport."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ __all__ = ["AsyncTransport", "connect"]
 
 
 class AsyncTransport(Protocol):
-    """Raises HalimedeError alone. Nothing is connected before the first call.
+    """A connection to one server, made by the first call. Its methods raise no error but HalimedeError.
 
-    `agenerate` sends one request and yields its chunks, heartbeats included; closing it before its
-    end cancels the request on the server. `aindex` is `amodels` without what their configs tell. `aload`
-    returns when that one model is ready, or raises with the reason; `aunload` returns before it is gone.
+    `agenerate` sends one request and yields its chunks with heartbeats; closing it before the end cancels
+    the request on the server. `aindex` returns what `amodels` does, without the fields of the models'
+    configs. `aload` returns when that one model is ready, or raises the reason; `aunload` returns before
+    the model is unloaded.
     """
 
     def agenerate(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]: ...
@@ -51,12 +52,12 @@ def connect(
     api_key: ApiKey | None,
     keepalive_s: float,
 ) -> AsyncTransport:
-    """The transport for that scheme; grpc and httpx are imported only where they are needed."""
+    """The transport for the scheme of the target. Only that one imports its library, grpc or httpx."""
     metrics_url = metrics_url or target.metrics_url
     checked_keepalive(keepalive_s)
     headers = checked_headers(headers) | (api_key.headers(target) if api_key else {})
     if tls and not target.is_secure:
-        raise InvalidArgument.of("url", target, "must begin with grpcs:// or https:// for TLS")
+        raise InvalidArgument.of("url", target, "must start with grpcs:// or https:// for TLS")
     if target.is_grpc:
         from halimede._async.grpc import AsyncGrpcTransport  # noqa: PLC0415
 

@@ -1,2 +1,2 @@
-# Made by client/unasync.py from halimede/_async: change that, then run it.
-"""The client, written once: `client/unasync.py` makes `this folder` from this folder."""
+# Generated from halimede/_async by client/unasync.py: change the source and run it again.
+"""The client and its transports, written once: `client/unasync.py` generates the synchronous folder."""

@@ -1,5 +1,5 @@
-# Made by client/unasync.py from halimede/_async: change that, then run it.
-"""The client: prompts and messages in, answers out; retries and deadlines between."""
+# Generated from halimede/_async by client/unasync.py: change the source and run it again.
+"""The client: it sends prompts and messages, repeats failed requests, and returns answers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,11 @@ from halimede._sync.repository import Repository
 from halimede._sync.stream import Stream
 from halimede._sync.transport import Transport, connect
 from halimede.api_key import ApiKey
-from halimede.clock import Clock, Sleep
-from halimede.deadline import Deadline
 from halimede.errors import HalimedeError, InvalidArgument, NotFound, ProtocolError, Unsupported
 from halimede.results import Chunk, Generation, Health, Metrics, ModelCard, ModelInfo
-from halimede.retry import RetryPolicy
 from halimede.sampling import CallOptions, Message
 from halimede.target import DEFAULT_URL, parse_target
-from halimede.timeouts import KEEPALIVE_S
+from halimede.timeouts import KEEPALIVE_S, Clock, Deadline, RetryPolicy, Sleep
 from halimede.tls import Tls
 from halimede.wire.inputs import checked_name
 from halimede.wire.prometheus import parse_metrics
@@ -33,15 +30,15 @@ __all__ = ["Client"]
 class Client:
     """A client of one server. Any number of requests may run at a time.
 
-    url: `localhost:8001` or `grpc://…` for gRPC, `http://localhost:8000` for HTTP; `grpcs://` and
-    `https://` with TLS. timeout: seconds for a whole request, retries included, after which the
-    server ends it; `math.inf` for none. headers: sent with every request, over gRPC as metadata.
-    metrics_url: where the server's metrics are; by default the port after those of HTTP and gRPC.
-    tls: a CA in place of the system's, and a certificate of our own for mutual TLS.
-    api_key: what a server wants that asks for one; anybody on the way reads it where there is no TLS.
-    keepalive: seconds of silence after which the server is probed, and as many for it to answer, so that
-    a node that has vanished is a ConnectionLost; over gRPC while a request runs. `math.inf` for never.
-    transport, clock and sleep stand in for the network and time in tests.
+    url: `localhost:8001` or `grpc://…` for gRPC, `http://localhost:8000` for HTTP, `grpcs://…` or
+    `https://…` for TLS. model: the default of all methods. timeout: seconds for a whole request with its
+    retries, after which the server ends it; `math.inf` for none. retry: when a failed request is repeated.
+    headers: sent with every request, over gRPC as metadata. metrics_url: the URL of the server's metrics;
+    by default the port after those of HTTP and gRPC. tls: a CA to trust instead of the system's, and the
+    client's certificate for mutual TLS. api_key: the key that the server requires; without TLS everyone on
+    the network path can read it. keepalive: seconds of silence after which the server is probed, and
+    within which it must answer, or the request raises ConnectionLost; over gRPC only while a request
+    runs. `math.inf` for never. transport, clock and sleep replace the network and the time in tests.
     """
 
     def __init__(
@@ -70,7 +67,7 @@ class Client:
         self._clock = clock
         self._sleep = sleep
         self._closed = False
-        self._tasks: dict[str, str | None] = {}  # of the models that were asked for one
+        self._tasks: dict[str, str | None] = {}  # by model, where it was asked for; None for any
 
     def generate(
         self,
@@ -79,7 +76,7 @@ class Client:
         messages: Sequence[Message] | None = None,
         **options: Unpack[CallOptions],
     ) -> Generation:
-        """The whole answer to a prompt as it stands, or to messages through the chat template."""
+        """The whole answer to a prompt, or to messages, which the server puts into its chat template."""
         return self._open(prompt, messages, options, stream=False).collect()
 
     def stream(
@@ -89,7 +86,7 @@ class Client:
         messages: Sequence[Message] | None = None,
         **options: Unpack[CallOptions],
     ) -> Stream:
-        """The answer chunk by chunk."""
+        """The answer to a prompt or messages, chunk by chunk."""
         return self._open(prompt, messages, options, stream=True)
 
     def chat(self, messages: Sequence[Message], **options: Unpack[CallOptions]) -> Generation:
@@ -101,63 +98,65 @@ class Client:
         return self.stream(messages=messages, **options)
 
     def summarize(self, text: str, **options: Unpack[CallOptions]) -> Generation:
-        """The whole summary of a text. Unsupported where the model's task is another."""
+        """The whole summary of a text. Raises Unsupported if the model has another task."""
         return self._open(text, None, options, stream=False, task="summarize").collect()
 
     def summarize_stream(self, text: str, **options: Unpack[CallOptions]) -> Stream:
-        """The summary of a text, chunk by chunk; beams cannot be streamed."""
+        """The summary of a text, chunk by chunk. A beam search cannot be streamed."""
         return self._open(text, None, options, stream=True, task="summarize")
 
     def translate(self, text: str, **options: Unpack[CallOptions]) -> Generation:
-        """The whole translation of a text. Unsupported where the model's task is another."""
+        """The whole translation of a text. Raises Unsupported if the model has another task."""
         return self._open(text, None, options, stream=False, task="translate").collect()
 
     def translate_stream(self, text: str, **options: Unpack[CallOptions]) -> Stream:
-        """The translation of a text, chunk by chunk; beams cannot be streamed."""
+        """The translation of a text, chunk by chunk. A beam search cannot be streamed."""
         return self._open(text, None, options, stream=True, task="translate")
 
     def card(self, model: str | None = None, *, timeout: float = 10.0) -> ModelCard:
-        """What a model is: its task, precision, size, quality and limits."""
+        """The task, precision, size, quality and limits of a model."""
         return self._ready_transport().card(self._name(model), timeout)
 
     def load(self, model: str | None = None, *, timeout: float = 300.0) -> str:
-        """Loads a model of the server's repository, or what is new of one that is loaded.
+        """Loads a model of the server's repository, or the newest version of one that is loaded.
 
-        Returns the version that is ready, warmed up; the other models serve on, and so does the
-        version before until then, whose streams end in order. Over gRPC only. Raises NotFound with
-        the names there are, and where the load fails the model's own reason.
+        Returns the version that serves when it is loaded and warmed up. Until then the previous version
+        serves, and its streams run to their end. Other models are not affected. Works over gRPC only.
+        Raises NotFound, which lists the models of the repository, or the model's own reason for a
+        failed load.
         """
         return self._repository().load(self._name(model), timeout)
 
     def reload(self, model: str | None = None, *, timeout: float = 300.0) -> str:
-        """As `load`, for a model that is loaded: its newest version, or its changed configuration.
+        """Loads the newest version or the changed configuration of a loaded model, as `load` does.
 
-        Raises Unavailable where it is not loaded.
+        Raises Unavailable if the model is not loaded.
         """
         return self._repository().reload(self._name(model), timeout)
 
     def unload(self, model: str | None = None, *, timeout: float = 300.0) -> None:
-        """Has the model refuse requests, and returns when those in flight have ended and its memory is free.
+        """Drains and unloads a model. Returns when its running requests have ended and its memory is free.
 
-        Raises NotFound with the names there are, DeadlineExceeded where requests outlast the timeout.
+        Raises NotFound, which lists the models of the repository, and DeadlineExceeded if requests run
+        longer than the timeout: the model then unloads when they end.
         """
         self._repository().unload(self._name(model), timeout)
 
     def models(self, *, timeout: float = 10.0) -> tuple[ModelInfo, ...]:
-        """Every model of the server's repository, by name."""
+        """All models of the server's repository, sorted by name."""
         found = self._ready_transport().models(timeout)
         return tuple(sorted(found, key=lambda model: (model.name, model.version)))
 
     def health(self, model: str | None = None, *, timeout: float = 10.0) -> Health:
-        """What the server says of itself and of the model; raises where nobody answers."""
+        """Whether the server and the model are ready. Raises ConnectionFailed if no server answers."""
         return self._ready_transport().health(self._name(model), timeout)
 
     def metrics(self, *, timeout: float = 10.0) -> Metrics:
-        """The server's Prometheus metrics, as they stand now."""
+        """The current Prometheus metrics of the server."""
         return parse_metrics(self._ready_transport().metrics(timeout))
 
     def close(self) -> None:
-        """Ends the connections, and with them the requests in flight."""
+        """Closes the connections, which cancels the running requests."""
         self._closed = True
         self._transport.close()
 
@@ -200,10 +199,10 @@ class Client:
         return Stream(self._chunks(request, timeout_s, task), self._clock, streamed=stream)
 
     def _require_task(self, model: str, task: str, timeout_s: float | None) -> None:
-        """Models say their task once. One that says none, as it is not ours, may do anything."""
+        """Raises Unsupported if the model has another task. Models without a card, not ours, may do any."""
         if self._tasks.get(model, "") in (task, None):
             return
-        try:  # again where it was another: the model may have been replaced
+        try:  # again after another task, because the model may have been replaced
             self._tasks[model] = (self._ready_transport().card(model, timeout_s)).task
         except (InvalidArgument, NotFound, ProtocolError):
             self._tasks[model] = None
@@ -212,7 +211,7 @@ class Client:
             raise Unsupported.of("model", model, f"its task is {found}, not {task}")
 
     def _chunks(self, request: GenerateRequest, timeout_s: float, task: str | None) -> Generator[Chunk, None]:
-        """The chunks without heartbeats, from the first attempt that brings one."""
+        """The chunks of the first attempt that yields one, without heartbeats."""
         deadline = Deadline(timeout_s, self._clock)
         chunk: Chunk | None = None
         failures = 0

@@ -1,5 +1,5 @@
-# Made by client/unasync.py from halimede/_async: change that, then run it.
-"""gRPC: one ModelStreamInfer call for each request."""
+# Generated from halimede/_async by client/unasync.py: change the source and run it again.
+"""The transport over gRPC: each request is one ModelStreamInfer call."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ from halimede.target import Target
 from halimede.timeouts import with_grace
 from halimede.tls import Tls
 from halimede.wire import proto
-from halimede.wire.card import card_of
-from halimede.wire.repository import model_info
+from halimede.wire.repository import card_of, model_info
 from halimede.wire.request import GenerateRequest
 
 __all__ = ["GrpcTransport"]
 
 
 class GrpcTransport:
-    """One channel; any number of requests may share it at a time."""
+    """A transport with one channel, which any number of requests share."""
 
     def __init__(
         self,
@@ -48,19 +47,17 @@ class GrpcTransport:
         self._stub: Any = None
 
     def _service(self) -> Any:
-        """Opened on the first call: an asyncio channel belongs to the running loop."""
+        """The stub. The first call opens the channel: an asyncio channel belongs to the running loop."""
         with self._opening:
             if self._channel is None:
-                self._channel = self._open()
+                address = self._target.address
+                if self._target.is_secure:
+                    credentials = (self._tls or Tls()).credentials()
+                    self._channel = grpc.secure_channel(address, credentials, options=self._options)
+                else:
+                    self._channel = grpc.insecure_channel(address, options=self._options)
                 self._stub = GRPCInferenceServiceStub(self._channel)
             return self._stub
-
-    def _open(self) -> Any:
-        address = self._target.address
-        if self._target.is_secure:
-            credentials = (self._tls or Tls()).credentials()
-            return grpc.secure_channel(address, credentials, options=self._options)
-        return grpc.insecure_channel(address, options=self._options)
 
     def generate(self, request: GenerateRequest) -> Generator[Chunk, None]:
         metadata = tuple({**dict(self._metadata), **request.headers}.items())
@@ -76,7 +73,7 @@ class GrpcTransport:
                     ended = proto.is_last(response)
                     yield proto.decode(response)
         finally:
-            # Triton 2.51 never lets go of some streams that are cancelled behind their last message.
+            # Triton 2.51 never frees some streams that are cancelled after their last message: read on.
             if ended:
                 with suppress(grpc.RpcError):
                     for _ in call:
@@ -104,11 +101,11 @@ class GrpcTransport:
         call = self._service().ModelStreamInfer(
             iter((proto.encode_card(model),)), metadata=self._metadata or None, timeout=timeout_s
         )
-        # Read to its end: Triton 2.51 holds on to the model of a call that was left.
+        # Read to the end: Triton 2.51 never unloads the model of a call that was cancelled.
         with raises_our_errors(self._target):
             cards = [card_of(proto.chunk_text(response)) for response in call]
         if not cards:
-            raise ProtocolError(f"{model}: did not describe itself")
+            raise ProtocolError(f"{model}: its engine answered without a card")
         return cards[0]
 
     def load(self, model: str, timeout_s: float | None) -> None:
@@ -133,18 +130,18 @@ class GrpcTransport:
         )
 
     def _versions(self, model: str, timeout_s: float | None) -> tuple[str, ...] | None:
-        """The model's versions; None unless it is ready."""
+        """The versions of the model, or None if it is not ready."""
         try:
             ready = self._ask("ModelReady", pb.ModelReadyRequest(name=model), timeout_s)
             if not ready.ready:
                 return None
             ask = pb.ModelMetadataRequest(name=model)
             return tuple((self._ask("ModelMetadata", ask, timeout_s)).versions)
-        except ServerError:  # Triton's answer for a model that it does not know
+        except ServerError:  # Triton does not know the model
             return None
 
     def metrics(self, timeout_s: float | None) -> str:
-        from halimede._sync.metrics import fetch_metrics  # noqa: PLC0415 - it imports httpx
+        from halimede._sync.http import fetch_metrics  # noqa: PLC0415 - it imports httpx
 
         return fetch_metrics(self._metrics_url, self._tls, timeout_s)
 

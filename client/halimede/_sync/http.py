@@ -1,5 +1,5 @@
-# Made by client/unasync.py from halimede/_async: change that, then run it.
-"""HTTP: Triton's generate extension, and its endpoints for health and the repository."""
+# Generated from halimede/_async by client/unasync.py: change the source and run it again.
+"""The transport over HTTP: Triton's generate extension, and its endpoints for health and the repository."""
 
 from __future__ import annotations
 
@@ -9,26 +9,24 @@ from urllib.parse import quote
 
 import httpx
 
-from halimede._sync.metrics import fetch_metrics
 from halimede.errors import Unsupported
 from halimede.http_faults import LIMITS, proxy_of, raises_our_errors, socket_options, timeouts, verified_by
 from halimede.results import Chunk, Health, ModelCard, ModelInfo
-from halimede.target import Target
+from halimede.target import Target, without_password
 from halimede.tls import Tls
 from halimede.wire.answer import parse_json, typed
-from halimede.wire.card import CARD_INPUTS, card_of, engine_of
 from halimede.wire.faults import server_error
-from halimede.wire.repository import model_info
+from halimede.wire.repository import CARD_INPUTS, card_of, engine_of, model_info
 from halimede.wire.request import GenerateRequest
 from halimede.wire.rest import ReplyDecoder, encode_body, generate_path, model_path, status_error
 
-__all__ = ["HttpTransport"]
+__all__ = ["HttpTransport", "fetch_metrics"]
 
 T = TypeVar("T")
 
 
 class HttpTransport:
-    """A pool of connections: HTTP/1.1 needs one for each request in flight."""
+    """A transport with a pool of connections, since HTTP/1.1 needs one for each running request."""
 
     def __init__(
         self,
@@ -93,9 +91,10 @@ class HttpTransport:
         return card_of(typed(reply.get("chunk"), str, "chunk"))
 
     def load(self, model: str, timeout_s: float | None) -> None:  # noqa: ARG002
-        """Triton 2.51 loads in the thread that also writes to an eighth of the HTTP streams: for as long
-        as it takes they stand still, and those that fall far behind lose their end. gRPC does not."""
-        remedy = "goes over gRPC only, or HTTP streams would break: give that address, by default port 8001"
+        """Always raises Unsupported. Triton 2.51 loads in one of its eight HTTP threads, which also write the
+        streams: an eighth of them stall meanwhile, and lose their end if they fall far behind.
+        """
+        remedy = "works over gRPC only, since it would break HTTP streams: use the gRPC port, by default 8001"
         raise Unsupported.of("load", f"{model} at http://{self._address}", remedy)
 
     def unload(self, model: str, timeout_s: float | None) -> None:
@@ -120,7 +119,7 @@ class HttpTransport:
         )
 
     def _versions(self, model: str, timeout_s: float | None) -> tuple[str, ...] | None:
-        """The model's versions; None unless it is ready."""
+        """The versions of the model, or None if it is not ready."""
         ready = self._ask("GET", f"{model_path(model)}/ready", timeout_s)
         if ready.status_code != 200:
             return None
@@ -141,6 +140,16 @@ class HttpTransport:
 
     def close(self) -> None:
         self._http.close()
+
+
+def fetch_metrics(url: str, tls: Tls | None, timeout_s: float | None) -> str:
+    """The text of the server's metrics. They are served over HTTP even if the requests use gRPC."""
+    http = httpx.Client(verify=verified_by(tls), timeout=timeouts(timeout_s))
+    with raises_our_errors(without_password(url)), http:
+        response = http.get(url)
+    if response.status_code != 200:
+        raise status_error(response.status_code, response.content)
+    return response.text
 
 
 def _body(response: httpx.Response, kind: type[T]) -> T:

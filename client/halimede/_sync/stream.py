@@ -1,5 +1,5 @@
-# Made by client/unasync.py from halimede/_async: change that, then run it.
-"""One answer as it arrives."""
+# Generated from halimede/_async by client/unasync.py: change the source and run it again.
+"""One answer while it arrives."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ from collections.abc import Generator
 from types import TracebackType
 from typing import Self
 
-from halimede.assembly import Assembly
-from halimede.clock import Clock
-from halimede.results import Chunk, Generation
+from halimede.results import Assembly, Chunk, Generation
+from halimede.timeouts import Clock
 
 __all__ = ["Stream"]
 
 
 class Stream:
-    """An iterator of Chunks. The request is sent when the first is asked for.
+    """An iterator over the Chunks of one answer. The first step sends the request.
 
-    Leaving its `with` block, closing it or dropping it before the end cancels the request on the
-    server. `generation` is the answer so far.
+    Leaving its `with` block, closing it or deleting it before the end cancels the request on the server.
     """
 
     def __init__(self, chunks: Generator[Chunk, None], clock: Clock, *, streamed: bool) -> None:
@@ -29,11 +27,12 @@ class Stream:
 
     @property
     def generation(self) -> Generation:
+        """The answer so far."""
         assembly = self._assembly or Assembly(self._clock())
         return assembly.generation(streamed=self._streamed)
 
     def collect(self) -> Generation:
-        """The rest of the answer, read to its end."""
+        """Reads the rest of the answer and returns the whole of it."""
         with self:
             for _ in self:
                 pass

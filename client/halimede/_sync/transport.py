@@ -1,5 +1,5 @@
-# Made by client/unasync.py from halimede/_async: change that, then run it.
-"""What carries a request to a server: the one seam of the client."""
+# Generated from halimede/_async by client/unasync.py: change the source and run it again.
+"""The interface between the client and the network; a test replaces it by halimede.testing.FakeTransport."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ __all__ = ["Transport", "connect"]
 
 
 class Transport(Protocol):
-    """Raises HalimedeError alone. Nothing is connected before the first call.
+    """A connection to one server, made by the first call. Its methods raise no error but HalimedeError.
 
-    `generate` sends one request and yields its chunks, heartbeats included; closing it before its
-    end cancels the request on the server. `index` is `models` without what their configs tell. `load`
-    returns when that one model is ready, or raises with the reason; `unload` returns before it is gone.
+    `generate` sends one request and yields its chunks with heartbeats; closing it before the end cancels
+    the request on the server. `index` returns what `models` does, without the fields of the models'
+    configs. `load` returns when that one model is ready, or raises the reason; `unload` returns before
+    the model is unloaded.
     """
 
     def generate(self, request: GenerateRequest) -> Generator[Chunk, None]: ...
@@ -52,12 +53,12 @@ def connect(
     api_key: ApiKey | None,
     keepalive_s: float,
 ) -> Transport:
-    """The transport for that scheme; grpc and httpx are imported only where they are needed."""
+    """The transport for the scheme of the target. Only that one imports its library, grpc or httpx."""
     metrics_url = metrics_url or target.metrics_url
     checked_keepalive(keepalive_s)
     headers = checked_headers(headers) | (api_key.headers(target) if api_key else {})
     if tls and not target.is_secure:
-        raise InvalidArgument.of("url", target, "must begin with grpcs:// or https:// for TLS")
+        raise InvalidArgument.of("url", target, "must start with grpcs:// or https:// for TLS")
     if target.is_grpc:
         from halimede._sync.grpc import GrpcTransport  # noqa: PLC0415
 

@@ -1,20 +1,19 @@
-"""The commands and the options before them."""
+"""The command `halimede`: its commands, and the options before them."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from halimede.api_key import DEFAULT_HEADER
-from halimede.cli.answer import generate
+from halimede.cli.answer import generate, summarize, translate
 from halimede.cli.chat import chat
-from halimede.cli.options import command
+from halimede.cli.options import CONNECTION, command
 from halimede.cli.output import unshowable
 from halimede.cli.repository import load, models, reload, unload
 from halimede.cli.server import health, metrics
 from halimede.cli.session import Session, Tools
-from halimede.cli.tasks import summarize, translate
 from halimede.target import DEFAULT_URL
 from halimede.timeouts import KEEPALIVE_S
 
@@ -41,8 +40,8 @@ halimede generate "Good morning" --url grpcs://llm.example.org --api-key-file ha
 
 [bold]Exit codes[/]
 
-0 done, 2 bad usage, refused input or key, 3 no server or none free, 4 deadline exceeded,
-5 fault of the server, 130 interrupted
+0 success; 2 wrong usage, refused input or refused API key; 3 no server, or the server is busy;
+4 timeout; 5 server error; 130 interrupted
 """
 
 app = typer.Typer(
@@ -60,13 +59,18 @@ for function in (chat, generate, summarize, translate, models, load, unload, rel
 def _show_version(asked: bool) -> None:
     if not asked:
         return
-    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - it is slow
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - the import is slow
 
     try:
         print(f"halimede {version('halimede')}")
     except PackageNotFoundError:  # run from a source tree
-        print("halimede, not installed")
+        print("halimede (not installed)")
     raise typer.Exit
+
+
+def _option(name: str, **settings: Any) -> Any:
+    """An option of the connection that an environment variable may set too."""
+    return typer.Option(envvar=f"HALIMEDE_{name.upper()}", help=CONNECTION[name][1], **settings)
 
 
 def _was_typed(ctx: typer.Context, name: str) -> bool:
@@ -77,67 +81,31 @@ def _was_typed(ctx: typer.Context, name: str) -> bool:
 @app.callback()
 def main(
     ctx: typer.Context,
-    url: Annotated[
-        str,
-        typer.Option(envvar="HALIMEDE_URL", help="Server: HOST:PORT for gRPC, http://HOST:PORT for HTTP."),
-    ] = DEFAULT_URL,
-    model: Annotated[str, typer.Option(envvar="HALIMEDE_MODEL", help="Model to ask.")] = "smollm2",
-    timeout: Annotated[
-        float, typer.Option(help="Seconds for a whole request; the server ends it then.")
-    ] = 120.0,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    url: Annotated[str, _option("url")] = DEFAULT_URL,
+    model: Annotated[str, _option("model")] = "smollm2",
+    timeout: Annotated[float, typer.Option(help=CONNECTION["timeout"][1])] = 120.0,
+    json: Annotated[bool, typer.Option("--json", help=CONNECTION["json"][1])] = False,
     metrics_url: Annotated[
-        str | None,
-        typer.Option(
-            envvar="HALIMEDE_METRICS_URL",
-            help="Where the metrics are.",
-            show_default="the next port, as 8002 to 8001",
-        ),
+        str | None, _option("metrics_url", show_default="the port after the gRPC port")
     ] = None,
-    keepalive: Annotated[
-        float,
-        typer.Option(
-            envvar="HALIMEDE_KEEPALIVE",
-            help="Seconds of silence after which the server is probed, and for its answer; inf for never.",
-        ),
-    ] = KEEPALIVE_S,
-    api_key_file: Annotated[
-        str | None,
-        typer.Option(envvar="HALIMEDE_API_KEY_FILE", help="File with the key that the server asks for."),
-    ] = None,
-    api_key: Annotated[
-        str | None,
-        typer.Option(
-            envvar="HALIMEDE_API_KEY",
-            help="The key itself. Other users of this machine can see it in a command: prefer a file, or the "
-            "variable.",
-        ),
-    ] = None,
-    api_key_header: Annotated[
-        str, typer.Option(envvar="HALIMEDE_API_KEY_HEADER", help="The header of the key.")
-    ] = DEFAULT_HEADER,
-    tls_ca: Annotated[
-        str | None,
-        typer.Option(envvar="HALIMEDE_TLS_CA", help="PEM to trust.", show_default="the system's"),
-    ] = None,
-    tls_certificate: Annotated[
-        str | None,
-        typer.Option(envvar="HALIMEDE_TLS_CERTIFICATE", help="PEM to show a server that asks (mutual TLS)."),
-    ] = None,
-    tls_key: Annotated[
-        str | None, typer.Option(envvar="HALIMEDE_TLS_KEY", help="Its key, without a password.")
-    ] = None,
+    keepalive: Annotated[float, _option("keepalive")] = KEEPALIVE_S,
+    api_key_file: Annotated[str | None, _option("api_key_file")] = None,
+    api_key: Annotated[str | None, _option("api_key")] = None,
+    api_key_header: Annotated[str, _option("api_key_header")] = DEFAULT_HEADER,
+    tls_ca: Annotated[str | None, _option("tls_ca", show_default="the system's")] = None,
+    tls_certificate: Annotated[str | None, _option("tls_certificate")] = None,
+    tls_key: Annotated[str | None, _option("tls_key")] = None,
     _version: Annotated[
         bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
-    """Ask a language model that Triton serves with Halimede's ensemble.
+    """Send requests to a language model that Triton serves with Halimede's ensemble.
 
-    The options here may also follow the command.
+    These options may also follow the command.
     """
     unshowable.begin()
-    ctx.call_on_close(unshowable.tell)
+    ctx.call_on_close(unshowable.warn_once)
     keys = {"api_key_file": api_key_file, "api_key": api_key}
     session = Session(
         url=url,
@@ -153,5 +121,5 @@ def main(
         tls_key=tls_key,
         tools=ctx.obj or Tools(),
     )
-    # A key of the command line goes before one of the environment, whichever of the two is in a file.
-    ctx.obj = session.taking({name: key for name, key in keys.items() if _was_typed(ctx, name)})
+    # A key from the command line overrides one from the environment, be either in a file or not.
+    ctx.obj = session.with_options({name: key for name, key in keys.items() if _was_typed(ctx, name)})

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import importlib
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from halimede.cli.conversation import Conversation
 from halimede.cli.output import show_error, show_figures, write
 from halimede.cli.session import Session
 from halimede.errors import HalimedeError, Unavailable
-from halimede.results import Generation
-from halimede.sampling import Sampling
+from halimede.sampling import Message, Sampling
 
 if TYPE_CHECKING:
     from halimede._sync.client import Client
@@ -21,30 +20,29 @@ if TYPE_CHECKING:
 __all__ = ["chat"]
 
 HELP = """\
-/system TEXT  set the system message; alone, show it
-/reset        forget the conversation
-/exit         leave, as Ctrl-D does
-Ctrl-C ends an answer, on the server too."""
+/system TEXT  set the system message; without TEXT, show it
+/reset        start a new conversation with the same system message
+/exit         leave, like Ctrl-D
+Ctrl-C cancels an answer, on the server too."""
 
 
 def chat(
     session: Session,
     sampling: Sampling,
-    system: Annotated[str | None, typer.Option(help="The system message.")] = None,
+    system: Annotated[str | None, typer.Option(help="System message.")] = None,
 ) -> None:
-    """Talk to a model. Ctrl-C ends an answer, Ctrl-D leaves, /help tells more.
+    """Chat with a model. Ctrl-C cancels an answer, Ctrl-D leaves, /help lists the commands.
 
     [dim]halimede chat --system "You are terse." --temperature 0.7[/]
     """
     with session.client() as client:
-        health = client.health()
-        if not health.ok:
+        if not client.health().ok:
             raise Unavailable.of("model", session.model, "is not ready")
         Chat(session, client, sampling, Conversation(system)).run()
 
 
 class Chat:
-    """The loop: read a line, answer it. Off a terminal the first error ends it."""
+    """Answers line after line. If stdin is not a terminal, the first error ends the chat."""
 
     def __init__(
         self, session: Session, client: Client, sampling: Sampling, conversation: Conversation
@@ -58,8 +56,9 @@ class Chat:
 
     def run(self) -> None:
         if self._interactive:
-            _edit_lines()
-            self._say(f"{self._session.model} at {self._session.url}; /help tells the commands")
+            with suppress(ImportError):
+                importlib.import_module("readline")  # gives input() line editing and a history
+            self._say(f"{self._session.model} at {self._session.url}; /help lists the commands")
         while (line := self._read()) is not None:
             word, _, rest = line.partition(" ")
             if word == "/exit":
@@ -70,7 +69,7 @@ class Chat:
                 self._answer(line)
 
     def _read(self) -> str | None:
-        """The next line; None at the end."""
+        """The next line, or None at the end."""
         try:
             return self._session.tools.read_line("> " if self._interactive else "").strip()
         except HalimedeError as error:
@@ -92,7 +91,7 @@ class Chat:
         match word:
             case "/reset":
                 self._conversation.reset()
-                self._say("forgotten")
+                self._say("new conversation")
             case "/system":
                 if rest:
                     self._conversation.system = rest
@@ -100,7 +99,7 @@ class Chat:
             case "/help":
                 self._say(HELP)
             case _:
-                self._say(f"no command {word}; /help tells them")
+                self._say(f"unknown command {word}; /help lists the commands")
 
     def _answer(self, question: str) -> None:
         messages = self._conversation.asking(question)
@@ -119,22 +118,31 @@ class Chat:
                 write("\n")
             show_error(error)
             return
-        self._keep(question, stream.generation)
-
-    def _keep(self, question: str, answer: Generation) -> None:
-        """A cancelled answer is kept as far as the user has read it."""
         write("\n")
         if self._interactive:
-            show_figures(answer)
-        self._conversation.add(question, answer.text)
+            show_figures(stream.generation)
+        # Of a cancelled answer, the conversation keeps the part that the user has read.
+        self._conversation.add(question, stream.generation.text)
 
     def _say(self, text: str) -> None:
         self._console.print(text, style="dim", markup=False)
 
 
-def _edit_lines() -> None:
-    """Loading readline gives `input` its line editing and history, where Python has it."""
-    try:
-        importlib.import_module("readline")
-    except ImportError:
-        return
+class Conversation:
+    """The turns of a chat. A question is added with its answer, so that a failed one leaves no trace."""
+
+    def __init__(self, system: str | None = None) -> None:
+        self.system = system
+        self._turns: list[Message] = []
+
+    def asking(self, question: str) -> list[Message]:
+        """The messages to send with the next question."""
+        system = [Message(role="system", content=self.system)] if self.system else []
+        return [*system, *self._turns, Message(role="user", content=question)]
+
+    def add(self, question: str, answer: str) -> None:
+        self._turns.append(Message(role="user", content=question))
+        self._turns.append(Message(role="assistant", content=answer))
+
+    def reset(self) -> None:
+        self._turns.clear()

@@ -1,4 +1,4 @@
-"""Errors as exit codes, and what the user can do about them."""
+"""The exit code of each error, and advice to the user."""
 
 from __future__ import annotations
 
@@ -43,25 +43,25 @@ _CODES: tuple[tuple[type[HalimedeError], Exit], ...] = (
 )
 
 _HINTS: tuple[tuple[type[HalimedeError], str], ...] = (
-    (
-        TlsFailed,
-        "--tls-ca names whom to trust, --tls-certificate and --tls-key what a server that asks is shown",
-    ),
-    (ConnectionFailed, "start one with `make serve`, or give its address in --url or HALIMEDE_URL"),
-    (ConnectionLost, "the server has gone, as its log says, or wants a certificate: --tls-certificate"),
-    (Unavailable, "it is busy or still loading: try again, or see `halimede health`"),
-    (NotFound, "`halimede models` lists what it serves: choose with --model or HALIMEDE_MODEL"),
+    (TlsFailed, "set the CA with --tls-ca, the client certificate with --tls-certificate and --tls-key"),
+    (ConnectionFailed, "start a server with `make serve`, or set its address with --url or HALIMEDE_URL"),
+    (ConnectionLost, "the server stopped (see its log) or requires a client certificate: --tls-certificate"),
+    (Unavailable, "the server is busy or still loading: try again, or run `halimede health`"),
+    (NotFound, "`halimede models` lists the models: choose one with --model or HALIMEDE_MODEL"),
     (
         PermissionDenied,
-        "name a file with the key in --api-key-file or HALIMEDE_API_KEY_FILE, its header in --api-key-header",
+        "set the key with --api-key-file or HALIMEDE_API_KEY_FILE, its header with --api-key-header",
     ),
-    (DeadlineExceeded, "give it longer with --timeout, or ask for less with --max-tokens"),
-    (ProtocolError, "this may be no Halimede model: `halimede models` lists what is served"),
+    (DeadlineExceeded, "allow more time with --timeout, or ask for fewer tokens with --max-tokens"),
+    (ProtocolError, "the model may not be one of Halimede's: `halimede models` lists the models"),
 )
 
 _HINTS_BY_FIELD: dict[tuple[str, str | None], str] = {
-    ("UNAVAILABLE", "model"): "`halimede models` tells which are loaded, `halimede load NAME` loads one",
-    ("UNSUPPORTED", "model"): "`halimede models` tells the task of each: choose with --model",
+    (
+        "UNAVAILABLE",
+        "model",
+    ): "`halimede models` shows which models are loaded, `halimede load NAME` loads one",
+    ("UNSUPPORTED", "model"): "`halimede models` shows the task of each model: choose one with --model",
 }
 
 
@@ -76,8 +76,7 @@ def hint(error: HalimedeError) -> str | None:
 
 
 def as_json(error: HalimedeError) -> dict[str, object]:
-    told: dict[str, object] = {"type": type(error).__name__, "message": str(error)}
+    fields: dict[str, object] = {"type": type(error).__name__, "message": str(error)}
     if isinstance(error, ServerError):
-        told |= {"code": error.code, "field": error.field}
-        told |= {"value": error.value, "limit": error.limit}
-    return {"error": told}
+        fields |= {"code": error.code, "field": error.field, "value": error.value, "limit": error.limit}
+    return {"error": fields}

@@ -1,4 +1,4 @@
-"""Prompts from stdin and files: text in its encoding, of which a byte-order mark is no part."""
+"""Reads prompts from stdin and files: decodes them and removes a byte-order mark."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from halimede.errors import InvalidArgument
 __all__ = ["Lines", "decoded", "read_file", "read_stdin"]
 
 _WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  # UTF-32-LE begins as UTF-16-LE
-_CONVERT = "convert it to UTF-8, as `iconv -f {} -t UTF-8` does"
+_CONVERT = "convert it to UTF-8, for example with `iconv -f {} -t UTF-8`"
 
 
 def read_stdin() -> str:
-    """All of it. Raises InvalidArgument for bytes that are no text in its encoding."""
+    """The whole of stdin. Raises InvalidArgument for bytes that are invalid in its encoding."""
     return decoded(sys.stdin.buffer.read(), "stdin", sys.stdin.encoding, _errors())
 
 
 def read_file(path: Path) -> str:
-    """Raises OSError, and InvalidArgument for a file that is no UTF-8."""
+    """The text of a file. Raises OSError, and InvalidArgument for a file that is not UTF-8."""
     return decoded(path.read_bytes(), str(path), "utf-8")
 
 
 class Lines:
-    """Of stdin, one for each call: an answer may go out before the next question is written."""
+    """The lines of stdin. Each call reads one, so that an answer can be written before the next question."""
 
     def __init__(self) -> None:
-        self._is_utf8 = False  # as the first line tells where it begins with the mark
+        self._is_utf8 = False  # true after a byte-order mark
 
     def __call__(self, prompt: str) -> str:
-        """What somebody types after the prompt, or the next line of a file or pipe, which sees no prompt.
+        """The next line. On a terminal the user types it after the prompt.
 
-        Raises EOFError at the end, InvalidArgument for bytes that are no text in its encoding.
+        Raises EOFError at the end, and InvalidArgument for bytes that are invalid in the encoding of stdin.
         """
         if sys.stdin.isatty():
             try:
@@ -49,13 +49,13 @@ class Lines:
 
 
 def decoded(data: bytes, name: str, encoding: str, errors: str = "strict") -> str:
-    """The text of these bytes, its lines ended by line feeds. The mark of UTF-8 tells its encoding and goes.
+    """The text of the bytes, with line feeds as line ends. A UTF-8 byte-order mark overrides the encoding.
 
-    Raises InvalidArgument, which names where they come from, for what is no text in that encoding.
+    Raises InvalidArgument, with `name`, for bytes that are invalid in the encoding.
     """
-    if not _is_wide(encoding) and (data.startswith(_WIDE_MARKS) or b"\0" in data):
-        problem = f"has the marks or zero bytes of UTF-16: {_CONVERT.format('UTF-16')}"
-        raise InvalidArgument.of("prompt", name, problem)
+    is_wide = codecs.lookup(encoding).name.startswith(("utf-16", "utf-32"))
+    if not is_wide and (data.startswith(_WIDE_MARKS) or b"\0" in data):
+        raise InvalidArgument.of("prompt", name, f"looks like UTF-16: {_CONVERT.format('UTF-16')}")
     if data.startswith(codecs.BOM_UTF8):
         data = data.removeprefix(codecs.BOM_UTF8)
         encoding = "utf-8"
@@ -66,16 +66,12 @@ def decoded(data: bytes, name: str, encoding: str, errors: str = "strict") -> st
 
 
 def _errors() -> str:
-    """What PYTHONIOENCODING says; that of the C locale lets bytes through that no server takes."""
+    """The error handler of PYTHONIOENCODING. The default of the C locale lets invalid bytes through."""
     errors = sys.stdin.errors or "strict"
     return "strict" if errors == "surrogateescape" else errors
 
 
-def _is_wide(encoding: str) -> bool:
-    return codecs.lookup(encoding).name.startswith(("utf-16", "utf-32"))
-
-
 def _undecodable(name: str, error: UnicodeDecodeError, encoding: str) -> InvalidArgument:
-    byte = f"byte {error.start + 1} (0x{error.object[error.start]:02x}) is no {encoding}"
-    told = " or say in PYTHONIOENCODING what it is" if name == "stdin" else ""
-    return InvalidArgument.of("prompt", name, f"{byte}: {_CONVERT.format('ITS_ENCODING')}{told}")
+    byte = f"byte {error.start + 1} (0x{error.object[error.start]:02x}) is not {encoding}"
+    more = ", or set PYTHONIOENCODING to its encoding" if name == "stdin" else ""
+    return InvalidArgument.of("prompt", name, f"{byte}: {_CONVERT.format('ITS_ENCODING')}{more}")

@@ -1,4 +1,4 @@
-"""Options that many commands take, declared once and put into their signatures."""
+"""The options of the connection and of sampling, declared once and added to the commands."""
 
 from __future__ import annotations
 
@@ -19,59 +19,70 @@ __all__ = ["CONNECTION", "SAMPLING", "command"]
 Options = Mapping[str, tuple[type, str]]
 
 CONNECTION: Options = {
-    "url": (str, "Server: HOST:PORT for gRPC, http://HOST:PORT for HTTP."),
-    "model": (str, "Model to ask."),
-    "timeout": (float, "Seconds for a whole request, after which the server ends it."),
-    "json": (bool, "Print JSON."),
-    "keepalive": (float, "Seconds of silence after which the server is probed, and for its answer."),
-    "api_key_file": (str, "File with the key that the server asks for."),
+    "url": (
+        str,
+        "Address of the server: HOST:PORT for gRPC, http://HOST:PORT for HTTP; grpcs:// or https:// for TLS.",
+    ),
+    "model": (str, "Name of the model."),
+    "timeout": (float, "Seconds for a whole request, including retries; inf for no limit."),
+    "json": (bool, "Print JSON instead of text."),
+    "metrics_url": (str, "URL of the server's metrics."),
+    "keepalive": (
+        float,
+        "Seconds of silence before the server is probed, and until it must answer; inf for never.",
+    ),
+    "api_key_file": (str, "File that contains the API key."),
     "api_key": (
         str,
-        "The key itself, which other users of this machine can see in a command: prefer a file.",
+        "API key. Other users of this machine can see it in a command: prefer a file or the variable.",
     ),
-    "api_key_header": (str, "Its header."),
-    "tls_ca": (str, "PEM to trust, of grpcs:// and https://."),
-    "tls_certificate": (str, "PEM to show a server that asks (mutual TLS)."),
-    "tls_key": (str, "Its key, without a password."),
+    "api_key_header": (str, "Header that carries the API key."),
+    "tls_ca": (str, "PEM file with the CA certificates to trust."),
+    "tls_certificate": (str, "PEM file with the client certificate (mutual TLS)."),
+    "tls_key": (str, "PEM file with the private key of the client certificate, without a password."),
 }
 
 SAMPLING: Options = {
-    "max_tokens": (int, "Most tokens of the answer."),
-    "min_tokens": (int, "Fewest tokens of the answer."),
-    "temperature": (float, "0 is greedy."),
-    "top_p": (float, "Draw from the likeliest tokens that hold this probability together."),
-    "min_p": (float, "Drop tokens less likely than this share of the likeliest."),
-    "top_k": (int, "Draw from so many of the likeliest tokens."),
-    "repetition_penalty": (float, "Above 1: tokens of prompt and answer become less likely."),
-    "frequency_penalty": (float, "Taken off for each time a token was answered."),
-    "presence_penalty": (float, "Taken off once a token was answered."),
-    "seed": (int, "The same seed draws the same answer."),
-    "stop": (list[str], "Text that ends the answer; may be given many times."),
-    "logit_bias": (list[str], "TOKEN=BIAS, by token id; may be given many times."),
-    "ignore_eos": (bool, "Go on past the end, to --max-tokens."),
-    "num_logprobs": (int, "Report so many alternatives for each token (with --json)."),
-    "num_beams": (int, "Search with so many beams; 1 is off. The answer then comes in one piece."),
-    "length_penalty": (float, "Of the search: above 0 longer answers gain, below 0 shorter ones."),
-    "early_stopping": (str, "Of the search: true, false or never."),
-    "no_repeat_ngram_size": (int, "No so many tokens come twice in the answer; 0 is off."),
-    "forced_bos_token_id": (int, "The first token of the answer, such as a language of mBART."),
-    "forced_eos_token_id": (int, "The last token of an answer cut at --max-tokens."),
-    "decoder_start_token_id": (int, "What the decoder of an encoder-decoder starts from."),
+    "max_tokens": (int, "Maximum number of tokens in the answer."),
+    "min_tokens": (int, "Minimum number of tokens in the answer."),
+    "temperature": (float, "Sampling temperature; 0 is greedy."),
+    "top_p": (float, "Sample from the most likely tokens whose probabilities add up to this."),
+    "min_p": (float, "Drop tokens whose probability is below this share of the highest one."),
+    "top_k": (int, "Sample from this many of the most likely tokens; 0 disables the limit."),
+    "repetition_penalty": (float, "Above 1, tokens of the prompt and the answer become less likely."),
+    "frequency_penalty": (float, "Subtracted from the logit of a token for each time it is in the answer."),
+    "presence_penalty": (float, "Subtracted from the logit of a token once it is in the answer."),
+    "seed": (int, "Seed of the random numbers: the same seed gives the same answer."),
+    "stop": (list[str], "Text that ends the answer; repeatable."),
+    "logit_bias": (list[str], "TOKEN=BIAS adds BIAS to the logit of the token with that id; repeatable."),
+    "ignore_eos": (bool, "Continue after the end-of-sequence token, up to --max-tokens."),
+    "num_logprobs": (int, "Number of alternatives to report for each token (with --json)."),
+    "num_beams": (int, "Number of beams; 1 for no beam search. A beam search is not streamed."),
+    "length_penalty": (float, "Beam search: above 0 favours longer answers, below 0 shorter ones."),
+    "early_stopping": (str, "Beam search: true, false or never."),
+    "no_repeat_ngram_size": (
+        int,
+        "No sequence of this many tokens occurs twice; 0 disables the rule.",
+    ),
+    "forced_bos_token_id": (int, "Id of the first token of the answer, such as a language of mBART."),
+    "forced_eos_token_id": (int, "Id of the last token of an answer that --max-tokens cuts."),
+    "decoder_start_token_id": (int, "Id of the token with which the decoder of an encoder-decoder starts."),
 }
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the options of its `session` and, if it takes one, its `sampling`.
+    """Replaces the parameter `session` of a command by the connection options, and `sampling` by the
+    sampling options.
 
-    An option given here goes before the same option given to `halimede` itself. A HalimedeError
-    ends the command with its message and exit code.
+    An option after the command overrides the same option before it. A HalimedeError ends the command
+    with a message and an exit code.
     """
     own = inspect.signature(function, eval_str=True).parameters
     takes_sampling = "sampling" in own
 
     @wraps(function)
     def run(ctx: typer.Context, **arguments: Any) -> None:
-        session = ctx.obj.taking(_take(arguments, CONNECTION))
+        session = ctx.obj.with_options(_take(arguments, CONNECTION))
         try:
             if takes_sampling:
                 arguments["sampling"] = _sampling(_take(arguments, SAMPLING))
@@ -85,7 +96,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _take(arguments: dict[str, Any], options: Options) -> dict[str, Any]:
-    """Takes the options out of the arguments; those not given are dropped (0 is given)."""
+    """Removes the options from the arguments and returns those that are set; 0 counts as set."""
     taken = {name: arguments.pop(name) for name in options}
     return {n: v for n, v in taken.items() if not (v is None or v is False or v == [])}
 
@@ -105,7 +116,7 @@ def _bias(text: str) -> tuple[int, float]:
 
 
 def _set_signature(run: Callable[..., None], own: Iterable[inspect.Parameter], options: Options) -> None:
-    """Typer reads a command's options from its signature and its annotations."""
+    """Sets the signature and the annotations, from which typer reads the options of a command."""
     context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
     kept = [p for p in own if p.name not in ("session", "sampling")]
     added = [_parameter(name, kind, text) for name, (kind, text) in options.items()]
@@ -116,8 +127,7 @@ def _set_signature(run: Callable[..., None], own: Iterable[inspect.Parameter], o
 
 def _parameter(name: str, kind: type, text: str) -> inspect.Parameter:
     option = typer.Option(f"--{name.replace('_', '-')}", help=text, show_default=False)
-    panel = "Connection" if name in CONNECTION else "Sampling"
-    option.rich_help_panel = panel
+    option.rich_help_panel = "Connection" if name in CONNECTION else "Sampling"
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,

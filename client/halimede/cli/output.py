@@ -1,6 +1,6 @@
-"""Text for people and JSON for programs: answers on stdout, all else on stderr.
+"""Prints answers on stdout, as text or JSON, and everything else on stderr.
 
-Whatever is printed, stdout takes it: characters that its encoding lacks become question marks.
+Printing never fails for a character that the encoding of stdout lacks: it becomes a question mark.
 """
 
 from __future__ import annotations
@@ -18,25 +18,26 @@ from halimede.cli.exits import as_json, hint
 from halimede.errors import HalimedeError
 from halimede.results import Generation
 
-__all__ = ["figures", "print_json", "remark", "show_error", "show_figures", "unshowable", "write"]
+__all__ = ["figures", "print_json", "show_error", "show_figures", "unshowable", "warn", "write"]
 
-# A model may answer with escape sequences; on a terminal they would be obeyed.
+# An answer may contain escape sequences, which a terminal would execute.
 _CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
 
-_REPLACING = "halimede-replacing"  # its name among the handlers of encoding errors
+_REPLACING = "halimede-replacing"  # the name of our handler of encoding errors
 
 
 class _Unshowable:
-    """Characters that stdout cannot show: told of once, and replaced one by one, so that it does not matter
-    how an answer is cut into pieces.
+    """Replaces characters that stdout cannot show, and warns once.
+
+    It replaces each by one question mark, so the output does not depend on how an answer is cut into chunks.
     """
 
     def __init__(self) -> None:
-        self._found = self._told = False
+        self._found = self._warned = False
 
     def begin(self) -> None:
-        """Of a program, whose stdout takes everything from now on, as PYTHONIOENCODING says if it does."""
-        self._found = self._told = False
+        """Makes stdout replace characters, unless PYTHONIOENCODING names another handler."""
+        self._found = self._warned = False
         codecs.register_error(_REPLACING, self._replace)
         if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
             sys.stdout.reconfigure(errors=_REPLACING)
@@ -47,36 +48,35 @@ class _Unshowable:
         self._found = True
         return "?" * (error.end - error.start), error.end
 
-    def tell(self) -> None:
-        if self._found and not self._told:
-            self._told = True
-            remedy = "PYTHONIOENCODING=utf-8 shows them, --json spells them out in ASCII"
-            remark(f"stdout has characters that {sys.stdout.encoding} lacks replaced by ?: {remedy}")
+    def warn_once(self) -> None:
+        if self._found and not self._warned:
+            self._warned = True
+            remedy = "set PYTHONIOENCODING=utf-8, or use --json, which escapes them"
+            warn(f"characters that {sys.stdout.encoding} lacks are shown as ?: {remedy}")
 
 
 unshowable = _Unshowable()
 
 
 def write(text: str) -> None:
-    """A piece of the answer, at once."""
+    """Writes a piece of the answer without delay."""
     sys.stdout.write(text.translate(_CONTROLS) if sys.stdout.isatty() else text)
     sys.stdout.flush()
-    if text.endswith("\n"):  # between lines, lest it stands in the middle of one
-        unshowable.tell()
+    if text.endswith("\n"):  # so that the warning does not interrupt a line
+        unshowable.warn_once()
 
 
 def print_json(value: object) -> None:
-    """One line of ASCII: dataclasses as objects, bytes as lists of numbers."""
-    print(json_format.dumps(value, default=_plain), flush=True)
+    """Prints a value as one line of ASCII: dataclasses as objects, bytes as lists of numbers."""
+
+    def plain(value: Any) -> object:
+        return list(value) if isinstance(value, bytes) else asdict(value)
+
+    print(json_format.dumps(value, default=plain), flush=True)
 
 
-def remark(text: str) -> None:
-    """Something to know on stderr, which has a way of its own to show what its encoding lacks."""
-    print(f"remark: {text}", file=sys.stderr, flush=True)
-
-
-def _plain(value: Any) -> object:
-    return list(value) if isinstance(value, bytes) else asdict(value)
+def warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr, flush=True)  # stderr escapes what its encoding lacks
 
 
 def show_error(error: HalimedeError, *, json: bool = False) -> None:
@@ -91,18 +91,19 @@ def show_error(error: HalimedeError, *, json: bool = False) -> None:
 
 
 def show_figures(answer: Generation) -> None:
-    """What the answer took, where somebody looks."""
+    """Prints the figures of an answer if stderr is a terminal."""
     console = Console(stderr=True, highlight=False)
     if console.is_terminal:
         console.print(f"[dim]{', '.join(figures(answer))}[/]")
 
 
 def figures(answer: Generation) -> list[str]:
+    """The number of tokens, the time to the first one, the throughput after it, and why the answer ended."""
     tokens, timing = answer.num_output_tokens, answer.timing
     found = [] if tokens is None else [f"{tokens} tokens"]
     if timing.ttft_s is not None:
         found.append(f"first after {timing.ttft_s:.2f} s")
-        drawing_s = timing.e2e_s - timing.ttft_s
-        if tokens is not None and tokens > 1 and drawing_s > 0:
-            found.append(f"then {(tokens - 1) / drawing_s:.1f} tokens/s")
+        rest_s = timing.e2e_s - timing.ttft_s
+        if tokens is not None and tokens > 1 and rest_s > 0:
+            found.append(f"then {(tokens - 1) / rest_s:.1f} tokens/s")
     return [*found, answer.finish_reason or "cancelled"]

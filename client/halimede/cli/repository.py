@@ -1,9 +1,10 @@
-"""halimede models, load, unload and reload: what a server serves, and changes to it while it runs."""
+"""halimede models, load, unload and reload: the models of a running server."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,36 +16,35 @@ from halimede.cli.output import print_json
 from halimede.cli.session import Session
 from halimede.errors import InvalidArgument, NotFound, PermissionDenied, ProtocolError, Unavailable
 from halimede.results import ModelCard, ModelInfo
-from halimede.wire.card import engine_of
-from halimede.wire.repository import served, version_of
+from halimede.wire.repository import engine_of, served, version_of
 
 if TYPE_CHECKING:
     from halimede._sync.client import Client
 
 __all__ = ["load", "models", "reload", "unload"]
 
-_Name = Annotated[str | None, typer.Argument(help="The model; else the one of --model.")]
+_Name = Annotated[str | None, typer.Argument(help="Name of the model; default: --model.")]
 _WIDE = 1000
 _COLUMNS = (
     *("model", "version", "state", "task", "precision", "size", "limits", "KV cache", "quality"),
     "kernels",
 )
-_UNLOADED = ("", "unloaded")  # why Triton says that a model is UNAVAILABLE
+_UNLOADED = ("", "unloaded")  # Triton's reasons for an UNAVAILABLE model that did not fail
 
 
 def models(
     session: Session,
     every: Annotated[
-        bool, typer.Option("--all", help="The steps of the ensembles too, and versions that are gone.")
+        bool, typer.Option("--all", help="Include the steps of ensembles, and versions that are unloaded.")
     ] = False,
 ) -> None:
-    """List the models of the server: task, precision, size, limits and quality.
+    """List the server's models with their task, precision, size, limits and quality.
 
-    Limits are slots x context, the longest source of an encoder, and the queue. The KV cache is that
-    of a token and of all slots, and the context up to which the memory would do. Quality is what
-    the build measured: perplexity beside that of the original weights, and how often both choose
-    the same token. Kernels is the level that computes on a CPU, or why there is none. Models that
-    are not Halimede's are listed without.
+    Limits are slots x context, the longest source text of an encoder, and the queue. The KV cache is
+    given for one token and for all slots, with the largest context for which its memory suffices.
+    Quality was measured by the build: the perplexity next to that of the original weights, and how
+    often both choose the same token. Kernels is the level of the CPU kernels, or the reason why there
+    are none. For a model that is not Halimede's, only its backend is known.
 
     [dim]halimede models[/]
 
@@ -60,12 +60,14 @@ def models(
     table = Table(*_COLUMNS, box=None, pad_edge=False)
     for model in shown:
         table.add_row(*_row(model, cards.get(model.name)))
-    # Off a terminal each model is one line, for grep and awk.
+    # If stdout is not a terminal, each model is one line, for grep and awk.
     Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE).print(table)
 
 
 def load(session: Session, name: _Name = None) -> None:
-    """Load a model of the repository, or what is new of it; the others serve on. Waits until it is ready.
+    """Load a model, or the newest version of a loaded one, and wait until it is ready.
+
+    Other models keep serving.
 
     [dim]halimede load gpt2[/]
     """
@@ -73,9 +75,9 @@ def load(session: Session, name: _Name = None) -> None:
 
 
 def reload(session: Session, name: _Name = None) -> None:
-    """Put the newest version of a loaded model, or its changed configuration, in the place of the old one.
+    """Replace a loaded model by its newest version or changed configuration.
 
-    The old one answers until the new one is ready, and its streams end in order.
+    The old version serves until the new one is ready, and its streams run to their end.
 
     [dim]python -m build smollm2 --precision int4 --new-version && halimede reload smollm2[/]
     """
@@ -94,7 +96,9 @@ def _load(session: Session, name: str | None, *, again: bool) -> None:
 
 
 def unload(session: Session, name: _Name = None) -> None:
-    """Unload a model, once the requests in flight have ended; the other models serve on.
+    """Drain and unload a model: its running requests end first.
+
+    Other models keep serving.
 
     [dim]halimede unload gpt2[/]
     """
@@ -108,22 +112,19 @@ def unload(session: Session, name: _Name = None) -> None:
 
 
 def _cards(client: Client, rows: Iterable[ModelInfo]) -> Mapping[str, ModelCard]:
-    """Of the ready ensembles that have an engine of ours."""
+    """The cards of the ready ensembles with an engine of Halimede, by the ensemble's name."""
     ready = {model.name for model in rows if model.ready}
-    cards = {name: _card(client, name) for name in ready if engine_of(name) in ready}
-    return {name: card for name, card in cards.items() if card is not None}
-
-
-def _card(client: Client, model: str) -> ModelCard | None:
-    """None where something else is called as an engine of ours would be, or it went a moment ago."""
-    try:
-        return client.card(model)
-    except (InvalidArgument, NotFound, PermissionDenied, ProtocolError, Unavailable):
-        return None
+    cards: dict[str, ModelCard] = {}
+    for name in ready:
+        if engine_of(name) in ready:
+            # Another kind of model may have an engine's name, or the engine has just been unloaded.
+            with suppress(InvalidArgument, NotFound, PermissionDenied, ProtocolError, Unavailable):
+                cards[name] = client.card(name)
+    return cards
 
 
 def _shown(rows: Sequence[ModelInfo]) -> list[ModelInfo]:
-    """A row for each model that clients call, with the version of its engine that serves."""
+    """One row for each model that clients call, with the version that serves."""
     best: dict[str, ModelInfo] = {}
     for row in served(rows):
         if row.name not in best or row.ready:
@@ -163,10 +164,9 @@ def _state(model: ModelInfo) -> str:
 
 
 def _quality(card: ModelCard) -> str:
-    told = card.quality
-    found = []
-    if "perplexity" in told and "reference_perplexity" in told:
-        found.append(f"ppl {told['perplexity']:.2f} (reference {told['reference_perplexity']:.2f})")
-    if "greedy_agreement" in told:
-        found.append(f"agreement {told['greedy_agreement']:.1%}")
+    measured, found = card.quality, []
+    if "perplexity" in measured and "reference_perplexity" in measured:
+        found.append(f"ppl {measured['perplexity']:.2f} (reference {measured['reference_perplexity']:.2f})")
+    if "greedy_agreement" in measured:
+        found.append(f"agreement {measured['greedy_agreement']:.1%}")
     return ", ".join(found)

@@ -1,4 +1,4 @@
-"""halimede health and metrics: how a server does."""
+"""halimede health and metrics: the state of a server."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ import typer
 from halimede.cli.exits import Exit
 from halimede.cli.output import print_json
 from halimede.cli.session import Session
-from halimede.results import Sample
 
 __all__ = ["health", "metrics"]
 
 
 def health(session: Session) -> None:
-    """Tell whether the server and the model are ready; exit code 3 if not."""
+    """Show whether the server and the model are ready. The exit code is 3 if not."""
     with session.client() as client:
         found = client.health()
     if session.json:
@@ -31,9 +30,11 @@ def health(session: Session) -> None:
 
 def metrics(
     session: Session,
-    prefix: Annotated[str, typer.Argument(help="Show the metrics whose names begin so.")] = "halimede_",
+    prefix: Annotated[
+        str, typer.Argument(help="Show the metrics whose names start with this.")
+    ] = "halimede_",
 ) -> None:
-    """Show the server's metrics (buckets of histograms with --json only)."""
+    """Show the server's metrics, the buckets of histograms only with --json."""
     with session.client() as client:
         samples = [s for s in client.metrics().samples if s.name.startswith(prefix)]
     if session.json:
@@ -41,9 +42,5 @@ def metrics(
         return
     for sample in samples:
         if not sample.name.endswith("_bucket"):
-            print(_line(sample))
-
-
-def _line(sample: Sample) -> str:
-    labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
-    return f"{sample.name}{{{labels}}} {sample.value:g}"
+            labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
+            print(f"{sample.name}{{{labels}}} {sample.value:g}")

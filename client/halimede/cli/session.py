@@ -1,4 +1,4 @@
-"""What every command shares: where the server is, and how the answer is shown."""
+"""The connection options of a command, and the client that they make."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from halimede.api_key import DEFAULT_HEADER, ApiKey
 from halimede.cli.input import Lines
-from halimede.cli.output import remark
+from halimede.cli.output import warn
 from halimede.errors import InvalidArgument
 from halimede.target import DEFAULT_URL, parse_target
 from halimede.timeouts import KEEPALIVE_S
@@ -27,7 +27,7 @@ _KEYS = frozenset({"api_key", "api_key_file"})
 def _connect(session: Session) -> Client:
     from halimede._sync.client import Client  # noqa: PLC0415 - --help needs no client
 
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it would log beside our message
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its log would mix with our messages
     return Client(
         session.url,
         model=session.model,
@@ -45,7 +45,7 @@ def _on_terminal() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What tests replace: the client, the prompt, and whether somebody sits there."""
+    """What tests replace: the client, the input, and whether a user sits at a terminal."""
 
     connect: Callable[[Session], Client] = _connect
     read_line: Callable[[str], str] = field(default_factory=Lines)
@@ -54,7 +54,7 @@ class Tools:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """The global options, as the user gave them. timeout is in seconds."""
+    """The connection options, as the user gave them. timeout and keepalive are in seconds."""
 
     url: str = DEFAULT_URL
     model: str = "smollm2"
@@ -72,15 +72,15 @@ class Session:
 
     @property
     def tls(self) -> Tls | None:
-        """None where no file of it is named. Raises InvalidArgument."""
+        """The TLS files, or None if no option names one. Raises InvalidArgument."""
         files = self.tls_ca, self.tls_certificate, self.tls_key
         return Tls(*files) if any(files) else None
 
     @property
     def key(self) -> ApiKey | None:
-        """Raises InvalidArgument, which does not show it."""
+        """The API key, or None. Raises InvalidArgument, which does not show the key."""
         if self.api_key is not None and self.api_key_file is not None:
-            problem = "must be the only key, beside --api-key or HALIMEDE_API_KEY"
+            problem = "cannot be combined with --api-key or HALIMEDE_API_KEY"
             raise InvalidArgument.of("api_key_file", self.api_key_file, problem)
         if self.api_key_file is not None:
             return ApiKey.read(self.api_key_file, self.api_key_header)
@@ -88,8 +88,8 @@ class Session:
             return ApiKey(self.api_key, self.api_key_header, origin="--api-key or HALIMEDE_API_KEY")
         return None
 
-    def taking(self, options: Mapping[str, Any]) -> Self:
-        """With these in the place of its own; a key in the place of its key, be that in a file or not."""
+    def with_options(self, options: Mapping[str, Any]) -> Self:
+        """A copy with these options. A key replaces the key of the session, be it in a file or not."""
         fewer = dict.fromkeys(_KEYS) if options.keys() & _KEYS else {}
         return replace(self, **{**fewer, **options})
 
@@ -97,5 +97,5 @@ class Session:
         target = parse_target(self.url)
         has_key = self.api_key is not None or self.api_key_file is not None
         if has_key and not (target.is_secure or target.is_this_machine):
-            remark(f"the API key goes to {target.address} unencrypted; grpcs:// and https:// encrypt it")
+            warn(f"the API key is sent to {target.address} unencrypted; grpcs:// and https:// encrypt it")
         return self.tools.connect(self)

@@ -1,4 +1,4 @@
-"""Fakes of the network and of the server, for tests without one.
+"""Fakes of the network and of the server, for tests without a server.
 
     from halimede import Client
     from halimede.testing import FakeTransport, answer
@@ -7,8 +7,8 @@
     assert Client(transport=fake).generate("Hi").text == "Hello"
     assert fake.requests[0].prompt == "Hi"
 
-`FakeTransport` stands in for the network of a Client or an AsyncClient. `FakeGrpcServer` and
-`FakeHttpServer` answer on a local port as Triton does, for tests that need real bytes.
+`FakeTransport` replaces the network of a Client or an AsyncClient. `FakeGrpcServer` and
+`FakeHttpServer` answer on a local port like Triton, for tests that need real bytes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A gRPC server on a local port that answers as Triton does, from a script."""
+"""A gRPC server on a local port that answers like Triton, from a script."""
 
-# ruff: noqa: ARG002, N802 - gRPC names the methods and their arguments
+# ruff: noqa: ARG002, N802 - gRPC prescribes the methods and their arguments
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from halimede.testing.script import Event, Step, Turns
 __all__ = ["FakeGrpcServer"]
 
 MODEL = "smollm2"
-# Clients may ping as often as they like: Triton's default would cut off a test with a quick keepalive.
+# Clients may ping without limit: Triton's default would end the connection of a test with a short keepalive.
 _PINGED = (("grpc.http2.max_ping_strikes", 0),)
 
 
 class FakeGrpcServer(GRPCInferenceServiceServicer):  # type: ignore[misc]
-    """One turn of the script for each ModelStreamInfer; the model is called smollm2.
+    """Answers each ModelStreamInfer with one turn of the script. The model is called smollm2.
 
-    `requests` are the messages that came, `metadata` what came with them; `cancelled` is set when
-    a client leaves before the end of its answer.
+    `requests` holds the messages in order, `metadata` the metadata of each. `cancelled` is set when a
+    client closes a request before the end of its answer.
     """
 
     def __init__(self, *turns: Sequence[Step]) -> None:
@@ -59,7 +59,7 @@ class FakeGrpcServer(GRPCInferenceServiceServicer):  # type: ignore[misc]
         self.stop()
 
     def stop(self) -> None:
-        """Breaks the connections that are open."""
+        """Stops the server and breaks its connections."""
         self._server.stop(grace=0).wait()
 
     def ModelStreamInfer(self, requests: Any, context: Any) -> Iterator[Any]:

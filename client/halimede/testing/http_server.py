@@ -1,4 +1,4 @@
-"""An HTTP server on a local port that answers as Triton does, from a script."""
+"""An HTTP server on a local port that answers like Triton, from a script."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ _PAGES: dict[str, Any] = {
 
 
 class FakeHttpServer:
-    """One turn of the script for each generate or generate_stream; the model is called smollm2.
+    """Answers each generate or generate_stream with one turn of the script. The model is called smollm2.
 
-    `requests` are the bodies that came, `headers` what came with them; `cancelled` is set when a
-    client leaves before the end of its answer. `metrics` is what /metrics serves.
+    `requests` holds the bodies in order, `headers` the headers of each. `cancelled` is set when a client
+    closes a request before the end of its answer. `metrics` is the text of /metrics.
     """
 
     def __init__(self, *turns: Sequence[Step], metrics: str = "") -> None:
@@ -73,7 +73,7 @@ class FakeHttpServer:
 
 
 class _Server(ThreadingHTTPServer):
-    daemon_threads = True  # a kept-alive connection must not hold up the end
+    daemon_threads = True  # an open connection must not delay the end
 
     def __init__(self, fake: FakeHttpServer) -> None:
         self.fake = fake
@@ -115,7 +115,10 @@ class _Handler(BaseHTTPRequestHandler):
         elif isinstance(first, Event):
             self._end_early(first)
         else:
-            self._json(200, _joined([step for step in steps if isinstance(step, Chunk)]))
+            chunks = [step for step in steps if isinstance(step, Chunk)]
+            text = "".join(chunk.text for chunk in chunks)
+            tokens = sum(chunk.num_output_tokens or 0 for chunk in chunks)
+            self._json(200, _outputs(replace(chunks[-1], text=text, num_output_tokens=tokens)))
 
     def _stream(self, steps: Sequence[Step]) -> None:
         self.send_response(400 if isinstance(steps[0], ServerError) else 200)
@@ -126,7 +129,11 @@ class _Handler(BaseHTTPRequestHandler):
             if isinstance(step, Event):
                 self._end_early(step)
                 return
-            self._send_chunked(step if isinstance(step, bytes) else _event(step))
+            if isinstance(step, bytes):
+                self._send_chunked(step)
+                continue
+            value = _fault(step) if isinstance(step, ServerError) else _outputs(step)
+            self._send_chunked(b"data: " + json.dumps(value, ensure_ascii=False).encode() + b"\n\n")
         self._send_chunked(b"")
 
     def _send_chunked(self, data: bytes) -> None:
@@ -136,7 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _end_early(self, event: Event) -> None:
         self.close_connection = True
         if event is Event.HANG:
-            self.connection.recv(1)  # returns at the client's end of the connection
+            self.connection.recv(1)  # returns when the client closes the connection
             self.server.fake.cancelled.set()
 
     def _json(self, status: int, value: object) -> None:
@@ -150,12 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Tests want no access log."""
-
-
-def _event(step: Step) -> bytes:
-    value = _fault(step) if isinstance(step, ServerError) else _outputs(step)
-    return b"data: " + json.dumps(value, ensure_ascii=False).encode() + b"\n\n"
+        """Writes no access log."""
 
 
 def _fault(error: ServerError) -> dict[str, str]:
@@ -172,10 +174,3 @@ def _outputs(chunk: Step) -> dict[str, object]:
         "num_output_tokens": chunk.num_output_tokens,
     }
     return {name: value for name, value in outputs.items() if value is not None}
-
-
-def _joined(chunks: Sequence[Chunk]) -> dict[str, object]:
-    """Unary, there is one response."""
-    text = "".join(chunk.text for chunk in chunks)
-    tokens = sum(chunk.num_output_tokens or 0 for chunk in chunks)
-    return _outputs(replace(chunks[-1], text=text, num_output_tokens=tokens))

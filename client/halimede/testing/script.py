@@ -1,4 +1,4 @@
-"""What a fake answers: one turn for each request, in order."""
+"""The script of a fake: it answers each request with the next turn."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["Event", "Step", "Turns", "answer"]
 
 
 class Event(Enum):
-    """What only a fake server can do."""
+    """A step that needs a fake server."""
 
     HANG = "send nothing until the client leaves"
     DROP = "break the connection"
 
 
-Step = str | Chunk | HalimedeError | Event | bytes  # bytes: a body of HTTP, as it stands
+Step = str | Chunk | HalimedeError | Event | bytes  # bytes: a piece of an HTTP body, sent unchanged
 
 
 def answer(*texts: str, finish_reason: str = "stop", num_input_tokens: int = 1) -> tuple[Chunk, ...]:
@@ -28,7 +28,7 @@ def answer(*texts: str, finish_reason: str = "stop", num_input_tokens: int = 1) 
 
 
 class Turns:
-    """The steps of each request; one more request than there are turns is a fault of the test."""
+    """The steps of each request. A request without a turn raises AssertionError."""
 
     def __init__(self, turns: Iterable[Sequence[Step]]) -> None:
         self._turns = list(turns)
@@ -38,8 +38,5 @@ class Turns:
         self._taken += 1
         if self._taken > len(self._turns):
             raise AssertionError(f"request {self._taken}, but {len(self._turns)} are scripted")
-        return tuple(_as_chunk(step) for step in self._turns[self._taken - 1])
-
-
-def _as_chunk(step: Step) -> Step:
-    return Chunk(step, num_output_tokens=1) if isinstance(step, str) else step
+        steps = self._turns[self._taken - 1]
+        return tuple(Chunk(s, num_output_tokens=1) if isinstance(s, str) else s for s in steps)

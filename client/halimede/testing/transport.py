@@ -1,6 +1,6 @@
-"""A transport without a network."""
+"""A transport that answers from a script, without a network."""
 
-# ruff: noqa: ARG002 - nothing here takes time
+# ruff: noqa: ARG002 - no call here needs its timeout
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["FakeTransport"]
 
 
 class FakeTransport:
-    """Answers the nth request with the nth turn; serves a Client and an AsyncClient alike.
+    """Answers the nth request with the nth turn, for a Client and an AsyncClient.
 
-    A turn is a sequence of texts, Chunks and errors; `answer` makes a whole one. `requests` are
-    the requests that came, `cancelled` counts the streams that were left before their end.
-    `changes` are the loads and unloads that were asked for, which change the states of `models`;
-    `broken` are the errors that the load of a model raises. `failure` is raised by all but requests.
+    A turn is a sequence of texts, Chunks and errors; `answer` makes a whole one. `requests` holds the
+    requests in order, and `cancelled` counts the streams that were closed before their end. `changes`
+    holds the loads and unloads, which change the states of `models`. `broken` maps a model to the error
+    that its load raises. Every call but a request raises `failure`, if it is set.
     """
 
     def __init__(
@@ -52,7 +52,10 @@ class FakeTransport:
         steps = self._turns.take()
         try:
             for step in steps:
-                yield _chunk(step)
+                if isinstance(step, HalimedeError):
+                    raise step
+                assert isinstance(step, Chunk), f"{step!r} needs a fake server"
+                yield step
         except GeneratorExit:
             self.cancelled += 1
             raise
@@ -136,10 +139,3 @@ class FakeTransport:
     def _fail(self) -> None:
         if self._failure is not None:
             raise self._failure
-
-
-def _chunk(step: Step) -> Chunk:
-    if isinstance(step, HalimedeError):
-        raise step
-    assert isinstance(step, Chunk), f"{step!r} needs a fake server"
-    return step

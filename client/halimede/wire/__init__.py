@@ -1,8 +1,9 @@
-"""The wire format, pure: requests to bytes and bytes to results, no sockets, clocks or threads.
+"""The wire format: requests to bytes and bytes to results, without sockets, clocks or threads.
 
-`GenerateRequest` is what a client asks, whatever the protocol. `wire.proto` speaks Triton's gRPC
-messages (it imports protobuf, so it stands apart), `wire.rest` Triton's generate extension over
-HTTP, `wire.sse` its streams, `wire.faults` its errors and `wire.prometheus` its metrics.
+`GenerateRequest` is a request for both protocols. `wire.proto` translates it to Triton's gRPC messages
+(import it by itself: it needs protobuf), `wire.rest` to the generate extension over HTTP, whose streams
+`wire.sse` parses. `wire.answer` makes Chunks of outputs, `wire.faults` errors of error texts,
+`wire.repository` results of the model repository's replies, and `wire.prometheus` parses metrics.
 """
 
 from halimede.wire.faults import server_error

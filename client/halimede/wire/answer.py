@@ -1,4 +1,4 @@
-"""The ensemble's outputs as a Chunk, whatever protocol brought them."""
+"""The outputs of an ensemble as a Chunk, for both protocols."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def chunk_of(outputs: Mapping[str, object]) -> Chunk:
-    """Outputs that are absent or null take a Chunk's defaults; text_output must be there."""
+    """Outputs that are absent or null get a Chunk's defaults. Raises ProtocolError without a text_output."""
     logprobs = _optional(outputs, "logprobs", str)
     return Chunk(
         text=typed(outputs.get("text_output"), str, "text_output"),
@@ -27,7 +27,7 @@ def chunk_of(outputs: Mapping[str, object]) -> Chunk:
 
 
 def parse_json(text: str | bytes, kind: type[T]) -> T:
-    """Raises ProtocolError where the text is not JSON of that kind (list or dict)."""
+    """The text as JSON. Raises ProtocolError unless it is JSON of that kind (list or dict)."""
     try:
         value = json.loads(text)
     except ValueError as error:
@@ -54,7 +54,7 @@ def _logprobs(text: str) -> tuple[TokenLogprob, ...]:
             for token in tokens
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise ProtocolError(f"logprobs: {text[:200]!r} is not of the known form") from error
+        raise ProtocolError(f"logprobs: {text[:200]!r} has an unknown form") from error
 
 
 def _token(token: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Error texts of the server: `CODE: field: value, limit`, in an ensemble behind a prefix."""
+"""The server's error texts as errors: `CODE: field: value, limit`, with a prefix from an ensemble."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ ERRORS: dict[str, type[ServerError]] = {
     )
 }
 
-_PREFIX = re.compile(r"(?:in ensemble '[^']*', )+")
+_PREFIX = re.compile(r"\A(?:in ensemble '[^']*', )+")
 _FORM = re.compile(
     rf"(?P<code>{'|'.join(ERRORS)}): (?:(?P<field>[\w.\[\]]+): (?P<value>.*?)(?:, (?P<limit>.*))?$)?",
     re.DOTALL,
 )
 
-_OF_TRITON = (  # its words for what a status code would tell, were there one
+_TRITON_TEXTS = (  # Triton sends these without a code
     (re.compile(r"Request for unknown model"), "NOT_FOUND"),
     (re.compile(r"Failed to process the request"), "INTERNAL"),  # a Python step raised
     (re.compile(r"Unable to parse"), "INVALID_ARG"),
@@ -48,31 +48,24 @@ _UNKNOWN = re.compile(r"Request for unknown model: '(?P<model>[^']*)' (?P<proble
 _RESTRICTED = re.compile(
     r"This \w+ is restricted, expecting header '(?:triton-grpc-protocol-)?(?P<header>[^']*)'"
 )
-_UNLOADED = "has no available versions"
 
 
 def server_error(text: str, code: str | None = None) -> ServerError:
-    """The error that a text of the server tells.
+    """The error that an error text of the server stands for.
 
-    `code` is what the protocol said (one of ERRORS, or another name). The code in the text wins:
-    Triton's own codes lack some of ours, DEADLINE_EXCEEDED among them, and it tells none at all when
-    it refuses a streamed request before running it.
+    `code` is the code of the protocol: one of ERRORS, or another name. A code in the text wins, because
+    Triton's own codes lack some of ours, such as DEADLINE_EXCEEDED, and Triton sends no code when it
+    refuses a streamed request before it runs.
     """
-    message = _PREFIX.sub("", text, count=1) if _PREFIX.match(text) else text
-    form = _FORM.match(message)
-    unknown = _UNKNOWN.match(message)
-    if unknown is not None:
-        return _unknown(unknown["model"], unloaded=unknown["problem"].startswith(_UNLOADED))
+    message = _PREFIX.sub("", text)
+    if unknown := _UNKNOWN.match(message):
+        if unknown["problem"].startswith("has no available versions"):
+            return Unavailable.of("model", unknown["model"], "is not loaded")
+        return NotFound.of("model", unknown["model"], "is not in the server's repository")
     if restricted := _RESTRICTED.match(message):
         return PermissionDenied.of("header", restricted["header"], "must hold the server's key")
-    if form is None:
-        code = next((c for words, c in _OF_TRITON if words.match(message)), code)
-        return ERRORS.get(code or "", ServerError)(message, code)
-    kind = ERRORS[form["code"]]
-    return kind(message, form["code"], form["field"], form["value"], form["limit"])
-
-
-def _unknown(model: str, *, unloaded: bool) -> ServerError:
-    if unloaded:
-        return Unavailable.of("model", model, "is not loaded")
-    return NotFound.of("model", model, "is not in the server's repository")
+    if form := _FORM.match(message):
+        kind = ERRORS[form["code"]]
+        return kind(message, form["code"], form["field"], form["value"], form["limit"])
+    code = next((c for words, c in _TRITON_TEXTS if words.match(message)), code)
+    return ERRORS.get(code or "", ServerError)(message, code)

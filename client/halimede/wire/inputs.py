@@ -1,4 +1,4 @@
-"""The inputs of the ensemble: their datatypes, and what fits into them."""
+"""The inputs of the ensemble: their datatypes, and the values that each datatype can hold."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ INPUT_TYPES: Mapping[str, str] = MappingProxyType(
 )
 
 _LIMITS = {
-    "BYTES": "must be text that UTF-8 can hold",
+    "BYTES": "must be text that UTF-8 can encode",
     "INT32": "must be a whole number of 32 bits",
     "UINT64": "must be a whole number from 0 to 2^64 - 1",
     "FP32": "must be a finite number of 32 bits",
@@ -54,7 +54,7 @@ _MAX_FP32 = 3.4028234663852886e38
 
 
 def checked(name: str, value: InputValue) -> InputValue:
-    """What no protocol can carry is refused here, alike for all; ranges are the server's."""
+    """The value itself. Raises InvalidArgument if its datatype cannot hold it; the server checks ranges."""
     datatype = INPUT_TYPES[name]
     values = value if isinstance(value, tuple) else (value,)
     if not all(_fits(datatype, element) for element in values):
@@ -63,7 +63,7 @@ def checked(name: str, value: InputValue) -> InputValue:
 
 
 def checked_name(field: str, name: str) -> str:
-    """Of a model or a request; a command line may hold bytes that are no text."""
+    """The name of a model or request. Raises InvalidArgument for bytes of argv that are not text."""
     if not _fits("BYTES", name):
         raise InvalidArgument.of(field, repr(name), _LIMITS["BYTES"])
     return name

@@ -1,4 +1,4 @@
-"""The text format of Prometheus, version 0.0.4: what Triton serves on its metrics port."""
+"""The text format of Prometheus, version 0.0.4, which Triton serves on its metrics port."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _UNESCAPED = {"n": "\n", "\\": "\\", '"': '"'}
 
 
 def parse_metrics(text: str) -> Metrics:
-    """Every sample; help and types are skipped. Raises ProtocolError on any other line."""
+    """Every sample of the text. Raises ProtocolError for a line that is no sample, comment or blank line."""
     lines = (line.strip() for line in text.split("\n"))
     return Metrics(tuple(_sample(line) for line in lines if line and not line.startswith("#")))
 
@@ -31,17 +31,11 @@ def _sample(line: str) -> Sample:
     match = _LINE.fullmatch(line)
     if match is None:
         raise ProtocolError(f"not a Prometheus sample: {line[:200]!r}")
-    pairs = _PAIR.finditer(match["labels"] or "")
-    labels = {pair["name"]: _unescape(pair["value"]) for pair in pairs}
-    return Sample(match["name"], labels, _number(match["value"]))
-
-
-def _unescape(value: str) -> str:
-    return _ESCAPE.sub(lambda match: _UNESCAPED.get(match[1], match[0]), value)
-
-
-def _number(text: str) -> float:
+    labels = {
+        pair["name"]: _ESCAPE.sub(lambda escape: _UNESCAPED.get(escape[1], escape[0]), pair["value"])
+        for pair in _PAIR.finditer(match["labels"] or "")
+    }
     try:
-        return float(text)  # takes +Inf, -Inf and NaN as well
+        return Sample(match["name"], labels, float(match["value"]))  # float takes +Inf, -Inf and NaN
     except ValueError as error:
-        raise ProtocolError(f"not a Prometheus value: {text!r}") from error
+        raise ProtocolError(f"not a Prometheus value: {match['value']!r}") from error

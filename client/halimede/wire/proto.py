@@ -1,15 +1,14 @@
 """Triton's gRPC messages: one ModelInferRequest out, ModelStreamInferResponses back.
 
-Scalars are tensors of shape [1, 1], stop_words is [1, n]: the models have max_batch_size 1. An error
-comes as text in `error_message`. With the metadata `triton_grpc_error: true` Triton would end the call
-with a status instead, but an early error then crashes Triton 2.51 (a segmentation fault after some
-20 of them), so we never ask for it: the text carries our code.
+The models have max_batch_size 1, so scalars are tensors of shape [1, 1] and stop_words is [1, n]. An
+error arrives as text in `error_message`, which carries our code. With the metadata
+`triton_grpc_error: true` Triton would end the call with a status instead. The client never sends it:
+early errors then crash Triton 2.51 (a segmentation fault after about 20 of them).
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from typing import Any
 
 from tritonclient.grpc import service_pb2
@@ -17,25 +16,12 @@ from tritonclient.grpc import service_pb2
 from halimede.errors import ProtocolError
 from halimede.results import Chunk
 from halimede.wire.answer import chunk_of, typed
-from halimede.wire.card import CARD_INPUTS, engine_of
 from halimede.wire.faults import server_error
 from halimede.wire.inputs import INPUT_TYPES, InputValue
+from halimede.wire.repository import CARD_INPUTS, engine_of
 from halimede.wire.request import GenerateRequest
 
-__all__ = ["STATUS_CODES", "chunk_text", "decode", "encode", "encode_card", "is_last"]
-
-STATUS_CODES = {
-    "INVALID_ARGUMENT": "INVALID_ARG",
-    "OUT_OF_RANGE": "INVALID_ARG",
-    "NOT_FOUND": "NOT_FOUND",
-    "PERMISSION_DENIED": "PERMISSION_DENIED",
-    "UNAUTHENTICATED": "PERMISSION_DENIED",
-    "UNIMPLEMENTED": "UNSUPPORTED",
-    "UNAVAILABLE": "UNAVAILABLE",
-    "DEADLINE_EXCEEDED": "DEADLINE_EXCEEDED",
-    "CANCELLED": "CANCELLED",
-    "INTERNAL": "INTERNAL",
-}
+__all__ = ["chunk_text", "decode", "encode", "encode_card", "is_last"]
 
 _CONTENTS = {
     "BYTES": "bytes_contents",
@@ -47,7 +33,7 @@ _CONTENTS = {
 
 
 def encode(request: GenerateRequest) -> Any:
-    """A service_pb2.ModelInferRequest."""
+    """The request as a service_pb2.ModelInferRequest."""
     message = service_pb2.ModelInferRequest(model_name=request.model, id=request.request_id)
     for name, value in request.inputs().items():
         _add_input(message, name, INPUT_TYPES[name], value)
@@ -57,7 +43,7 @@ def encode(request: GenerateRequest) -> Any:
 
 
 def encode_card(model: str) -> Any:
-    """Asks the engine of a model to describe itself."""
+    """A request to the engine of a model, which answers it with its card."""
     message = service_pb2.ModelInferRequest(model_name=engine_of(model))
     for name, (datatype, value) in CARD_INPUTS.items():
         _add_input(message, name, datatype, value)
@@ -77,13 +63,13 @@ def decode(response: Any) -> Chunk:
 
 
 def is_last(response: Any) -> bool:
-    """Whether Triton says that nothing comes behind it but the status of the call."""
+    """Whether Triton marks the response as the last one before the status of the call."""
     final = response.infer_response.parameters["triton_final_response"]
     return bool(response.error_message or final.bool_param)
 
 
 def chunk_text(response: Any) -> str:
-    """What an engine step answered."""
+    """The `chunk` output of an engine."""
     return typed(_outputs(response).get("chunk"), str, "chunk")
 
 
@@ -99,25 +85,15 @@ def _outputs(response: Any) -> dict[str, object]:
 
 
 def _scalar(tensor: Any, raw: bytes) -> object:
-    read = _READERS.get(tensor.datatype)
-    if read is None:
-        raise ProtocolError(f"{tensor.name}: unexpected datatype {tensor.datatype}")
     try:
-        return read(raw)
+        match tensor.datatype:
+            case "BYTES":  # the length as a little-endian u32, then the UTF-8
+                (length,) = struct.unpack_from("<I", raw)
+                (text,) = struct.unpack(f"{length}s", raw[4:])
+                return str(text, "utf-8")
+            case "INT32":
+                (number,) = struct.unpack("<i", raw)
+                return number
     except (struct.error, UnicodeDecodeError) as error:
         raise ProtocolError(f"{tensor.name}: not one {tensor.datatype}: {raw[:40]!r}") from error
-
-
-def _read_text(raw: bytes) -> str:
-    """One element: its length as a little-endian u32, then its UTF-8."""
-    (length,) = struct.unpack_from("<I", raw)
-    (text,) = struct.unpack(f"{length}s", raw[4:])
-    return str(text, "utf-8")
-
-
-def _read_int(raw: bytes) -> int:
-    (value,) = struct.unpack("<i", raw)
-    return int(value)
-
-
-_READERS: dict[str, Callable[[bytes], object]] = {"BYTES": _read_text, "INT32": _read_int}
+    raise ProtocolError(f"{tensor.name}: unexpected datatype {tensor.datatype}")

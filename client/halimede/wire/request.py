@@ -1,4 +1,4 @@
-"""One request, whatever the protocol."""
+"""One request, for both protocols."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["GenerateRequest", "request_of"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateRequest:
-    """Either a prompt or messages. Without `stream` the server answers in one chunk."""
+    """A request with either a prompt or messages. Without `stream` the server answers in one chunk."""
 
     model: str
     prompt: str | None = None
@@ -32,22 +32,22 @@ class GenerateRequest:
     def __post_init__(self) -> None:
         if (self.prompt is None) == (self.messages is None):
             given = "neither" if self.prompt is None else "both"
-            raise InvalidArgument.of("prompt", given, "give one of prompt and messages")
+            raise InvalidArgument.of("prompt", given, "must be one of prompt and messages")
         checked_name("model", self.model)
         checked_name("request_id", self.request_id)
 
     @property
     def headers(self) -> dict[str, str]:
-        """What goes beside it: HTTP headers, over gRPC metadata."""
+        """HTTP headers of this request, or its gRPC metadata."""
         return {"traceparent": self.traceparent} if self.traceparent else {}
 
     @property
     def timeout_us(self) -> int | None:
-        """The timeout as Triton takes it; at least 1, since 0 would mean none."""
+        """The timeout in microseconds, as Triton takes it. It is at least 1, because 0 means none."""
         return None if self.timeout_s is None else max(1, math.floor(self.timeout_s * 1e6))
 
     def inputs(self) -> dict[str, InputValue]:
-        """The ensemble's inputs that are sent: name to value, unset ones left out."""
+        """The inputs of the ensemble by name, without those that are not set."""
         values: dict[str, InputValue | None] = {
             "text_input": self.prompt,
             "messages": None if self.messages is None else _json("messages", list(self.messages)),
@@ -65,7 +65,7 @@ def request_of(
     model: str,
     stream: bool,
 ) -> GenerateRequest:
-    """The request of a client's call; its timeout is the client's business."""
+    """The request of one call. The client sets the timeout, anew for each attempt."""
     fields: dict[str, Any] = {**options}
     fields.pop("timeout", None)
     given = fields.pop("traceparent", None)
@@ -115,7 +115,7 @@ def _stop_words(stop: str | Sequence[str]) -> tuple[str, ...] | None:
 
 
 def _early_stopping(value: bool | str | None) -> str | None:
-    """On the wire it is text: transformers also knows "never"."""
+    """The input is text, because "never" is a third value."""
     return str(value).lower() if isinstance(value, bool) else value
 
 

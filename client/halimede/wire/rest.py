@@ -1,8 +1,8 @@
 """Triton's generate extension over HTTP: /v2/models/NAME/generate and /generate_stream.
 
-What Triton does with errors: before the first chunk they come as HTTP 400 with {"error": text}, to
-generate_stream as an event; later in a stream as such an event under status 200; and /generate can
-put {"error": text} under status 200 too. So a reply is judged by its body first, then its status.
+How Triton sends an error: before the first chunk as HTTP 400 with {"error": text}, which
+generate_stream sends as an event; later in a stream as such an event with status 200. /generate may
+send {"error": text} with status 200 too. The decoder therefore looks at the body first, then at the status.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def generate_path(request: GenerateRequest) -> str:
 
 
 def encode_body(request: GenerateRequest) -> bytes:
-    """Scalars as they are; `id` and `timeout` (µs) are parameters of Triton and the engine."""
+    """The inputs as plain JSON, with Triton's parameter `id` and the engine's parameter `timeout` (µs)."""
     body: dict[str, object] = dict(request.inputs())
     if request.request_id:
         body["id"] = request.request_id
@@ -56,7 +56,7 @@ def encode_body(request: GenerateRequest) -> bytes:
 
 
 class ReplyDecoder:
-    """The bytes of one HTTP reply to generate or generate_stream, as they come."""
+    """Decodes one HTTP reply to generate or generate_stream, piece by piece."""
 
     def __init__(self, status: int, content_type: str) -> None:
         self._status = status
@@ -65,7 +65,7 @@ class ReplyDecoder:
         self._events = SseParser() if is_stream else None
 
     def feed(self, received: bytes) -> Iterator[Chunk]:
-        """The chunks that these bytes complete; raises the error that they tell."""
+        """The chunks that these bytes complete. Raises the error that the server sent."""
         if self._events is None:
             self._body += received
             return
@@ -73,7 +73,7 @@ class ReplyDecoder:
             yield self._chunk(data)
 
     def finish(self) -> Iterator[Chunk]:
-        """The body has ended: what only a whole body tells."""
+        """The chunk of a reply that is not a stream. Raises the error of a status that is not 200."""
         if self._status != 200:
             raise status_error(self._status, bytes(self._body))
         if self._events is None:
@@ -88,11 +88,11 @@ class ReplyDecoder:
 
 
 def status_error(status: int, body: bytes) -> ServerError:
-    """The error of a reply whose status is not 200, be it from Triton or a proxy before it."""
+    """The error of a reply whose status is not 200, from Triton or from a proxy in front of it."""
     code = _CODE_OF_STATUS.get(status, f"HTTP_{status}")
     try:
         text = parse_json(body, dict).get("error")
-    except ProtocolError:  # a proxy's page, or nothing
+    except ProtocolError:  # a proxy's page, or an empty body
         text = None
     if isinstance(text, str) and text:
         return server_error(text, code)

@@ -1,4 +1,4 @@
-"""Server-sent events (WHATWG HTML, section 9.2), incrementally: bytes in, data out."""
+"""An incremental parser of server-sent events (WHATWG HTML, section 9.2): bytes in, data out."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class SseParser:
-    """Lines are cut as bytes and decoded whole, so a character may be split over two feeds.
+    """The data of each event. A line is decoded once it is whole, so a character may arrive in two pieces.
 
-    Comments and the fields event, id and retry are skipped: Triton sends data alone. An event that
-    the end of the stream cuts off is dropped, as the standard says.
+    The parser skips comments and the fields event, id and retry, which Triton does not send. It drops an
+    event that the end of the stream cuts off, as the standard requires.
     """
 
     def __init__(self) -> None:
@@ -37,15 +37,10 @@ class SseParser:
         if self._at_start:
             line = line.removeprefix(_BOM)
             self._at_start = False
-        if not line:
-            return self._dispatch()
         name, _, value = line.partition(b":")
         if name == b"data":
             self._data.append(value.removeprefix(b" ").decode("utf-8", errors="replace"))
-        return None
-
-    def _dispatch(self) -> str | None:
-        if not self._data:
+        if line or not self._data:  # a blank line ends an event
             return None
         data, self._data = "\n".join(self._data), []
         return data
