@@ -3,7 +3,7 @@
 Each begins as a good request to one of an ensemble's models and is spoilt in one way, its kind. Nothing here
 knows what the right answer is: there must be one, that is all.
 
-What is known to end Triton 2.51 is left out, and stands in test_triton_ends.py: requests on one stream to
+What is known to end Triton 2.51 is left out (docs/design.md): requests on one stream to
 models that answer once and to others that stream; the metadata `triton_grpc_error`; bodies in very many
 chunks. And what was seen once in some 100,000 calls: a ModelInfer that is cancelled may be freed twice.
 """
