@@ -21,6 +21,7 @@ from loadtest.ports import held_ports
 
 RULES: Final = Path(__file__).parents[1] / "chart" / "files" / "rules"
 JOB: Final = "halimede"  # the one that the rule files name
+NAMESPACE: Final = "serving"
 FACTOR: Final = 60  # a minute of the rules is a second
 SCRAPE: Final = "1s"  # a minute on the rules' clock
 EVALUATION: Final = "500ms"
@@ -41,7 +42,7 @@ class Stack:
     def watch(self, targets: Mapping[str, str]) -> None:
         """Scrape these from now on: the address of each pod."""
         groups = [
-            {"targets": [address], "labels": {"namespace": "live", "pod": pod}}
+            {"targets": [address], "labels": {"namespace": NAMESPACE, "pod": pod}}
             for pod, address in targets.items()
         ]
         new = self._folder / "targets.new"

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from halimede import Client
-from k8s.live.stack import RULES
+from k8s.live.stack import NAMESPACE, RULES
 from loadtest.ports import held_ports
 from tests.e2e.serving import Server, eventually, started
 from tests.k8s.alert_scene import MAIN, OTHER, QUEUE, SHARED, SLOTS, Scene, staged
@@ -195,7 +195,7 @@ def test_the_last_servers_that_are_killed_are_told_of(scene: Scene, lasting: obj
     kill(scene.other)
     notice = scene.told("HalimedeServerDown")
     assert notice.labels["severity"] == "critical"
-    assert notice.labels["namespace"] == "live"
+    assert notice.labels["namespace"] == NAMESPACE
 
 
 def test_nothing_fired_but_what_was_provoked(scene: Scene) -> None:
