@@ -12,6 +12,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "k8s" / "chart"
+RULES = CHART / "files" / "rules"
 BIN = ROOT / ".cache" / "k8s" / "bin"
 NAMESPACE = "serving"
 SCENARIOS = sorted(path.name.removesuffix("-values.yaml") for path in (CHART / "ci").glob("*-values.yaml"))

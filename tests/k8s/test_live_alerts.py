@@ -15,10 +15,10 @@ import pytest
 import yaml
 
 from halimede import Client
-from k8s.live.stack import NAMESPACE, RULES
 from loadtest.ports import held_ports
 from tests.e2e.serving import Server, eventually, started
 from tests.k8s.alert_scene import MAIN, OTHER, QUEUE, SHARED, SLOTS, Scene, staged
+from tests.k8s.charts import NAMESPACE, RULES
 from tests.k8s.faults import ONCE, crowd, halt_at_start, halted, halting, kill, step_pid, triton_pid
 
 pytestmark = pytest.mark.e2e

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +22,6 @@ class Request:
     """`first_s` is when its first token came; `error` is what the caller got, None for a whole answer."""
 
     id: str
-    protocol: str
     began_s: float
     first_s: float | None = None
     ended_s: float = 0.0
@@ -58,9 +59,9 @@ class Served:
 class Account:
     """Requests. sent = completed + failed_after_first + failed_otherwise.
 
-    `on_victim` were in flight on the server that died, when it died, `on_victim_streaming` past their first
-    token; `moved` were sent to another server
-    by the balancer itself; `retried` were sent again by the client and completed.
+    `on_victim` were in flight on the server that died, when it died; `on_victim_streaming` of them were past
+    their first token. `moved` were sent to another server by the balancer itself; `retried` were sent again
+    by the client and completed. `errors` counts those of every attempt, made good or not.
     """
 
     sent: int
@@ -76,7 +77,7 @@ class Account:
 
 
 def account(
-    requests: Sequence[Request], served: Mapping[str, Sequence[Served]], death: Death | None
+    requests: Sequence[Request], served: Mapping[str, Sequence[Served]], death: Death | None = None
 ) -> Account:
     """`served` has the log's lines of each request, by its id, in order."""
     failed = [one for one in requests if one.error is not None]
@@ -92,12 +93,11 @@ def account(
         retried=sum(one.error is None and one.attempts > 1 for one in requests),
         failed_after_first=len(excused),
         failed_otherwise=len(failed) - len(excused),
-        errors=Counter(errors_of(requests)),
+        errors=Counter(_errors(requests)),
     )
 
 
-def errors_of(requests: Iterable[Request]) -> Iterable[str]:
-    """Of every attempt, those that were made good included."""
+def _errors(requests: Iterable[Request]) -> Iterator[str]:
     for one in requests:
         yield from (failure.error for failure in one.failures)
         if one.error is not None and not one.failures:
@@ -118,3 +118,19 @@ def _was_on(request: Request, lines: Sequence[Served], death: Death) -> bool:
 
 def _streamed_at(request: Request, at_s: float) -> bool:
     return request.first_s is not None and request.first_s <= at_s
+
+
+def served(log: Iterable[str]) -> Mapping[str, list[Served]]:
+    """The lines of a balancer's access log by request id, in their order. Lines of probes are skipped."""
+    found: dict[str, list[Served]] = {}
+    for line in log:
+        entry = json.loads(line)
+        if entry.get("attempt"):
+            found.setdefault(entry["attempt"], []).append(_served(entry))
+    return found
+
+
+def _served(entry: Mapping[str, Any]) -> Served:
+    """nginx names every server it asked, Envoy the last and how often it tried."""
+    upstreams = tuple(entry["upstream"].split(", ")) if entry.get("upstream") else ()
+    return Served(upstreams, int(entry.get("tries") or max(1, len(upstreams))))
