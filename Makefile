@@ -180,6 +180,6 @@ $(VENV)/.gpu: $(VENV)/.test
 	@$(install) -e '.[gpu]'
 	@touch $@
 
-manifests: $(VENV)/.test ## the dashboard, k8s/manifests and the README of values, from k8s/dashboard and k8s/chart
+manifests: setup-k8s ## the dashboard, k8s/manifests and the README of values, from k8s/dashboard and k8s/chart
 	@$(py) -m k8s.dashboard
 	@$(py) -m k8s.render

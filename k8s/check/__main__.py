@@ -13,7 +13,7 @@ from k8s.check.bundle import Bundle, Problem, Unreadable, read, where
 CRDS = Path(__file__).resolve().parents[1] / "crds"
 EXAMPLES = """\
 examples:
-  python -m k8s.check k8s/loadtest/*.yaml
+  python -m k8s.check k8s/manifests/cpu/halimede.yaml --external PersistentVolumeClaim/halimede-models
   helm template x k8s/chart > out.yaml && python -m k8s.check out.yaml
   python -m k8s.check out.yaml --kube 1.34 --external Secret/keys --crds FOLDER
 

@@ -14,9 +14,7 @@ from k8s.check.__main__ import CRDS, main
 from k8s.check.bundle import Object
 from tests.k8s.charts import ROOT, SCENARIOS, Refused, objects, one
 
-LOADTEST = sorted(path for path in (ROOT / "k8s" / "loadtest").glob("*.yaml") if path.stem != "kustomization")
-# kustomize makes this ConfigMap of profile.toml.
-MADE = ["--external", "ConfigMap/halimede-load-profile"]
+LOADTEST = [ROOT / "k8s" / "manifests" / "loadtest" / name for name in ("halimede.yaml", "reader.yaml")]
 CRD = {
     "apiVersion": "apiextensions.k8s.io/v1",
     "kind": "CustomResourceDefinition",
@@ -116,9 +114,9 @@ def test_real_crds_take_the_chart(tools: Path, scenario: str) -> None:
 
 
 def test_the_load_test_is_applied_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*map(str, LOADTEST), *MADE]) == 0, capsys.readouterr().out
-    assert main([*map(str, LOADTEST)]) == 1
-    assert "nothing provides ConfigMap halimede-load-profile" in capsys.readouterr().out
+    assert main([*map(str, LOADTEST)]) == 0, capsys.readouterr().out
+    assert main([str(LOADTEST[1])]) == 1
+    assert "nothing provides PersistentVolumeClaim halimede-load-runs" in capsys.readouterr().out
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
