@@ -59,10 +59,16 @@ class Field:
             raise self.wrong("a list")
         return [Field(self.file, one, f"{self.path}[{n}]") for n, one in enumerate(self.value)]
 
+    def pair(self) -> tuple[float, float]:
+        if len(numbers := [one.number() for one in self.items()]) != 2:
+            raise self.wrong("two numbers")
+        return numbers[0], numbers[1]
+
     def number(self) -> float:
-        if isinstance(self.value, bool) or not isinstance(self.value, int | float) or self.value < 0:
-            raise self.wrong("a number of at least 0")
-        return float(self.value)
+        number = self.value if isinstance(self.value, int | float) else -1
+        if isinstance(self.value, bool) or not 0 <= number < math.inf:
+            raise self.wrong("a finite number of at least 0")
+        return float(number)
 
     def wrong(self, must: str) -> BadReport:
         return BadReport(
@@ -159,8 +165,8 @@ def _mean(result: Field, name: str) -> float:
     gauges = result.at("gauges")
     if not gauges.has(name):
         raise gauges.wrong(f"an object with the field {name}: give the load test --metrics-url")
-    start_s, end_s = (one.number() for one in result.at("window_s").items())
-    readings = [[part.number() for part in one.items()] for one in gauges.at(name).items()]
+    start_s, end_s = result.at("window_s").pair()
+    readings = [one.pair() for one in gauges.at(name).items()]
     inside = [value for at_s, value in readings if start_s <= at_s <= end_s]
     if not inside:
         raise gauges.at(name).wrong(f"readings between {start_s:g} and {end_s:g} s")

@@ -26,19 +26,6 @@ def _parsed(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_helm_3_and_4_agree(scenario: str) -> None:
-    def plain(helm: str) -> list[str]:
-        return sorted(json.dumps(found, sort_keys=True) for found in objects(scenario, helm=helm))
-
-    assert plain("helm3") == plain("helm4")
-
-
-@pytest.mark.parametrize("minor", range(30, 38))
-def test_every_kubernetes_that_is_supported(minor: int) -> None:
-    assert pod(objects("gpu", kube=f"1.{minor}.0"))
-
-
-@pytest.mark.parametrize("scenario", SCENARIOS)
 def test_the_launcher_takes_its_arguments(scenario: str) -> None:
     container = triton(objects(scenario))
     models, extra = _parsed(container["args"])
