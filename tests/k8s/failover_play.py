@@ -95,7 +95,8 @@ def fleet(folder: Path, count: int) -> Iterator[Fleet]:
         yield found
     finally:
         for server in found.servers:
-            server.stop()
+            if server.running:
+                server.stop()
 
 
 @dataclass(frozen=True, slots=True)
