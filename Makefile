@@ -180,6 +180,5 @@ $(VENV)/.gpu: $(VENV)/.test
 	@$(install) -e '.[gpu]'
 	@touch $@
 
-manifests: setup-k8s ## the dashboard, k8s/manifests and the README of values, from k8s/dashboard and k8s/chart
-	@$(py) -m k8s.dashboard
+manifests: setup-k8s ## k8s/manifests and the README of values, from k8s/chart
 	@$(py) -m k8s.render
