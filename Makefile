@@ -19,7 +19,6 @@ ACCEPT_TERMS ?=
 MINUTES      ?= 30
 RATE         ?=
 SWEEP        ?=
-REHEARSAL    ?=
 K8S          ?=
 ONLY         ?=
 VENV         ?= .venv
@@ -40,7 +39,7 @@ engine  := model_repository/$(MODEL)_engine/1/manifest.json
 # A folder's tests that start servers keep to one process (tests/conftest.py); in their order, so that these begin first.
 spread  := -n auto --maxprocesses 4 --no-loadscope-reorder
 
-.PHONY: help setup kernels demo engines serve chat test check bench bench-models bench-peers load load-sweep bench-chunks gpu-check clean contract lock load-crosscheck load-soak k8s-autoscaling k8s-failover manifests setup-k8s k8s-test test-unit test-avx2 test-timing kernels-check
+.PHONY: help setup kernels demo engines serve chat test check bench bench-models bench-peers load load-sweep bench-chunks gpu-check clean contract lock load-crosscheck load-soak manifests setup-k8s k8s-test test-unit test-avx2 test-timing kernels-check
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -143,12 +142,6 @@ clean: ## remove the environment, caches and built engines
 	find . -path ./.git -prune -o -name __pycache__ -type d -exec rm -rf {} +
 	find model_repository -mindepth 3 -path '*/[0-9]*/*' ! -name .gitkeep -delete
 
-k8s-failover: setup-k8s ## restart and kill servers behind nginx and Envoy under load; a table and failover.json
-	@$(paths) $(py) -m k8s.failover --json failover.json
-
-k8s-autoscaling: setup-k8s ## calibrate the server, then rehearse the chart's autoscaling; a table, autoscaling.json and .png
-	@$(paths) $(py) -m k8s.autoscaling --json autoscaling.json --png autoscaling.png $(REHEARSAL)
-
 lock: $(VENV)/.pip ## resolve the dependencies again and write requirements.lock
 	@$(py) .ci/lock.py
 
@@ -184,6 +177,5 @@ $(VENV)/.gpu: $(VENV)/.test
 	@$(install) -e '.[gpu]'
 	@touch $@
 
-manifests: $(VENV)/.test ## the dashboard, k8s/manifests and the README of values, from k8s/dashboard and k8s/chart
-	@$(py) -m k8s.dashboard
+manifests: setup-k8s ## k8s/manifests and the README of values, from k8s/chart
 	@$(py) -m k8s.render

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from k8s.live.stack import Stack, running
-from k8s.live.webhook import Notice, Webhook, receiving
 from tests.e2e.artifacts import built, variant
 from tests.e2e.serving import Server, eventually, started
 from tests.e2e.small_models import SmallModel, give_slots
 from tests.k8s import span_receiver
 from tests.k8s.faults import crowd
+from tests.k8s.stack import Stack, running
+from tests.k8s.webhook import Notice, Webhook, receiving
 
 MAIN = "smollm2"
 OTHER = "beta"

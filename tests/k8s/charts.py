@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "k8s" / "chart"
+RULES = CHART / "files" / "rules"
 BIN = ROOT / ".cache" / "k8s" / "bin"
+NAMESPACE = "serving"
 SCENARIOS = sorted(path.name.removesuffix("-values.yaml") for path in (CHART / "ci").glob("*-values.yaml"))
 
 
@@ -35,7 +38,7 @@ class Strict(yaml.SafeLoader):
 def _template(helm: str, kube: str, arguments: tuple[str, ...]) -> str:
     program = BIN / helm
     assert program.exists(), f"{program} is missing: make setup-k8s"
-    options = ["--namespace", "serving", "--kube-version", kube, *arguments]
+    options = ["--namespace", NAMESPACE, "--kube-version", kube, *arguments]
     command = [str(program), "template", "halimede", str(CHART), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -44,10 +47,15 @@ def _template(helm: str, kube: str, arguments: tuple[str, ...]) -> str:
 
 
 def objects(
-    scenario: str | None = None, *settings: str, helm: str = "helm4", kube: str = "1.34.0"
+    scenario: str | None = None,
+    *settings: str,
+    helm: str = "helm4",
+    kube: str = "1.34.0",
+    files: Sequence[Path] = (),
 ) -> list[dict[str, Any]]:
-    """`settings` are those of --set. Raises Refused."""
-    values = [f"--values={CHART / 'ci' / f'{scenario}-values.yaml'}"] if scenario else []
+    """`settings` are those of --set, `files` those of --values. Raises Refused."""
+    scenarios = [CHART / "ci" / f"{scenario}-values.yaml"] if scenario else []
+    values = [f"--values={file}" for file in (*scenarios, *files)]
     text = _template(helm, kube, (*values, *(f"--set={one}" for one in settings)))
     return [one for one in yaml.load_all(text, Strict) if one]
 

@@ -12,14 +12,12 @@ from tests.k8s.charts import BIN, objects
 
 PROGRAMS = (
     "alertmanager",
-    "amtool",
     "checkov",
     "envoy",
     "helm3",
     "helm4",
     "kubectl",
     "nginx",
-    "oteltap",
     "prometheus",
     "promtool",
 )

@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from halimede import Client, InvalidArgument, RetryPolicy
-from k8s.live.stack import Stack, running
-from k8s.live.webhook import receiving
 from tests.e2e.serving import Server, eventually, started
 from tests.e2e.small_models import SmallModel, give_slots
+from tests.k8s.stack import Stack, running
+from tests.k8s.webhook import receiving
 
 MODELS = ("alpha", "beta")
-PODS = ("pod-a", "pod-b")
+# Named as the Pods of a Deployment are.
+PODS = ("halimede-7f9-a", "halimede-7f9-b")
+GONE_POD = "halimede-7f9-gone"
 GONE = "127.0.0.1:9"  # nothing listens on the port for `discard`
 SHARED = "The night was long and the sea was quiet, and nobody spoke a word."
 ONCE = RetryPolicy(attempts=1)
@@ -46,9 +48,7 @@ def staged(tools: Path, folder: Path) -> Iterator[Scene]:
         servers = {pod: stack.enter_context(started(repository, folder / f"{pod}.log")) for pod in PODS}
         webhook = stack.enter_context(receiving())
         watch = stack.enter_context(running(tools, folder / "stack", webhook.url))
-        watch.watch(
-            {pod: _target(server.wait_ready()) for pod, server in servers.items()} | {"pod-gone": GONE}
-        )
+        watch.watch({pod: _target(server.wait_ready()) for pod, server in servers.items()} | {GONE_POD: GONE})
         scene = Scene(watch, servers, {})
         for pod, model in itertools.product(PODS, MODELS):
             scene.loads[pod, model] = stack.enter_context(_load(servers[pod], model))

@@ -19,13 +19,13 @@ import pytest
 
 from halimede import ApiKey, AsyncClient, Client, PermissionDenied, Tls, TransportError
 from halimede.cli.exits import Exit
-from k8s.failover.servers import answers
 from loadtest.ports import held_ports
 from tests.certificates import write_certificate
 from tests.e2e.artifacts import MODEL, built
 from tests.e2e.serving import Server, eventually
 from tests.e2e.wire import WAIT_SECONDS
 from tests.k8s.charts import BIN, CHART, objects, one, triton
+from tests.k8s.programs import answers
 
 KEYS = {"HALIMEDE_ADMIN_KEY": "for administration", "HALIMEDE_API_KEY": "for tokens"}
 OURS = ("--model-repository=", "--host=", "--http-port=", "--grpc-port=", "--metrics-port=")

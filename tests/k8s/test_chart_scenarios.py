@@ -26,19 +26,6 @@ def _parsed(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_helm_3_and_4_agree(scenario: str) -> None:
-    def plain(helm: str) -> list[str]:
-        return sorted(json.dumps(found, sort_keys=True) for found in objects(scenario, helm=helm))
-
-    assert plain("helm3") == plain("helm4")
-
-
-@pytest.mark.parametrize("minor", range(30, 38))
-def test_every_kubernetes_that_is_supported(minor: int) -> None:
-    assert pod(objects("gpu", kube=f"1.{minor}.0"))
-
-
-@pytest.mark.parametrize("scenario", SCENARIOS)
 def test_the_launcher_takes_its_arguments(scenario: str) -> None:
     container = triton(objects(scenario))
     models, extra = _parsed(container["args"])
@@ -74,6 +61,9 @@ def test_every_mount_has_a_volume_and_the_root_is_read_only(scenario: str) -> No
         for container in [*spec.get("initContainers", []), *spec["containers"]]:
             mounted = {mount["name"] for mount in container["volumeMounts"]}
             assert mounted <= {volume["name"] for volume in spec["volumes"]}
+            assert len({mount["mountPath"] for mount in container["volumeMounts"]}) == len(
+                container["volumeMounts"]
+            )
             assert container["securityContext"]["readOnlyRootFilesystem"]
 
 
@@ -86,9 +76,16 @@ def test_a_gpu_is_asked_for_once_for_each_replica() -> None:
     assert build["resources"]["limits"]["nvidia.com/gpu"] == 1
 
 
-def test_a_loading_server_is_left_alone() -> None:
-    startup = triton(objects())["startupProbe"]
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_loading_server_is_left_alone_and_one_that_is_not_ready_is_not_killed(scenario: str) -> None:
+    container = triton(objects(scenario))
+    startup = container["startupProbe"]
     assert startup["failureThreshold"] * startup["periodSeconds"] >= 900
+    live, ready = container["livenessProbe"], container["readinessProbe"]
+    asked = [[probe.get(how) for how in ("httpGet", "exec", "grpc")] for probe in (live, ready)]
+    assert any(asked[0])
+    assert any(asked[1])
+    assert asked[0] != asked[1]
 
 
 def test_keys_come_from_secrets_and_are_in_no_argument() -> None:

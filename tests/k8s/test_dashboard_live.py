@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 from promql_parser import BinaryExpr, Call, ParenExpr, parse
 
-from k8s.live.stack import JOB, Stack
 from tests.e2e.serving import eventually
-from tests.k8s.dashboard_scene import MODELS, PODS, Scene, staged
+from tests.k8s.charts import NAMESPACE
+from tests.k8s.dashboard_scene import GONE_POD, MODELS, PODS, Scene, staged
 from tests.k8s.metric_names import ELSEWHERE, OF_GPUS, OF_KUBELET, TRITON, rules
 from tests.k8s.panels import Target, read, targets
+from tests.k8s.scaling_queries import queries
+from tests.k8s.stack import JOB, Stack
 
 pytestmark = pytest.mark.e2e
 BOARD = read()
@@ -98,7 +100,7 @@ def test_replicas_are_counted_and_the_one_that_is_gone_is_down(stack: Stack) -> 
         models = {(pod, model): value for (pod, _, model), value in loaded.items()}
         return values(stack, "Now: Replicas A"), values(stack, "Now: Replicas B"), up, models
 
-    up = {"pod-a": 1, "pod-b": 1, "pod-gone": 0}
+    up = {**dict.fromkeys(PODS, 1), GONE_POD: 0}
     models = {(pod, f"{model}_engine"): 1 for pod in PODS for model in MODELS}
     # A scrape may be lost where the processor is busy; the next one is not.
     assert eventually(lambda: found() == ({(): 2}, {(): 3}, up, models), DATA_S), found()
@@ -190,21 +192,38 @@ def test_every_part_of_an_alert_has_data(stack: Stack, name: str) -> None:
     assert all(needs(part, OF_GPUS if "Gpu" in name else OF_KUBELET) for part in away)
 
 
+@pytest.mark.parametrize("mode", ["hpa", "keda"])
+def test_every_query_of_the_charts_autoscalers_has_a_value(stack: Stack, mode: str) -> None:
+    found = queries(mode)
+    assert len(found) == 4
+    for name, query in found.items():
+        assert eventually(partial(has_data, stack, query), DATA_S), query
+        series = stack.query(query)
+        # The HPA asks about each Pod, KEDA about all of them.
+        assert sorted(one["metric"].get("pod", "") for one in series) == (
+            list(PODS) if mode == "hpa" else [""]
+        )
+        numbers = [float(one["value"][1]) for one in series]
+        assert all(number > 0 if "ttft" in name else number >= 0 for number in numbers), (name, numbers)
+        assert stack.query(query.replace(f'namespace="{NAMESPACE}"', 'namespace="elsewhere"')) == []
+
+
 def test_prometheus_3_takes_the_page_as_well(stack: Stack) -> None:
     """It refuses a page whose content type does not say which format it has; 2.42 does not."""
-    (address,) = {one["metric"]["instance"] for one in stack.query('up{pod="pod-a"}')}
+    (address,) = {one["metric"]["instance"] for one in stack.query(f'up{{pod="{PODS[0]}"}}')}
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
         assert answer.headers.get_content_type() == "text/plain"
 
 
 def test_a_model_that_is_unloaded_is_shown_and_told_of(scene: Scene) -> None:
     """The last one: the model is not loaded again."""
-    scene.unload("pod-b", "beta")
+    scene.unload(PODS[1], "beta")
 
     def unloaded() -> set[tuple[str, str]]:
         loaded = values(scene.stack, "Replicas: Models loaded A")
         return {(pod, model) for (pod, _, model), value in loaded.items() if not value}
 
-    assert eventually(lambda: unloaded() == {("pod-b", "beta_engine")}, DATA_S)
-    fires = 'ALERTS{alertname="HalimedeModelNotReady",alertstate="firing",pod="pod-b",model="beta_engine"}'
+    assert eventually(lambda: unloaded() == {(PODS[1], "beta_engine")}, DATA_S)
+    unready = f'alertname="HalimedeModelNotReady",pod="{PODS[1]}",model="beta_engine"'
+    fires = f'ALERTS{{alertstate="firing",{unready}}}'
     assert eventually(lambda: bool(scene.stack.query(fires)), DATA_S)

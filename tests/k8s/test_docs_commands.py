@@ -26,6 +26,8 @@ WITHOUT_VALUE = (
 )
 WITH_VALUE = ("--namespace", "--timeout")
 OUTSIDE = {"docker", "kind", "skopeo"}
+# Values that the commands before have written.
+WRITTEN = {"live.yaml", "scaling.yaml"}
 
 
 class Wrong(Exception):
@@ -85,7 +87,7 @@ def _values_only(rest: list[str]) -> Iterator[str]:
             next(parts)
         elif part == "-f":
             file = next(parts)
-            yield from [] if file == "live.yaml" else ["-f", file]
+            yield from [] if file in WRITTEN else ["-f", file]
         elif part not in WITHOUT_VALUE:
             yield part
 

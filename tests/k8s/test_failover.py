@@ -2,79 +2,63 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from k8s.failover.scenarios import Scenario
-from tests.e2e.artifacts import ROOT, built
+from tests.k8s.balancers import BALANCERS, balancing
+from tests.k8s.failover_account import Account, account, served
+from tests.k8s.failover_play import Fleet, Play, fleet, play
 
 # Minutes of real restarts; the limit is there for a machine that is shared.
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
-PATHS = os.pathsep.join([str(ROOT), str(ROOT / "client")])
+Accounts = Mapping[Play, list[Account]]
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """The program's exit code, the accounts in its JSON, and all that it said."""
-
-    code: int
-    plays: list[dict[str, Any]]
-    said: str
-
-    def of(self, scenario: Scenario) -> list[dict[str, Any]]:
-        return [play["account"] for play in self.plays if play["scenario"] == scenario.value]
-
-
-def _run(folder: Path, *arguments: str) -> Run:
-    out = folder / "failover.json"
-    command = [sys.executable, "-m", "k8s.failover", "--json", str(out), *arguments]
-    command += ["--model-repository", str(built("int8"))]
-    environment = {**os.environ, "PYTHONPATH": PATHS}
-    with subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        try:
-            said, _ = process.communicate()
-        finally:
-            process.terminate()  # it ends its servers; of one that has ended this does nothing
-    assert out.exists(), said
-    return Run(process.returncode, json.loads(out.read_text())["plays"], said)
+def played(balancer: str, replicas: Fleet, folder: Path, *plays: Play) -> Accounts:
+    """For each play the accounts of gRPC and HTTP."""
+    with balancing(balancer, folder / balancer, replicas.servers) as found:
+        outcomes = {one: play(one, replicas, found) for one in plays}
+    log = served(found.access_log)
+    return {
+        one: [account(requests, log, outcome.death) for requests in outcome.requests.values()]
+        for one, outcome in outcomes.items()
+    }
 
 
 @pytest.fixture(scope="module")
-def run(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def accounts(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Accounts:
     """Both balancers before one fleet: a rolling restart of which they learn late, and a kill."""
-    return _run(tmp_path_factory.mktemp("failover"), "--play", "late", "--play", "kill")
+    folder = tmp_path_factory.mktemp("failover")
+    plays = (Play.LATE, Play.KILL)
+    with fleet(folder, 3) as replicas:
+        found = [played(name, replicas, folder, *plays) for name in BALANCERS]
+    return {one: [account for accounts in found for account in accounts[one]] for one in plays}
 
 
-def test_a_rolling_restart_loses_no_request(run: Run) -> None:
-    restarted = run.of(Scenario.LATE)
-    assert len(restarted) == 4, run.said  # two balancers, two protocols
-    for account in restarted:
-        assert account["sent"] > 10, run.said
-        assert account["completed"] == account["sent"], run.said
+def test_a_rolling_restart_loses_no_request(accounts: Accounts) -> None:
+    restarted = accounts[Play.LATE]
+    assert len(restarted) == 4, restarted  # two balancers, two protocols
+    for found in restarted:
+        assert found.sent > 10, restarted
+        assert found.completed == found.sent, restarted
 
 
-def test_a_kill_fails_streams_past_their_first_token_on_that_server_alone(run: Run) -> None:
-    killed = run.of(Scenario.KILL)
-    assert len(killed) == 4, run.said
-    for account in killed:
-        assert account["failed_otherwise"] == 0, run.said
-        assert account["failed_after_first"] <= account["on_victim_streaming"], run.said
-    # It was killed with its slots and its queue in use, and both kinds of requests were told of it.
-    assert sum(account["failed_after_first"] for account in killed) > 0, run.said
-    assert sum(account["moved"] + account["retried"] for account in killed) > 0, run.said
-    assert run.code == 0, run.said
+def test_a_kill_fails_streams_past_their_first_token_on_that_server_alone(accounts: Accounts) -> None:
+    killed = accounts[Play.KILL]
+    assert len(killed) == 4, killed
+    for found in killed:
+        assert found.completed, killed
+        assert found.failed_otherwise == 0, killed
+        assert found.failed_after_first <= found.on_victim_streaming, killed
+    # It was killed with its slots and its queue in use, and both kinds of requests noticed.
+    assert sum(account.failed_after_first for account in killed) > 0, killed
+    assert sum(account.moved + account.retried for account in killed) > 0, killed
 
 
 def test_without_the_hook_requests_are_refused(tools: Path, tmp_path: Path) -> None:
     """A restart again, so that the tests before are known to be able to fail."""
-    run = _run(tmp_path, "--balancer", "nginx", "--servers", "2", "--play", "careless")
-    assert sum(sum(account["errors"].values()) for account in run.of(Scenario.CARELESS)) > 0, run.said
+    with fleet(tmp_path, 2) as replicas:
+        found = played("nginx", replicas, tmp_path, Play.CARELESS)
+    assert sum(sum(account.errors.values()) for account in found[Play.CARELESS]) > 0, found

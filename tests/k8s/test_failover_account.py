@@ -8,9 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k8s.failover.access_log import served
-from k8s.failover.ledger import Account, Death, Failure, Request, Served, account
-from k8s.failover.report import Row, failures, passed, table
+from tests.k8s.failover_account import Death, Failure, Request, Served, account, served
 
 VICTIM, OTHER = "127.0.0.1:1", "127.0.0.1:2"
 DEATH = Death(frozenset({VICTIM}), 10.0)
@@ -39,7 +37,7 @@ def _request(name: str, draw: st.DrawFn) -> Request:
         notes.append(Failure(ended, "ConnectionLost"))
     first = max(began, middle[-1]) if draw(st.booleans()) else None
     error = "ConnectionLost" if failed else None
-    return Request(name, "grpc", began, first, ended, error, notes)
+    return Request(name, began, first, ended, error, notes)
 
 
 @given(_requests())
@@ -70,7 +68,7 @@ def test_no_failure_is_excused_on_a_server_that_lived(
 
 
 def _lost(first_s: float | None, *, began_s: float = 9.0, ended_s: float = 10.1) -> Request:
-    return Request("a", "grpc", began_s, first_s, ended_s, "lost", [Failure(ended_s, "lost")])
+    return Request("a", began_s, first_s, ended_s, "lost", [Failure(ended_s, "lost")])
 
 
 @pytest.mark.parametrize(
@@ -91,7 +89,7 @@ def test_only_a_stream_past_its_first_token_on_the_victim_may_fail(
 
 
 def test_a_retried_request_was_on_the_victim_with_its_first_attempt_alone() -> None:
-    one = Request("a", "grpc", 9.0, 11.0, 12.0, None, [Failure(10.1, "lost")])
+    one = Request("a", 9.0, 11.0, 12.0, None, [Failure(10.1, "lost")])
     lines = {"a": [Served((VICTIM,), 1), Served((OTHER,), 1)]}
     counted = account([one], lines, DEATH)
     assert (counted.on_victim, counted.on_victim_streaming, counted.retried) == (1, 0, 1)
@@ -105,14 +103,3 @@ def test_the_log_of_either_balancer() -> None:
     nobody = {"attempt": "b", "upstream": None, "tries": 0, "status": 503}
     found = served(map(json.dumps, (nginx, envoy, probe, nobody)))
     assert found == {"a": [Served((VICTIM, OTHER), 2), Served((OTHER,), 2)], "b": [Served((), 1)]}
-
-
-def test_what_failed_elsewhere_fails_the_run_and_is_told() -> None:
-    def row(otherwise: int) -> Row:
-        counted = Account(3, 2, 4, 1, 1, 0, 0, 1 - otherwise, otherwise, {"lost": 1})
-        return Row("nginx", "kill", "grpc", counted, 1.0)
-
-    assert passed([row(0)])
-    assert not passed([row(0), row(1)])
-    assert "1 x nginx, kill, grpc: lost" in failures([row(1)])
-    assert table([row(1)]).splitlines()[1].split() == ["nginx", "kill", "grpc", *"32001101"]

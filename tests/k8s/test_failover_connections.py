@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from k8s.failover.balancers import BALANCERS, Balancer
-from k8s.failover.servers import SMALL, Server, variant
-from tests.e2e.artifacts import MODEL, ROOT, built
-from tests.e2e.serving import eventually
+from tests.e2e.artifacts import built, variant
+from tests.e2e.serving import Server, eventually, started
+from tests.k8s.balancers import Balancer, balancing
+from tests.k8s.failover_play import SMALL
 
 pytestmark = pytest.mark.e2e
-TOOLS = ROOT / ".cache" / "k8s" / "bin"
 SETTINGS, PING, GOAWAY = 4, 6, 7
 NO_ERROR = 0
 
@@ -71,27 +70,17 @@ def _code(goaway: bytes) -> int:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    variant(built("int8"), tmp_path / "repository", MODEL, SMALL)
-    found = Server(tmp_path / "repository", MODEL, tmp_path / "server.log")
-    try:
-        found.wait_ready()
-        yield found
-    finally:
-        found.stop()
+    repository = variant(built("int8"), tmp_path / "repository", SMALL)
+    with started(repository, tmp_path / "server.log") as found:
+        yield found.wait_ready()
 
 
-def _balancer(name: str, server: Server, folder: Path) -> Balancer:
-    place = folder / name
-    place.mkdir()
-    found = BALANCERS[name](TOOLS / name, place, MODEL)
-    found.start([server])
-    return found
-
-
-def test_connections_to_the_balancers(server: Server, tmp_path: Path) -> None:
+def test_connections_to_the_balancers(tools: Path, server: Server, tmp_path: Path) -> None:
     """nginx says goodbye to them with each reload; Envoy keeps them."""
-    nginx, envoy = (_balancer(name, server, tmp_path) for name in ("nginx", "envoy"))
-    try:
+    with (
+        balancing("nginx", tmp_path / "nginx", [server]) as nginx,
+        balancing("envoy", tmp_path / "envoy", [server]) as envoy,
+    ):
         with closing(Idle(nginx.grpc)) as idle:
             nginx.endpoints([server])
             assert _code(idle.until(GOAWAY)) == NO_ERROR
@@ -108,23 +97,20 @@ def test_connections_to_the_balancers(server: Server, tmp_path: Path) -> None:
             assert web.sock
             nginx.endpoints([server])
             assert web.sock.recv(1) == b""
-    finally:
-        nginx.stop()
-        envoy.stop()
 
 
 def test_triton_drops_idle_connections_unannounced_and_ends_in_order(server: Server) -> None:
     """Triton 2.51 sends no GOAWAY, so whoever holds a connection must have stopped using it before."""
-    with closing(Idle(server.grpc)) as idle, closing(_asked(server.http)):
-        server.terminate()
+    with closing(Idle(server.at("grpc"))) as idle, closing(_asked(server.at("http"))):
+        server.process.terminate()
         with pytest.raises(EOFError):
             idle.until(GOAWAY)
-        assert server.wait() == 0
+        assert server.wait_ended() == 0
 
 
 def _updates(envoy: Balancer) -> list[int]:
     """How often it has taken endpoints, by cluster."""
-    page = f"http://127.0.0.1:{envoy._ports['admin_port']}/stats?filter=%5Ecluster.*update_success"
+    page = f"http://{envoy.admin}/stats?filter=%5Ecluster.*update_success"
     with urllib.request.urlopen(page, timeout=60) as answer:
         return [int(line.rpartition(": ")[2]) for line in answer.read().decode().splitlines()]
 

@@ -15,10 +15,10 @@ import pytest
 import yaml
 
 from halimede import Client
-from k8s.live.stack import RULES
 from loadtest.ports import held_ports
 from tests.e2e.serving import Server, eventually, started
 from tests.k8s.alert_scene import MAIN, OTHER, QUEUE, SHARED, SLOTS, Scene, staged
+from tests.k8s.charts import NAMESPACE, RULES
 from tests.k8s.faults import ONCE, crowd, halt_at_start, halted, halting, kill, step_pid, triton_pid
 
 pytestmark = pytest.mark.e2e
@@ -188,7 +188,7 @@ def test_the_last_servers_that_are_killed_are_told_of(scene: Scene, lasting: obj
     kill(scene.other)
     notice = scene.told("HalimedeServerDown")
     assert notice.labels["severity"] == "critical"
-    assert notice.labels["namespace"] == "live"
+    assert notice.labels["namespace"] == NAMESPACE
 
 
 def test_nothing_fired_but_what_was_provoked(scene: Scene) -> None:

@@ -14,9 +14,8 @@ import yaml
 
 from engine.metrics import HISTOGRAMS
 from engine.recorder import GAP, TTFT
-from k8s.check.__main__ import CRDS
-from k8s.check.crds import load
 from tests.k8s.charts import CHART, Refused, objects, one, pod, triton
+from tests.k8s.schemas import refused_by_crd
 
 ALL = (
     "monitoring.scrape.kind=ServiceMonitor",
@@ -263,10 +262,9 @@ def test_an_objective_can_only_be_a_bound_of_the_buckets(name: str, histogram: s
 
 @pytest.mark.parametrize("kind", ["PodMonitor", "ServiceMonitor"])
 def test_their_crds_take_them(kind: str) -> None:
-    known = load(CRDS)
     found = [item for item in objects(None, *ALL, f"monitoring.scrape.kind={kind}") if item["kind"] in KINDS]
     assert {item["kind"] for item in found} == {kind, "PrometheusRule"}
-    assert [problem for item in found for problem in known.problems(item)] == []
+    assert [problem for item in found for problem in refused_by_crd(item)] == []
     for item in found:
         item["spec"]["planted"] = 1
-        assert list(known.problems(item))
+        assert refused_by_crd(item)
