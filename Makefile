@@ -40,7 +40,7 @@ engine  := model_repository/$(MODEL)_engine/1/manifest.json
 # A folder's tests that start servers keep to one process (tests/conftest.py); in their order, so that these begin first.
 spread  := -n auto --maxprocesses 4 --no-loadscope-reorder
 
-.PHONY: help setup kernels demo engines serve chat test check bench bench-models bench-peers load load-sweep bench-chunks recommend-check gpu-check clean contract lock load-crosscheck load-soak k8s-autoscaling k8s-failover manifests setup-k8s k8s-test test-unit test-avx2 test-timing kernels-check
+.PHONY: help setup kernels demo engines serve chat test check bench bench-models bench-peers load load-sweep recommend-check gpu-check clean contract lock load-crosscheck load-soak k8s-autoscaling k8s-failover manifests setup-k8s k8s-test test-unit test-avx2 test-timing kernels-check
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -112,9 +112,6 @@ bench-models: $(VENV)/.test ## compare GPT-2 and BART with transformers; a table
 
 bench-peers: $(VENV)/.test ## compare with other CPU engines, installed into .cache/peers; BENCH="--quick ..." adds flags
 	@$(paths) $(py) -m loadtest.peers --json bench-peers.json --png bench-peers.png $(BENCH)
-
-bench-chunks: $(VENV)/.test ## a long prompt among running streams, by chunk size; a table, bench-chunks.json and .png
-	@$(paths) $(py) -m loadtest.chunks --json bench-chunks.json --plot bench-chunks.png
 
 load: $(VENV)/.load ## put PROFILE's load on the server at URL; results in OUT; LOAD="--rate 2 ..." adds flags
 	@$(paths) $(py) -m loadtest.load --profile '$(PROFILE)' --url $(URL) $(if $(OUT),--out '$(OUT)') $(LOAD)
