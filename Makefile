@@ -40,7 +40,7 @@ engine  := model_repository/$(MODEL)_engine/1/manifest.json
 # A folder's tests that start servers keep to one process (tests/conftest.py); in their order, so that these begin first.
 spread  := -n auto --maxprocesses 4 --no-loadscope-reorder
 
-.PHONY: help setup kernels demo engines serve chat test check bench bench-models bench-peers load load-sweep recommend-check gpu-check clean contract lock load-crosscheck load-soak k8s-autoscaling k8s-failover manifests setup-k8s k8s-test test-unit test-avx2 test-timing kernels-check
+.PHONY: help setup kernels demo engines serve chat test check bench bench-models bench-peers load load-sweep recommend-check gpu-check clean contract lock load-soak k8s-autoscaling k8s-failover manifests setup-k8s k8s-test test-unit test-avx2 test-timing kernels-check
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -118,9 +118,6 @@ load: $(VENV)/.load ## put PROFILE's load on the server at URL; results in OUT; 
 
 load-sweep: $(VENV)/.load ## find the highest rate at which PROFILE's SLO holds at URL; OUT and LOAD as above
 	@$(paths) $(py) -m loadtest.sweep --profile '$(PROFILE)' --url $(URL) $(if $(OUT),--out '$(OUT)') $(LOAD)
-
-load-crosscheck: $(VENV)/.test ## the same load by our load test and by aiperf; a table and crosscheck.json
-	@$(paths) $(py) -m loadtest.crosscheck --json crosscheck.json
 
 load-soak: $(VENV)/.test ## load for MINUTES at RATE=R or that of SWEEP=sweep.json; memory, errors, drift of p99
 	@[ -n '$(RATE)$(SWEEP)' ] || { echo 'give RATE=requests a second, or SWEEP=sweep.json' >&2; exit 2; }

@@ -28,7 +28,6 @@ VERBS = {
     "k8s-failover",
     "k8s-test",
     "load",
-    "load-crosscheck",
     "manifests",
     "load-soak",
     "load-sweep",
