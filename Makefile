@@ -13,6 +13,7 @@ URL          ?= 127.0.0.1:$(GRPC_PORT)
 PROFILE      ?= chat
 OUT          ?=
 LOAD         ?=
+BENCH        ?=
 FORCE        ?=
 NEW_VERSION  ?=
 ACCEPT_TERMS ?=
@@ -40,7 +41,7 @@ engine  := model_repository/$(MODEL)_engine/1/manifest.json
 # A folder's tests that start servers keep to one process (tests/conftest.py); in their order, so that these begin first.
 spread  := -n auto --maxprocesses 4 --no-loadscope-reorder
 
-.PHONY: help setup kernels demo engines serve chat test check bench bench-models bench-peers load load-sweep recommend-check gpu-check clean contract lock load-soak k8s-autoscaling k8s-failover manifests setup-k8s k8s-test test-unit test-avx2 test-timing kernels-check
+.PHONY: help setup kernels demo engines serve chat test check bench bench-peers load load-sweep recommend-check gpu-check clean contract lock load-soak k8s-autoscaling k8s-failover manifests setup-k8s k8s-test test-unit test-avx2 test-timing kernels-check
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -104,14 +105,11 @@ check: $(VENV)/.test ## lint, types, and the boundaries between the folders
 	@$(VENV)/bin/mypy
 	@$(paths) $(VENV)/bin/lint-imports
 
-bench: $(VENV)/.test ## measure throughput and latency; a table and bench.json
-	@$(paths) $(py) -m loadtest.bench --json bench.json
+bench: $(VENV)/.test ## measure MODELS, smollm2 by default; a table and bench.json; BENCH="--quick ..." adds flags
+	@$(paths) $(py) -m loadtest.bench --json bench.json $(if $(MODELS),--models '$(MODELS)') $(BENCH)
 
-bench-models: $(VENV)/.test ## compare GPT-2 and BART with transformers; a table and bench-models.json
-	@$(paths) $(py) -m loadtest.models --json bench-models.json
-
-bench-peers: $(VENV)/.test ## compare with other CPU engines, installed into .cache/peers; BENCH="--quick ..." adds flags
-	@$(paths) $(py) -m loadtest.peers --json bench-peers.json --png bench-peers.png $(BENCH)
+bench-peers: $(VENV)/.test ## compare with other CPU engines, installed into .cache/peers; BENCH as above
+	@$(paths) $(py) -m loadtest.bench --peers all --json bench-peers.json --png bench-peers.png $(BENCH)
 
 load: $(VENV)/.load ## put PROFILE's load on the server at URL; results in OUT; LOAD="--rate 2 ..." adds flags
 	@$(paths) $(py) -m loadtest.load --profile '$(PROFILE)' --url $(URL) $(if $(OUT),--out '$(OUT)') $(LOAD)

@@ -20,7 +20,6 @@ import time
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -29,7 +28,6 @@ from loadtest.artifacts import MODEL, ROOT, engine_of
 from loadtest.errors import BenchError, exit_code
 from loadtest.measure.record import decode_lines
 from loadtest.options import positive
-from loadtest.traffic.arrivals import Closed
 from loadtest.traffic.profile import Profile, profile_of
 from loadtest.traffic.prompts import PromptWriter
 from loadtest.traffic.schedule import schedule
@@ -40,16 +38,13 @@ TEMPLATE = (
     '{"text_input": {{ text|tojson }}, "max_tokens": {{ max_tokens }}, "temperature": 0.0,'
     ' "ignore_eos": true, "stream": true}\n'
 )
-# Requests that a closed loop can send in a second, at most. A prompt sent twice would be in the prefix cache.
-_CLOSED_PER_S = 20
-# In which the requests that are open at the end may finish.
-_GRACE_S = 120
 _PROFILE = """name = "aiperf"
 duration_s = {duration_s}
 warmup_s = 0
 
 [arrivals]
-{arrivals}
+kind = "poisson"
+rate_per_s = {rate}
 
 [[mix]]
 name = "aiperf"
@@ -120,9 +115,7 @@ def parser() -> argparse.ArgumentParser:
     add = made.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="aiperf's files, and profile.toml")
     add("--compare", type=Path, metavar="RUN", help="the folder of a run of `make load`")
-    load = made.add_mutually_exclusive_group()
-    load.add_argument("--rate", type=_rate, metavar="R", help="requests/s, Poisson arrivals; runs aiperf")
-    load.add_argument("--users", type=positive, metavar="N", help="of a closed loop; runs aiperf")
+    add("--rate", type=_rate, metavar="R", help="run aiperf: so many requests/s, Poisson arrivals")
     add("--duration", type=positive, default=20, metavar="S", help="seconds; default: %(default)s")
     add("--tokens-in", type=positive, default=128, metavar="N", help="default: %(default)s")
     add("--tokens-out", type=positive, default=64, metavar="N", help="default: %(default)s")
@@ -153,7 +146,7 @@ def _run(options: argparse.Namespace) -> int:
     # aiperf takes no path with a symbolic link in it.
     folder = options.out.resolve()
     try:
-        if options.rate or options.users:
+        if options.rate:
             _measure(options, folder)
         with (folder / RECORDS).open(encoding="utf-8") as lines:
             found = {"aiperf": figures_of("aiperf", timings_of(lines))}
@@ -183,23 +176,17 @@ def _measure(options: argparse.Namespace, folder: Path) -> None:
     (folder / "template.json").write_text(TEMPLATE, "utf-8")
     with (folder / "prompts.jsonl").open("w", encoding="utf-8") as lines:
         lines.writelines(json.dumps(row) + "\n" for row in rows(profile, writer))
-    words = command(options.program.absolute(), options.url, options.model, profile, folder)
+    words = command(options.program.absolute(), options.url, options.model, folder)
     done = subprocess.run(words, cwd=folder, env=environment(os.environ, folder), check=False)
     if done.returncode:
         raise BenchError(f"aiperf ended with code {done.returncode} and says why above; its files: {folder}")
-    with (folder / RECORDS).open(encoding="utf-8") as lines:
-        check_prompts(sum(1 for _ in lines), profile)
 
 
 def profile_text(options: argparse.Namespace) -> str:
     """The load as a profile, which loadtest.load takes too."""
-    if options.users:
-        arrivals = f'kind = "closed"\nusers = {options.users}'
-    else:
-        arrivals = f'kind = "poisson"\nrate_per_s = {options.rate}'
     return _PROFILE.format(
         duration_s=options.duration,
-        arrivals=arrivals,
+        rate=options.rate,
         model=options.model,
         tokens_in=options.tokens_in,
         tokens_out=options.tokens_out,
@@ -208,17 +195,13 @@ def profile_text(options: argparse.Namespace) -> str:
 
 def rows(profile: Profile, writer: PromptWriter) -> Iterator[dict[str, Any]]:
     """aiperf's single_turn format; timestamps are milliseconds since the start of the run."""
-    limit = closed_prompts(profile) if isinstance(profile.arrivals, Closed) else None
-    for planned in islice(schedule(profile), limit):
-        row: dict[str, Any] = {"text": writer.write(planned), "output_length": planned.tokens_out}
-        yield row if planned.at_s is None else {"timestamp": planned.at_s * 1000, **row}
+    for planned in schedule(profile):
+        assert planned.at_s is not None
+        text, tokens = writer.write(planned), planned.tokens_out
+        yield {"timestamp": planned.at_s * 1000, "text": text, "output_length": tokens}
 
 
-def closed_prompts(profile: Profile) -> int:
-    return round(_CLOSED_PER_S * profile.total_s)
-
-
-def command(program: Path, url: str, model: str, profile: Profile, folder: Path) -> list[str]:
+def command(program: Path, url: str, model: str, folder: Path) -> list[str]:
     """One run: one worker and, as our HTTP users do it, a connection for each request."""
     options = {
         "--model": model,
@@ -234,16 +217,8 @@ def command(program: Path, url: str, model: str, profile: Profile, folder: Path)
         "--ui": "none",
         "--artifact-dir": f"{folder}",
     }
-    flags = ["--streaming", "--no-gpu-telemetry", "--no-server-metrics"]
-    if isinstance(profile.arrivals, Closed):
-        options |= {
-            "--concurrency": f"{profile.arrivals.users}",
-            "--benchmark-duration": f"{profile.duration_s:g}",
-            "--benchmark-grace-period": f"{_GRACE_S}",
-            "--dataset-sampling-strategy": "sequential",
-        }
-    else:
-        flags.append("--fixed-schedule")  # which ends with the timestamps
+    # A fixed schedule ends with its timestamps; requests that are open then are awaited.
+    flags = ["--streaming", "--fixed-schedule", "--no-gpu-telemetry", "--no-server-metrics"]
     words = [word for option in options.items() for word in option]
     for extra in (f"payload_template:{folder / 'template.json'}", "response_field:text_output"):
         words += ["--extra-inputs", extra]
@@ -254,12 +229,6 @@ def environment(ours: Mapping[str, str], home: Path) -> dict[str, str]:
     """aiperf and transformers write into `home` instead of the user's."""
     kept = {name: value for name, value in ours.items() if name != "HF_HUB_OFFLINE"}
     return kept | {"HOME": str(home)}
-
-
-def check_prompts(requests: int, profile: Profile) -> None:
-    """BenchError if a closed loop used up its prompts: aiperf then begins with the first one again."""
-    if isinstance(profile.arrivals, Closed) and requests > closed_prompts(profile):
-        raise BenchError(f"aiperf: {requests} requests, and only {closed_prompts(profile)} prompts")
 
 
 def timings_of(lines: Iterable[str]) -> list[Timing]:

@@ -11,14 +11,14 @@ import pytest
 from inprocess import Call, shared_steps
 from loadtest import artifacts
 from loadtest.bench import __main__ as bench
+from loadtest.bench.program import Program
 from loadtest.errors import BenchError
 from loadtest.memory import Memory, PeakMemory, memory_of_tree, tree
-from loadtest.program import Program
 from loadtest.streams import require_loopback
 
 ECHO = """
 import sys
-from loadtest.program import serve
+from loadtest.bench.program import serve
 def answer(command):
     if command.get("fail"): sys.exit("cannot do that")
     print("more noise")
@@ -151,7 +151,11 @@ def test_steps_that_all_streams_share() -> None:
     [
         (["--url", "192.0.2.7:8001"], "not a loopback address"),
         (["--rows", "url"], "needs --url"),
-        (["--streams", "64"], "must be at most 32"),
+        (["--rows", "bare"], "needs the row engine"),
+        (["--models", "gpt2", "--rows", "http,footprint,bare", "--quick", "--streams", "64"], "at most 32"),
+        (["--models", "gpt2", "--rows", "footprint"], "gpt2 has build,transformers,engine,grpc,http"),
+        (["--streams", "64"], "--streams 64: must be at most 32"),
+        (["--peers", "all", "--streams", "64"], "--streams 64: must be at most 32"),
         (["--repository", "nowhere"], "no engine that can be read"),
     ],
 )
@@ -163,7 +167,21 @@ def test_a_command_at_fault_ends_with_one_line(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--rows", "warp"], ["--streams", "0"], ["--streams", "1,x"], ["--repeats", "-1"]]
+    "arguments",
+    [
+        ["--rows", "warp"],
+        ["--streams", "0"],
+        ["--streams", "1,x"],
+        ["--repeats", "-1"],
+        ["--repeats", "x"],
+        ["--models", "t5"],
+        ["--peers", "gpt4all"],
+        ["--also", "slots"],
+        ["--also", "slots="],
+        ["--also", "=8"],
+        ["--also", "slots=8,"],
+        ["--also", "slots=8,x"],
+    ],
 )
 def test_an_argument_at_fault_is_a_usage_error(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:

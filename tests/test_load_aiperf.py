@@ -21,7 +21,6 @@ from loadtest.traffic.profile import Profile, load_profile, profile_of
 from loadtest.traffic.prompts import PromptWriter, plain_words
 from loadtest.traffic.schedule import schedule
 
-LOADS = {"closed": ["--users", "4"], "open": ["--rate", "5"]}
 TIMINGS = st.lists(
     st.builds(
         lambda sent_s, ttft_s, decode_s, tokens: Timing(sent_s, ttft_s, sent_s + ttft_s + decode_s, tokens),
@@ -35,9 +34,9 @@ TIMINGS = st.lists(
 )
 
 
-def _profile(load: str) -> Profile:
+def _profile() -> Profile:
     sizes = ["--duration", "3", "--tokens-in", "16", "--tokens-out", "4"]
-    options = aiperf.parser().parse_args(["--out", "x", *LOADS[load], *sizes])
+    options = aiperf.parser().parse_args(["--out", "x", "--rate", "20", *sizes])
     return profile_of(tomllib.loads(aiperf.profile_text(options)))
 
 
@@ -82,37 +81,20 @@ def test_a_failed_request_is_told() -> None:
         aiperf.timings_of(lines)
 
 
-@pytest.mark.parametrize("load", LOADS)
-def test_aiperf_is_given_our_schedule(load: str) -> None:
-    profile, writer = _profile(load), PromptWriter(salt=7)
+def test_aiperf_is_given_our_schedule() -> None:
+    profile, writer = _profile(), PromptWriter(salt=7)
     rows = list(aiperf.rows(profile, writer))
     planned = [planned for planned, _ in zip(schedule(profile), rows, strict=False)]
     assert [row["text"] for row in rows] == [writer.write(one) for one in planned]
     assert {row["output_length"] for row in rows} == {4}
-    times = [row["timestamp"] / 1000 for row in rows if "timestamp" in row]
-    assert times == pytest.approx([one.at_s for one in planned if one.at_s is not None])
+    times = [row["timestamp"] / 1000 for row in rows]
+    assert len(times) > 30
+    assert times == pytest.approx([one.at_s for one in planned])
 
 
 def test_no_two_prompts_of_a_run_are_the_same() -> None:
-    texts = [row["text"] for row in aiperf.rows(_profile("closed"), PromptWriter(salt=7))]
-    assert len(set(texts)) == len(texts) == 60
-
-
-def test_a_closed_loop_ends_by_time_and_an_open_one_by_its_timestamps() -> None:
-    words = {
-        load: aiperf.command(Path("aiperf"), "http://h:1", "m", _profile(load), Path("/runs"))
-        for load in LOADS
-    }
-    assert "--fixed-schedule" in words["open"]
-    assert "--benchmark-duration" not in words["open"]
-    assert "--fixed-schedule" not in words["closed"]
-    assert words["closed"][words["closed"].index("--concurrency") + 1] == "4"
-
-
-def test_prompts_that_ran_out_are_told() -> None:
-    aiperf.check_prompts(60, _profile("closed"))
-    with pytest.raises(BenchError, match="61 requests, and only 60 prompts"):
-        aiperf.check_prompts(61, _profile("closed"))
+    texts = [row["text"] for row in aiperf.rows(_profile(), PromptWriter(salt=7))]
+    assert len(set(texts)) == len(texts) > 30
 
 
 def test_aiperf_keeps_out_of_the_users_home() -> None:
@@ -199,7 +181,7 @@ import json, os, sys
 words = sys.argv[1:]
 folder = words[words.index("--artifact-dir") + 1]
 prompts = open(words[words.index("--input-file") + 1]).read().splitlines()
-assert words[0] == "profile" and os.environ["HOME"] == folder
+assert words[0] == "profile" and "--fixed-schedule" in words and os.environ["HOME"] == folder
 with open(folder + "/profile_export.jsonl", "w") as lines:
     lines.writelines({record!r} + "\\n" for _ in prompts)
 """

@@ -14,7 +14,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 VERBS = {
     "bench",
-    "bench-models",
     "bench-peers",
     "chat",
     "check",

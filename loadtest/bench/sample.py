@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median
 
@@ -17,19 +17,23 @@ Stream = Sequence[tuple[float, int]]
 class Sample:
     """Times are seconds. `decode_tokens_per_s` is the rate between the last stream's first token and the
     first stream's last one: while all streams decode and none waits for a prompt. `itl_*` is the time
-    between two chunks, for each token of the later one its share. `ttft_s` has one entry a stream.
+    between two chunks, divided among the tokens of the later one. `ttft_s` has one entry a stream.
+
+    With beams all tokens of an answer come at its end: then there is no TTFT, ITL or decode rate.
     """
 
+    model: str
     row: str
     streams: int
+    beams: int
     repeat: int
     tokens: int
     chunks: int
     wall_s: float
-    decode_tokens_per_s: float | None
-    ttft_s: tuple[float, ...]
-    itl_p50_s: float
-    itl_p90_s: float
+    decode_tokens_per_s: float | None = None
+    ttft_s: tuple[float, ...] = ()
+    itl_p50_s: float | None = None
+    itl_p90_s: float | None = None
 
     @property
     def tokens_per_s(self) -> float:
@@ -37,26 +41,33 @@ class Sample:
         return self.tokens / self.wall_s
 
     @property
-    def ttft_p50_s(self) -> float:
-        return median(self.ttft_s)
+    def ttft_p50_s(self) -> float | None:
+        return median(self.ttft_s) if self.ttft_s else None
 
     @property
-    def ttft_p90_s(self) -> float:
-        return percentile(self.ttft_s, 90)
+    def ttft_p90_s(self) -> float | None:
+        return percentile(self.ttft_s, 90) if self.ttft_s else None
 
 
-def sample_of(row: str, repeat: int, streams: Sequence[Stream]) -> Sample:
-    """BenchError when no stream had a second chunk: then there is nothing to time."""
-    gaps = [gap for stream in streams for gap in token_gaps(stream)]
-    if not gaps:
-        raise BenchError(f"{row}: every answer came in one piece, is that a stream?")
-    return Sample(
+def sample_of(model: str, row: str, beams: int, repeat: int, streams: Sequence[Stream]) -> Sample:
+    """BenchError if no stream of a greedy answer had a second chunk: then there is nothing to time."""
+    sample = Sample(
+        model=model,
         row=row,
         streams=len(streams),
+        beams=beams,
         repeat=repeat,
         tokens=sum(tokens for stream in streams for _, tokens in stream),
         chunks=sum(map(len, streams)),
         wall_s=max(stream[-1][0] for stream in streams),
+    )
+    if beams > 1:
+        return sample
+    gaps = [gap for stream in streams for gap in token_gaps(stream)]
+    if not gaps:
+        raise BenchError(f"{row}: every answer came in one piece, is that a stream?")
+    return replace(
+        sample,
         decode_tokens_per_s=_shared_rate(streams),
         ttft_s=tuple(stream[0][0] for stream in streams),
         itl_p50_s=percentile(gaps, 50),

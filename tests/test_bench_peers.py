@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from loadtest.bench import llama
+from loadtest.bench.completions import Chunk, cached_tokens, counted, parse_event, prompt_losses
+from loadtest.bench.measure import IDLE_CORES, settle
+from loadtest.bench.peers import ENVIRONMENTS, run
+from loadtest.bench.quality import Quality, against, quality, require_same_text, token_losses
+from loadtest.bench.sample import sample_of
 from loadtest.errors import BenchError
-from loadtest.peers import llama
-from loadtest.peers.completions import Chunk, cached_tokens, counted, parse_event, prompt_losses
-from loadtest.peers.environment import ENVIRONMENTS, run
-from loadtest.peers.idle import IDLE_CORES, settle
-from loadtest.peers.losses import token_losses
-from loadtest.peers.plan import OURS, PEERS, ROWS, Plan, Setting, order, quick
-from loadtest.peers.quality import Quality, against, quality, require_same_text
-from loadtest.peers.roofline import Roofline, parameters, read_bandwidth
-from loadtest.sample import sample_of
 
 BATCHED = {"pp": 128, "tg": 3, "pl": 2, "t_pp": 0.5, "t_tg": 0.6, "speed": 1.0}
 
@@ -33,7 +29,7 @@ def test_batched_bench_gives_streams_of_equal_steps() -> None:
     streams = llama.batched_streams(output)
     assert len(streams) == 2
     assert [at for at, _ in streams[0]] == pytest.approx([0.5, 0.7, 0.9, 1.1])
-    sample = sample_of("llama-q8_0", 0, streams)
+    sample = sample_of("smollm2", "llama-q8_0", 1, 0, streams)
     assert sample.tokens == 8
     assert sample.wall_s == pytest.approx(1.1)
     assert sample.decode_tokens_per_s == pytest.approx(2 * 3 / 0.6)
@@ -178,22 +174,6 @@ def test_another_text_or_other_weights_are_seen(perplexity: float, same: bool) -
             require_same_text(MANIFEST, reference)
 
 
-@given(st.integers(0, 20), st.lists(st.text(), unique=True, max_size=6))
-def test_every_repeat_has_every_row_once(repeat: int, rows: list[str]) -> None:
-    assert sorted(order(tuple(rows), repeat)) == sorted(rows)
-
-
-def test_every_row_leads_a_repeat() -> None:
-    assert [order(("a", "b", "c"), repeat)[0] for repeat in range(4)] == ["a", "b", "c", "a"]
-
-
-def test_the_plan_has_the_rows_of_its_peers_and_ours() -> None:
-    assert Plan().rows == ROWS
-    assert {row.peer for row in replace(Plan(), peers=()).rows} == {OURS}
-    assert set(PEERS) - {"transformers"} == set(ENVIRONMENTS) - {"export"}
-    assert quick(Plan()).steps < Plan().steps
-
-
 def test_every_package_of_an_environment_is_pinned() -> None:
     for environment in ENVIRONMENTS.values():
         assert all("==" in package for package in environment.packages)
@@ -217,21 +197,3 @@ def test_settling_ends_at_the_first_idle_look(busy: list[float]) -> None:
     first = next((i for i, found in enumerate(looks) if found < IDLE_CORES), len(looks) - 1)
     assert len(waits) in (first + 1, first, first + 2)  # sums round
     assert cores == pytest.approx(looks[len(waits) - 1], abs=1e-6)
-
-
-def test_the_roofline_of_some_weights(tmp_path: Path) -> None:
-    header = {"__metadata__": {}, "a": {"shape": [3, 4]}, "b": {"shape": [5]}}
-    text = json.dumps(header).encode()
-    file = tmp_path / "model.safetensors"
-    file.write_bytes(len(text).to_bytes(8, "little") + text + b"weights")
-    assert parameters(file) == 17
-    assert Roofline(34e9, 17).tokens_per_s == 2e9
-    assert read_bandwidth(2, 1 << 20, 2) > 1e6
-
-
-def test_further_servers_of_ours_are_rows_of_their_own() -> None:
-    plan = Plan(peers=(), also=("stream_interval=1", "slots=8,threads=1"))
-    (*_, one, other) = plan.rows
-    assert (one.name, one.title) == ("grpc:stream_interval=1", "Halimede int8, stream_interval=1")
-    assert {one.peer, other.peer} == {OURS}
-    assert {one.setting, other.setting} == {Setting.SERVER}

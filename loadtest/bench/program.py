@@ -13,12 +13,12 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from loadtest.errors import BenchError
 
 Answer = dict[str, Any]
-ROOT = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parents[2]
 _TAIL_LINES = 8
 
 
@@ -32,15 +32,18 @@ class Program:
         self._log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as errors:
-            self._child = subprocess.Popen(
+            child = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                cwd=ROOT,
+                cwd=_ROOT,
                 env={**os.environ, **(environment or {})},
             )
+        assert child.stdin is not None
+        assert child.stdout is not None
+        self._child, self._stdin, self._stdout = child, child.stdin, child.stdout
         self._ready = False
 
     def ask(self, **command: Any) -> Answer:
@@ -49,15 +52,11 @@ class Program:
             self._read()
             self._ready = True
         try:
-            stdin = _open(self._child.stdin)
-            stdin.write(json.dumps(command) + "\n")
-            stdin.flush()
+            self._stdin.write(json.dumps(command) + "\n")
+            self._stdin.flush()
         except BrokenPipeError:
             raise self._ended() from None
         return self._read()
-
-    def close(self) -> None:
-        self._child.communicate()
 
     def __enter__(self) -> Self:
         return self
@@ -70,10 +69,10 @@ class Program:
     ) -> None:
         if error is not None:
             self._child.terminate()
-        self.close()
+        self._child.communicate()
 
     def _read(self) -> Answer:
-        line = _open(self._child.stdout).readline()
+        line = self._stdout.readline()
         if not line:
             raise self._ended()
         answer: Answer = json.loads(line)
@@ -81,8 +80,13 @@ class Program:
 
     def _ended(self) -> BenchError:
         code = self._child.wait()
-        tail = "\n  ".join(self._log.read_text(errors="replace").splitlines()[-_TAIL_LINES:])
-        return BenchError(f"{self._name} ended with code {code}; the end of {self._log}:\n  {tail}")
+        return BenchError(f"{self._name} ended with code {code}; {end_of(self._log)}")
+
+
+def end_of(log: Path, lines: int = _TAIL_LINES) -> str:
+    """For an error: where the log is, and its last lines."""
+    found = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return f"the end of {log}:\n  " + "\n  ".join(found[-lines:])
 
 
 def serve(load: Callable[[], Callable[[Answer], Answer]]) -> None:
@@ -93,8 +97,3 @@ def serve(load: Callable[[], Callable[[Answer], Answer]]) -> None:
         print(json.dumps({"ready": True}), file=answers, flush=True)
         for line in sys.stdin:
             print(json.dumps(answer(json.loads(line))), file=answers, flush=True)
-
-
-def _open(pipe: IO[str] | None) -> IO[str]:
-    assert pipe is not None
-    return pipe

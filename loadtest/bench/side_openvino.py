@@ -1,6 +1,6 @@
 """OpenVINO GenAI's ContinuousBatchingPipeline. A program of the benchmark, in OpenVINO's environment.
 
-  python -m loadtest.peers.side_openvino FOLDER THREADS SEQUENCES PROPERTIES     PROPERTIES: a JSON object
+  python -m loadtest.bench.side_openvino FOLDER THREADS SEQUENCES PROPERTIES     PROPERTIES: a JSON object
 
   {"do": "generate", "prompts": [[ids…]…], "max_tokens": 64}     streams: [time since the command, tokens]…
   {"do": "score", "windows": [[ids…]…]}                          losses of the tokens after the first
@@ -20,7 +20,7 @@ import numpy as np
 import openvino as ov
 import openvino_genai as genai
 
-from loadtest.program import Answer, serve
+from loadtest.bench.program import Answer, serve
 
 _BATCHED_TOKENS = 4096
 _CACHE_GB = 2

@@ -1,6 +1,6 @@
 """ONNX Runtime GenAI's Generator. A program of the benchmark, in that library's environment.
 
-  python -m loadtest.peers.side_onnxruntime FOLDER THREADS
+  python -m loadtest.bench.side_onnxruntime FOLDER THREADS
 
   {"do": "generate", "prompts": [[ids…]…], "max_tokens": 64}     streams: [time since the command, tokens]…
   {"do": "score", "windows": [[ids…]…]}                          losses of the tokens after the first
@@ -21,8 +21,8 @@ import numpy as np
 import onnxruntime as ort
 import onnxruntime_genai as genai
 
-from loadtest.peers.losses import token_losses
-from loadtest.program import Answer, serve
+from loadtest.bench.program import Answer, serve
+from loadtest.bench.quality import token_losses
 
 
 class Side:

@@ -1,26 +1,37 @@
-"""Many streams at once from an OpenAI completions server of this machine: llama-server, vLLM."""
+"""An OpenAI completions server of this machine, llama-server or vLLM: started, and many streams from it."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
+import subprocess
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
 
+from loadtest.artifacts import ROOT
+from loadtest.bench.program import end_of
 from loadtest.errors import BenchError
+from loadtest.ports import HOST
 from loadtest.prompts import Prompt
 from loadtest.streams import TIMEOUT_S, require_loopback
 
+READY_SECONDS = 420  # vLLM compiles before it is ready, the first time for minutes
+_STOP_SECONDS = 20
+_POLL_SECONDS = 0.2
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Of an event: the tokens it says it has, None where it only has text; `usage` where it is told."""
+    """Of an event. `tokens` is None if the server reports no token ids, `usage` if it reports none."""
 
     tokens: int | None
     text: str
@@ -28,7 +39,7 @@ class Chunk:
 
 
 def parse_event(event: str) -> Chunk | None:
-    """None for what is no data, and for the end. BenchError when the server reports an error."""
+    """None for what is no data, and for the end. BenchError if the server reports an error."""
     if not event.startswith("data:") or event[5:].strip() == "[DONE]":
         return None
     found = json.loads(event[5:])
@@ -40,9 +51,9 @@ def parse_event(event: str) -> Chunk | None:
 
 
 def counted(chunks: Sequence[tuple[float, Chunk]], tokens: int) -> list[tuple[float, int]]:
-    """The chunks that have tokens, as (seconds, tokens). BenchError when their usage is not `tokens`.
+    """The chunks that have tokens, as (seconds, tokens). BenchError if their usage is not `tokens`.
 
-    A server that tells no ids sends one token a chunk, but holds back those that end within a character:
+    A server that reports no ids sends one token a chunk, but holds back those that end within a character:
     what is missing in the end is counted to the last chunk.
     """
     usage = next((chunk.usage for _, chunk in reversed(chunks) if chunk.usage), None)
@@ -68,6 +79,52 @@ def prompt_losses(content: Json, ids: Sequence[int]) -> list[float]:
     return [-float(at[str(token)]["logprob"]) for at, token in zip(found[1:], ids[1:], strict=True)]
 
 
+@contextmanager
+def serving(
+    name: str, command: Sequence[str], port: int, log: Path, variables: Mapping[str, str]
+) -> Iterator[str]:
+    """The server's URL, once its /health answers; stopped at the end. BenchError if it does not start."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        child = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=output,
+            cwd=ROOT,
+            env={**os.environ, **variables},
+            start_new_session=True,  # its workers are ended with it, and a Ctrl-C is for us
+        )
+    try:
+        url = f"http://{HOST}:{port}"
+        _wait_ready(name, child, url, log)
+        yield url
+    finally:
+        _signal(child, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(_STOP_SECONDS)
+        _signal(child, signal.SIGKILL)  # a server that ends may leave its workers
+        child.wait()
+
+
+def _wait_ready(name: str, child: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    with httpx.Client(base_url=url, timeout=5, trust_env=False) as client:
+        while child.poll() is None and time.monotonic() < deadline:
+            with suppress(httpx.HTTPError):  # nobody answers yet
+                if client.get("/health").is_success:
+                    return
+            time.sleep(_POLL_SECONDS)
+    ended = child.poll()
+    what = f"is not ready after {READY_SECONDS} s" if ended is None else f"ended with code {ended}"
+    raise BenchError(f"{name} {what}; {end_of(log)}")
+
+
+def _signal(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """To the server and its workers."""
+    with suppress(ProcessLookupError):  # all of them have ended
+        os.killpg(child.pid, number)
+
+
 class Completions:
     """One client, its connections kept from one measurement to the next; `model` is what it is served as."""
 
@@ -78,8 +135,9 @@ class Completions:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
         self._client = httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, limits=limits, trust_env=False)
 
-    def run(self, prompts: Sequence[Prompt], max_tokens: int) -> list[list[tuple[float, int]]]:
-        """For each prompt its chunks as (seconds since the start, tokens). BenchError when one fails."""
+    def run(self, prompts: Sequence[Prompt], max_tokens: int, beams: int) -> list[list[tuple[float, int]]]:
+        """For each prompt its chunks as (seconds since the start, tokens). BenchError if one fails."""
+        assert beams == 1
         return self._runner.run(self._all(prompts, max_tokens))
 
     def score(self, windows: Sequence[Prompt]) -> list[list[float]]:
