@@ -77,11 +77,12 @@ def test_a_running_server_is_one_more_row_or_the_only_one() -> None:
 
 
 def test_the_models_have_their_real_sizes() -> None:
-    gpt2, bart = MODELS["gpt2"].shape, MODELS["bart-base"].shape
+    gpt2, bart = MODELS["gpt2"].random, MODELS["bart-base"].random
     assert gpt2 is not None
     assert bart is not None
-    assert (gpt2.layers, gpt2.hidden, gpt2.vocab) == (12, 768, 50257)
-    assert (bart.layers, bart.hidden, bart.inner, bart.vocab) == (6, 768, 3072, 50265)
+    assert [gpt2.config[size] for size in ("n_layer", "n_embd", "vocab_size")] == [12, 768, 50257]
+    sizes = ("encoder_layers", "d_model", "decoder_ffn_dim", "vocab_size")
+    assert [bart.config[size] for size in sizes] == [6, 768, 3072, 50265]
 
 
 def test_several_models_have_rows_of_their_own() -> None:
@@ -97,7 +98,8 @@ def test_a_quick_plan_compares_the_same_with_less() -> None:
     plan = Plan(models=tuple(MODELS.values()))
     short = quick(plan)
     assert [model.loads for model in short.models[1:]] == [model.loads for model in plan.models[1:]]
-    assert {model.shape.hidden for model in short.models if model.shape} == {64}
+    assert {len(model.random.config) for model in short.models if model.random} == {5, 9}
+    assert {model.random.config["vocab_size"] for model in short.models if model.random} == {600}
     assert [model.name for model in short.models] == [
         "smollm2",
         "tiny-gpt2",

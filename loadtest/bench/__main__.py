@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +33,7 @@ from loadtest.bench.plan import (
     OWN,
     PEERS,
     REFERENCE,
+    ROWS,
     SMOLLM2,
     Model,
     Plan,
@@ -49,7 +50,24 @@ from loadtest.streams import require_loopback
 
 _PROFILE_STREAMS = 8
 _PROFILE_LINES = 25
-_EXAMPLES = f"""examples:
+
+
+def _lines(content: Mapping[str, str]) -> str:
+    return "\n".join(f"  {name:14} {text}" for name, text in content.items())
+
+
+_ROWS = {row.name: f"{row.title}, {row.setting}" for row in ROWS if row.name in OWN} | {
+    BARE: "decode steps of the engine's graph without the engine",
+    FOOTPRINT: "a server with default settings: start, memory, prefix cache",
+    BUILD: "time and memory of a build",
+}
+_EXAMPLES = f"""models, and their rows by default:
+{_lines({model.name: listed(model.rows) for model in MODELS.values()})}
+
+rows:
+{_lines(_ROWS)}
+
+examples:
   python -m loadtest.bench --json bench.json           {SMOLLM2.name}: ten minutes on two quiet cores
   python -m loadtest.bench --quick                     does it run? Its figures mean nothing
   python -m loadtest.bench --rows engine,grpc --streams 1,8 --repeats 5
@@ -81,7 +99,6 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add, plan = parser.add_argument, Plan()
-    rows = "; ".join(f"{model.name}: {listed(model.rows)}" for model in MODELS.values())
     add("--json", type=Path, metavar="FILE", help="write everything that was measured")
     add("--png", type=Path, metavar="FILE", help="write a chart of it")
     add("--quick", action="store_true", help="a smoke test of under a minute")
@@ -92,9 +109,9 @@ def _parser() -> argparse.ArgumentParser:
         type=names_of(MODELS),
         default=(SMOLLM2.name,),
         metavar="NAME,…",
-        help=f"of {listed(MODELS)}; default: {SMOLLM2.name}",
+        help=f"listed below; default: {SMOLLM2.name}",
     )
-    add("--rows", type=names_of(OWN), metavar="ROW,…", help=f"of {listed(OWN)}; default: {rows}")
+    add("--rows", type=names_of(OWN), metavar="ROW,…", help="instead of each model's own, listed below")
     add(
         "--peers",
         type=names_of([*PEERS, "all"]),
@@ -186,12 +203,12 @@ def _measure(plan: Plan, model: Model, engines: Engines, found: Found) -> None:
         found.builds.append(engines.build(model))
     rows, repository = plan.loaded(model), engines.repository(model)
     found.manifests[model.name] = engines.manifest(model)
-    if model.shape is not None and not rows:
+    if model.random is not None and not rows:
         engines.forget(model)
         return
     if any(row.peer == REFERENCE for row in rows):
         engines.checkpoint(model)
-    if model.shape is None and plan.has(model, "engine") and not plan.quick:
+    if model.random is None and plan.has(model, "engine") and not plan.quick:
         found.bandwidth = read_bandwidth(len(os.sched_getaffinity(0)))
     tokenizer = Tokenizer.from_file(str(engine_of(repository, model.name) / "tokenizer.json"))
     prompts = Prompts(tokenizer)
@@ -201,7 +218,7 @@ def _measure(plan: Plan, model: Model, engines: Engines, found: Found) -> None:
             default = artifacts.with_parameters(repository, Path(folder, "default"), small)
             found.footprint = footprint(default, LOGS / "server-default.log", plan, prompts, _say)
         large = {"slots": f"{plan.slots_for(model)}"}
-        if model.shape is None:
+        if model.random is None:
             large["max_context"] = f"{plan.max_context}"
         served = artifacts.with_parameters(repository, Path(folder, model.name), large, model.name)
         opener = Rows(plan, model, engines, served, stack)

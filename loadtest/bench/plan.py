@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
@@ -82,31 +83,27 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """The size of a model with random weights: `layers` of each stack; `family` is its model_type."""
+class Random:
+    """A model with random weights: the fields of its transformers configuration, for real and tiny."""
 
     family: str
-    layers: int
-    hidden: int
-    heads: int
-    inner: int
-    vocab: int
-    positions: int = 1024
+    config: Mapping[str, int]
+    tiny: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """`rows` are measured by default, of those it `has`. `shape` is None for the package's weights."""
+    """`rows` are measured by default, of those it `has`. `random` is None for the package's weights."""
 
     name: str
     tokens_in: int
     loads: tuple[Load, ...]
     rows: tuple[str, ...]
-    shape: Shape | None = None
+    random: Random | None = None
 
     @property
     def has(self) -> tuple[str, ...]:
-        if self.shape is None:
+        if self.random is None:
             return tuple(name for name in OWN if name != BUILD)
         return (BUILD, REFERENCE, "engine", "grpc", "http")
 
@@ -115,7 +112,17 @@ def greedy(streams: tuple[int, ...]) -> tuple[Load, ...]:
     return tuple(map(Load, streams))
 
 
-_SEQ2SEQ = (Load(1), Load(8), Load(1, beams=4), Load(4, beams=4))
+def _gpt2(layers: int, hidden: int, heads: int, vocab: int, positions: int) -> dict[str, int]:
+    sizes = {"n_layer": layers, "n_embd": hidden, "n_head": heads}
+    return sizes | {"vocab_size": vocab, "n_positions": positions}
+
+
+def _bart(layers: int, hidden: int, heads: int, vocab: int, positions: int) -> dict[str, int]:
+    each = {"layers": layers, "attention_heads": heads, "ffn_dim": 4 * hidden}
+    stacks = {f"{stack}_{name}": size for stack in ("encoder", "decoder") for name, size in each.items()}
+    return stacks | {"d_model": hidden, "vocab_size": vocab, "max_position_embeddings": positions}
+
+
 SMOLLM2: Final = Model(
     MODEL, 128, greedy((1, 4, 8, 16, 32)), (FOOTPRINT, REFERENCE, "engine", BARE, "grpc", "http")
 )
@@ -123,19 +130,18 @@ SMOLLM2: Final = Model(
 COMPARED: Final = replace(
     SMOLLM2, loads=greedy((1, 8, 32)), rows=("engine", "engine-drafts", REFERENCE, "grpc")
 )
+_TINY = (2, 64, 4, 600, 256)
+_GPT2 = Random("gpt2", _gpt2(12, 768, 12, 50257, 1024), _gpt2(*_TINY))
+_BART_BASE = Random("bart", _bart(6, 768, 12, 50265, 1024), _bart(*_TINY))
+_BART_LARGE = Random("bart", _bart(12, 1024, 16, 50265, 1024), _bart(*_TINY))
+_SEQ2SEQ = (Load(1), Load(8), Load(1, beams=4), Load(4, beams=4))
 MODELS: Final = {
     model.name: model
     for model in (
         SMOLLM2,
-        Model(
-            "gpt2",
-            128,
-            greedy((1, 8)),
-            (BUILD, REFERENCE, "grpc"),
-            Shape("gpt2", 12, 768, 12, 3072, 50257),
-        ),
-        Model("bart-base", 256, _SEQ2SEQ, (REFERENCE, "grpc"), Shape("bart", 6, 768, 12, 3072, 50265)),
-        Model("bart-large", 256, _SEQ2SEQ, (BUILD,), Shape("bart", 12, 1024, 16, 4096, 50265)),
+        Model("gpt2", 128, greedy((1, 8)), (BUILD, REFERENCE, "grpc"), _GPT2),
+        Model("bart-base", 256, _SEQ2SEQ, (REFERENCE, "grpc"), _BART_BASE),
+        Model("bart-large", 256, _SEQ2SEQ, (BUILD,), _BART_LARGE),
     )
 }
 
@@ -175,20 +181,20 @@ class Plan:
 
     def loaded(self, model: Model) -> tuple[Row, ...]:
         """The rows that are put under load, in the order of the tables."""
-        peers = self.peers if model.shape is None else ()
+        peers = self.peers if model.random is None else ()
         rows = [row for row in ROWS if row.peer in peers or self.has(model, row.name)]
-        return (*rows, *(map(further, self.also) if model.shape is None else ()))
+        return (*rows, *(map(further, self.also) if model.random is None else ()))
 
     def runs(self, model: Model, row: Row, load: Load) -> bool:
-        limited = row.name == REFERENCE and model.shape is None and not self.score
+        limited = row.name == REFERENCE and model.random is None and not self.score
         return not limited or load.streams in self.reference_streams
 
     def scores(self, model: Model) -> bool:
-        return self.score and model.shape is None
+        return self.score and model.random is None
 
     def slots_for(self, model: Model) -> int:
         needed = max(load.streams * load.beams for load in model.loads)
-        return self.slots if model.shape is None else max(self.default_slots, needed)
+        return self.slots if model.random is None else max(self.default_slots, needed)
 
     def check(self) -> None:
         """BenchError if its parts do not fit together."""
@@ -227,11 +233,11 @@ def quick(plan: Plan) -> Plan:
 
 
 def _quick(model: Model) -> Model:
-    if model.shape is None:
+    if model.random is None:
         rows = tuple(name for name in model.rows if name != REFERENCE)
         return replace(model, tokens_in=32, loads=greedy((1, 8)), rows=rows)
-    tiny = replace(model.shape, layers=2, hidden=64, heads=4, inner=128, vocab=600, positions=256)
-    return replace(model, name=f"{TINY}{model.name}", tokens_in=48, shape=tiny)
+    tiny = replace(model.random, config=model.random.tiny)
+    return replace(model, name=f"{TINY}{model.name}", tokens_in=48, random=tiny)
 
 
 def order(rows: tuple[str, ...], repeat: int) -> tuple[str, ...]:
