@@ -154,6 +154,7 @@ def test_steps_that_all_streams_share() -> None:
         (["--rows", "bare"], "needs the row engine"),
         (["--models", "gpt2", "--rows", "http,footprint,bare", "--quick", "--streams", "64"], "at most 32"),
         (["--models", "gpt2", "--rows", "footprint"], "gpt2 has build,transformers,engine,grpc,http"),
+        (["--models", "gpt2", "--peers", "vllm"], "are for smollm2: add it to --models"),
         (["--streams", "64"], "--streams 64: must be at most 32"),
         (["--peers", "all", "--streams", "64"], "--streams 64: must be at most 32"),
         (["--repository", "nowhere"], "no engine that can be read"),

@@ -111,16 +111,18 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME,…",
         help=f"listed below; default: {SMOLLM2.name}",
     )
-    add("--rows", type=names_of(OWN), metavar="ROW,…", help="instead of each model's own, listed below")
-    add(
-        "--peers",
-        type=names_of([*PEERS, "all"]),
-        default=(),
-        metavar="NAME,…",
-        help=f"of {listed(PEERS)}; all",
-    )
+    add("--rows", type=names_of(OWN), default=(), metavar="ROW,…", help="instead of each model's own")
+    known = names_of([*PEERS, "all"])
+    add("--peers", type=known, default=(), metavar="NAME,…", help=f"of {listed(PEERS)}, or all")
     add("--score", action="store_true", help="measure the rows' perplexity too; with --peers it always is")
-    add("--also", type=_parameters, action="append", metavar="NAME=VALUE,…", help="one more server of ours")
+    add(
+        "--also",
+        type=_parameters,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE,…",
+        help="one more server of ours, with these parameters of the engine",
+    )
     add("--url", help="of a running server for the row url; only loopback addresses are taken")
     add("--repository", type=Path, metavar="DIR", help=f"has {SMOLLM2.name} in int8; default: it is built")
     add("--prepare", action="store_true", help="install and convert what the peers need, measure nothing")
@@ -138,19 +140,19 @@ def _parameters(text: str) -> str:
 
 def plan_of(options: argparse.Namespace) -> Plan:
     """The plan of the command line; BenchError if its parts do not fit together."""
-    chosen = PEERS if "all" in options.peers else options.peers
-    plan = Plan(
-        rows=options.rows or (),
-        peers=chosen,
-        also=tuple(options.also or ()),
-        score=bool(chosen) or options.score,
-    )
-    smollm2 = COMPARED if plan.score else SMOLLM2
+    chosen, rows = PEERS if "all" in options.peers else options.peers, options.rows
+    smollm2 = COMPARED if chosen or options.score else SMOLLM2
     if options.url:
-        smollm2 = replace(smollm2, rows=(*smollm2.rows, "url"))
-        plan = replace(plan, url=require_loopback(options.url), rows=(*plan.rows, "url") if plan.rows else ())
-    models = [smollm2 if name == SMOLLM2.name else MODELS[name] for name in options.models]
-    plan = replace(plan, models=tuple(models))
+        require_loopback(options.url)
+        smollm2, rows = replace(smollm2, rows=(*smollm2.rows, "url")), rows and (*rows, "url")
+    plan = Plan(
+        models=tuple(smollm2 if name == SMOLLM2.name else MODELS[name] for name in options.models),
+        rows=rows,
+        peers=chosen,
+        also=tuple(options.also),
+        url=options.url,
+        score=options.score or bool(chosen),
+    )
     plan = quick(plan) if options.quick else plan
     if options.streams:
         loads = greedy(options.streams)
@@ -173,9 +175,11 @@ def _run(options: argparse.Namespace) -> int:
     if options.prepare:
         return int(bool(missing))
     warn_if_busy(machine)
-    for model in plan.models:
-        _measure(plan, model, engines, found)
-    _say("")
+    try:
+        for model in plan.models:
+            _measure(plan, model, engines, found)
+    finally:
+        _say("")
     qualities = _qualities(plan, found)
     report.show(plan, machine, found, qualities)
     if options.json:

@@ -198,6 +198,8 @@ class Plan:
 
     def check(self) -> None:
         """BenchError if its parts do not fit together."""
+        if (self.peers or self.also or self.url or self.score) and all(m.random for m in self.models):
+            raise BenchError(f"--peers, --score, --also and --url are for {MODEL}: add it to --models")
         for model in self.models:
             names = {row.name for row in self.loaded(model)}
             if "url" in names and not self.url:

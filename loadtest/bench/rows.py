@@ -114,7 +114,7 @@ class Rows:
         self._repository = repository
         self._stack = stack
         self._threads = len(os.sched_getaffinity(0))
-        self._server: Served | None = None
+        self._servers: dict[Path, Served] = {}
 
     def open(self, row: Row) -> Measurable:
         """Started; ready at its first measurement at the latest. BenchError if it does not start."""
@@ -125,8 +125,8 @@ class Rows:
             assert self._plan.url is not None
             return self._streams(self._plan.url)
         if name in ("grpc", "http"):
-            self._server = self._server or self._served(self._repository)
-            return self._streams(self._server.grpc if name == "grpc" else self._server.http)
+            server = self._served(self._repository)
+            return self._streams(server.grpc if name == "grpc" else server.http)
         if row.peer == "llama.cpp":
             program = name.startswith("llama-")
             return Batched(peers.gguf(kind.upper()), self._threads) if program else self._llama_server(kind)
@@ -142,8 +142,8 @@ class Rows:
         return self._stack.enter_context(Program("the bare loop", command, LOGS / "bare.log"))
 
     def prefix_cache_hits(self) -> float:
-        """Prompt tokens that our server did not compute: they make its figures too good."""
-        return self._server.prefix_cache_hits() if self._server else 0.0
+        """Prompt tokens that our servers did not compute: they make their figures too good."""
+        return sum(server.prefix_cache_hits() for server in self._servers.values())
 
     def _program(self, row: Row, kind: str) -> Program:
         if row.peer == REFERENCE:
@@ -166,8 +166,11 @@ class Rows:
         return self._streams(server.grpc)
 
     def _served(self, repository: Path) -> Served:
-        log = LOGS / f"server-{repository.name}.log"
-        return self._stack.enter_context(served(repository, log, self._model.name))
+        if repository not in self._servers:
+            log = LOGS / f"server-{repository.name}.log"
+            server = self._stack.enter_context(served(repository, log, self._model.name))
+            self._servers[repository] = server
+        return self._servers[repository]
 
     def _streams(self, url: str) -> Streams:
         return self._stack.enter_context(closing(Streams(url, self._model.name)))

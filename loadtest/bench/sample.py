@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median
 
+import numpy as np
+
 from loadtest.errors import BenchError
 
 # For each stream the chunks it got: seconds since the start of all, and the tokens in it.
@@ -82,11 +84,7 @@ def token_gaps(stream: Stream) -> list[float]:
 
 def percentile(values: Sequence[float], percent: float) -> float:
     """Between the two nearest values, in proportion; there must be at least one."""
-    ordered = sorted(values)
-    place = (len(ordered) - 1) * percent / 100
-    low = int(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+    return float(np.percentile(values, percent))
 
 
 def _shared_rate(streams: Sequence[Stream]) -> float | None:

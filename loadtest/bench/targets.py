@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import ge, le, lt
 from statistics import median
 from typing import Final
 
@@ -62,6 +63,7 @@ MEMORY_GB: Final = 2.5  # of the server and its processes with all slots full: l
 READY_S: Final = 15  # from start to ready: at most
 # Of a build: less than so many seconds, and so many bytes of memory.
 BUILDS: Final = {"gpt2": (60, None), "bart-large": (240, 8 * GB)}
+_RELATIONS: Final[Mapping[str, Callable[[float, float], bool]]] = {">=": ge, "<=": le, "<": lt}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +84,7 @@ class Verdict:
     def met(self) -> bool | None:
         if self.value is None:
             return None
-        compare = {
-            ">=": self.value >= self.target,
-            "<=": self.value <= self.target,
-            "<": self.value < self.target,
-        }
-        return compare[self.relation]
+        return _RELATIONS[self.relation](self.value, self.target)
 
 
 def ratio(
