@@ -36,7 +36,7 @@ def test_a_measured_process_tells_its_memory_and_its_end() -> None:
     assert held < peak < 10 * held
 
 
-def test_a_checkpoint_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_checkpoint_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     indivisible = Random("gpt2", {"n_layer": 1, "n_embd": 64, "n_head": 7, "vocab_size": 300}, {})
     with pytest.raises(BenchError, match=r"odd could not be written: .*checkpoint.log says why"):
         Engines(tmp_path).build(Model("odd", 16, (Load(1),), ("build",), indivisible))

@@ -43,24 +43,24 @@ class Recorded:
 def _measured(
     plan: Plan, model: Model, open_row: Callable[[Row], Measurable], windows: Sequence[Prompt] = ()
 ) -> tuple[Found, list[str]]:
-    found, told = Found(), list[str]()
+    found, said = Found(), list[str]()
     idle = iter([0.0, 0.3, *[0.0] * 100])
-    Measurement(plan, model, Prompts(characters()), found, told.append, lambda: next(idle)).run(
+    Measurement(plan, model, Prompts(characters()), found, said.append, lambda: next(idle)).run(
         open_row, windows, None
     )
-    return found, told
+    return found, said
 
 
 def test_the_rows_take_turns_under_every_load() -> None:
     model, calls = MODELS["bart-base"], list[Call]()
     plan = Plan(models=(model,), repeats=2)
-    found, told = _measured(plan, model, lambda row: Recorded(row.name, calls))
+    found, said = _measured(plan, model, lambda row: Recorded(row.name, calls))
     loads = [(1, 1), (8, 1), (1, 4), (4, 4)]
     warm_up = [(name, *load) for name in (REFERENCE, "grpc") for load in loads]
     first = [(name, *load) for load in loads for name in (REFERENCE, "grpc")]
     second = [(name, *load) for load in loads for name in ("grpc", REFERENCE)]
     assert calls == warm_up + first + second
-    assert len(told) == len(calls) + 2  # both rows were started
+    assert len(said) == len(calls) + 2  # both rows were started
     assert len(found.samples) == len(first + second)
     assert {s.tokens_per_s for s in found.samples if s.streams == 8} == {8 * 64 / 2}
     assert {s.ttft_p50_s for s in found.samples} == {1.0, None}

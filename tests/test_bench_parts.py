@@ -24,7 +24,7 @@ def answer(command):
     print("more noise")
     return {"got": command}
 def load():
-    print("noise that no answer may hold")
+    print("noise that no answer may have")
     return answer
 serve(load)
 """
@@ -60,7 +60,7 @@ def test_a_program_answers_line_by_line_whatever_it_prints(tmp_path: Path) -> No
         assert program.ask(b=[2]) == {"got": {"b": [2]}}
 
 
-def test_a_program_that_ends_is_told_with_its_log(tmp_path: Path) -> None:
+def test_a_program_that_ends_is_an_error_with_its_log(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with Program("echo", [sys.executable, "-c", ECHO], log) as program:
         with pytest.raises(BenchError, match=r"echo ended with code 1(?s:.*)cannot do that"):
@@ -69,7 +69,7 @@ def test_a_program_that_ends_is_told_with_its_log(tmp_path: Path) -> None:
             program.ask()
 
 
-def test_an_engine_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_an_engine_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     repository = tmp_path / "repository"
     with pytest.raises(BenchError, match="no engine that can be read"):
         artifacts.manifest_of(repository)
@@ -103,7 +103,7 @@ def test_a_repository_with_other_parameters_shares_the_artifacts(tmp_path: Path)
     assert (artifacts.engine_of(made) / "model.onnx").samefile(folder / "1/model.onnx")
 
 
-def test_a_parameter_that_the_config_lacks_is_told() -> None:
+def test_a_parameter_that_the_config_lacks_is_an_error() -> None:
     with pytest.raises(BenchError, match="seats: 0 times"):
         artifacts.edited(CONFIG, {"seats": "1"})
 

@@ -109,7 +109,7 @@ def test_a_held_back_token_is_counted_to_the_last_chunk() -> None:
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=9))
-def test_told_ids_are_counted_as_told(counts: list[int]) -> None:
+def test_reported_ids_are_counted(counts: list[int]) -> None:
     chunks = [(float(at), Chunk(count, "", None)) for at, count in enumerate(counts)]
     usage = (99.0, Chunk(0, "", {"completion_tokens": sum(counts)}))
     assert counted([*chunks, usage], sum(counts)) == list(enumerate(counts))
@@ -136,8 +136,8 @@ def test_cached_prompt_tokens_are_seen() -> None:
 
 
 def test_log_probabilities_of_a_prompt() -> None:
-    told = [None, {"7": {"logprob": -0.5}}, {"4": {"logprob": -3.0}, "9": {"logprob": -1.5}}]
-    assert prompt_losses({"choices": [{"prompt_logprobs": told}]}, [1, 7, 9]) == [0.5, 1.5]
+    reported = [None, {"7": {"logprob": -0.5}}, {"4": {"logprob": -3.0}, "9": {"logprob": -1.5}}]
+    assert prompt_losses({"choices": [{"prompt_logprobs": reported}]}, [1, 7, 9]) == [0.5, 1.5]
 
 
 def test_quality_is_paired_with_the_reference() -> None:

@@ -1,4 +1,4 @@
-"""Prompts and windows have the length asked for, and no two prompts begin alike."""
+"""Prompts and windows have the length asked for, and no two prompts have the same beginning."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_prompts_are_of_exactly_that_length(tokens: int) -> None:
         assert list(prompt.ids) == tokenizer.encode(prompt.text).ids
 
 
-def test_no_two_begin_alike() -> None:
+def test_no_two_have_the_same_beginning() -> None:
     prompts = Prompts(_tokenizer())
     starts = {prompt.ids[:7] for prompt in prompts.take(40, 32) + prompts.take(40, 64)}
     assert len(starts) == 80

@@ -75,7 +75,7 @@ def test_its_warm_up_does_not_count() -> None:
     assert len(aiperf.timings_of(lines)) == 1
 
 
-def test_a_failed_request_is_told() -> None:
+def test_a_failed_request_is_an_error() -> None:
     lines = [json.dumps(record()), json.dumps(record(error={"code": 503, "message": "queue is full"}))]
     with pytest.raises(BenchError, match=r"1 of 2 requests failed: .*queue is full"):
         aiperf.timings_of(lines)

@@ -57,9 +57,9 @@ def counted(chunks: Sequence[tuple[float, Chunk]], tokens: int) -> list[tuple[fl
     what is missing in the end is counted to the last chunk.
     """
     usage = next((chunk.usage for _, chunk in reversed(chunks) if chunk.usage), None)
-    told = None if usage is None else usage["completion_tokens"]
-    if told != tokens:
-        raise BenchError(f"the server counted {told} tokens out, not {tokens}")
+    reported = None if usage is None else usage["completion_tokens"]
+    if reported != tokens:
+        raise BenchError(f"the server counted {reported} tokens out, not {tokens}")
     stream = [(at, bool(c.text) if c.tokens is None else c.tokens) for at, c in chunks]
     found = [(at, int(count)) for at, count in stream if count]
     missing = tokens - sum(count for _, count in found)
@@ -194,7 +194,7 @@ class Completions:
     def _check(self, prompt: Prompt, chunks: Sequence[tuple[float, Chunk]]) -> None:
         usage = next((chunk.usage for _, chunk in reversed(chunks) if chunk.usage), {})
         if usage.get("prompt_tokens") != len(prompt.ids):
-            told = usage.get("prompt_tokens")
-            raise BenchError(f"{self._url}: counted {told} tokens in, not {len(prompt.ids)}")
+            reported = usage.get("prompt_tokens")
+            raise BenchError(f"{self._url}: counted {reported} tokens in, not {len(prompt.ids)}")
         if cached_tokens(usage):
             raise BenchError(f"{self._url}: {cached_tokens(usage)} tokens of a prompt came from a cache")

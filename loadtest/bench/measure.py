@@ -69,7 +69,7 @@ class Measurement:
         say: Callable[[str], None],
         settle: Callable[[], float],
     ) -> None:
-        """What is found is added to `found`. `say` is told what comes next, before each measurement; `settle`
+        """What is found is added to `found`. `say` gets what comes next, before each measurement; `settle`
         waits until all that is loaded is idle.
         """
         self._plan = plan
