@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from loadtest.bench import llama
+from loadtest.bench import llama, peers
 from loadtest.bench.completions import Chunk, cached_tokens, counted, parse_event, prompt_losses
 from loadtest.bench.measure import IDLE_CORES, settle
 from loadtest.bench.peers import ENVIRONMENTS, run
@@ -197,3 +198,31 @@ def test_settling_ends_at_the_first_idle_look(busy: list[float]) -> None:
     first = next((i for i, found in enumerate(looks) if found < IDLE_CORES), len(looks) - 1)
     assert len(waits) in (first + 1, first, first + 2)  # sums round
     assert cores == pytest.approx(looks[len(waits) - 1], abs=1e-6)
+
+
+def test_a_peer_is_installed_and_its_models_converted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def fake(what: str, command: Sequence[str], *_: object) -> None:
+        calls.append(what)
+        for part in (Path(word) for word in command if Path(word).name.startswith("part-")):
+            if len(calls) == 6:  # the first conversion
+                part.mkdir()
+                (part / "half").touch()
+                raise BenchError("interrupted")
+            assert not part.exists()
+            part.touch()
+
+    monkeypatch.setattr(peers, "CACHE", tmp_path)
+    monkeypatch.setattr(peers, "run", fake)
+    with pytest.raises(BenchError, match="interrupted"):
+        peers.prepare("onnxruntime-genai", Path("/checkpoint"), lambda _: None)
+    installed = ["onnxruntime-genai: its installation"] * 2 + ["export: its installation"] * 3
+    assert calls[:5] == installed
+    del calls[:]
+    for _ in range(2):
+        peers.prepare("onnxruntime-genai", Path("/checkpoint"), lambda _: None)
+    assert calls == ["converting onnxruntime-genai/int8", "converting onnxruntime-genai/int4"]
+    assert peers.onnx("int4").is_file()

@@ -193,9 +193,10 @@ def _run(options: argparse.Namespace) -> int:
 def _prepared(plan: Plan, engines: Engines) -> dict[str, str]:
     """Installs and converts what the peers need; of each that cannot be had, why."""
     missing: dict[str, str] = {}
+    checkpoint = engines.checkpoint(SMOLLM2) if plan.peers else Path()
     for peer in plan.peers:
         try:
-            peers.prepare(peer, engines.checkpoint(SMOLLM2), _say)
+            peers.prepare(peer, checkpoint, _say)
         except BenchError as error:
             missing[peer] = str(error)
             _say(f"{peer} is left out: {error}")

@@ -66,15 +66,13 @@ class Batched:
     """llama-batched-bench, started for each measurement; it loads before its clock starts."""
 
     def __init__(self, model: Path, threads: int) -> None:
-        self._model = model
+        self.model = model
         self._threads = threads
 
     def run(self, prompts: Sequence[Prompt], max_tokens: int, beams: int) -> Sequence[Stream]:
         assert beams == 1
         program, tokens_in = peers.llama_binary("llama-batched-bench"), len(prompts[0].ids)
-        command = llama.batched_bench(
-            program, self._model, len(prompts), tokens_in, max_tokens, self._threads
-        )
+        command = llama.batched_bench(program, self.model, len(prompts), tokens_in, max_tokens, self._threads)
         return llama.batched_streams(_output(command, LOGS / "batched-bench.log"))
 
     def score(self, windows: Sequence[Prompt]) -> Losses:
@@ -85,7 +83,7 @@ class Batched:
             for window in windows:
                 text.write_text(window.text, "utf-8")
                 tokens = len(window.ids)
-                command = llama.results(program, self._model, text, tokens, self._threads, target)
+                command = llama.results(program, self.model, text, tokens, self._threads, target)
                 _output(command, LOGS / "results.log")
                 losses.append(llama.result_losses(target, window.ids))
         return losses
