@@ -14,7 +14,7 @@ from loadtest.bench.sample import Sample
 from loadtest.bench.targets import BUILDS, RATES, Verdict, eligible, verdicts
 from tests.bench_machine import QUALITIES, footprint, manifest, sample
 
-GRPC, ENGINE = "Halimede int8, Triton gRPC", "Halimede int8"
+GRPC, ENGINE = "Triton gRPC", "in process"
 PEERS_PLAN = Plan(models=(COMPARED,), peers=PEERS, score=True, repeats=2)
 MODELS_PLAN = Plan(models=tuple(MODELS[name] for name in ("gpt2", "bart-base", "bart-large")))
 PEERS_RATES = {
@@ -113,7 +113,7 @@ def test_only_equal_quality_is_compared() -> None:
 
 def test_the_best_peer_is_that_of_this_number_of_streams() -> None:
     verdict = _verdict(
-        f"tokens/s, smollm2, 8 at once: {ENGINE} / the best peer in process",
+        f"tokens/s, smollm2, 8 at once: {ENGINE} / the best peer",
         _compared(PEERS_RATES),
         PEERS_PLAN,
     )
@@ -124,7 +124,7 @@ def test_the_best_peer_is_that_of_this_number_of_streams() -> None:
 
 def test_servers_are_compared_with_servers() -> None:
     verdict = _verdict(
-        f"tokens/s, smollm2, 8 at once: {GRPC} / the best peer server", _compared(PEERS_RATES), PEERS_PLAN
+        f"tokens/s, smollm2, 8 at once: {GRPC} / the best peer", _compared(PEERS_RATES), PEERS_PLAN
     )
     assert verdict.value == pytest.approx(1.3)
     assert (verdict.note, verdict.target) == ("the best: llama-server Q8_0", 1.3)
@@ -152,7 +152,7 @@ def test_rates_of_a_model_are_judged_as_ratios_with_their_spread() -> None:
     ours = [_random("grpc", rate, i) for i, rate in enumerate((80, 90, 100))]
     theirs = [_random("transformers", rate, i) for i, rate in enumerate((20, 20, 25))]
     verdict = verdicts(MODELS_PLAN, _found(*ours, *theirs), {})[0]
-    assert verdict.name == f"tokens/s, gpt2, 1 at once: {GRPC} / transformers fp32"
+    assert verdict.name == f"tokens/s, gpt2, 1 at once: {GRPC} / transformers"
     assert (verdict.value, verdict.low, verdict.high) == pytest.approx((4.5, 4.0, 4.5))
     assert verdict.met is True
 
@@ -161,8 +161,8 @@ def test_rates_of_a_model_are_judged_as_ratios_with_their_spread() -> None:
 def test_beams_are_judged_apart(rate: float, met: bool) -> None:
     samples = [_random(row, r, 0, 4, "bart-base") for row, r in (("grpc", rate), ("transformers", 20))]
     by_name = {verdict.name: verdict.met for verdict in verdicts(MODELS_PLAN, _found(*samples), {})}
-    assert by_name[f"tokens/s, bart-base, 4 beams, 1 at once: {GRPC} / transformers fp32"] is met
-    assert by_name[f"tokens/s, bart-base, 1 at once: {GRPC} / transformers fp32"] is None
+    assert by_name[f"tokens/s, bart-base, 4 beams, 1 at once: {GRPC} / transformers"] is met
+    assert by_name[f"tokens/s, bart-base, 1 at once: {GRPC} / transformers"] is None
 
 
 def test_builds_are_judged_by_time_and_memory() -> None:

@@ -16,13 +16,22 @@ from loadtest.bench.measure import IDLE_CORES, Found
 from loadtest.bench.plan import Model, Plan, Row, Setting
 from loadtest.bench.quality import Quality
 from loadtest.bench.sample import Sample
-from loadtest.bench.targets import Verdict, verdicts
+from loadtest.bench.targets import Verdict, samples_of, verdicts
 
 Json = dict[str, Any]
+Column = tuple[str, str, float, int]
 _FACTS = ("name", "precision", "model", "size_bytes", "quality")
 _WORDS = {True: "[green]met", False: "[red]missed", None: "[yellow]not measured"}
 _SIGNS = {">=": "≥", "<=": "≤", "<": "<"}
 _WIDTH = 110
+# Columns: title, field of a sample, scale, decimals.
+_COLUMNS = (
+    ("decode/s", "decode_tokens_per_s", 1.0, 0),
+    ("TTFT ms", "ttft_p50_s", 1e3, 0),
+    ("p90", "ttft_p90_s", 1e3, 0),
+    ("ITL ms", "itl_p50_s", 1e3, 1),
+    ("p90", "itl_p90_s", 1e3, 1),
+)
 
 
 def to_json(plan: Plan, machine: Json, found: Found, qualities: Mapping[str, Quality]) -> Json:
@@ -72,22 +81,24 @@ def _table(
 ) -> Table:
     parameters = found.manifests[model.name]["model"]["parameters"]
     tokens = f"{model.tokens_in} tokens in, {plan.tokens_out} out"
-    title = (
-        f"{model.name} ({parameters / 1e6:.0f}M), {setting}: {tokens}; medians of {plan.repeats}, times in ms"
-    )
+    title = f"{model.name} ({parameters / 1e6:.0f}M), {setting}: {tokens}; medians of {plan.repeats}"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
-    columns = ("at once", "tok/s", "range", "decode/s", "TTFT", "p90", "ITL", "p90")
-    for column in (*columns, *(("perpl.", "loss %") if qualities else ())):
-        table.add_column(column, justify="right", no_wrap=True)
+    # With scores there is no room for the percentiles.
+    columns = [column for column in _COLUMNS if not qualities or column[0] != "p90"]
+    scores = ("perpl.", "loss %") if qualities else ()
+    for title in ("at once", "tok/s", "range", *(column[0] for column in columns), *scores):
+        table.add_column(title, justify="right", no_wrap=True)
     for row in plan.loaded(model):
         if row.setting is setting:
-            for cells in _lines(model, row, found, qualities):
+            for cells in _lines(model, row, found, qualities, columns):
                 table.add_row(*cells)
     return table
 
 
-def _lines(model: Model, row: Row, found: Found, qualities: Mapping[str, Quality]) -> Iterator[Sequence[str]]:
+def _lines(
+    model: Model, row: Row, found: Found, qualities: Mapping[str, Quality], columns: Sequence[Column]
+) -> Iterator[Sequence[str]]:
     if row.name in found.missing:
         yield (row.title, "", "[yellow]missing")
         return
@@ -98,30 +109,19 @@ def _lines(model: Model, row: Row, found: Found, qualities: Mapping[str, Quality
         red = "" if one.comparable else "[red]"
         scores = [f"{one.perplexity:.2f}", f"{red}{100 * one.loss:+.2f}{error}"]
     for load in model.loads:
-        key = (model.name, row.name, load.streams, load.beams)
-        got = [s for s in found.samples if (s.model, s.row, s.streams, s.beams) == key]
+        got = samples_of(found.samples, model.name, row.name, load)
         if got:
-            yield (title, f"{load}", *_figures(got), *scores)
+            yield (title, f"{load}", *_figures(got, columns), *scores)
             title, scores = "", []
 
 
-def _figures(got: Sequence[Sample]) -> Iterator[str]:
+def _figures(got: Sequence[Sample], columns: Sequence[Column]) -> Iterator[str]:
     every = [sample.tokens_per_s for sample in got]
     yield f"{median(every):.0f}"
     yield f"{min(every):.0f}–{max(every):.0f}"
-    yield _median([sample.decode_tokens_per_s for sample in got], "{:.0f}")
-    for name, style in (
-        ("ttft_p50_s", "{:.0f}"),
-        ("ttft_p90_s", "{:.0f}"),
-        ("itl_p50_s", "{:.1f}"),
-        ("itl_p90_s", "{:.1f}"),
-    ):
-        yield _median([getattr(sample, name) for sample in got], style, 1e3)
-
-
-def _median(values: Sequence[float | None], style: str, scale: float = 1) -> str:
-    known = [value for value in values if value is not None]
-    return style.format(scale * median(known)) if known else "-"
+    for _, name, scale, decimals in columns:
+        known = [value for sample in got if (value := getattr(sample, name)) is not None]
+        yield f"{scale * median(known):.{decimals}f}" if known else "-"
 
 
 def _remarks(plan: Plan, found: Found) -> Iterator[str]:

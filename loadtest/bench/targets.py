@@ -63,6 +63,7 @@ MEMORY_GB: Final = 2.5  # of the server and its processes with all slots full: l
 READY_S: Final = 15  # from start to ready: at most
 # Of a build: less than so many seconds, and so many bytes of memory.
 BUILDS: Final = {"gpt2": (60, None), "bart-large": (240, 8 * GB)}
+_SHORT: Final = {"engine": "in process", "grpc": "Triton gRPC", REFERENCE: "transformers"}
 _RELATIONS: Final[Mapping[str, Callable[[float, float], bool]]] = {">=": ge, "<=": le, "<": lt}
 
 
@@ -103,10 +104,14 @@ def ratio(
     return Verdict(name, relation, target, value, min(pairs), max(pairs), note)
 
 
+def samples_of(samples: Sequence[Sample], model: str, row: str, load: Load) -> list[Sample]:
+    key = (model, row, load.streams, load.beams)
+    return [s for s in samples if (s.model, s.row, s.streams, s.beams) == key]
+
+
 def rates(samples: Sequence[Sample], model: str, row: str, load: Load) -> dict[int, float]:
     """Output tokens a second, prompts included, by repeat."""
-    key = (model, row, load.streams, load.beams)
-    return {s.repeat: s.tokens_per_s for s in samples if (s.model, s.row, s.streams, s.beams) == key}
+    return {sample.repeat: sample.tokens_per_s for sample in samples_of(samples, model, row, load)}
 
 
 def eligible(plan: Plan, model: Model, setting: Setting, qualities: Mapping[str, Quality]) -> list[Row]:
@@ -135,7 +140,6 @@ def verdicts(plan: Plan, found: Found, qualities: Mapping[str, Quality]) -> list
 def _rates(
     plan: Plan, model: Model, samples: Sequence[Sample], qualities: Mapping[str, Quality]
 ) -> Iterator[Verdict]:
-    titles = {row.name: row.title for row in ROWS}
     for target in RATES:
         if target.model != model.name.removeprefix(TINY) or not plan.has(model, target.above):
             continue
@@ -145,10 +149,10 @@ def _rates(
             if target.streams and load.streams not in target.streams:
                 continue
             above = rates(samples, model.name, target.above, load)
-            name = f"tokens/s, {model.name}, {load} at once: {titles[target.above]}"
+            name = f"tokens/s, {model.name}, {load} at once: {_SHORT[target.above]}"
             if target.below != BEST:
                 below = rates(samples, model.name, target.below, load)
-                yield ratio(f"{name} / {titles[target.below]}", ">=", target.least, above, below)
+                yield ratio(f"{name} / {_SHORT[target.below]}", ">=", target.least, above, below)
                 continue
             setting = next(row.setting for row in ROWS if row.name == target.above)
             peers = {
@@ -159,7 +163,7 @@ def _rates(
             best = max(peers, key=lambda row: median(peers[row].values()), default=None)
             note = f"the best: {best.title}" if best else "no peer of equal quality was measured"
             below = peers[best] if best else {}
-            yield ratio(f"{name} / {BEST} {setting}", ">=", target.least, above, below, note)
+            yield ratio(f"{name} / {BEST}", ">=", target.least, above, below, note)
 
 
 def _package(plan: Plan, model: Model, found: Found) -> Iterator[Verdict]:
