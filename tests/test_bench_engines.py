@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from loadtest.bench.checkpoint import byte_tokenizer
 from loadtest.bench.engines import Engines, run_measured
-from loadtest.bench.plan import Load, Model, Random
+from loadtest.bench.plan import Load, Model, RandomWeights
 from loadtest.errors import BenchError
 
 TOKENIZER = byte_tokenizer(600)
@@ -37,7 +37,7 @@ def test_a_measured_process_tells_its_memory_and_its_end() -> None:
 
 
 def test_a_checkpoint_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
-    indivisible = Random("gpt2", {"n_layer": 1, "n_embd": 64, "n_head": 7, "vocab_size": 300}, {})
+    indivisible = RandomWeights("gpt2", {"n_layer": 1, "n_embd": 64, "n_head": 7, "vocab_size": 300}, {})
     with pytest.raises(BenchError, match=r"odd could not be written: .*checkpoint.log says why"):
         Engines(tmp_path).build(Model("odd", 16, (Load(1),), ("build",), indivisible))
     assert not list(tmp_path.glob("odd-*"))

@@ -83,8 +83,8 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
-class Random:
-    """A model with random weights: the fields of its transformers configuration, for real and tiny."""
+class RandomWeights:
+    """The fields of a transformers configuration, in the real size of the family and tiny for --quick."""
 
     family: str
     config: Mapping[str, int]
@@ -99,7 +99,7 @@ class Model:
     tokens_in: int
     loads: tuple[Load, ...]
     rows: tuple[str, ...]
-    random: Random | None = None
+    random: RandomWeights | None = None
 
     @property
     def has(self) -> tuple[str, ...]:
@@ -131,9 +131,9 @@ COMPARED: Final = replace(
     SMOLLM2, loads=greedy((1, 8, 32)), rows=("engine", "engine-drafts", REFERENCE, "grpc")
 )
 _TINY = (2, 64, 4, 600, 256)
-_GPT2 = Random("gpt2", _gpt2(12, 768, 12, 50257, 1024), _gpt2(*_TINY))
-_BART_BASE = Random("bart", _bart(6, 768, 12, 50265, 1024), _bart(*_TINY))
-_BART_LARGE = Random("bart", _bart(12, 1024, 16, 50265, 1024), _bart(*_TINY))
+_GPT2 = RandomWeights("gpt2", _gpt2(12, 768, 12, 50257, 1024), _gpt2(*_TINY))
+_BART_BASE = RandomWeights("bart", _bart(6, 768, 12, 50265, 1024), _bart(*_TINY))
+_BART_LARGE = RandomWeights("bart", _bart(12, 1024, 16, 50265, 1024), _bart(*_TINY))
 _SEQ2SEQ = (Load(1), Load(8), Load(1, beams=4), Load(4, beams=4))
 MODELS: Final = {
     model.name: model
@@ -165,7 +165,7 @@ class Plan:
     slots: int = 32
     default_slots: int = 16
     max_context: int = 2048
-    # transformers and the bare graph take too long at every number of streams.
+    # More would take too long.
     reference_streams: tuple[int, ...] = (1, 8)
     step_batches: tuple[int, ...] = (1, 8, 16)
     prefix_tokens: int = 400
