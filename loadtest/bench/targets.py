@@ -149,21 +149,25 @@ def _rates(
             if target.streams and load.streams not in target.streams:
                 continue
             above = rates(samples, model.name, target.above, load)
-            name = f"tokens/s, {model.name}, {load} at once: {_SHORT[target.above]}"
-            if target.below != BEST:
-                below = rates(samples, model.name, target.below, load)
-                yield ratio(f"{name} / {_SHORT[target.below]}", ">=", target.least, above, below)
-                continue
-            setting = next(row.setting for row in ROWS if row.name == target.above)
-            peers = {
-                row: got
-                for row in eligible(plan, model, setting, qualities)
-                if (got := rates(samples, model.name, row.name, load))
-            }
-            best = max(peers, key=lambda row: median(peers[row].values()), default=None)
-            note = f"the best: {best.title}" if best else "no peer of equal quality was measured"
-            below = peers[best] if best else {}
-            yield ratio(f"{name} / {BEST}", ">=", target.least, above, below, note)
+            below, note = rates(samples, model.name, target.below, load), ""
+            if target.below == BEST:
+                setting = next(row.setting for row in ROWS if row.name == target.above)
+                peers = eligible(plan, model, setting, qualities)
+                below, note = _fastest(peers, samples, model, load)
+            pair = f"{_SHORT[target.above]} / {_SHORT.get(target.below, BEST)}"
+            name = f"tokens/s, {model.name}, {load} at once: {pair}"
+            yield ratio(name, ">=", target.least, above, below, note)
+
+
+def _fastest(
+    peers: Sequence[Row], samples: Sequence[Sample], model: Model, load: Load
+) -> tuple[dict[int, float], str]:
+    """By its median under this load."""
+    found = [(got, row.title) for row in peers if (got := rates(samples, model.name, row.name, load))]
+    if not found:
+        return {}, "no peer of equal quality was measured"
+    got, title = max(found, key=lambda one: median(one[0].values()))
+    return got, f"the best: {title}"
 
 
 def _package(plan: Plan, model: Model, found: Found) -> Iterator[Verdict]:
