@@ -67,6 +67,14 @@ def test_a_quick_run_compares_every_model_under_every_load(tmp_path: Path) -> No
     assert not list(CACHE.glob("tiny-bart-large-*"))
 
 
+def test_our_other_rows_search_with_beams_too(tmp_path: Path) -> None:
+    found, _ = _found(tmp_path, "--models", "bart-base", "--rows", "engine,http")
+    loads = [(s["row"], s["beams"], s["streams"]) for s in found["samples"]]
+    assert loads == [
+        (row, beams, n) for beams, n in ((1, 1), (1, 8), (4, 1), (4, 4)) for row in ("engine", "http")
+    ]
+
+
 def test_a_quick_comparison_converts_scores_and_measures(tmp_path: Path) -> None:
     rows = ["engine", "engine-drafts", "transformers", "grpc"]
     picture = tmp_path / "bench.png"
