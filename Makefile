@@ -13,6 +13,7 @@ URL          ?= 127.0.0.1:$(GRPC_PORT)
 PROFILE      ?= chat
 OUT          ?=
 LOAD         ?=
+BENCH        ?=
 FORCE        ?=
 NEW_VERSION  ?=
 ACCEPT_TERMS ?=
@@ -39,7 +40,7 @@ engine  := model_repository/$(MODEL)_engine/1/manifest.json
 # A folder's tests that start servers keep to one process (tests/conftest.py); in their order, so that these begin first.
 spread  := -n auto --maxprocesses 4 --no-loadscope-reorder
 
-.PHONY: help setup kernels demo engines serve chat test check bench bench-models bench-peers load load-sweep bench-chunks gpu-check clean contract lock load-crosscheck load-soak manifests setup-k8s k8s-test test-unit test-avx2 test-timing kernels-check
+.PHONY: help setup kernels demo engines serve chat test check bench bench-peers load load-sweep gpu-check clean contract lock load-soak manifests setup-k8s k8s-test test-unit test-avx2 test-timing kernels-check
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -103,26 +104,17 @@ check: $(VENV)/.test ## lint, types, and the boundaries between the folders
 	@$(VENV)/bin/mypy
 	@$(paths) $(VENV)/bin/lint-imports
 
-bench: $(VENV)/.test ## measure throughput and latency; a table and bench.json
-	@$(paths) $(py) -m loadtest.bench --json bench.json
+bench: $(VENV)/.test ## measure MODELS, smollm2 by default; a table and bench.json; BENCH="--quick ..." adds flags
+	@$(paths) $(py) -m loadtest.bench --json bench.json $(if $(MODELS),--models '$(MODELS)') $(BENCH)
 
-bench-models: $(VENV)/.test ## compare GPT-2 and BART with transformers; a table and bench-models.json
-	@$(paths) $(py) -m loadtest.models --json bench-models.json
-
-bench-peers: $(VENV)/.test ## compare with other CPU engines, installed into .cache/peers; BENCH="--quick ..." adds flags
-	@$(paths) $(py) -m loadtest.peers --json bench-peers.json --png bench-peers.png $(BENCH)
-
-bench-chunks: $(VENV)/.test ## a long prompt among running streams, by chunk size; a table, bench-chunks.json and .png
-	@$(paths) $(py) -m loadtest.chunks --json bench-chunks.json --plot bench-chunks.png
+bench-peers: $(VENV)/.test ## compare with other CPU engines, installed into .cache/peers; BENCH as above
+	@$(paths) $(py) -m loadtest.bench --peers all --json bench-peers.json --png bench-peers.png $(BENCH)
 
 load: $(VENV)/.load ## put PROFILE's load on the server at URL; results in OUT; LOAD="--rate 2 ..." adds flags
 	@$(paths) $(py) -m loadtest.load --profile '$(PROFILE)' --url $(URL) $(if $(OUT),--out '$(OUT)') $(LOAD)
 
 load-sweep: $(VENV)/.load ## find the highest rate at which PROFILE's SLO holds at URL; OUT and LOAD as above
 	@$(paths) $(py) -m loadtest.sweep --profile '$(PROFILE)' --url $(URL) $(if $(OUT),--out '$(OUT)') $(LOAD)
-
-load-crosscheck: $(VENV)/.test ## the same load by our load test and by aiperf; a table and crosscheck.json
-	@$(paths) $(py) -m loadtest.crosscheck --json crosscheck.json
 
 load-soak: $(VENV)/.test ## load for MINUTES at RATE=R or that of SWEEP=sweep.json; memory, errors, drift of p99
 	@[ -n '$(RATE)$(SWEEP)' ] || { echo 'give RATE=requests a second, or SWEEP=sweep.json' >&2; exit 2; }

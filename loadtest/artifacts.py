@@ -67,12 +67,12 @@ def builder_digest() -> str:
     return state.hexdigest()[:16]
 
 
-def with_parameters(source: Path, target: Path, parameters: Mapping[str, str]) -> Path:
+def with_parameters(source: Path, target: Path, parameters: Mapping[str, str], model: str = MODEL) -> Path:
     """A second repository of the same artifacts, as links, with other parameters in the engine's config."""
     if target.exists():
         shutil.rmtree(target)
     shutil.copytree(source, target, copy_function=_link)
-    config = target / f"{MODEL}_engine" / "config.pbtxt"
+    config = target / f"{model}_engine" / "config.pbtxt"
     text = edited(config.read_text("utf-8"), parameters)
     config.unlink()  # a link: the other repository's file must stay as it is
     config.write_text(text, "utf-8")

@@ -7,9 +7,12 @@ import platform
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from loadtest.artifacts import ROOT
 
@@ -47,6 +50,20 @@ def warn_if_busy(machine: dict[str, Any]) -> None:
     if load > 0.25:
         what = f"the load average is {load:.1f}: something else runs, figures will be off"
         print(f"warning: {what}", file=sys.stderr)
+
+
+def read_bandwidth(threads: int, size: int = 1 << 29, rounds: int = 6) -> float:
+    """Bytes that all cores read a second: the best of some rounds, in which each thread reduces an array of
+    `size` bytes, far beyond every cache.
+    """
+    arrays = [np.ones(size // 8, np.uint64) for _ in range(threads)]
+    times = []
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(rounds):
+            began = time.perf_counter()
+            assert all(pool.map(np.bitwise_or.reduce, arrays))
+            times.append(time.perf_counter() - began)
+    return threads * arrays[0].nbytes / min(times)
 
 
 def _kernels() -> str | None:

@@ -17,11 +17,11 @@ def numbers(text: str) -> tuple[int, ...]:
 
 
 def names_of(known: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
-    """A parser of some of these names, each once, with commas between."""
+    """A parser of some of these names, each once, with commas or blanks between."""
     allowed = tuple(known)
 
     def names(text: str) -> tuple[str, ...]:
-        found = tuple(dict.fromkeys(text.split(",")))
+        found = tuple(dict.fromkeys(text.replace(",", " ").split())) or ("",)
         for name in found:
             if name not in allowed:
                 raise argparse.ArgumentTypeError(f"{name}, must be one of {listed(allowed)}")

@@ -1,4 +1,6 @@
-"""Prompts of an exact length, in English, of which no two begin alike: no prefix cache can help."""
+"""English texts of exactly so many tokens, cut from Python's own documentation: prompts of which no two begin
+alike, so that no prefix cache helps, and windows that are scored.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +18,7 @@ from loadtest.errors import BenchError
 _SERIAL = "{:06d}: "
 _CHARACTERS_PER_TOKEN = 8
 _STRIDE = 977
+_CHARACTERS_PER_WINDOW_TOKEN = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +32,7 @@ class Prompts:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        topics = pydoc_data.topics.topics
-        self._corpus = "\n\n".join(topics[name] for name in sorted(topics))
+        self._corpus = _text()
         self._serials = count()
         self._places = count()
 
@@ -69,3 +71,30 @@ class Prompts:
 
     def _encoded(self, text: str) -> Prompt:
         return Prompt(text, tuple(self._tokenizer.encode(text).ids))
+
+
+def windows(tokenizer: Tokenizer, number: int, tokens: int) -> list[Prompt]:
+    """Pieces of the text on which the build scores an engine, spread evenly, each from the start of a line.
+
+    The text of a piece encodes to its ids again: a peer that takes only text scores the same tokens.
+    """
+    text, length = _text(), _CHARACTERS_PER_WINDOW_TOKEN * tokens
+    most = len(text) // length
+    if number > most:
+        raise BenchError(f"windows {number}: the text has at most {most} of {tokens} tokens")
+    starts = [text.find("\n", index * (len(text) // number)) + 1 for index in range(number)]
+    return [_window(tokenizer, text[start : start + length], tokens) for start in starts]
+
+
+def _window(tokenizer: Tokenizer, passage: str, tokens: int) -> Prompt:
+    encoded = tokenizer.encode(passage)
+    ids = tuple(encoded.ids[:tokens])
+    text = passage[: encoded.offsets[len(ids) - 1][1]]
+    if len(ids) < tokens or tuple(tokenizer.encode(text).ids) != ids:
+        raise BenchError(f"a window of {tokens} tokens is not the same tokens when its text is encoded again")
+    return Prompt(text, ids)
+
+
+def _text() -> str:
+    topics = pydoc_data.topics.topics
+    return "\n\n".join(topics[name] for name in sorted(topics))

@@ -1,10 +1,10 @@
 """The engine without Triton, driven by JSON: for benchmarks and profiles.
 
-One command a line on stdin, one answer a line on stdout, until stdin ends. Times are seconds. Prompts are
-lists of token ids, all submitted at once (sources, where there is an encoder); answers are greedy, of exactly
-`max_tokens` tokens, unless `"sampling": {"num_beams": 4, …}` says otherwise.
+It reads one command a line from stdin and writes one answer a line to stdout, until stdin ends. Times are
+seconds. Prompts are lists of token ids (of sources, where the model has an encoder); all of a command are
+submitted at once. Answers have exactly `max_tokens` tokens; they are greedy, or searched with `num_beams`.
 
-  {"do": "generate", "prompts": [[…]…], "max_tokens": 64}
+  {"do": "generate", "prompts": [[…]…], "max_tokens": 64, "num_beams": 1}
     streams   one list a prompt of [time since the command, tokens] for each chunk
     steps     the decode steps that all prompts shared: `positions` of the rows in the first one, `step_s`
               from one model call to the next, `model_s` of the model call alone
@@ -12,7 +12,6 @@ lists of token ids, all submitted at once (sources, where there is an encoder); 
     profile   the functions of the engine's loop that took the most time themselves, as text
   {"do": "score", "windows": [[…]…]}
     losses    negative log-likelihoods of each window's tokens after the first; comes before the others
-  {"do": "arrive", …}: see arrival.py
 """
 
 from __future__ import annotations
@@ -33,7 +32,6 @@ from typing import Any
 
 import numpy as np
 
-from arrival import arrive
 from engine.cpu import open_cpu_runner
 from engine.errors import EngineError
 from engine.manifest import read_manifest
@@ -50,14 +48,13 @@ _WARM_UP = 8
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call of the model; `positions` of the rows that it decoded, and of the chunk of a prompt that it
-    computed, alone or beside them, so many `tokens` from `start` on.
+    """A call of the model: the `positions` of the rows that it decoded, and how many `tokens` of a prompt it
+    computed.
     """
 
     positions: tuple[int, ...]
     began: float
     ended: float
-    start: int = 0
     tokens: int = 0
 
 
@@ -77,7 +74,7 @@ class TimedRunner:
     def prefill(self, slot: int, start: int, tokens: Sequence[int]) -> Floats:
         began = time.monotonic()
         logits = self._runner.prefill(slot, start, tokens)
-        self.calls.append(Call((), began, time.monotonic(), start, len(tokens)))
+        self.calls.append(Call((), began, time.monotonic(), len(tokens)))
         return logits
 
     def encode(self, slot: int, tokens: Sequence[int]) -> None:
@@ -100,10 +97,10 @@ class TimedVerifier(TimedRunner):
     def verify(self, runs: Sequence[Run]) -> Floats:
         began = time.monotonic()
         logits = self._verifier.verify(runs)
-        chunks = [run for run in runs if run.wanted is not None]
-        start, tokens = (chunks[0].start, len(chunks[0].tokens)) if chunks else (0, 0)
+        ended = time.monotonic()
         positions = tuple(run.start for run in runs if run.wanted is None)
-        self.calls.append(Call(positions, began, time.monotonic(), start, tokens))
+        tokens = sum(len(run.tokens) for run in runs if run.wanted is not None)
+        self.calls.append(Call(positions, began, ended, tokens))
         return logits
 
 
@@ -135,29 +132,14 @@ class InProcess:
         self._started = False
 
     def answer(self, command: dict[str, Any]) -> dict[str, Any]:
-        if command["do"] == "arrive":
-            return self._arrive(command)
         if command["do"] == "score":
             return {"losses": self._score(command["windows"])}
         prompts, max_tokens = command["prompts"], command["max_tokens"]
-        sampling = Sampling(**{"max_tokens": max_tokens, "ignore_eos": True} | command.get("sampling", {}))
+        sampling = Sampling(max_tokens=max_tokens, ignore_eos=True, num_beams=command.get("num_beams", 1))
         if command["do"] == "profile":
             return {"profile": self._profile(prompts, sampling, command["lines"])}
         assert command["do"] == "generate"
         return self._generate(prompts, sampling)
-
-    def _start(self) -> None:
-        if not self._started:
-            self._service.start()
-            self._started = True
-        self._runner.calls.clear()
-
-    def _arrive(self, command: dict[str, Any]) -> dict[str, Any]:
-        self._start()
-        began = time.monotonic()
-        found = arrive(self._service, command)
-        later = [c for c in self._runner.calls if c.tokens and c.began >= began + found["arrived"]]
-        return found | {"pieces": [(call.start, call.tokens, call.ended - call.began) for call in later]}
 
     def _score(self, windows: list[list[int]]) -> list[list[float]]:
         """Windows of one length, a row each: scored by the very steps that answers come from."""
@@ -170,7 +152,10 @@ class InProcess:
         return losses
 
     def _generate(self, prompts: list[list[int]], sampling: Sampling) -> dict[str, Any]:
-        self._start()
+        if not self._started:
+            self._service.start()
+            self._started = True
+        self._runner.calls.clear()
         began = time.monotonic()
         collectors = self._submit(prompts, sampling)
         for collector in collectors:

@@ -11,20 +11,20 @@ import pytest
 from inprocess import Call, shared_steps
 from loadtest import artifacts
 from loadtest.bench import __main__ as bench
+from loadtest.bench.program import Program
 from loadtest.errors import BenchError
 from loadtest.memory import Memory, PeakMemory, memory_of_tree, tree
-from loadtest.program import Program
 from loadtest.streams import require_loopback
 
 ECHO = """
 import sys
-from loadtest.program import serve
+from loadtest.bench.program import serve
 def answer(command):
     if command.get("fail"): sys.exit("cannot do that")
     print("more noise")
     return {"got": command}
 def load():
-    print("noise that no answer may hold")
+    print("noise that no answer may have")
     return answer
 serve(load)
 """
@@ -60,7 +60,7 @@ def test_a_program_answers_line_by_line_whatever_it_prints(tmp_path: Path) -> No
         assert program.ask(b=[2]) == {"got": {"b": [2]}}
 
 
-def test_a_program_that_ends_is_told_with_its_log(tmp_path: Path) -> None:
+def test_a_program_that_ends_is_an_error_with_its_log(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with Program("echo", [sys.executable, "-c", ECHO], log) as program:
         with pytest.raises(BenchError, match=r"echo ended with code 1(?s:.*)cannot do that"):
@@ -69,7 +69,7 @@ def test_a_program_that_ends_is_told_with_its_log(tmp_path: Path) -> None:
             program.ask()
 
 
-def test_an_engine_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_an_engine_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     repository = tmp_path / "repository"
     with pytest.raises(BenchError, match="no engine that can be read"):
         artifacts.manifest_of(repository)
@@ -103,7 +103,7 @@ def test_a_repository_with_other_parameters_shares_the_artifacts(tmp_path: Path)
     assert (artifacts.engine_of(made) / "model.onnx").samefile(folder / "1/model.onnx")
 
 
-def test_a_parameter_that_the_config_lacks_is_told() -> None:
+def test_a_parameter_that_the_config_lacks_is_an_error() -> None:
     with pytest.raises(BenchError, match="seats: 0 times"):
         artifacts.edited(CONFIG, {"seats": "1"})
 
@@ -151,7 +151,12 @@ def test_steps_that_all_streams_share() -> None:
     [
         (["--url", "192.0.2.7:8001"], "not a loopback address"),
         (["--rows", "url"], "needs --url"),
-        (["--streams", "64"], "must be at most 32"),
+        (["--rows", "bare"], "needs the row engine"),
+        (["--models", "gpt2", "--rows", "http,footprint,bare", "--quick", "--streams", "64"], "at most 32"),
+        (["--models", "gpt2", "--rows", "footprint"], "gpt2 has build,transformers,engine,grpc,http"),
+        (["--models", "gpt2", "--peers", "vllm"], "are for smollm2: add it to --models"),
+        (["--streams", "64"], "--streams 64: must be at most 32"),
+        (["--peers", "all", "--streams", "64"], "--streams 64: must be at most 32"),
         (["--repository", "nowhere"], "no engine that can be read"),
     ],
 )
@@ -163,7 +168,21 @@ def test_a_command_at_fault_ends_with_one_line(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--rows", "warp"], ["--streams", "0"], ["--streams", "1,x"], ["--repeats", "-1"]]
+    "arguments",
+    [
+        ["--rows", "warp"],
+        ["--streams", "0"],
+        ["--streams", "1,x"],
+        ["--repeats", "-1"],
+        ["--repeats", "x"],
+        ["--models", "t5"],
+        ["--peers", "gpt4all"],
+        ["--also", "slots"],
+        ["--also", "slots="],
+        ["--also", "=8"],
+        ["--also", "slots=8,"],
+        ["--also", "slots=8,x"],
+    ],
 )
 def test_an_argument_at_fault_is_a_usage_error(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:

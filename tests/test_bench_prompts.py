@@ -1,4 +1,4 @@
-"""Prompts have the length asked for, and no two begin alike."""
+"""Prompts and windows have the length asked for, and no two prompts have the same beginning."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from loadtest.errors import BenchError
-from loadtest.prompts import Prompts
+from loadtest.prompts import Prompts, windows
+from tests.bench_machine import characters
 
 
 def _tokenizer() -> Tokenizer:
@@ -29,7 +30,7 @@ def test_prompts_are_of_exactly_that_length(tokens: int) -> None:
         assert list(prompt.ids) == tokenizer.encode(prompt.text).ids
 
 
-def test_no_two_begin_alike() -> None:
+def test_no_two_have_the_same_beginning() -> None:
     prompts = Prompts(_tokenizer())
     starts = {prompt.ids[:7] for prompt in prompts.take(40, 32) + prompts.take(40, 64)}
     assert len(starts) == 80
@@ -50,3 +51,17 @@ def test_a_prompt_continued_twice_shares_its_tokens_alone() -> None:
 def test_a_prompt_longer_than_the_text_is_refused() -> None:
     with pytest.raises(BenchError, match="no prompt of 10000000 tokens"):
         Prompts(_tokenizer()).take(1, 10_000_000)
+
+
+def test_windows_are_spread_over_the_text_and_encode_to_their_ids() -> None:
+    tokenizer = characters()
+    found = windows(tokenizer, 6, 100)
+    assert len({window.text for window in found}) == 6
+    for window in found:
+        assert len(window.ids) == 100
+        assert tuple(tokenizer.encode(window.text).ids) == window.ids
+
+
+def test_more_windows_than_there_is_text() -> None:
+    with pytest.raises(BenchError, match="windows 1000000: the text has at most"):
+        windows(characters(), 1_000_000, 512)

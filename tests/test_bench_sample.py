@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from loadtest.bench.sample import percentile, sample_of, token_gaps
 from loadtest.errors import BenchError
-from loadtest.sample import percentile, sample_of, token_gaps
 
 
 def test_rates_and_latencies_of_one_stream() -> None:
-    sample = sample_of("grpc", 2, [[(0.5, 1), (0.6, 1), (0.8, 2)]])
-    assert (sample.row, sample.streams, sample.repeat) == ("grpc", 1, 2)
+    sample = sample_of("smollm2", "grpc", 1, 2, [[(0.5, 1), (0.6, 1), (0.8, 2)]])
+    assert (sample.model, sample.row, sample.streams, sample.beams) == ("smollm2", "grpc", 1, 1)
+    assert sample.repeat == 2
     assert (sample.tokens, sample.chunks) == (4, 3)
     assert sample.tokens_per_s == pytest.approx(4 / 0.8)
     assert sample.decode_tokens_per_s == pytest.approx(3 / 0.3)
@@ -21,14 +22,16 @@ def test_rates_and_latencies_of_one_stream() -> None:
 def test_decoding_counts_only_while_all_streams_run() -> None:
     early = [(1.0, 1), (2.0, 1), (3.0, 1), (4.0, 1)]
     late = [(2.0, 1), (3.0, 1), (4.0, 1), (5.0, 1)]
-    sample = sample_of("engine", 0, [early, late])
+    sample = sample_of("smollm2", "engine", 1, 0, [early, late])
     assert sample.decode_tokens_per_s == pytest.approx(4 / 2)
     assert sample.tokens_per_s == pytest.approx(8 / 5)
     assert (sample.ttft_p50_s, sample.ttft_p90_s) == pytest.approx((1.5, 1.9))
 
 
 def test_streams_that_never_run_together_have_no_shared_rate() -> None:
-    assert sample_of("http", 0, [[(1, 1), (2, 1)], [(3, 1), (4, 1)]]).decode_tokens_per_s is None
+    assert (
+        sample_of("smollm2", "http", 1, 0, [[(1, 1), (2, 1)], [(3, 1), (4, 1)]]).decode_tokens_per_s is None
+    )
 
 
 def test_a_joined_chunk_shares_its_wait() -> None:
@@ -37,7 +40,13 @@ def test_a_joined_chunk_shares_its_wait() -> None:
 
 def test_an_answer_in_one_piece_is_no_stream() -> None:
     with pytest.raises(BenchError, match="url: every answer came in one piece"):
-        sample_of("url", 0, [[(1.0, 64)]])
+        sample_of("smollm2", "url", 1, 0, [[(1.0, 64)]])
+
+
+def test_an_answer_of_a_search_has_a_rate_and_no_first_token() -> None:
+    sample = sample_of("bart-base", "grpc", 4, 0, [[(2.0, 64)], [(4.0, 64)]])
+    assert sample.tokens_per_s == pytest.approx(32)
+    assert (sample.beams, sample.ttft_p50_s, sample.itl_p50_s, sample.decode_tokens_per_s) == (4, *[None] * 3)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ INPUTS, OUTPUTS = 64, 48
 OPENERS = {
     "build/dialects/inference.py": 1,
     "server/engine/inference.py": 2,
-    "loadtest/peers/side_onnxruntime.py": 1,
+    "loadtest/bench/side_onnxruntime.py": 1,
 }
 
 

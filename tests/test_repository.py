@@ -14,8 +14,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 VERBS = {
     "bench",
-    "bench-chunks",
-    "bench-models",
     "bench-peers",
     "chat",
     "check",
@@ -27,7 +25,6 @@ VERBS = {
     "help",
     "k8s-test",
     "load",
-    "load-crosscheck",
     "manifests",
     "load-soak",
     "load-sweep",

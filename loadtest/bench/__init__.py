@@ -1,1 +1,1 @@
-"""One engine, alone and through Triton, beside transformers: `python -m loadtest.bench`."""
+"""Models, rows and peers, measured side by side in one run: `python -m loadtest.bench`."""

@@ -1,6 +1,4 @@
-"""What a server with the default settings costs: time to start, memory when full; and what its prefix cache
-saves.
-"""
+"""A server with the default settings: time to start, memory when full, and what its prefix cache saves."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ from loadtest.prompts import Prompts
 from loadtest.served import served
 from loadtest.streams import Streams
 
-_TAIL_TOKENS = 16
+_WARM_UP_TOKENS, _TAIL_TOKENS = 128, 16
 _TOKENS_OUT = 2
 
 
@@ -39,16 +37,16 @@ class Footprint:
     filled: Memory
 
 
-def measure(
-    repository: Path, log: Path, plan: Plan, prompts: Prompts, advance: Callable[[str], None]
+def footprint(
+    repository: Path, log: Path, plan: Plan, prompts: Prompts, say: Callable[[str], None]
 ) -> Footprint:
-    advance("starting a server with the default settings")
+    say("starting a server with the default settings")
     with served(repository, log) as server, closing(Streams(server.grpc, MODEL)) as streams:
-        streams.run(prompts.take(1, plan.tokens_in), _TOKENS_OUT)
+        streams.run(prompts.take(1, _WARM_UP_TOKENS), _TOKENS_OUT)
         idle = memory_of_tree(server.pid)
-        advance(f"time to the first token, {plan.prefix_tokens} tokens cached")
+        say(f"time to the first token, {plan.prefix_tokens} tokens cached")
         prefix = tuple(_prefix(streams, prompts, plan) for _ in range(plan.prefix_pairs))
-        advance(f"filling {plan.default_slots} slots with {plan.fill_tokens} tokens each")
+        say(f"filling {plan.default_slots} slots with {plan.fill_tokens} tokens each")
         filled = _fill(streams, prompts, plan, server.pid)
         return Footprint(server.ready_s, server.version, prefix, idle, filled)
 
@@ -60,7 +58,7 @@ def _prefix(streams: Streams, prompts: Prompts, plan: Plan) -> Prefix:
 
 
 def _fill(streams: Streams, prompts: Prompts, plan: Plan, pid: int) -> Memory:
-    """Answers long enough that at the end all slots are running."""
+    """Answers so long that at the end all slots are running."""
     answer = plan.fill_tokens // 4
     with PeakMemory(pid) as watched:
         streams.run(prompts.take(plan.default_slots, plan.fill_tokens - answer), answer)

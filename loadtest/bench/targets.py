@@ -1,23 +1,75 @@
-"""The targets of the benchmark, and whether one run met them. Every figure is a ratio within that run."""
+"""The targets, in one table, and whether a run met them. Rates and times are ratios within that run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import ge, le, lt
 from statistics import median
-from typing import Any
+from typing import Final
 
+from loadtest.artifacts import MODEL
 from loadtest.bench.footprint import Footprint
-from loadtest.bench.plan import TITLES
-from loadtest.bench.throughput import Steps
-from loadtest.sample import Sample
+from loadtest.bench.measure import Found
+from loadtest.bench.plan import (
+    BARE,
+    BUILD,
+    FOOTPRINT,
+    OURS,
+    REFERENCE,
+    ROWS,
+    TINY,
+    Load,
+    Model,
+    Plan,
+    Row,
+    Setting,
+)
+from loadtest.bench.quality import Quality
+from loadtest.bench.sample import Sample
 
-GB = 1e9
+GB: Final = 1e9
+# The fastest peer in the same setting that loses at most 1 % of perplexity.
+BEST: Final = "the best peer"
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Tokens/s of the row `above` over those of the row `below`, under the same load: at least so much, for
+    these numbers of streams, or for every load of the model.
+    """
+
+    model: str
+    above: str
+    below: str
+    least: float
+    streams: tuple[int, ...] = ()
+
+
+RATES: Final = (
+    Rates(MODEL, "grpc", "engine", 0.95, (8,)),
+    Rates(MODEL, "grpc", "engine", 0.9, (32,)),
+    Rates(MODEL, "grpc", REFERENCE, 5, (1,)),
+    Rates(MODEL, "engine", BEST, 1.0),
+    Rates(MODEL, "grpc", BEST, 1.3),
+    Rates("gpt2", "grpc", REFERENCE, 4),
+    Rates("bart-base", "grpc", REFERENCE, 3),
+)
+MORE_STREAMS: Final = (8, 1, 2.5)  # through Triton, the tokens/s of 8 streams over those of 1: at least
+STEP: Final = 1.10  # a decode step of the engine over one of the bare graph: at most
+PREFIX: Final = 0.25  # time to the first token with 400 tokens of the prompt cached over without: at most
+PERPLEXITY: Final = 1.01  # int8 over fp32: at most
+MEMORY_GB: Final = 2.5  # of the server and its processes with all slots full: less than
+READY_S: Final = 15  # from start to ready: at most
+# Of a build: less than so many seconds, and so many bytes of memory.
+BUILDS: Final = {"gpt2": (60, None), "bart-large": (240, 8 * GB)}
+_SHORT: Final = {"engine": "in process", "grpc": "Triton gRPC", REFERENCE: "transformers"}
+_RELATIONS: Final[Mapping[str, Callable[[float, float], bool]]] = {">=": ge, "<=": le, "<": lt}
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`value` is the ratio of the medians, None where the run did not measure it; `low` and `high` are the
+    """`value` is the ratio of the medians, None if the run did not measure it; `low` and `high` are the
     extremes over the repeats. `relation` is what the value must be to the target.
     """
 
@@ -33,25 +85,7 @@ class Verdict:
     def met(self) -> bool | None:
         if self.value is None:
             return None
-        compare = {
-            ">=": self.value >= self.target,
-            "<=": self.value <= self.target,
-            "<": self.value < self.target,
-        }
-        return compare[self.relation]
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """All that a run found. `quality` is the manifest's; `hits` the prompt tokens the prefix cache gave to
-    the throughput rows, which must be none.
-    """
-
-    samples: Sequence[Sample]
-    steps: Sequence[Steps]
-    footprint: Footprint
-    quality: Mapping[str, Any]
-    hits: float
+        return _RELATIONS[self.relation](self.value, self.target)
 
 
 def ratio(
@@ -62,7 +96,7 @@ def ratio(
     below: Mapping[int, float],
     note: str = "",
 ) -> Verdict:
-    """Of two sets of repeats, by the number of the repeat; not measured where one is empty."""
+    """Of two sets of repeats, by the number of the repeat; not measured if one is empty."""
     if not above or not below:
         return Verdict(name, relation, target, note=note)
     pairs = [above[repeat] / below[repeat] for repeat in above.keys() & below.keys()]
@@ -70,77 +104,124 @@ def ratio(
     return Verdict(name, relation, target, value, min(pairs), max(pairs), note)
 
 
-def verdicts(found: Measured) -> list[Verdict]:
+def samples_of(samples: Sequence[Sample], model: str, row: str, load: Load) -> list[Sample]:
+    key = (model, row, load.streams, load.beams)
+    return [s for s in samples if (s.model, s.row, s.streams, s.beams) == key]
+
+
+def rates(samples: Sequence[Sample], model: str, row: str, load: Load) -> dict[int, float]:
+    """Output tokens a second, prompts included, by repeat."""
+    return {sample.repeat: sample.tokens_per_s for sample in samples_of(samples, model, row, load)}
+
+
+def eligible(plan: Plan, model: Model, setting: Setting, qualities: Mapping[str, Quality]) -> list[Row]:
+    """Peers' rows whose weights were scored, and lost at most 1 % of perplexity."""
     return [
-        *_throughput(found.samples),
-        *_steps(found.steps),
-        _prefix(found.footprint),
-        _perplexity(found.quality),
-        _memory(found.footprint),
-        Verdict("time from start to ready, s", "<=", 15, found.footprint.ready_s),
+        row
+        for row in plan.loaded(model)
+        if row.setting is setting
+        and row.peer != OURS
+        and row.weights in qualities
+        and qualities[row.weights].comparable
     ]
 
 
-def _throughput(samples: Sequence[Sample]) -> Iterator[Verdict]:
-    def rates(row: str, streams: int) -> dict[int, float]:
-        return {s.repeat: s.tokens_per_s for s in samples if (s.row, s.streams) == (row, streams)}
-
-    grpc_1, grpc_8 = rates("grpc", 1), rates("grpc", 8)
-    yield ratio("tokens/s, 8 streams: Triton gRPC / in process", ">=", 0.90, grpc_8, rates("engine", 8))
-    note = _gains(samples)
-    yield ratio("tokens/s, Triton gRPC: 8 streams / 1", ">=", 2.5, grpc_8, grpc_1, note)
-    name = "tokens/s, 1 stream: Triton gRPC / transformers fp32"
-    yield ratio(name, ">=", 5, grpc_1, rates("transformers", 1))
-
-
-def _gains(samples: Sequence[Sample]) -> str:
-    """The gain of 8 streams over 1 where all streams decode: the rest of the loss is prompts."""
-    parts = []
-    for row in ("engine", "grpc"):
-        one, eight = (
-            [
-                s.decode_tokens_per_s
-                for s in samples
-                if (s.row, s.streams) == (row, n) and s.decode_tokens_per_s
-            ]
-            for n in (1, 8)
-        )
-        if one and eight:
-            parts.append(f"{TITLES[row]} {median(eight) / median(one):.2f}")
-    return f"while all decode: {', '.join(parts)}" if parts else ""
+def verdicts(plan: Plan, found: Found, qualities: Mapping[str, Quality]) -> list[Verdict]:
+    judged: list[Verdict] = []
+    for model in plan.models:
+        judged += _rates(plan, model, found.samples, qualities)
+        if model.name == MODEL:
+            judged += _package(plan, model, found)
+        if plan.has(model, BUILD):
+            judged += _build(model, found)
+    return judged
 
 
-def _steps(steps: Sequence[Steps]) -> Iterator[Verdict]:
-    for streams in sorted({step.streams for step in steps}):
-        found = [step for step in steps if step.streams == streams]
+def _rates(
+    plan: Plan, model: Model, samples: Sequence[Sample], qualities: Mapping[str, Quality]
+) -> Iterator[Verdict]:
+    for target in RATES:
+        if target.model != model.name.removeprefix(TINY) or not plan.has(model, target.above):
+            continue
+        if target.below == BEST and not plan.score:
+            continue
+        for load in model.loads:
+            if target.streams and load.streams not in target.streams:
+                continue
+            above = rates(samples, model.name, target.above, load)
+            below, note = rates(samples, model.name, target.below, load), ""
+            if target.below == BEST:
+                setting = next(row.setting for row in ROWS if row.name == target.above)
+                peers = eligible(plan, model, setting, qualities)
+                below, note = _fastest(peers, samples, model, load)
+            pair = f"{_SHORT[target.above]} / {_SHORT.get(target.below, BEST)}"
+            name = f"tokens/s, {model.name}, {load} at once: {pair}"
+            yield ratio(name, ">=", target.least, above, below, note)
+
+
+def _fastest(
+    peers: Sequence[Row], samples: Sequence[Sample], model: Model, load: Load
+) -> tuple[dict[int, float], str]:
+    """By its median under this load."""
+    found = [(got, row.title) for row in peers if (got := rates(samples, model.name, row.name, load))]
+    if not found:
+        return {}, "no peer of equal quality was measured"
+    got, title = max(found, key=lambda one: median(one[0].values()))
+    return got, f"the best: {title}"
+
+
+def _package(plan: Plan, model: Model, found: Found) -> Iterator[Verdict]:
+    more, one, least = MORE_STREAMS
+    if plan.has(model, "grpc") and {more, one} <= {load.streams for load in model.loads}:
+        many, single = (rates(found.samples, model.name, "grpc", Load(n)) for n in (more, one))
+        name = f"tokens/s, {model.name}, Triton gRPC: {more} streams / {one}"
+        yield ratio(name, ">=", least, many, single)
+    if plan.has(model, BARE):
+        yield from _steps(found)
+    if quality := found.manifests.get(model.name, {}).get("quality"):
+        pair = quality["perplexity"], quality["reference_perplexity"]
+        note = f"{pair[0]:.2f} against {pair[1]:.2f}"
+        yield Verdict("perplexity: int8 / fp32", "<=", PERPLEXITY, pair[0] / pair[1], note=note)
+    if plan.has(model, FOOTPRINT) and found.footprint is not None:
+        yield from _footprint(found.footprint)
+
+
+def _steps(found: Found) -> Iterator[Verdict]:
+    for streams in sorted({step.streams for step in found.steps}):
+        steps = [step for step in found.steps if step.streams == streams]
         engine, model, bare = (
-            median(getattr(step, name) for step in found) for name in ("engine_s", "model_s", "bare_s")
+            1e3 * median(getattr(step, name) for step in steps) for name in ("engine_s", "model_s", "bare_s")
         )
         yield ratio(
-            f"decode step, batch {streams}: engine / bare loop",
+            f"decode step, batch {streams}: engine / bare graph",
             "<=",
-            1.10,
-            {step.repeat: step.engine_s for step in found},
-            {step.repeat: step.bare_s for step in found},
-            f"{1e3 * engine:.2f} ms, of it the model {1e3 * model:.2f}; bare {1e3 * bare:.2f}",
+            STEP,
+            {step.repeat: step.engine_s for step in steps},
+            {step.repeat: step.bare_s for step in steps},
+            f"{engine:.2f} ms, of it the model {model:.2f}; bare {bare:.2f}",
         )
 
 
-def _prefix(footprint: Footprint) -> Verdict:
-    cold = dict(enumerate(pair.cold_s for pair in footprint.prefix))
-    cached = dict(enumerate(pair.cached_s for pair in footprint.prefix))
+def _footprint(found: Footprint) -> Iterator[Verdict]:
+    cold = dict(enumerate(pair.cold_s for pair in found.prefix))
+    cached = dict(enumerate(pair.cached_s for pair in found.prefix))
     note = f"{1e3 * median(cached.values()):.0f} ms against {1e3 * median(cold.values()):.0f}"
-    return ratio("time to first token, 400 tokens shared: cached / cold", "<=", 0.25, cached, cold, note)
-
-
-def _perplexity(quality: Mapping[str, Any]) -> Verdict:
-    value = quality["perplexity"] / quality["reference_perplexity"]
-    note = f"{quality['perplexity']:.2f} against {quality['reference_perplexity']:.2f}"
-    return Verdict("perplexity: int8 / fp32", "<=", 1.01, value, note=note)
-
-
-def _memory(footprint: Footprint) -> Verdict:
-    filled, idle = footprint.filled, footprint.idle
-    shared = f"{filled.rss / GB:.2f} with shared pages counted for each"
+    name = "time to first token, 400 tokens shared: cached / cold"
+    yield ratio(name, "<=", PREFIX, cached, cold, note)
+    filled, idle = found.filled, found.idle
+    shared = f"{filled.rss / GB:.2f} if shared pages count for each process"
     note = f"{filled.processes} processes; idle {idle.pss / GB:.2f}; {shared}"
-    return Verdict("memory of the server tree with all slots full, GB", "<", 2.5, filled.pss / GB, note=note)
+    name = "memory of the server tree with all slots full, GB"
+    yield Verdict(name, "<", MEMORY_GB, filled.pss / GB, note=note)
+    yield Verdict("time from start to ready, s", "<=", READY_S, found.ready_s)
+
+
+def _build(model: Model, found: Found) -> Iterator[Verdict]:
+    seconds, peak_bytes = BUILDS.get(model.name.removeprefix(TINY), (None, None))
+    built = next((build for build in found.builds if build.model == model.name), None)
+    if seconds is not None:
+        note = f"memory {built.peak_bytes / GB:.2f} GB" if built else ""
+        yield Verdict(f"build of {model.name}, s", "<", seconds, built.seconds if built else None, note=note)
+    if peak_bytes is not None:
+        peak = built.peak_bytes / GB if built else None
+        yield Verdict(f"build of {model.name}, peak memory, GB", "<", peak_bytes / GB, peak)

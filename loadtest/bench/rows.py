@@ -1,0 +1,226 @@
+"""The rows of the tables, each started in the way that suits it best."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Final, Protocol, runtime_checkable
+
+from loadtest import artifacts
+from loadtest.artifacts import CACHE, MODEL, ROOT
+from loadtest.bench import llama, peers
+from loadtest.bench.completions import Completions, serving
+from loadtest.bench.engines import OFFLINE, Engines
+from loadtest.bench.peers import ENVIRONMENTS
+from loadtest.bench.plan import ALSO, REFERENCE, Model, Plan, Row
+from loadtest.bench.program import Answer, Program
+from loadtest.bench.quality import Losses
+from loadtest.bench.sample import Stream
+from loadtest.errors import BenchError
+from loadtest.ports import held_ports
+from loadtest.prompts import Prompt
+from loadtest.served import Served, served
+from loadtest.streams import Streams
+
+LOGS: Final = CACHE / "logs"
+_DRAFTS: Final = {"speculative_tokens": "8"}
+_OPENVINO_TUNED: Final = {"KV_CACHE_PRECISION": "f16", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "64"}
+_OPENMP: Final = "venv/lib/libiomp5.so"
+
+
+class Measurable(Protocol):
+    def run(self, prompts: Sequence[Prompt], max_tokens: int, beams: int, /) -> Sequence[Stream]:
+        """Answers the prompts at once; for each its chunks. With beams all tokens come at the end."""
+
+
+@runtime_checkable
+class Scoring(Protocol):
+    def score(self, windows: Sequence[Prompt], /) -> Losses:
+        """The losses of each window's tokens after the first, in nats."""
+
+
+class InProcess:
+    """A row that runs in a program of its own; `last` is its last answer."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self.last: Answer = {}
+
+    def run(self, prompts: Sequence[Prompt], max_tokens: int, beams: int) -> Sequence[Stream]:
+        ids = [prompt.ids for prompt in prompts]
+        self.last = self._program.ask(do="generate", prompts=ids, max_tokens=max_tokens, num_beams=beams)
+        return [[(at, tokens) for at, tokens in stream] for stream in self.last["streams"]]
+
+    def score(self, windows: Sequence[Prompt]) -> Losses:
+        losses: Losses = self._program.ask(do="score", windows=[one.ids for one in windows])["losses"]
+        return losses
+
+
+class Batched:
+    """llama-batched-bench, started for each measurement; it loads before its clock starts."""
+
+    def __init__(self, model: Path, threads: int) -> None:
+        self.model = model
+        self._threads = threads
+
+    def run(self, prompts: Sequence[Prompt], max_tokens: int, beams: int) -> Sequence[Stream]:
+        assert beams == 1
+        program, tokens_in = peers.llama_binary("llama-batched-bench"), len(prompts[0].ids)
+        command = llama.batched_bench(program, self.model, len(prompts), tokens_in, max_tokens, self._threads)
+        return llama.batched_streams(_output(command, LOGS / "batched-bench.log"))
+
+    def score(self, windows: Sequence[Prompt]) -> Losses:
+        program = peers.llama_binary("llama-results")
+        losses = []
+        with tempfile.TemporaryDirectory() as folder:
+            text, target = Path(folder, "text.txt"), Path(folder, "logits.gguf")
+            for window in windows:
+                text.write_text(window.text, "utf-8")
+                tokens = len(window.ids)
+                command = llama.results(program, self.model, text, tokens, self._threads, target)
+                _output(command, LOGS / "results.log")
+                losses.append(llama.result_losses(target, window.ids))
+        return losses
+
+
+def _output(command: Sequence[str], log: Path) -> str:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as errors:
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, check=False, cwd=ROOT
+        )
+    if done.returncode:
+        raise BenchError(f"{Path(command[0]).name} failed with code {done.returncode}: see {log}")
+    return done.stdout
+
+
+class Rows:
+    """Opens rows of one model; what they start ends with `stack`. `repository` serves the model."""
+
+    def __init__(
+        self, plan: Plan, model: Model, engines: Engines, repository: Path, stack: ExitStack
+    ) -> None:
+        self._plan = plan
+        self._model = model
+        self._engines = engines
+        self._repository = repository
+        self._stack = stack
+        self._threads = len(os.sched_getaffinity(0))
+        self._servers: dict[Path, Served] = {}
+
+    def open(self, row: Row) -> Measurable:
+        """Started; ready at its first measurement at the latest. BenchError if it does not start."""
+        name, kind = row.name, row.name.partition("-")[2]
+        if name.startswith(ALSO):
+            return self._also(name.removeprefix(ALSO))
+        if name == "url":
+            assert self._plan.url is not None
+            return self._streams(self._plan.url)
+        if name in ("grpc", "http"):
+            server = self._served(self._repository)
+            return self._streams(server.grpc if name == "grpc" else server.http)
+        if row.peer == "llama.cpp":
+            program = name.startswith("llama-")
+            return Batched(peers.gguf(kind.upper()), self._threads) if program else self._llama_server(kind)
+        if name == "vllm":
+            return self._vllm()
+        return InProcess(self._stack.enter_context(self._program(row, kind)))
+
+    def bare(self) -> Program:
+        """The engine's graph in a loop that does nothing else."""
+        threads = int(artifacts.parameters_of(self._repository)["threads"]) or self._threads
+        engine = artifacts.engine_of(self._repository)
+        command = [sys.executable, str(ROOT / "server" / "bare.py"), str(engine), f"{threads}"]
+        return self._stack.enter_context(Program("the bare loop", command, LOGS / "bare.log"))
+
+    def prefix_cache_hits(self) -> float:
+        """Prompt tokens that our servers did not compute: they make their figures too good."""
+        return sum(server.prefix_cache_hits() for server in self._servers.values())
+
+    def _program(self, row: Row, kind: str) -> Program:
+        if row.peer == REFERENCE:
+            arguments = [str(self._engines.checkpoint(self._model)), f"{self._threads}"]
+            return _side(row, "side_transformers", Path(sys.executable), arguments)
+        if row.peer == "openvino":
+            properties = json.dumps(_OPENVINO_TUNED if kind == "tuned" else {})
+            arguments = [str(peers.OPENVINO), f"{self._threads}", f"{self._plan.slots}", properties]
+            return _side(row, "side_openvino", ENVIRONMENTS["openvino"].python, arguments)
+        if row.peer == "onnxruntime-genai":
+            arguments = [str(peers.onnx(kind)), f"{self._threads}"]
+            return _side(row, "side_onnxruntime", ENVIRONMENTS["onnxruntime-genai"].python, arguments)
+        changes = _DRAFTS if kind == "drafts" else {}
+        return engine_program(self._repository, self._model.name, changes, LOGS / f"{row.name}.log")
+
+    def _also(self, parameters: str) -> Streams:
+        changes = dict(one.split("=", 1) for one in parameters.split(","))
+        folder = self._repository.with_name(f"{self._repository.name}-{parameters}")
+        server = self._served(artifacts.with_parameters(self._repository, folder, changes))
+        return self._streams(server.grpc)
+
+    def _served(self, repository: Path) -> Served:
+        if repository not in self._servers:
+            log = LOGS / f"server-{repository.name}.log"
+            server = self._stack.enter_context(served(repository, log, self._model.name))
+            self._servers[repository] = server
+        return self._servers[repository]
+
+    def _streams(self, url: str) -> Streams:
+        return self._stack.enter_context(closing(Streams(url, self._model.name)))
+
+    def _llama_server(self, kind: str) -> Completions:
+        program, model = peers.llama_binary("llama-server"), peers.gguf(kind.upper())
+        (port,) = self._stack.enter_context(held_ports(1))
+        command = llama.server(program, model, port, self._plan.slots, self._threads)
+        return self._completions(f"llama-server-{kind}", command, port, {})
+
+    def _vllm(self) -> Completions:
+        (port,) = self._stack.enter_context(held_ports(1))
+        checkpoint = self._engines.checkpoint(self._model)
+        command, variables = vllm_server(self._plan, checkpoint, port, self._threads)
+        return self._completions("vLLM", command, port, variables)
+
+    def _completions(
+        self, name: str, command: Sequence[str], port: int, variables: Mapping[str, str]
+    ) -> Completions:
+        url = self._stack.enter_context(serving(name, command, port, LOGS / f"{name}.log", variables))
+        return self._stack.enter_context(closing(Completions(url, MODEL)))
+
+
+def engine_program(repository: Path, model: str, changes: Mapping[str, str], log: Path) -> Program:
+    """Our engine in process, with its config.pbtxt's parameters but for the changes."""
+    parameters = json.dumps(artifacts.parameters_of(repository, model) | dict(changes))
+    program, engine = str(ROOT / "server" / "inprocess.py"), str(artifacts.engine_of(repository, model))
+    command = [sys.executable, program, engine, "--parameters", parameters]
+    return Program("the engine in process", command, log)
+
+
+def _side(row: Row, module: str, python: Path, arguments: Sequence[str]) -> Program:
+    command = [str(python), "-m", f"loadtest.bench.{module}", *arguments]
+    return Program(row.title, command, LOGS / f"{row.name}.log", {**OFFLINE, "PYTHONPATH": str(ROOT)})
+
+
+def vllm_server(plan: Plan, checkpoint: Path, port: int, threads: int) -> tuple[list[str], dict[str, str]]:
+    """Its command and variables: OpenMP threads bound one a core, Intel's OpenMP as its manual asks."""
+    environment = ENVIRONMENTS["vllm"]
+    command = [str(environment.python), "-m", "vllm.entrypoints.openai.api_server"]
+    command += ["--model", str(checkpoint), "--served-model-name", MODEL, "--dtype", "bfloat16"]
+    command += ["--host", "127.0.0.1", "--port", f"{port}", "--disable-uvicorn-access-log"]
+    command += ["--max-model-len", f"{plan.max_context}", "--max-num-seqs", f"{plan.slots}"]
+    command += ["--max-num-batched-tokens", "4096", "--no-enable-prefix-caching"]
+    cores = ",".join(map(str, sorted(os.sched_getaffinity(0))[:threads]))
+    variables = {
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_CACHE_ROOT": str(environment.folder / "cache"),
+        "TORCHINDUCTOR_CACHE_DIR": str(environment.folder / "cache" / "inductor"),
+        "VLLM_CPU_KVCACHE_SPACE": "2",
+        "VLLM_CPU_OMP_THREADS_BIND": cores,
+    }
+    preloaded = [os.environ.get("LD_PRELOAD", ""), *map(str, environment.folder.glob(_OPENMP))]
+    return command, variables | {"LD_PRELOAD": ":".join(filter(None, preloaded))}

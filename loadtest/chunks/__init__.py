@@ -1,1 +1,0 @@
-"""A long prompt among running streams, over the sizes of its chunks: `python -m loadtest.chunks`."""
