@@ -28,12 +28,11 @@ from build.dialects.tensorrt.executor_cpu import CpuExecutor
 from build.dialects.tensorrt.graphs import ALL_POSITIONS, layers, write_graphs
 from build.dialects.tensorrt.host import Host
 from build.dialects.tensorrt.precision import compute_type, require_precision
-from build.dialects.tensorrt.report import Report
 from build.dialects.tensorrt.rounding import BLOCK_SIZES
 from build.dialects.tensorrt.session import Session
 from build.dialects.tensorrt.sizes import Room, Sizes, sizes
 from build.dialects.tensorrt.toolkit import Missing
-from build.errors import BadInput
+from build.errors import BadInput, Unbuilt
 from build.generation import decoder_start
 from build.quantise import Precision
 from build.recipe import Limits
@@ -44,7 +43,7 @@ _CHECKED_ROWS = 2  # of the graph that is served, on a CPU
 
 
 @dataclass(frozen=True)
-class Plans:
+class PlanOptions:
     """How plans are asked for, and what they are checked and built by; both of these raise Missing."""
 
     checker: Callable[[], Toolkit]
@@ -52,6 +51,33 @@ class Plans:
     room: Room = field(default_factory=Room)
     keep_onnx: Path | None = None
     int4_block: int = BLOCK_SIZES[0]
+
+
+class _Report:
+    """What has been checked, for a host that can build no plan."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._kept: Path | None = None
+
+    def passed(self, check: str) -> None:
+        self._lines.append(f"passed   {check}")
+
+    def skipped(self, check: str) -> None:
+        self._lines.append(f"skipped  {check}")
+
+    def kept(self, folder: Path) -> None:
+        self._kept = folder
+
+    def unbuilt(self, reason: str) -> Unbuilt:
+        lines = [*self._lines, f"not done the plan: {reason}"]
+        if self._kept is not None:
+            lines.append(f"kept     the checked ONNX files: {self._kept}")
+        lines.append(
+            "Nothing was published. Run the same command on the GPU host that will serve the engine, inside"
+            " its Triton image: docs/tensorrt.md"
+        )
+        return Unbuilt("\n".join(lines))
 
 
 @dataclass
@@ -62,8 +88,8 @@ class TensorRtAssembly:
     model: Model
     precision: Precision
     limits: Limits
-    plans: Plans
-    _report: Report = field(default_factory=Report)
+    plans: PlanOptions
+    _report: _Report = field(default_factory=_Report)
     _facts: Facts | None = None
 
     def require_buildable(self) -> None:

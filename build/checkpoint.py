@@ -8,8 +8,10 @@ Invariants
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from build.errors import BadInput, Unsupported
@@ -49,6 +51,12 @@ class Origin:
     revision: str | None
     licence: str | None
     files: Mapping[str, str]
+
+
+def sha256(path: Path) -> str:
+    """The hexadecimal digest of a file, as origins and manifests record it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from build.architecture import Model, describe_model, view
 from build.architecture.seq2seq import EncoderDecoder
 from build.assemble_decoder import DecoderAssembly
 from build.assemble_seq2seq import EncoderDecoderAssembly
-from build.assemble_tensorrt import Plans, TensorRtAssembly
+from build.assemble_tensorrt import PlanOptions, TensorRtAssembly
 from build.assembly import Assembly, Progress
 from build.checkpoint import Checkpoint, TokenizerFiles
 from build.errors import BadInput, BuildError
@@ -52,7 +52,7 @@ def build_engine(
     force: bool = False,
     new_version: bool = False,
     verify_tokens: int = verify.DEFAULT_TOKENS,
-    plans: Plans | None = None,
+    plans: PlanOptions | None = None,
     independent: Independent | None = None,
 ) -> Result:
     """Publishes NAME_engine/VERSION and the configs that are absent; BuildError leaves all as it was.
@@ -87,7 +87,7 @@ def build_engine(
     return Result(target, content, unserved(checkpoint))
 
 
-def _assembly(recipe: Recipe, checkpoint: Checkpoint, model: Model, plans: Plans | None) -> Assembly:
+def _assembly(recipe: Recipe, checkpoint: Checkpoint, model: Model, plans: PlanOptions | None) -> Assembly:
     if recipe.engine is Engine.TENSORRT:
         assert plans is not None
         return TensorRtAssembly(checkpoint, model, recipe.precision, recipe.limit(), plans)

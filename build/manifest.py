@@ -16,8 +16,7 @@ from build.architecture import Model
 from build.architecture.parts import Architecture
 from build.architecture.seq2seq import EncoderDecoder
 from build.assembly import Facts
-from build.checkpoint import Checkpoint, TokenizerFiles
-from build.digest import sha256
+from build.checkpoint import Checkpoint, TokenizerFiles, sha256
 from build.generation import generation
 from build.recipe import Recipe
 from build.token_table import leading_space

@@ -12,8 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from build.architecture.defaults import completed
-from build.checkpoint import Checkpoint, Origin, Weight
-from build.digest import sha256
+from build.checkpoint import Checkpoint, Origin, Weight, sha256
 from build.errors import BadInput, Unsupported
 from build.quantise import Floats
 from build.sources.folder_tokenizer import tokenizer_files, used_files
