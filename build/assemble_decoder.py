@@ -12,12 +12,11 @@ from build import verify
 from build.architecture.parts import Architecture
 from build.assembly import GRAPH, KERNELS, WEIGHTS, Facts, Progress, onnxruntime_facts
 from build.checkpoint import Checkpoint
-from build.dialects.contents import store_decoder
+from build.dialects.contents import Scored, store_decoder
 from build.dialects.encoding import require_blocks
 from build.dialects.onnxruntime.graph import build_graph, require_runnable
 from build.dialects.onnxruntime.kernels import encode_index, runs_on_kernels
 from build.dialects.onnxruntime.store import Rounding, Store
-from build.dialects.scored import Scored
 from build.dialects.weight_file import WeightFile
 from build.passes.compensate import compensated
 from build.passes.rotate import rotatable, rotate, spread

@@ -11,11 +11,11 @@ from build import verify_seq2seq
 from build.architecture.seq2seq import EncoderDecoder
 from build.assembly import ENCODER, GRAPH, WEIGHTS, Facts, Progress, onnxruntime_facts
 from build.checkpoint import Checkpoint
+from build.dialects.contents import store_encoder_decoder
 from build.dialects.encoding import require_blocks
 from build.dialects.onnxruntime.cross_graph import build_cross_decoder
 from build.dialects.onnxruntime.encoder_graph import build_encoder
 from build.dialects.onnxruntime.store import Store
-from build.dialects.seq2seq_contents import store_encoder_decoder
 from build.dialects.weight_file import WeightFile
 from build.errors import Unsupported
 from build.generation import decoder_start

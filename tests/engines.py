@@ -10,11 +10,10 @@ import onnx_ir as ir
 
 from build.architecture.parts import Architecture
 from build.checkpoint import Checkpoint
-from build.dialects.contents import store_decoder
+from build.dialects.contents import Scored, store_decoder
 from build.dialects.onnxruntime.graph import build_graph
 from build.dialects.onnxruntime.session import Session
 from build.dialects.onnxruntime.store import Store
-from build.dialects.scored import Scored
 from build.dialects.weight_file import WeightFile
 from build.quantise import Floats, Ids, Precision
 

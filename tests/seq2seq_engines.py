@@ -11,11 +11,11 @@ import onnx_ir as ir
 from build.architecture import describe_model, view
 from build.architecture.seq2seq import EncoderDecoder
 from build.checkpoint import Checkpoint
+from build.dialects.contents import store_encoder_decoder
 from build.dialects.onnxruntime.cross_graph import build_cross_decoder
 from build.dialects.onnxruntime.encoder_graph import build_encoder
 from build.dialects.onnxruntime.seq2seq_session import EncoderDecoderSession
 from build.dialects.onnxruntime.store import Store
-from build.dialects.seq2seq_contents import store_encoder_decoder
 from build.dialects.weight_file import WeightFile
 from build.quantise import Floats, Ids, Precision
 from build.sources.folder import open_folder

@@ -14,10 +14,8 @@ import onnx_ir as ir
 from build.architecture.parts import Architecture, Norm, Projection
 from build.architecture.seq2seq import EncoderDecoder
 from build.checkpoint import Checkpoint, Weight
-from build.dialects.contents import store_decoder
+from build.dialects.contents import Scored, store_decoder, store_encoder_decoder
 from build.dialects.encoding import Role, stacked
-from build.dialects.scored import Scored
-from build.dialects.seq2seq_contents import store_encoder_decoder
 from build.dialects.tensorrt.cross_decoder import build_cross_decoder
 from build.dialects.tensorrt.decoder import build_decoder
 from build.dialects.tensorrt.encoder import build_encoder

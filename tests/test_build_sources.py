@@ -214,8 +214,8 @@ def test_a_faulty_folder_names_the_file(folder: Path, fault: Fault, message: str
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "mamba"}, "family 'mamba' is not supported: llama, mistral, qwen2, qwen3"),
-        ({"model_type": "gemma3"}, "family 'gemma3' is not supported: it sees images"),
+        ({"model_type": "mamba"}, "model_type: 'mamba' is not supported: llama, mistral, qwen2, qwen3"),
+        ({"model_type": "gemma3"}, "model_type: 'gemma3' is not supported: it sees images"),
         ({"model_type": "gemma2"}, "its attention scores and logits are capped"),
         (
             {"model_type": "gemma3_text", "final_logit_softcapping": 30.0},
@@ -241,8 +241,9 @@ def test_a_faulty_folder_names_the_file(folder: Path, fault: Fault, message: str
     ],
 )
 def test_a_config_that_cannot_be_built_says_why(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(BadInput, match=message):
+    with pytest.raises(BadInput, match=message) as refused:
         describe(tiny.config("llama", **changes))
+    assert str(refused.value).startswith("config.json: ")
 
 
 @pytest.mark.parametrize("kinds", [["sliding_attention"], ["full_attention", "chunked_attention"], "all"])

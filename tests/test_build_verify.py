@@ -10,7 +10,7 @@ import pytest
 
 from build import verify
 from build.architecture import describe
-from build.dialects.scored import Scored
+from build.dialects.contents import Scored
 from build.errors import BuildError
 from build.quantise import Precision
 from build.recipe import Limits

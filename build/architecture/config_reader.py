@@ -23,14 +23,14 @@ _ACTIVATIONS = {
 
 
 class ConfigReader:
-    """Of a config.json, completed with what its family's absent keys mean."""
+    """Reads the keys of a config.json, completed with what its family's absent keys mean."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = completed(config)
         self._follows = may_be_null(str(config.get("model_type")))
 
     def count(self, key: str, null: int | None = None) -> int:
-        """`null` is what follows from other keys where the value is none, and may be."""
+        """A positive number; `null` stands for null where transformers derives it from other keys."""
         value = self.config[key]
         value = null if value is None and key in self._follows else value
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -57,7 +57,7 @@ class ConfigReader:
         return bool(value)
 
     def kinds(self, layers: int) -> list[str] | None:
-        """`layer_types`, of so many layers."""
+        """`layer_types` of so many layers, or None where it is null."""
         kinds = self.config["layer_types"]
         if kinds is None:
             return None
@@ -67,13 +67,14 @@ class ConfigReader:
         return kinds
 
     def activation(self, key: str) -> Activation:
-        return activation(self.config[key])
+        return activation(key, self.config[key])
 
 
-def activation(name: object) -> Activation:
+def activation(key: str, name: object) -> Activation:
+    """The activation of that name, which stands under `key`."""
     if not isinstance(name, str) or name not in _ACTIVATIONS:
         known = ", ".join(_ACTIVATIONS)
-        raise Unsupported(f"activation {name!r} is not supported: {known} are")
+        raise Unsupported(f"config.json: {key}: activation {name!r} is not supported: {known} are")
     return _ACTIVATIONS[name]
 
 

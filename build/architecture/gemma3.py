@@ -13,9 +13,8 @@ from typing import Any
 from build.architecture import llama
 from build.architecture.config_reader import FULL, SLIDING, ConfigReader, projection
 from build.architecture.parts import Architecture, Attention, FeedForward, Layer, Norm, NormKind, Projection
-from build.architecture.rotary import inverse_frequencies
-from build.architecture.tied import HEAD
-from build.architecture.view import shifted
+from build.architecture.positions import inverse_frequencies
+from build.architecture.views import HEAD, shifted
 from build.checkpoint import Checkpoint
 from build.errors import BadInput, Unsupported
 
@@ -39,10 +38,10 @@ def describe(config: Mapping[str, Any]) -> Architecture:
     for key in _UNSUPPORTED:
         if value := read.config[key]:
             raise Unsupported(f"config.json: {key}: {value!r} is not supported")
-    return _Adapter(read).architecture()
+    return _Describer(read).architecture()
 
 
-class _Adapter:
+class _Describer:
     def __init__(self, read: ConfigReader) -> None:
         self._read = read
         self._hidden = read.count("hidden_size")

@@ -16,16 +16,14 @@ from build.architecture.parts import (
     NormKind,
     Projection,
 )
-from build.architecture.rotary import inverse_frequencies
-from build.architecture.tied import HEAD, headed, prefixed, without_buffers
+from build.architecture.positions import inverse_frequencies
+from build.architecture.views import HEAD, headed, prefixed, without_buffers
 from build.checkpoint import Checkpoint
 from build.errors import BadInput, Unsupported
 
 EMBEDDING = "model.embed_tokens.weight"
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 _BIASED = ("llama", "qwen3")  # where the file says so; qwen2 has biases of q, k and v always
-
-
 _BARE = ("embed_tokens.", "layers.", "norm.")
 _FREQUENCIES = r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq"
 
@@ -43,11 +41,13 @@ def describe(config: Mapping[str, Any]) -> Architecture:
     """Raises Unsupported or BadInput for what cannot be built."""
     read = ConfigReader(config)
     if read.activation("hidden_act") is not Activation.SILU:
-        raise Unsupported(f"activation {read.config['hidden_act']!r} is not supported: silu is")
-    return _Adapter(read).architecture()
+        raise Unsupported(
+            f"config.json: hidden_act: activation {read.config['hidden_act']!r} is not supported: silu is"
+        )
+    return _Describer(read).architecture()
 
 
-class _Adapter:
+class _Describer:
     def __init__(self, read: ConfigReader) -> None:
         self._read = read
         self._family = str(read.config["model_type"])
@@ -107,7 +107,7 @@ class _Adapter:
             q_norm=self._norm(f"{at}.q_norm", self._head_dim) if normed else None,
             k_norm=self._norm(f"{at}.k_norm", self._head_dim) if normed else None,
             rotary=self._rotary,
-            window=self._window(index),
+            window=self._read.count("sliding_window") if self._kinds[index] == SLIDING else None,
         )
 
     def _feed_forward(self, at: str) -> FeedForward:
@@ -122,9 +122,6 @@ class _Adapter:
 
     def _norm(self, stem: str, size: int) -> Norm:
         return Norm(NormKind.RMS, f"{stem}.weight", size, self._epsilon)
-
-    def _window(self, index: int) -> int | None:
-        return self._read.count("sliding_window") if self._kinds[index] == SLIDING else None
 
     def _layer_kinds(self) -> list[str]:
         """Every layer of Mistral slides, or none; those of Qwen as they say, or from one on."""

@@ -17,7 +17,7 @@ from build.architecture.seq2seq import (
     RelativeBias,
     Stack,
 )
-from build.architecture.tied import HEAD, has_own_head, joined, without
+from build.architecture.views import HEAD, has_own_head, joined, without
 from build.checkpoint import Checkpoint
 from build.errors import BadInput, Unsupported
 
@@ -31,7 +31,7 @@ _UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weigh
 
 def describe(config: Mapping[str, Any]) -> EncoderDecoder:
     """Raises Unsupported or BadInput for what cannot be built."""
-    return _Adapter(config).architecture()
+    return _Describer(config).architecture()
 
 
 def view(checkpoint: Checkpoint) -> Checkpoint:
@@ -52,7 +52,7 @@ def _scales_outputs(read: ConfigReader) -> bool:
     return read.flag("scale_decoder_outputs") if scales else read.config["tie_word_embeddings"] is not False
 
 
-class _Adapter:
+class _Describer:
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._read = read = ConfigReader(config)
         self._family = str(config["model_type"])
@@ -141,13 +141,15 @@ class _Adapter:
         kind = str(read.config["feed_forward_proj"])
         gate, _, name = kind.rpartition("-")
         if gate not in ("", "gated"):
-            raise Unsupported(f"feed_forward_proj {kind!r} is not supported: NAME and gated-NAME are")
+            raise Unsupported(
+                f"config.json: feed_forward_proj: {kind!r} is not supported: NAME and gated-NAME are"
+            )
         stems = [f"{at}.wi_0", f"{at}.wi_1"] if gate else [f"{at}.wi"]
         return FeedForward(
             inner=projection(stems, (size,) * len(stems), self._hidden, False),
             outer=projection([f"{at}.wo"], (self._hidden,), size, False),
             # T5 v1.1 means the approximation by its gated-gelu.
-            activation=activation("gelu_new" if kind == "gated-gelu" else name),
+            activation=activation("feed_forward_proj", "gelu_new" if kind == "gated-gelu" else name),
         )
 
     def _norm(self, stem: str) -> Norm:

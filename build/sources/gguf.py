@@ -21,7 +21,7 @@ from gguf.quants import dequantize
 from numpy.typing import NDArray
 
 from build.architecture import describe
-from build.architecture.view import shifted
+from build.architecture.views import shifted
 from build.checkpoint import Checkpoint, Origin, Weight
 from build.errors import BadInput, Unsupported
 from build.quantise import Blocks, Bytes, Floats

@@ -21,10 +21,10 @@ import onnx_ir as ir
 
 from build.architecture.parts import Attention
 from build.architecture.seq2seq import CrossAttention, EncoderDecoder
+from build.dialects.contents import distance_table, position_table
 from build.dialects.onnxruntime.blocks import Blocks
 from build.dialects.onnxruntime.stack import embedded, first_row, new_writer, stream
 from build.dialects.onnxruntime.store import Store
-from build.dialects.seq2seq_contents import distance_table, position_table
 from build.dialects.writer import CONTRIB, tensor
 
 

@@ -15,10 +15,9 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from build.architecture.parts import Architecture, Attention, Layer, Norm, Positions
+from build.dialects.contents import Scored, rotations
 from build.dialects.onnxruntime.blocks import Blocks
 from build.dialects.onnxruntime.store import Store
-from build.dialects.rotary import rotations
-from build.dialects.scored import Scored
 from build.dialects.writer import CONTRIB, Writer, tensor
 from build.errors import Unsupported
 from build.quantise import Precision

@@ -12,9 +12,9 @@ from typing import Any
 import onnx_ir as ir
 
 from build.architecture.parts import Activation, Architecture, Layer, Norm, Projection
+from build.dialects.contents import rotations
 from build.dialects.onnxruntime.rounded import CREST
 from build.dialects.onnxruntime.store import Store, StoredRows
-from build.dialects.rotary import rotations
 
 VERSION = 1
 _HEAD_VECTOR = 16

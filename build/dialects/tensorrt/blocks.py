@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from build.architecture.parts import Activation, FeedForward, Norm, NormKind, Projection
-from build.dialects.scored import Scored
+from build.dialects.contents import Scored
 from build.dialects.tensorrt.store import Store, StoredProjection
 from build.dialects.writer import Writer, tensor
 

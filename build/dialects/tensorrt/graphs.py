@@ -10,9 +10,7 @@ from build.architecture import Model
 from build.architecture.parts import Architecture
 from build.assembly import ENCODER, GRAPH, WEIGHTS, Progress
 from build.checkpoint import Checkpoint
-from build.dialects.contents import store_decoder
-from build.dialects.scored import Scored
-from build.dialects.seq2seq_contents import store_encoder_decoder
+from build.dialects.contents import Scored, store_decoder, store_encoder_decoder
 from build.dialects.tensorrt.check import require_sound
 from build.dialects.tensorrt.cross_decoder import build_cross_decoder
 from build.dialects.tensorrt.decoder import build_decoder

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from build.architecture.parts import Norm, Positions
 from build.architecture.seq2seq import AnyLayer, Stack
-from build.dialects.seq2seq_contents import distance_table, position_table
+from build.dialects.contents import distance_table, position_table
 from build.dialects.tensorrt.blocks import Blocks
 
 Part = Callable[[ir.Value], ir.Value]

@@ -1,21 +1,26 @@
-"""What a file stores beside a model's own tensors: a tensor twice, tables that follow from the config.
+"""What the families' `view` functions are made of: a checkpoint's tensors under the names and in the shapes
+that its description gives.
 
-Nothing goes by its name alone: transformers has two tensors that differ as two, and so have we.
+Files store a tensor twice, tables that follow from the config, and matrices turned or joined. No copy or
+table is dropped for its name alone: transformers keeps two tensors that differ, and so do we. A view reads
+only the tensors that it must compare.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from build.checkpoint import Checkpoint, Weight
 from build.errors import Unsupported
+from build.quantise import Floats
 
 HEAD = "lm_head.weight"
-# Of a table that follows from the config, and is stored in bfloat16.
+# How far a stored table may be from the computed one: files in bfloat16 round it.
 _ROUNDING = 0.005
 
 
@@ -71,7 +76,7 @@ def without_buffers(checkpoint: Checkpoint, pattern: str, shape: tuple[int, ...]
     return without(checkpoint, found)
 
 
-def is_table(weight: Weight, table: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> bool:
+def is_table(weight: Weight, table: Floats) -> bool:
     """Whether the tensor holds these values, but for the rounding of a file in half precision."""
     if weight.shape != table.shape:
         return False
@@ -80,3 +85,24 @@ def is_table(weight: Weight, table: np.ndarray[tuple[int, ...], np.dtype[np.floa
 
 def _equal(first: Weight, second: Weight) -> bool:
     return first.shape == second.shape and np.array_equal(first.read(), second.read())
+
+
+def transposed(weight: Weight) -> Weight:
+    """[columns, rows] as [rows, columns]."""
+    return Weight(weight.shape[::-1], partial(_read, weight.read, np.transpose))
+
+
+def part(weight: Weight, index: int, count: int) -> Weight:
+    """One of `count` equal parts, side by side on the last axis."""
+    size = weight.shape[-1] // count
+    at = slice(index * size, (index + 1) * size)
+    return Weight((*weight.shape[:-1], size), partial(_read, weight.read, lambda values: values[..., at]))
+
+
+def shifted(weight: Weight, by: float) -> Weight:
+    """The tensor plus a number."""
+    return Weight(weight.shape, partial(_read, weight.read, lambda values: values + np.float32(by)))
+
+
+def _read(read: Callable[[], Floats], change: Callable[[Floats], Floats]) -> Floats:
+    return np.ascontiguousarray(change(read()))
