@@ -14,7 +14,7 @@ from build.assembly import GRAPH, KERNELS, WEIGHTS, Facts, Progress, onnxruntime
 from build.checkpoint import Checkpoint
 from build.dialects.contents import Scored, store_decoder
 from build.dialects.encoding import require_blocks
-from build.dialects.onnxruntime.graph import build_graph, require_runnable
+from build.dialects.onnxruntime.decoder import build_decoder, require_runnable
 from build.dialects.onnxruntime.kernels import encode_index, runs_on_kernels
 from build.dialects.onnxruntime.store import Rounding, Store
 from build.dialects.weight_file import WeightFile
@@ -43,8 +43,8 @@ class DecoderAssembly:
         with WeightFile(folder / WEIGHTS) as file:
             store = Store(checkpoint, self.precision, file, rounding)
             store_decoder(store, architecture, advance)
-        ir.save(build_graph(architecture, store, Scored.LAST), folder / GRAPH)
-        ir.save(build_graph(architecture, store, Scored.ALL), folder / _ALL_POSITIONS)
+        ir.save(build_decoder(architecture, store, Scored.LAST), folder / GRAPH)
+        ir.save(build_decoder(architecture, store, Scored.ALL), folder / _ALL_POSITIONS)
         if rounding and runs_on_kernels(architecture):
             (folder / KERNELS).write_bytes(encode_index(architecture, store))
 

@@ -13,8 +13,8 @@ from build.assembly import ENCODER, GRAPH, WEIGHTS, Facts, Progress, onnxruntime
 from build.checkpoint import Checkpoint
 from build.dialects.contents import store_encoder_decoder
 from build.dialects.encoding import require_blocks
-from build.dialects.onnxruntime.cross_graph import build_cross_decoder
-from build.dialects.onnxruntime.encoder_graph import build_encoder
+from build.dialects.onnxruntime.cross_decoder import build_cross_decoder
+from build.dialects.onnxruntime.encoder import build_encoder
 from build.dialects.onnxruntime.store import Store
 from build.dialects.weight_file import WeightFile
 from build.errors import Unsupported

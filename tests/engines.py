@@ -11,7 +11,7 @@ import onnx_ir as ir
 from build.architecture.parts import Architecture
 from build.checkpoint import Checkpoint
 from build.dialects.contents import Scored, store_decoder
-from build.dialects.onnxruntime.graph import build_graph
+from build.dialects.onnxruntime.decoder import build_decoder
 from build.dialects.onnxruntime.session import Session
 from build.dialects.onnxruntime.store import Store
 from build.dialects.weight_file import WeightFile
@@ -53,5 +53,5 @@ def write_engine(
         store = Store(checkpoint, precision, file)
         store_decoder(store, architecture, lambda: None)
     for scored in Scored:
-        ir.save(build_graph(architecture, store, scored), folder / f"{scored.value}.onnx")
+        ir.save(build_decoder(architecture, store, scored), folder / f"{scored.value}.onnx")
     return Engine(folder, architecture, capacity)

@@ -12,8 +12,8 @@ from build.architecture import describe_model, view
 from build.architecture.seq2seq import EncoderDecoder
 from build.checkpoint import Checkpoint
 from build.dialects.contents import store_encoder_decoder
-from build.dialects.onnxruntime.cross_graph import build_cross_decoder
-from build.dialects.onnxruntime.encoder_graph import build_encoder
+from build.dialects.onnxruntime.cross_decoder import build_cross_decoder
+from build.dialects.onnxruntime.encoder import build_encoder
 from build.dialects.onnxruntime.seq2seq_session import EncoderDecoderSession
 from build.dialects.onnxruntime.store import Store
 from build.dialects.weight_file import WeightFile

@@ -1,4 +1,4 @@
-"""What the graphs of a model hold in either dialect: its weights, and the tables computed from its description.
+"""What the graphs of a model hold in either dialect: its weights, and tables computed from its description.
 
 Each dialect has a store of its own that says how a tensor and a product are written. The order of the calls
 here is the order of the weight file.

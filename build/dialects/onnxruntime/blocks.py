@@ -7,13 +7,15 @@ import onnx_ir as ir
 
 from build.architecture.parts import Activation, FeedForward, Norm, NormKind, Projection
 from build.dialects.onnxruntime.company import Company
-from build.dialects.onnxruntime.rounded import Rounded
+from build.dialects.onnxruntime.rounded import RoundedInputs
 from build.dialects.onnxruntime.store import Store, StoredProjection
 from build.dialects.writer import CONTRIB, Writer
 
+OPSETS = {"": 21, CONTRIB: 1}
+IR_VERSION = 10
 # MatMulNBits: 4 multiplies int8 by int8, which is the fast path of the CPU.
 _INT8_ACTIVATIONS = 4
-# Of products that keep rows in company; those in 8 bits need not.
+# Products in 4 bits keep rows in company (company.py); those in 8 bits need not.
 _COMPANY_BITS = 4
 # QuickGelu is x * sigmoid(alpha x): with alpha 1 it is SiLU in one pass.
 _ACTIVATIONS: dict[Activation, tuple[str, str, dict[str, int | float]]] = {
@@ -88,7 +90,7 @@ class Blocks:
         stored, rounding = self._store.rounded[projection], self._store.rounding
         assert rounding is not None
         names = names or [f"{each.name}_product" for each in stored]
-        rounded = Rounded(self._writer, hidden, stored[0].name, projection in rounding.spread)
+        rounded = RoundedInputs(self._writer, hidden, stored[0].name, projection in rounding.spread)
         return [rounded.times(each, name) for each, name in zip(stored, names, strict=True)]
 
     def _split(self, packed: ir.Value, rows: tuple[int, ...], names: list[str]) -> list[ir.Value]:
@@ -142,6 +144,17 @@ class Blocks:
             return hidden
         factor = self._writer.constant(f"{name}_factor", np.array(by, self._store.dtype))
         return self._writer.op("Mul", [hidden, factor], name)
+
+    def logits(self, hidden: ir.Value, head: Projection, seq: str | int) -> ir.Value:
+        """FLOAT [batch, seq, vocab], whatever is computed in."""
+        if self._store.ir_dtype is ir.DataType.FLOAT:
+            logits = self.project(hidden, head, "logits")
+        else:
+            product = self.project(hidden, head, "logits_half")
+            logits = self._writer.op("Cast", [product], "logits", {"to": int(ir.DataType.FLOAT)})
+        logits.type = ir.TensorType(ir.DataType.FLOAT)
+        logits.shape = ir.Shape(["batch", seq, sum(head.rows)])
+        return logits
 
     def _last_position(self, hidden: ir.Value, name: str) -> ir.Value:
         bounds = [

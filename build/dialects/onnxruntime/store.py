@@ -97,38 +97,26 @@ class Store:
         """Quantised as the precision says; one that was added as a tensor and needs no rounding is shared."""
         if projection in self.projections or projection in self.rounded:
             return
-        if self.rounding:
-            self.rounded[projection] = self._rows(name, projection, self.rounding)
-            return
-        self.projections[projection] = self._shared(name, projection) or self._encoded(name, projection, role)
+        if self.rounding is None:
+            self.projections[projection] = self._stored(name, projection, role)
+        elif projection in self.rounding.apart:
+            parts = enumerate(projection.apart())
+            self.rounded[projection] = tuple(
+                self._stored_rows(f"{name}_{index}", part, self.rounding) for index, part in parts
+            )
+        else:
+            self.rounded[projection] = (self._stored_rows(name, projection, self.rounding),)
 
-    def _rows(self, name: str, projection: Projection, rounding: Rounding) -> tuple[StoredRows, ...]:
-        if projection not in rounding.apart:
-            return (self._one(name, projection, rounding),)
-        return tuple(self._one(f"{name}_{i}", part, rounding) for i, part in enumerate(projection.apart()))
-
-    def _one(self, name: str, projection: Projection, rounding: Rounding) -> StoredRows:
-        parts = [rounding.rows[part] for part in projection.parts]
-        levels = np.concatenate([part.levels for part in parts])
-        return StoredRows(
-            name=name,
-            weight=self.file.add(f"{name}_weight", np.ascontiguousarray(levels.T)),
-            scales=self.file.add(f"{name}_scales", np.concatenate([part.scales for part in parts])),
-            bias=self._bias(name, projection),
-        )
-
-    def _shared(self, name: str, projection: Projection) -> StoredProjection | None:
-        dense = self.precision in (Precision.FP32, Precision.FP16)
-        if not dense or len(projection.parts) > 1 or projection.parts[0] not in self.tensors:
-            return None
-        return self._dense(name, self.tensors[projection.parts[0]], self._bias(name, projection), projection)
-
-    def _encoded(self, name: str, projection: Projection, role: Role) -> StoredProjection:
+    def _stored(self, name: str, projection: Projection, role: Role) -> StoredProjection:
         offsets = self._bias(name, projection)
+        dense = self.precision in (Precision.FP32, Precision.FP16)
+        if dense and len(projection.parts) == 1 and projection.parts[0] in self.tensors:
+            weight = self.tensors[projection.parts[0]]
+            return StoredProjection(name, weight, None, offsets, sum(projection.rows), projection.columns)
         encoded = encode(self.checkpoint, projection, self.precision, role)
         if not isinstance(encoded, Blocks):
             weight = self.file.add(f"{name}_weight", encoded.astype(self.dtype, copy=False))
-            return self._dense(name, weight, offsets, projection)
+            return StoredProjection(name, weight, None, offsets, sum(projection.rows), projection.columns)
         return StoredProjection(
             name=name,
             weight=self.file.add(f"{name}_weight", encoded.packed()),
@@ -140,10 +128,15 @@ class Store:
             block_size=encoded.block_size,
         )
 
-    def _dense(
-        self, name: str, weight: ir.Value, offsets: ir.Value | None, projection: Projection
-    ) -> StoredProjection:
-        return StoredProjection(name, weight, None, offsets, sum(projection.rows), projection.columns)
+    def _stored_rows(self, name: str, projection: Projection, rounding: Rounding) -> StoredRows:
+        parts = [rounding.rows[part] for part in projection.parts]
+        levels = np.concatenate([part.levels for part in parts])
+        return StoredRows(
+            name=name,
+            weight=self.file.add(f"{name}_weight", np.ascontiguousarray(levels.T)),
+            scales=self.file.add(f"{name}_scales", np.concatenate([part.scales for part in parts])),
+            bias=self._bias(name, projection),
+        )
 
     def _bias(self, name: str, projection: Projection) -> ir.Value | None:
         offsets = bias(self.checkpoint, projection)

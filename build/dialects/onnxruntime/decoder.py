@@ -16,14 +16,11 @@ import onnx_ir as ir
 
 from build.architecture.parts import Architecture, Attention, Layer, Norm, Positions
 from build.dialects.contents import Scored, rotations
-from build.dialects.onnxruntime.blocks import Blocks
+from build.dialects.onnxruntime.blocks import IR_VERSION, OPSETS, Blocks
 from build.dialects.onnxruntime.store import Store
 from build.dialects.writer import CONTRIB, Writer, tensor
 from build.errors import Unsupported
 from build.quantise import Precision
-
-_OPSETS = {"": 21, CONTRIB: 1}
-_IR_VERSION = 10
 
 
 def require_runnable(architecture: Architecture, precision: Precision) -> None:
@@ -40,17 +37,17 @@ def require_runnable(architecture: Architecture, precision: Precision) -> None:
         )
 
 
-def build_graph(architecture: Architecture, store: Store, scored: Scored) -> ir.Model:
+def build_decoder(architecture: Architecture, store: Store, scored: Scored) -> ir.Model:
     """The graph over stored weights; variants of one model share them."""
-    return _GraphBuilder(architecture, store, scored).build()
+    return _DecoderBuilder(architecture, store, scored).build()
 
 
-class _GraphBuilder:
+class _DecoderBuilder:
     def __init__(self, architecture: Architecture, store: Store, scored: Scored) -> None:
         self._arch = architecture
         self._store = store
         self._scored = scored
-        self._writer = Writer(_OPSETS, _IR_VERSION)
+        self._writer = Writer(OPSETS, IR_VERSION)
         self._rotations = rotations(architecture)
         self._presents: list[ir.Value] = []
         self._ids = tensor("input_ids", ir.DataType.INT64, ["batch", "seq"])
@@ -78,17 +75,7 @@ class _GraphBuilder:
         following = [*(layer.input_norm for layer in layers[1:]), self._arch.final_norm]
         for index, (layer, norm) in enumerate(zip(layers, following, strict=True)):
             residual, hidden = self._layer(index, layer, norm, residual, hidden)
-        seq = 1 if self._scored is Scored.LAST else "seq"
-        logits = self._as_floats(hidden)
-        logits.type = ir.TensorType(ir.DataType.FLOAT)
-        logits.shape = ir.Shape(["batch", seq, self._arch.vocab_size])
-        return logits
-
-    def _as_floats(self, hidden: ir.Value) -> ir.Value:
-        if self._store.ir_dtype is ir.DataType.FLOAT:
-            return self._blocks.project(hidden, self._arch.head, "logits")
-        product = self._blocks.project(hidden, self._arch.head, "logits_half")
-        return self._writer.op("Cast", [product], "logits", {"to": int(ir.DataType.FLOAT)})
+        return self._blocks.logits(hidden, self._arch.head, 1 if self._scored is Scored.LAST else "seq")
 
     def _embedded(self) -> ir.Value:
         table = self._blocks.tensor(self._arch.embedding)

@@ -12,10 +12,10 @@ import onnx_ir as ir
 from build.architecture.parts import Attention
 from build.architecture.seq2seq import CrossAttention, EncoderDecoder
 from build.dialects.contents import distance_table, position_table
-from build.dialects.onnxruntime.blocks import Blocks
-from build.dialects.onnxruntime.stack import embedded, first_row, new_writer, stream
+from build.dialects.onnxruntime.blocks import IR_VERSION, OPSETS, Blocks
+from build.dialects.onnxruntime.stack import Stream, embedded, first_row
 from build.dialects.onnxruntime.store import Store
-from build.dialects.writer import CONTRIB, tensor
+from build.dialects.writer import CONTRIB, Writer, tensor
 
 
 def build_encoder(model: EncoderDecoder, store: Store) -> ir.Model:
@@ -28,27 +28,24 @@ class _EncoderBuilder:
         self._model = model
         self._stack = model.encoder
         self._store = store
-        self._writer = new_writer()
+        self._writer = Writer(OPSETS, IR_VERSION)
         self._ids = tensor("input_ids", ir.DataType.INT64, [1, "source"])
         self._blocks = Blocks(self._writer, store, self._ids)
 
     def build(self) -> ir.Model:
-        self._count = self._source_length()
+        shape = self._writer.op("Shape", [self._ids], "source_shape", {"start": 1, "end": 2})
+        self._count = self._writer.op("Squeeze", [shape], "source_length")
         bias = self._distance_bias() if self._stack.relative else None
         start = embedded(self._writer, self._blocks, self._stack, self._ids, self._positions())
-        flow = stream(self._blocks, self._stack, self._model.norm_first, start)
+        stream = Stream(self._blocks, self._stack, self._model.norm_first, start)
         for index, layer in enumerate(self._stack.layers):
             name = f"encoder_{index}"
-            flow.add(self._attention(name, layer.attention, flow.hidden, bias), f"{name}_attended")
-            flow.add(self._blocks.feed_forward(name, layer.ffn, flow.hidden), f"{name}_fed")
+            stream.add(self._attention(name, layer.attention, stream.hidden, bias), f"{name}_attended")
+            stream.add(self._blocks.feed_forward(name, layer.ffn, stream.hidden), f"{name}_fed")
         outputs: list[ir.Value] = []
         for index, target in enumerate(self._model.decoder.layers):
-            outputs += self._cross(index, target.cross, flow.hidden)
+            outputs += self._cross(index, target.cross, stream.hidden)
         return self._writer.model("encoder", [self._ids], outputs)
-
-    def _source_length(self) -> ir.Value:
-        shape = self._writer.op("Shape", [self._ids], "source_shape", {"start": 1, "end": 2})
-        return self._writer.op("Squeeze", [shape], "source_length")
 
     def _positions(self) -> ir.Value | None:
         table = position_table(self._stack)
