@@ -11,8 +11,7 @@ from pathlib import Path
 from build import verify
 from build.architecture import Model, describe_model, view
 from build.architecture.seq2seq import EncoderDecoder
-from build.assemble_decoder import DecoderAssembly
-from build.assemble_seq2seq import EncoderDecoderAssembly
+from build.assemble_onnxruntime import DecoderAssembly, EncoderDecoderAssembly
 from build.assemble_tensorrt import PlanOptions, TensorRtAssembly
 from build.assembly import Assembly, Progress
 from build.checkpoint import Checkpoint, TokenizerFiles

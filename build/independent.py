@@ -24,17 +24,14 @@ import numpy as np
 import torch
 import transformers
 
+from build import verify
 from build.architecture import Model
-from build.architecture.parts import Architecture
 from build.architecture.seq2seq import EncoderDecoder
 from build.checkpoint import Checkpoint
 from build.errors import BadInput, BuildError
-from build.generation import decoder_start
 from build.manifest import Json
-from build.quantise import Floats, Ids
-from build.reference import decoder, encoder_decoder
-from build.verify import passage_ids
-from build.verify_seq2seq import lesson
+from build.quantise import Floats
+from build.verify import Text
 
 _SERVER = Path(__file__).resolve().parents[1] / "server"
 # Text beyond every window and every threshold of a scaling, where that is not too much for a CPU.
@@ -110,11 +107,11 @@ class _Transformers:
             problem = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             raise BuildError(f"check: transformers cannot load {source}: {problem}") from error
 
-    def logits(self, ids: Ids, targets: Ids | None) -> Floats:
-        """[positions, vocab] for ids [positions]; behind an encoder the decoder reads `targets`."""
-        inputs = {"input_ids": torch.tensor(ids[None])}
-        if targets is not None:
-            inputs["decoder_input_ids"] = torch.tensor(targets[None])
+    def logits(self, text: Text) -> Floats:
+        """[positions, vocab] of a text of one window."""
+        inputs = {"input_ids": torch.tensor(text.inputs)}
+        if text.sources is not None:
+            inputs = {"input_ids": torch.tensor(text.sources), "decoder_input_ids": torch.tensor(text.inputs)}
         with torch.inference_mode():
             found: Floats = self.model(**inputs).logits[0].numpy()
         return found
@@ -257,41 +254,26 @@ def _settings(theirs: _Transformers) -> dict[str, Any]:
 def _compare_logits(theirs: _Transformers, checkpoint: Checkpoint, model: Model) -> tuple[int, float]:
     """How many positions, and the largest difference of a logit; BuildError beyond the tolerance."""
     if isinstance(model, EncoderDecoder):
-        return _compare_seq2seq(theirs, checkpoint, model)
-    ids = passage_ids(checkpoint.tokenizer.json, 1, _length(model))[0]
-    hidden = decoder.final_hidden(checkpoint, model, ids[None], lambda: None)[0]
-    head = decoder.head_weight(checkpoint, model)
-    return len(ids), _require_same_logits(hidden, head, np.float32(0), theirs.logits(ids, None))
-
-
-def _length(model: Architecture) -> int:
-    """Positions that pass every window, and where a scaling of the rotation was trained to its end."""
-    windows = [layer.attention.window or 0 for layer in model.layers]
-    return min(model.max_positions, _MOST_POSITIONS, max(4 * _BEYOND, *windows) + _BEYOND)
-
-
-def _compare_seq2seq(
-    theirs: _Transformers, checkpoint: Checkpoint, model: EncoderDecoder
-) -> tuple[int, float]:
-    taught = lesson(checkpoint.tokenizer, model, decoder_start(checkpoint), 8 * _BEYOND)
-    sources, targets = taught.sources[0], taught.inputs[0]
-    hidden = encoder_decoder.final_hidden(checkpoint, model, sources[None], targets[None], lambda: None)[0]
-    weight, bias = encoder_decoder.head_weight(checkpoint, model)
-    return len(targets), _require_same_logits(hidden, weight, bias, theirs.logits(sources, targets))
-
-
-def _require_same_logits(hidden: Floats, head: Floats, bias: Any, theirs: Floats) -> float:
-    largest = 0.0
-    limit = _TOLERANCE * float(np.abs(theirs).max())
-    for start in range(0, len(hidden), _PIECE):
-        ours = hidden[start : start + _PIECE] @ head.T + bias
-        errors = np.abs(ours - theirs[start : start + _PIECE, : ours.shape[1]])
+        text = verify.english(checkpoint, model, 8 * _BEYOND)
+    else:
+        # Positions that pass every window, and where a scaling of the rotation was trained to its end.
+        windows = [layer.attention.window or 0 for layer in model.layers]
+        length = min(model.max_positions, _MOST_POSITIONS, max(4 * _BEYOND, *windows) + _BEYOND)
+        ids = verify.passage_ids(checkpoint.tokenizer.json, 1, length)
+        text = Text(None, ids, ids[:, 1:])
+    text = Text(text.sources if text.sources is None else text.sources[:1], text.inputs[:1], text.labels[:1])
+    lesson = verify.learn(checkpoint, model, text, lambda: None)
+    logits = theirs.logits(text)
+    limit, largest = _TOLERANCE * float(np.abs(logits).max()), 0.0
+    for start in range(0, len(logits), _PIECE):
+        ours = lesson.expected(0, slice(start, start + _PIECE))
+        errors = np.abs(ours - logits[start : start + _PIECE, : ours.shape[1]])
         if not float(errors.max()) <= limit:  # a NaN too
             place, token = np.argwhere(~(errors <= limit))[0]
-            values = f"{ours[place, token]:.4f}, with transformers it is {theirs[start + place, token]:.4f}"
+            values = f"{ours[place, token]:.4f}, with transformers it is {logits[start + place, token]:.4f}"
             raise BuildError(
                 f"check: the logit of token {token} at position {start + place} is {values}: the build"
                 " computes another model"
             )
         largest = max(largest, float(errors.max()))
-    return largest
+    return len(logits), largest

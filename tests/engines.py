@@ -26,7 +26,7 @@ class Engine:
 
     def session(self, scored: Scored = Scored.LAST, rows: int = 1) -> Session:
         graph = self.folder / f"{scored.value}.onnx"
-        return Session(graph, self.architecture, self.capacity, rows)
+        return Session(graph, self.capacity, rows)
 
     def all_logits(self, ids: Ids) -> Floats:
         """[positions, vocab] of one prefill."""

@@ -13,7 +13,6 @@ import numpy as np
 
 from build.architecture.parts import Projection
 from build.checkpoint import Checkpoint, Weight
-from build.errors import BadInput
 from build.quantise import Blocks, Floats, Precision, quantise, stack
 
 # MatMulNBits rounds a product's inputs by the same blocks. 8-bit blocks of 64 cost SmolLM2-135M no
@@ -56,17 +55,6 @@ def _blocks(weight: Weight, precision: Precision, bits: int) -> Blocks:
     if weight.read_blocks is not None:
         return weight.read_blocks()
     return quantise(weight.read(), bits, GGUF_BLOCK_SIZE)
-
-
-def require_blocks(checkpoint: Checkpoint, precision: Precision) -> None:
-    """BadInput for what ONNX Runtime has no operator for, and when `gguf` could carry nothing over."""
-    if precision in (Precision.BF16, Precision.FP8):
-        known = ", ".join(each.value for each in Precision if each not in (Precision.BF16, Precision.FP8))
-        raise BadInput(f"precision {precision.value}: engine onnxruntime takes {known}")
-    if precision is not Precision.GGUF:
-        return
-    if not any(weight.read_blocks for weight in checkpoint.weights.values()):
-        raise BadInput("precision gguf: the source holds no Q4_0 or Q8_0 blocks: take int8")
 
 
 def bias(checkpoint: Checkpoint, projection: Projection) -> Floats | None:
