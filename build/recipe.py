@@ -84,7 +84,7 @@ _LIMITS = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """`source` is written as `build.sources` says; `hub` is the original that `--source hub` takes.
+    """`source` is written as `build.sources.resolve` says; `hub` is the original that `--source hub` takes.
 
     Where `task` is None the checkpoint decides. `prefix` is put before every text; `needs_tuning` marks a
     checkpoint that was pretrained for no task; `shape` is what `recommend` knows of a model that is not on

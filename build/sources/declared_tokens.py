@@ -14,9 +14,9 @@ from typing import Any, Final
 
 from tokenizers import AddedToken
 
-from build.sources.json_object import read_object
+from build.sources.files import read_object
+from build.sources.tokenizer_json import Json
 
-Json = dict[str, Any]
 Token = AddedToken | str
 
 NAMES: Final = (

@@ -18,7 +18,7 @@ from build.checkpoint import TokenizerFiles
 from build.errors import BadInput, Unsupported
 from build.sources import marian_tokenizer
 from build.sources.declared_tokens import FILES, FLAGS, NAMES, DeclaredTokens, Token, declared_tokens
-from build.sources.json_object import read_object
+from build.sources.files import conversion, read_object
 from build.sources.tokenizer_classes import (
     BACKEND,
     CLASSES,
@@ -31,9 +31,8 @@ from build.sources.tokenizer_classes import (
     has_program,
     with_mistral_words,
 )
+from build.sources.tokenizer_json import Json, encoded, template, text_part, token_part
 from build.token_table import load_tokenizer
-
-Json = dict[str, Any]
 
 _FILE = "tokenizer.json"
 _SETTINGS = "tokenizer_config.json"
@@ -45,14 +44,14 @@ _LARGE = 100_000
 def tokenizer_files(folder: Path, config: Mapping[str, Any]) -> TokenizerFiles:
     """The tokenizer of the folder whose config.json is `config`; BadInput names the file at fault."""
     path = folder / _FILE
-    settings = _settings(folder)
+    settings = read_object(folder / _SETTINGS) if (folder / _SETTINGS).is_file() else {}
     text = path.read_bytes() if path.is_file() else b""
     name = class_name(config, settings, text.decode(errors="replace"))
     content = read_object(path) if text else {}
     of_marian = marian_tokenizer.is_marian(folder) and (name == MARIAN or not text)
     if not of_marian:
         if not path.is_file():
-            raise BadInput(f"{path}: no such file: {conversion(str(folder), str(folder))}")
+            raise BadInput(f"{path}: no such file: {conversion(str(folder), str(folder), weights=False)}")
         _refuse_class(folder, settings, config, name)
     try:
         _refuse_settings(folder, settings, "Unigram" if of_marian else _kind(content))
@@ -61,7 +60,7 @@ def tokenizer_files(folder: Path, config: Mapping[str, Any]) -> TokenizerFiles:
             return marian_tokenizer.tokenizer_files(folder, settings, tokens.texts())
         served, special = _served(text, content, settings, tokens, CLASSES.get(name))
         if _is_to_be_mended(settings, config, served):
-            served = _encoded(with_mistral_words(json.loads(served)))
+            served = encoded(with_mistral_words(json.loads(served)))
         return TokenizerFiles(served, _chat_template(folder, settings), special)
     except (TypeError, ValueError, LookupError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
@@ -74,19 +73,6 @@ def used_files(folder: Path) -> list[Path]:
     names += marian_tokenizer.FILES if marian_tokenizer.is_marian(folder) else []
     found = [folder / name for name in names if (folder / name).is_file()]
     return found + sorted((folder / _TEMPLATES).glob("*.jinja"))
-
-
-def conversion(source: str, folder: str) -> str:
-    """How to make a tokenizer.json of the files of other tokenizers."""
-    script = (
-        f"import transformers as t; t.AutoTokenizer.from_pretrained('{source}').save_pretrained('{folder}')"
-    )
-    install = "pip install transformers sentencepiece protobuf"
-    return f'make it in an environment of its own: `{install} && python -c "{script}"`'
-
-
-def _settings(folder: Path) -> Json:
-    return read_object(folder / _SETTINGS) if (folder / _SETTINGS).is_file() else {}
 
 
 def _kind(content: Json) -> str:
@@ -147,7 +133,7 @@ def _served(
         extra = kind.extras(given)
     extra = list(extra if tokens.extra is None else tokens.extra)
     present = {name: str(token) for name, token in named.items() if token is not None}
-    tokenizer = load_tokenizer(text if kind is None else _encoded(base))
+    tokenizer = load_tokenizer(text if kind is None else encoded(base))
     versions = list(tokenizer.get_added_tokens_decoder().values())
     for batch in _batches(
         versions, named, extra, tokens.added, marks_all=kind is not None and kind.marks_all
@@ -157,7 +143,7 @@ def _served(
     base = base | {"added_tokens": list(_entries(tokenizer, versions))}
     if kind is not None and kind.around is not None:
         base = base | {"post_processor": _post_processor(tokenizer, kind.around, present, settings)}
-    return (text if base == content else _encoded(base)), present
+    return (text if base == content else encoded(base)), present
 
 
 def _named(given: Named, own: Named, padding: Json | None) -> dict[str, Token | None]:
@@ -217,17 +203,16 @@ def _post_processor(
     """A language that the vocabulary lacks is an unknown token."""
     names = {**present, "src_lang": str(settings.get("src_lang") or "en_XX")}
     single: list[Json] = []
-    tokens: Json = {}
+    ids: dict[str, int | None] = {}
     for part in around:
         if part == "$A":
-            single.append({"Sequence": {"id": "A", "type_id": 0}})
+            single.append(text_part("A"))
         elif part in names:
-            index = tokenizer.token_to_id(names[part])
-            text = names[part] if index is not None else present["unk_token"]
-            single.append({"SpecialToken": {"id": text, "type_id": 0}})
-            tokens[text] = {"id": text, "ids": [tokenizer.token_to_id(text)], "tokens": [text]}
-    pair = [*single, {"Sequence": {"id": "B", "type_id": 0}}]
-    return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens}
+            known = tokenizer.token_to_id(names[part]) is not None
+            text = names[part] if known else present["unk_token"]
+            single.append(token_part(text))
+            ids[text] = tokenizer.token_to_id(text)
+    return template(single, [*single, {"Sequence": {"id": "B", "type_id": 0}}], ids)
 
 
 def _chat_template(folder: Path, settings: Json) -> str | None:
@@ -244,7 +229,3 @@ def _chat_template(folder: Path, settings: Json) -> str | None:
     if template is not None and not isinstance(template, str):
         raise BadInput(f"{folder / _SETTINGS}: chat_template: must be a string")
     return template
-
-
-def _encoded(content: Json) -> bytes:
-    return json.dumps(content, ensure_ascii=False).encode()

@@ -30,7 +30,8 @@ from huggingface_hub.utils.tqdm import tqdm
 
 from build.checkpoint import Checkpoint
 from build.errors import BadInput, BuildError
-from build.sources.folder import conversion, open_folder, shard_names, weights_file
+from build.sources.files import conversion, read_object
+from build.sources.folder import open_folder, shard_names, weights_file
 from build.sources.hub_transport import Source, asked_wait, explained, limit_waits, offline
 
 Stage = Callable[[str, int], Callable[[], None]]
@@ -73,7 +74,9 @@ def _download(source: Source, stage: Stage | None) -> Path:
     fetch = partial(_fetch, source, commit)
     folder = _snapshot(source, commit, [_CONFIG])
     sizes = _sizes(source, commit, folder)
-    first = weights_file(folder, sizes.__contains__) if _CONFIG in sizes else None
+    first = None
+    if _CONFIG in sizes:
+        first = weights_file(read_object(folder / _CONFIG), folder, sizes.__contains__)
     if first is None:
         raise BadInput(f"{source}: {_instead(source, sizes)}")
     fetch([*beside_weights(sizes), *([first] if first.endswith(".json") else [])])

@@ -1,4 +1,9 @@
-"""From the way a source is written to the checkpoint it names."""
+"""Opens a source, which is written as one string:
+
+package:NAME[@VERSION]   an installed Python package that carries a GGUF file
+PATH                     a folder of safetensors, or a .gguf file
+ORG/NAME[@REVISION]      a Hugging Face id
+"""
 
 from __future__ import annotations
 
