@@ -17,7 +17,7 @@ from rich.progress import Progress, TaskID, TimeElapsedColumn
 
 from build.assemble_tensorrt import PlanOptions
 from build.dialects.tensorrt.host import find_host
-from build.dialects.tensorrt.rounding import BLOCK_SIZES
+from build.dialects.tensorrt.precision import BLOCK_SIZES
 from build.dialects.tensorrt.sizes import Room
 from build.dialects.tensorrt.toolkit import rtx
 from build.engine import Independent, Result, build_engine

@@ -20,7 +20,7 @@ from build.dialects.tensorrt.cross_decoder import build_cross_decoder
 from build.dialects.tensorrt.decoder import build_decoder
 from build.dialects.tensorrt.encoder import build_encoder
 from build.dialects.tensorrt.executor_cpu import CpuExecutor
-from build.dialects.tensorrt.rounding import BLOCK_SIZES
+from build.dialects.tensorrt.precision import BLOCK_SIZES
 from build.dialects.tensorrt.session import Session
 from build.dialects.tensorrt.store import Store, open_store
 from build.dialects.weight_file import WeightFile

@@ -14,8 +14,15 @@ from numpy.typing import NDArray
 from build.architecture.parts import Norm, Projection
 from build.checkpoint import Checkpoint
 from build.dialects.encoding import Role, bias, stacked
-from build.dialects.tensorrt.precision import compute_type, stored_kind
-from build.dialects.tensorrt.rounding import BLOCK_SIZES, Kind, Rounded, round_blocks, round_rows
+from build.dialects.tensorrt.precision import (
+    BLOCK_SIZES,
+    Kind,
+    Rounded,
+    compute_type,
+    round_blocks,
+    round_rows,
+    stored_kind,
+)
 from build.dialects.weight_file import WeightFile
 from build.errors import BuildError
 from build.quantise import Floats, Precision
