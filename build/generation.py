@@ -11,6 +11,7 @@ from build.errors import BadInput
 
 _FILE: Final = "generation_config.json"
 _MOST: Final = 2**31 - 1
+_WHOLE: Final = "a whole number"
 # Of a request, which these are the defaults of (server/engine/request.py); -1 and less turn some off.
 LIMITS: Final[Mapping[str, tuple[float, float]]] = {
     "temperature": (0, 100),
@@ -157,27 +158,19 @@ def _vocabulary(checkpoint: Checkpoint) -> int:
     return int(config.get("decoder_vocab_size") or config["vocab_size"])
 
 
-def _number(settings: Mapping[str, Any], key: str, default: float) -> float:
+def _number(settings: Mapping[str, Any], key: str, default: float, kind: str = "a number") -> float:
+    """A value within its LIMITS; of the kind "a whole number" it has no fraction."""
     value = settings.get(key)
     value = default if value is None else value
     low, high = LIMITS[key]
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
-        raise BadInput(f"{_FILE}: {key}: {value!r}, must be a number in [{low}, {high}]")
+    given = isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+    if not given or (kind == _WHOLE and value % 1):
+        raise BadInput(f"{_FILE}: {key}: {value!r}, must be {kind} in [{low}, {high}]")
     return float(value)
 
 
 def _whole(settings: Mapping[str, Any], key: str, default: int) -> int:
-    value = settings.get(key)
-    value = default if value is None else value
-    low, high = LIMITS[key]
-    if (
-        not isinstance(value, (int, float))
-        or isinstance(value, bool)
-        or not low <= value <= high
-        or value % 1
-    ):
-        raise BadInput(f"{_FILE}: {key}: {value!r}, must be a whole number in [{low}, {high}]")
-    return int(value)
+    return int(_number(settings, key, default, _WHOLE))
 
 
 def _token(checkpoint: Checkpoint, key: str) -> int | None:

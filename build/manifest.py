@@ -39,7 +39,9 @@ def manifest(
 ) -> Json:
     """Describes the folder as it stands: every file in it is listed. The recipe's task is settled."""
     assert recipe.task is not None
-    files = {path.name: _file(path) for path in sorted(folder.iterdir())}
+    files = {
+        path.name: {"sha256": sha256(path), "bytes": path.stat().st_size} for path in sorted(folder.iterdir())
+    }
     origin = asdict(checkpoint.origin)
     return {
         "manifest_version": _VERSION,
@@ -69,10 +71,6 @@ def _tools() -> Json:
     """ONNX Runtime is asked itself: on a GPU host its package goes by another name."""
     versions = {name: metadata.version(name) for name in _TOOLS}
     return {"python": platform.python_version(), "onnxruntime": ort.__version__, **versions}
-
-
-def _file(path: Path) -> Json:
-    return {"sha256": sha256(path), "bytes": path.stat().st_size}
 
 
 def _tokenizer(files: TokenizerFiles, model: Model) -> Json:

@@ -63,7 +63,8 @@ def declared_tokens(folder: Path, settings: Json, content: Json) -> DeclaredToke
     else:
         given = _with_map(folder, given)
         first |= _named_extra(given)
-        declared = [*_of_old(folder, given), *_of_json(content)]
+        declared = list(_of_old(folder, given))
+        declared += [(entry["id"], _added(entry)) for entry in content.get("added_tokens") or []]
     specific = {key: value for key, value in given.items() if _is_specific(key)} | first
     by_text = {token.content: token for _, token in declared}
     named: dict[str, Token | None] = {}
@@ -96,11 +97,6 @@ def _of_old(folder: Path, given: Json) -> Iterator[tuple[int, AddedToken]]:
     special = {str(_token(value)) for value in values if value and "__type" not in value}
     for text, index in (read_object(path) if path.is_file() else {}).items():
         yield index, AddedToken(text, normalized=text not in special, special=text in special)
-
-
-def _of_json(content: Json) -> Iterator[tuple[int, AddedToken]]:
-    for entry in content.get("added_tokens") or []:
-        yield entry["id"], _added(entry)
 
 
 def _is_specific(key: str) -> bool:

@@ -82,7 +82,11 @@ class Blocks:
         """The products of a projection's parts."""
         if projection in self._store.rounded:
             return self._rounded(hidden, projection, names)
-        return self._split(self.project(hidden, projection), projection.rows, names)
+        packed = self.project(hidden, projection)
+        sizes = self._writer.integers(f"rows_{'_'.join(map(str, projection.rows))}", list(projection.rows))
+        parts = [ir.Value(name=name) for name in names]
+        self._writer.emit("Split", [packed, sizes], parts, {"axis": -1})
+        return parts
 
     def _rounded(
         self, hidden: ir.Value, projection: Projection, names: list[str] | None = None
@@ -92,12 +96,6 @@ class Blocks:
         names = names or [f"{each.name}_product" for each in stored]
         rounded = RoundedInputs(self._writer, hidden, stored[0].name, projection in rounding.spread)
         return [rounded.times(each, name) for each, name in zip(stored, names, strict=True)]
-
-    def _split(self, packed: ir.Value, rows: tuple[int, ...], names: list[str]) -> list[ir.Value]:
-        parts = [ir.Value(name=name) for name in names]
-        sizes = self._writer.integers(f"rows_{'_'.join(map(str, rows))}", list(rows))
-        self._writer.emit("Split", [packed, sizes], parts, {"axis": -1})
-        return parts
 
     def feed_forward(self, name: str, ffn: FeedForward, hidden: ir.Value) -> ir.Value:
         kind, domain, attributes = _ACTIVATIONS[ffn.activation]

@@ -39,26 +39,17 @@ class Company:
     def _counted(self) -> tuple[ir.Value, ir.Value]:
         """How often to take the rows, for Tile, and the batch."""
         if self._counts is None:
-            self._counts = (
-                self._copies(),
-                self._written("Shape", [self._rows], "batch", {"start": 0, "end": 1}),
-            )
+            one = self._writer.integers("one_row", [1])
+            block = self._writer.integers("row_block", [_BLOCK])
+            rest = self._written("Mod", [self._written("Size", [self._rows], "count"), block], "rest")
+            is_alone = self._written("Equal", [rest, one], "is_alone")
+            alone = self._written("Cast", [is_alone], "alone", {"to": int(ir.DataType.INT64)})
+            copies = self._written("Add", [alone, one], "copies")
+            once = self._writer.integers("as_they_are", [1, 1])
+            repeats = self._written("Concat", [copies, once], "repeats", {"axis": 0})
+            batch = self._written("Shape", [self._rows], "batch", {"start": 0, "end": 1})
+            self._counts = repeats, batch
         return self._counts
-
-    def _copies(self) -> ir.Value:
-        one, written = self._writer.integers("one_row", [1]), self._written
-        rest = written(
-            "Mod",
-            [written("Size", [self._rows], "count"), self._writer.integers("row_block", [_BLOCK])],
-            "rest",
-        )
-        alone = written(
-            "Cast", [written("Equal", [rest, one], "is_alone")], "alone", {"to": int(ir.DataType.INT64)}
-        )
-        copies = written("Add", [alone, one], "copies")
-        return written(
-            "Concat", [copies, self._writer.integers("as_they_are", [1, 1])], "repeats", {"axis": 0}
-        )
 
     def _written(
         self, kind: str, inputs: list[ir.Value], name: str, attributes: dict[str, int] | None = None

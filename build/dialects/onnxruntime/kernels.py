@@ -47,12 +47,9 @@ def _known(layer: Layer, positions: int) -> bool:
 
 
 def encode_index(architecture: Architecture, store: Store) -> bytes:
-    return json.dumps(_index(architecture, store), indent=1).encode()
-
-
-def _index(architecture: Architecture, store: Store) -> Json:
+    """The content of `kernels.json`."""
     first = architecture.layers[0].attention
-    return {
+    index = {
         "version": VERSION,
         "layers": len(architecture.layers),
         "hidden": architecture.hidden_size,
@@ -72,6 +69,7 @@ def _index(architecture: Architecture, store: Store) -> Json:
         "head": _product(store, architecture.head),
         "layer": [_layer(store, layer) for layer in architecture.layers],
     }
+    return json.dumps(index, indent=1).encode()
 
 
 def _layer(store: Store, layer: Layer) -> Json:

@@ -31,13 +31,13 @@ class PlanExecutor:
         )
         self.capacity = self._decoder.shape(own[0])[2]
         self.source_capacity = self._decoder.shape(cross[0])[2] if cross else 0
-        self._rows = {name: self._row_bytes(name) for name in (*own, *cross)}
+        self._rows = {
+            name: prod(self._decoder.shape(name)[1:]) * self._decoder.item_bytes(name)
+            for name in (*own, *cross)
+        }
         self._caches = {name: cuda.allocate(rows * size) for name, size in self._rows.items()}
         self._vocabulary = self._decoder.shape("logits")[-1]
         self._buffers: dict[str, tuple[int, int]] = {}
-
-    def _row_bytes(self, name: str) -> int:
-        return prod(self._decoder.shape(name)[1:]) * self._decoder.item_bytes(name)
 
     def encode(self, feeds: Feeds, row: int) -> None:
         assert self._encoder is not None
