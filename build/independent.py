@@ -1,9 +1,9 @@
-"""The same source as transformers reads it: what shares no code with the build, and can contradict it.
+"""Compares a build with the same source as transformers reads it, which shares no code with the build.
 
-The one module of the build that needs torch and transformers (the extra `test`); it is imported where a
-build is to be checked, and nowhere else. What is compared is what is served: token ids and chats as the
-server's own program encodes them, the manifest's ways to generate, and the logits of the reference that the
-engine has been measured against.
+This is the one module of the build that needs torch and transformers (the extra `test`); it is imported only
+where a build is to be checked. What is served is compared: token ids and chats as the server's own program
+encodes them, the manifest's settings for generation, and the logits of the reference that the engine has been
+measured against.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ def compare(
     folder: Path,
     advance: Callable[[], None],
 ) -> Json:
-    """Of an engine that stands in `folder`, with its manifest. `advance` is called `STEPS` times.
+    """Compares the engine in `folder`, which has this manifest; `advance` is called `STEPS` times.
 
-    Returns for the manifest by what, how much was compared, and the largest difference of a logit. BuildError
-    names the first difference: of a text, a chat, a setting or a logit.
+    Returns, for the manifest, what it was compared with, how much, and the largest difference of a logit.
+    BuildError names the first difference: of a text, a chat, a setting or a logit.
     """
     theirs = _Transformers(source, model)
     texts = _compare_texts(theirs, manifest, folder)
@@ -95,15 +95,15 @@ class _Transformers:
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         place, options = _place(source)
-        # Of a GGUF file it reads neither how text is cut into words, nor but one of the ends of a sequence.
+        # Of a GGUF file it does not read how text is cut into words, and only one end of a sequence.
         self.reads_all = "gguf_file" not in options
         try:
-            # Warnings are about packages that it would like, and it draws bars across ours.
+            # transformers warns of packages that it would like, and draws bars across ours.
             with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
                 warnings.simplefilter("ignore")
                 self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(place, **options)
                 self.model: Any = kind.from_pretrained(place, dtype=torch.float32, **options).eval()
-        except Exception as error:  # it computes what it likes of what it reads
+        except Exception as error:  # loaders raise errors of any kind
             problem = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             raise BuildError(f"check: transformers cannot load {source}: {problem}") from error
 
@@ -118,7 +118,7 @@ class _Transformers:
 
 
 def _place(source: str) -> tuple[str, dict[str, Any]]:
-    """What transformers' loaders take for a source."""
+    """The source as transformers' loaders take it: a place and options."""
     if source.startswith("package:"):
         return _gguf(_packaged(source.removeprefix("package:").partition("@")[0]))
     path = Path(source).expanduser()
@@ -163,7 +163,7 @@ def _compare_chats(theirs: _Transformers, manifest: Json, folder: Path) -> int:
         name = f"chat {json.dumps(chat)}"
         try:
             text = theirs.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        except Exception as error:  # a template refuses as it likes
+        except Exception as error:  # a template raises errors of any kind
             if "refused" not in found:
                 raise BuildError(f"check: {name}: transformers refuses it ({error}), we do not") from error
             continue
@@ -195,7 +195,7 @@ def _require_same_ids(name: str, ours: Sequence[int], theirs: Sequence[int]) -> 
 
 
 def _served(folder: Path, inputs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What the server makes of the inputs: `ids` and for a chat `rendered`, or why it is `refused`."""
+    """How the server encodes the inputs: `ids` and for a chat `rendered`, or why it is `refused`."""
     done = subprocess.run(
         [sys.executable, "-m", "engine.reader", str(folder)],
         input="".join(f"{json.dumps(entry)}\n" for entry in inputs),
@@ -210,9 +210,9 @@ def _served(folder: Path, inputs: Iterable[Mapping[str, Any]]) -> list[dict[str,
 
 
 def _compare_settings(theirs: _Transformers, ours: Mapping[str, Any], checkpoint: Checkpoint) -> int:
-    """The manifest's against those that `generate` would take, in the manifest's words.
+    """Compares the manifest's settings with those that transformers' `generate` would take.
 
-    Not those of a task, which transformers leaves to its user.
+    A task's settings are left out: transformers does not apply them.
     """
     if not theirs.reads_all:
         return 0

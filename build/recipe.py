@@ -1,4 +1,4 @@
-"""A recipe says what to build and what it must be worth: a flat TOML file, read strictly."""
+"""A recipe says what to build and how good it must be: a flat TOML file, read strictly."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SHAPE_FLAGS = ("gated", "tied", "wide")
 
 
 class Task(Enum):
-    """`chat` needs a chat template; the others take text only."""
+    """What the model is served for; `chat` needs a chat template, the others take text only."""
 
     CHAT = "chat"
     COMPLETE = "complete"
@@ -32,14 +32,14 @@ class Task(Enum):
 
 
 class Engine(Enum):
-    """What runs it; the word for a graph's dialect too."""
+    """What runs the engine that is built; also the name of its graphs' dialect."""
 
     ONNXRUNTIME = "onnxruntime"
     TENSORRT = "tensorrt"
 
 
 class Check(Enum):
-    """What reads the checkpoint too, and shares no code with the build."""
+    """What the build is compared with: it reads the checkpoint too, and shares no code with the build."""
 
     TRANSFORMERS = "transformers"
 

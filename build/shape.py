@@ -1,4 +1,4 @@
-"""The dimensions of a model as its authors publish them: what it needs can be estimated from these alone."""
+"""The dimensions of a model as its authors publish them, from which its needs are estimated."""
 
 from __future__ import annotations
 

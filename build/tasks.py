@@ -1,7 +1,7 @@
 """The task that a model is served for: the recipe's, or what the checkpoint shows.
 
-T5 and BART carry settings for the tasks they know (`task_specific_params` of config.json): a prefix and ways
-to generate. Those of the recipe's task fill in what the recipe and generation_config.json leave open.
+T5 and BART have settings for their tasks (`task_specific_params` of config.json): a prefix and how to
+generate. Those of the recipe's task apply where the recipe and generation_config.json say nothing.
 """
 
 from __future__ import annotations

@@ -83,7 +83,10 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Quality:
-    """`tokens` scored; `max_logit_error` is absolute; `greedy_agreement` the share of equal argmax."""
+    """How an engine scored on so many `tokens`.
+
+    `max_logit_error` is absolute, `greedy_agreement` the share of positions with equal argmax.
+    """
 
     tokens: int
     reference_perplexity: float
@@ -92,7 +95,7 @@ class Quality:
     max_logit_error: float
 
     def rounded(self) -> dict[str, float]:
-        """For the manifest: digits that two runs on different processors share."""
+        """For the manifest: only digits that runs on different processors share."""
         digits = {"max_logit_error": 4, "greedy_agreement": 4}
         return {key: round(value, digits.get(key, 3)) for key, value in asdict(self).items()}
 
@@ -207,7 +210,7 @@ def _batches(text: Text, rows: int) -> list[list[int]]:
 
 
 def _blocks(text: Text) -> list[slice]:
-    """Of positions that have a label."""
+    """The positions that have a label, in blocks."""
     length = text.labels.shape[1]
     return [slice(start, min(start + _BLOCK, length)) for start in range(0, length, _BLOCK)]
 
@@ -256,7 +259,7 @@ def _begin(session: Session, text: Text) -> None:
 
 @dataclass(frozen=True)
 class Score:
-    """Of so many `tokens`: mean losses, the share of equal argmax, the largest difference of a logit."""
+    """Mean losses over `tokens`, the share of equal argmax, the largest difference of a logit."""
 
     tokens: int
     reference_loss: float
@@ -278,12 +281,12 @@ def compare(expected: Floats, actual: Floats, following: Ids) -> Score:
 
 
 def _pieces(count: int) -> list[slice]:
-    """So that no more than one piece of [tokens, vocab] is copied: a whole is half a gigabyte for Gemma."""
+    """Rows of [tokens, vocab] that are copied at a time."""
     return [slice(start, start + _PIECE) for start in range(0, count, _PIECE)]
 
 
 def joint(scores: Sequence[Score]) -> Quality:
-    """That of all tokens together."""
+    """The quality over all tokens together."""
     weights = [score.tokens for score in scores]
     means = np.average([(s.reference_loss, s.loss, s.agreement) for s in scores], axis=0, weights=weights)
     return Quality(

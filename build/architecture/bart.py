@@ -36,7 +36,7 @@ _VERSION = r"model\.(encoder|decoder)\.version"
 
 @dataclass(frozen=True)
 class _Traits:
-    """What sets the families apart; a model that norms first also has a last norm."""
+    """What differs between the families; a model that norms first also has a last norm."""
 
     norm_first: bool
     embedding_norm: bool
@@ -53,12 +53,12 @@ FAMILIES = tuple(_TRAITS)
 
 
 def describe(config: Mapping[str, Any]) -> EncoderDecoder:
-    """Raises Unsupported or BadInput for what cannot be built."""
+    """The model of a config.json; raises Unsupported or BadInput for what cannot be built."""
     return _Describer(config).architecture()
 
 
 def view(checkpoint: Checkpoint) -> Checkpoint:
-    """Names begin with `model.`, tied tensors have one, the head has a bias, and sinusoids no table."""
+    """Names begin with `model.`, tied tensors have one name, the head has a bias, sinusoids have no table."""
     model = describe(checkpoint.config)
     checkpoint = _biased(prefixed(checkpoint, "model.", _BARE), model.vocab_size)
     checkpoint = without_buffers(checkpoint, _VERSION, (1,))
@@ -74,7 +74,7 @@ def view(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def _without_sinusoids(checkpoint: Checkpoint, side: str, rows: int, size: int) -> Checkpoint:
-    """Old files store the table of waves; one that holds anything else is a table that was learned."""
+    """Drops the table of waves that old files store; refuses one with other values, which was learned."""
     name = f"model.{side}.embed_positions.weight"
     stored = checkpoint.weights.get(name)
     if stored is not None and not is_table(stored, sinusoids(rows, size)):
@@ -86,7 +86,7 @@ def _without_sinusoids(checkpoint: Checkpoint, side: str, rows: int, size: int) 
 
 
 def _biased(checkpoint: Checkpoint, vocabulary: int) -> Checkpoint:
-    """The bias of the logits is saved as [1, vocab]; where there is none it is zero."""
+    """Gives the head a bias [vocab]: files have it as [1, vocab], and a missing one is zero."""
     found = checkpoint.weights.get(_HEAD_BIAS)
     if found is None:
         bias = Weight((vocabulary,), lambda: np.zeros(vocabulary, np.float32))

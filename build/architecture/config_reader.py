@@ -1,4 +1,4 @@
-"""Values of a config.json, checked: a wrong one is BadInput that names it."""
+"""Reads and checks values of config.json; BadInput names the key of a wrong one."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class ConfigReader:
         return float(value)
 
     def flag(self, key: str) -> bool:
-        """A null is false."""
+        """True or false; null counts as false."""
         value = self.config[key]
         if not isinstance(value, bool) and value is not None:
             raise BadInput(f"config.json: {key}: {value!r}, must be true or false")
@@ -79,6 +79,6 @@ def activation(key: str, name: object) -> Activation:
 
 
 def projection(stems: list[str], rows: tuple[int, ...], columns: int, biased: bool) -> Projection:
-    """Linear layers `STEM.weight`, `STEM.bias`, stacked."""
+    """The linear layers `STEM.weight`, `STEM.bias` as one stacked product."""
     weights = tuple(f"{stem}.weight" for stem in stems)
     return Projection(weights, rows, columns, tuple(f"{s}.bias" for s in stems) if biased else ())

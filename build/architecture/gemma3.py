@@ -23,7 +23,7 @@ _UNSUPPORTED = ("final_logit_softcapping", "attn_logit_softcapping", "use_bidire
 
 
 def view(checkpoint: Checkpoint) -> Checkpoint:
-    """Names as in the Llama line, and norms that multiply by their weight."""
+    """Names are as in the Llama line, and norms multiply by their weight alone."""
     checkpoint = llama.view(checkpoint)
     weights = {
         name: shifted(weight, 1.0) if name.endswith("norm.weight") else weight
@@ -33,7 +33,7 @@ def view(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def describe(config: Mapping[str, Any]) -> Architecture:
-    """Raises Unsupported or BadInput for what cannot be built."""
+    """The model of a config.json; raises Unsupported or BadInput for what cannot be built."""
     read = ConfigReader(config)
     for key in _UNSUPPORTED:
         if value := read.config[key]:
@@ -129,7 +129,7 @@ _THETAS = {FULL: "rope_theta", SLIDING: "rope_local_base_freq"}
 
 
 def _rope(config: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """The settings of one kind of layer: only global ones were scaled before transformers 5."""
+    """The rotary settings of one kind of layer; before transformers 5 only global layers were scaled."""
     own = (config["rope_parameters"] or {}).get(kind) or {}
     scaling = (config["rope_scaling"] or {}) if kind == FULL else {}
     parameters = {"rope_theta": config[_THETAS[kind]], **own, **scaling}

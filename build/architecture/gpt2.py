@@ -34,7 +34,7 @@ _TRANSPOSED = (".c_proj.weight", ".c_fc.weight")
 
 
 def view(checkpoint: Checkpoint) -> Checkpoint:
-    """The same tensors as `describe` names them, without the causal masks of old files."""
+    """Tensors are named and shaped as `describe` does; the causal masks of old files are dropped."""
     read = ConfigReader(checkpoint.config)
     positions = read.count("n_positions")
     checkpoint = prefixed(checkpoint, _PREFIX, _BARE)
@@ -57,7 +57,7 @@ def _viewed(name: str, weight: Weight) -> Iterator[tuple[str, Weight]]:
 
 
 def describe(config: Mapping[str, Any]) -> Architecture:
-    """Raises Unsupported or BadInput for what cannot be built."""
+    """The model of a config.json; raises Unsupported or BadInput for what cannot be built."""
     read = ConfigReader(config)
     if read.flag("add_cross_attention"):
         raise Unsupported("config.json: add_cross_attention: a GPT-2 that reads an encoder is not supported")

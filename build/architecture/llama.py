@@ -29,7 +29,7 @@ _FREQUENCIES = r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq"
 
 
 def view(checkpoint: Checkpoint) -> Checkpoint:
-    """Names begin with `model.`; a tied head is there if it differs; rotary frequencies are not."""
+    """Names begin with `model.`; a tied head is kept if it differs; stored rotary frequencies are dropped."""
     read = ConfigReader(checkpoint.config)
     head_dim = read.count("head_dim", null=read.count("hidden_size") // read.count("num_attention_heads"))
     checkpoint = prefixed(checkpoint, "model.", [*_BARE, "rotary_emb."])
@@ -38,7 +38,7 @@ def view(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def describe(config: Mapping[str, Any]) -> Architecture:
-    """Raises Unsupported or BadInput for what cannot be built."""
+    """The model of a config.json; raises Unsupported or BadInput for what cannot be built."""
     read = ConfigReader(config)
     if read.activation("hidden_act") is not Activation.SILU:
         raise Unsupported(
@@ -124,7 +124,7 @@ class _Describer:
         return Norm(NormKind.RMS, f"{stem}.weight", size, self._epsilon)
 
     def _layer_kinds(self) -> list[str]:
-        """Every layer of Mistral slides, or none; those of Qwen as they say, or from one on."""
+        """The kind of each layer: all slide in Mistral, or none; in Qwen the config says which."""
         read, layers = self._read, self._layers
         if self._family == "llama":
             return [FULL] * layers

@@ -47,7 +47,7 @@ def _scaled(kind: str, rope: Mapping[str, Any], plain: list[float]) -> list[floa
 
 
 def _llama3(frequency: float, rope: Mapping[str, Any]) -> float:
-    """Long waves are slowed by `factor`, short ones kept, those between are blended."""
+    """Divides low frequencies by `factor`, keeps high ones, and blends those between."""
     low, high = float(rope["low_freq_factor"]), float(rope["high_freq_factor"])
     turns = float(rope["original_max_position_embeddings"]) * frequency / (2 * math.pi)
     kept = min(1.0, max(0.0, (turns - low) / (high - low)))
@@ -66,7 +66,7 @@ def sinusoids(rows: int, size: int) -> NDArray[np.float32]:
 
 
 def distance_buckets(relative: RelativeBias) -> NDArray[np.int64]:
-    """The bucket of each key position minus query position; those further off have that of the last.
+    """The bucket of each distance, which is key position minus query position; farther ones share the last.
 
     From -max_distance to max_distance where the bias is bidirectional, else from -max_distance to 0: index
     `max_distance` is the query's own position.
@@ -82,8 +82,8 @@ def distance_buckets(relative: RelativeBias) -> NDArray[np.int64]:
 def _magnitude_buckets(distances: NDArray[np.int64], buckets: int, far: int) -> NDArray[np.int64]:
     """Half of the buckets hold one distance each, the others grow with the logarithm up to `far`.
 
-    In integers, as no two libraries round a logarithm alike: of `more` buckets the one at n begins where
-    (distance / single) ** more is (far / single) ** n.
+    Computed in integers, since libraries round logarithms differently: of `more` buckets, number n begins
+    where (distance / single) ** more is (far / single) ** n.
     """
     single = buckets // 2
     more = buckets - single

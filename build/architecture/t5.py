@@ -25,17 +25,17 @@ FAMILIES = ("t5", "mt5")
 # Relative positions have no end: the caches must have one.
 MAX_POSITIONS = 2048
 _SHARED = "shared.weight"
-_OWN_HEAD = "own_head"  # no key of transformers: what the view has found
+_OWN_HEAD = "own_head"  # a key of ours: whether the view has found a head that differs from the embedding
 _UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
 
 
 def describe(config: Mapping[str, Any]) -> EncoderDecoder:
-    """Raises Unsupported or BadInput for what cannot be built."""
+    """The model of a config.json; raises Unsupported or BadInput for what cannot be built."""
     return _Describer(config).architecture()
 
 
 def view(checkpoint: Checkpoint) -> Checkpoint:
-    """Tied tensors under one name; the bias of cross-attention in old files has never been used."""
+    """Tied tensors have one name; the bias of cross-attention in old files, never used, is dropped."""
     copies = ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"]
     checkpoint = without(joined(checkpoint, _SHARED, copies), [_UNUSED])
     own = has_own_head(checkpoint, _SHARED)
@@ -45,7 +45,7 @@ def view(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def _scales_outputs(read: ConfigReader) -> bool:
-    """T5 scales what enters its head; v1.1, which unties it or has a key that says so, and mT5 do not."""
+    """Whether the head's input is scaled: in T5, but not in v1.1 (head untied, or a key says so) and mT5."""
     if read.config["model_type"] != "t5":
         return False
     scales = read.config["scale_decoder_outputs"] is not None
@@ -76,7 +76,7 @@ class _Describer:
         )
 
     def _tied(self) -> bool:
-        """As the view has found it; else v1.1 and mT5 have a head of their own, whatever the file says."""
+        """What the view has found; before a view, v1.1 and mT5 count as untied, whatever the file says."""
         own = self._read.config.get(_OWN_HEAD)
         return _scales_outputs(self._read) if own is None else not own
 

@@ -25,7 +25,7 @@ _ROUNDING = 0.005
 
 
 def joined(checkpoint: Checkpoint, name: str, copies: Sequence[str]) -> Checkpoint:
-    """The tensor under `name` alone, whichever of the names it has; Unsupported where two of them differ."""
+    """The checkpoint with a tensor under `name` alone; Unsupported where copies of it differ."""
     present = [other for other in (name, *copies) if other in checkpoint.weights]
     for other in present[1:]:
         if not _equal(checkpoint.weights[present[0]], checkpoint.weights[other]):
@@ -45,9 +45,9 @@ def has_own_head(checkpoint: Checkpoint, embedding: str) -> bool:
 
 
 def headed(checkpoint: Checkpoint, embedding: str) -> Checkpoint:
-    """A checkpoint whose config ties the head, with the embedding alone, or the head that differs from it.
+    """The checkpoint of a config that ties the head: without a head, or untied where the head differs.
 
-    As in transformers the tensors decide: the config then says that they are not tied.
+    As in transformers the tensors decide: where they differ, the config then says that they are not tied.
     """
     if has_own_head(checkpoint, embedding):
         return replace(checkpoint, config={**checkpoint.config, "tie_word_embeddings": False})
@@ -55,7 +55,7 @@ def headed(checkpoint: Checkpoint, embedding: str) -> Checkpoint:
 
 
 def prefixed(checkpoint: Checkpoint, prefix: str, bare: Sequence[str]) -> Checkpoint:
-    """Tensors whose names begin with one of `bare` with the prefix: a model without its head has none."""
+    """The checkpoint with the prefix, which a model saved without its head lacks, before names in `bare`."""
     weights = {
         f"{prefix}{name}" if name.startswith(tuple(bare)) else name: weight
         for name, weight in checkpoint.weights.items()
@@ -64,13 +64,13 @@ def prefixed(checkpoint: Checkpoint, prefix: str, bare: Sequence[str]) -> Checkp
 
 
 def without(checkpoint: Checkpoint, names: Sequence[str]) -> Checkpoint:
-    """What is left of the weights."""
+    """The checkpoint without the weights of these names."""
     weights = {key: weight for key, weight in checkpoint.weights.items() if key not in names}
     return replace(checkpoint, weights=weights)
 
 
 def without_buffers(checkpoint: Checkpoint, pattern: str, shape: tuple[int, ...]) -> Checkpoint:
-    """What is left without buffers that transformers does not read, known by their whole name and shape."""
+    """The checkpoint without buffers that transformers does not read, known by whole name and shape."""
     weights = checkpoint.weights.items()
     found = [name for name, weight in weights if re.fullmatch(pattern, name) and weight.shape == shape]
     return without(checkpoint, found)
@@ -88,7 +88,7 @@ def _equal(first: Weight, second: Weight) -> bool:
 
 
 def transposed(weight: Weight) -> Weight:
-    """[columns, rows] as [rows, columns]."""
+    """A stored [columns, rows] as [rows, columns]."""
     return Weight(weight.shape[::-1], partial(_read, weight.read, np.transpose))
 
 

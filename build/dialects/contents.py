@@ -21,7 +21,7 @@ from build.dialects.encoding import Role
 
 
 class Scored(Enum):
-    """Which positions get logits: serving samples from the last, verification scores all."""
+    """Which positions get logits: a server samples from the last, verification scores all."""
 
     LAST = "last"
     ALL = "all"
@@ -37,10 +37,10 @@ class Store(Protocol):
         """Whether a tensor of this name has been written."""
 
     def add_tensor(self, name: str, shape: tuple[int, ...]) -> None:
-        """The checkpoint's tensor as it is."""
+        """Writes a tensor of the checkpoint, unless it has been written."""
 
     def add_values(self, name: str, values: NDArray[np.float32]) -> None:
-        """Values that follow from the architecture."""
+        """Writes values that are computed from the architecture."""
 
     def add_norm(self, norm: Norm | None) -> None: ...
 
@@ -48,7 +48,7 @@ class Store(Protocol):
 
 
 def store_decoder(store: Store, architecture: Architecture, advance: Callable[[], None]) -> None:
-    """Everything the decoder's graph needs; `advance` is called after each layer."""
+    """Stores all that the decoder's graph needs; `advance` is called after each layer."""
     hidden = architecture.hidden_size
     store.add_tensor(architecture.embedding, (architecture.vocab_size, hidden))
     if architecture.positions:
@@ -76,7 +76,7 @@ def rotations(architecture: Architecture) -> list[tuple[float, ...]]:
 
 
 def store_encoder_decoder(store: Store, model: EncoderDecoder, advance: Callable[[], None]) -> None:
-    """Everything the encoder's and the decoder's graph need; `advance` is called after each layer."""
+    """Stores all that the encoder's and the decoder's graph need; `advance` is called after each layer."""
     _store_stack(store, "encoder", model.encoder, advance)
     _store_stack(store, "decoder", model.decoder, advance)
     store.add_projection("head", model.head, Role.SENSITIVE)

@@ -32,7 +32,7 @@ class Role(Enum):
 def encode(
     checkpoint: Checkpoint, projection: Projection, precision: Precision, role: Role
 ) -> Floats | Blocks:
-    """The stacked rows of the projection's parts."""
+    """The stacked rows of the projection's parts, as the precision stores them."""
     if precision in (Precision.FP32, Precision.FP16):
         return stacked(checkpoint, projection)
     bits = 4 if precision is Precision.INT4 and role is Role.ROBUST else 8
@@ -40,7 +40,7 @@ def encode(
 
 
 def stacked(checkpoint: Checkpoint, projection: Projection) -> Floats:
-    """The rows of the projection's parts, as they are."""
+    """The stacked rows of the projection's parts, unrounded."""
     return np.concatenate([weight.read() for weight in _weights(checkpoint, projection)])
 
 
@@ -58,7 +58,7 @@ def _blocks(weight: Weight, precision: Precision, bits: int) -> Blocks:
 
 
 def bias(checkpoint: Checkpoint, projection: Projection) -> Floats | None:
-    """The stacked biases of the projection's parts."""
+    """The stacked biases of the projection's parts; None where it has none."""
     if not projection.biases:
         return None
     pairs = zip(projection.biases, projection.rows, strict=True)

@@ -53,7 +53,7 @@ def head_weight(checkpoint: Checkpoint, model: EncoderDecoder) -> tuple[Floats, 
 
 
 class _Side:
-    """What both stacks do alike."""
+    """The steps that both stacks share."""
 
     def __init__(self, parts: Parts, stack: Stack[AnyLayer], norm_first: bool) -> None:
         self._parts = parts

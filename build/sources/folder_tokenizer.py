@@ -68,7 +68,7 @@ def tokenizer_files(folder: Path, config: Mapping[str, Any]) -> TokenizerFiles:
 
 
 def used_files(folder: Path) -> list[Path]:
-    """Those of the folder that say how text becomes ids."""
+    """The files of the folder that say how text becomes ids."""
     names = [_FILE, _SETTINGS, *FILES, _TEMPLATE]
     names += marian_tokenizer.FILES if marian_tokenizer.is_marian(folder) else []
     found = [folder / name for name in names if (folder / name).is_file()]
@@ -76,7 +76,7 @@ def used_files(folder: Path) -> list[Path]:
 
 
 def _kind(content: Json) -> str:
-    """The oldest files do not name it."""
+    """The kind of vocabulary, which the oldest files do not name."""
     model = content["model"]
     return str(model.get("type") or ("BPE" if "merges" in model else "Unigram"))
 
@@ -97,7 +97,7 @@ def _refuse_class(folder: Path, settings: Json, config: Mapping[str, Any], name:
 
 
 def _refuse_settings(folder: Path, settings: Json, kind: str) -> None:
-    """What would change ids or answers, and is not done here."""
+    """Refuses settings that would change ids or answers and are not supported."""
     where = folder / _SETTINGS
     if settings.get("split_special_tokens"):
         raise Unsupported(f"{where}: split_special_tokens: true is not supported: set it to false")
@@ -112,7 +112,7 @@ def _refuse_settings(folder: Path, settings: Json, kind: str) -> None:
 
 
 def _is_to_be_mended(settings: Json, config: Mapping[str, Any], tokenizer_json: bytes) -> bool:
-    """Large tokenizers of Mistral were published with words of another kind before transformers 5."""
+    """Whether transformers replaces the pattern of words: in large Mistral tokenizers of older versions."""
     version = str(config.get("transformers_version") or "0").partition(".")[0]
     asked = settings.get("fix_mistral_regex") and config.get("model_type") == "mistral" and int(version) < 5
     return bool(asked) and load_tokenizer(tokenizer_json).get_vocab_size() > _LARGE
@@ -147,7 +147,7 @@ def _served(
 
 
 def _named(given: Named, own: Named, padding: Json | None) -> dict[str, Token | None]:
-    """In the order of transformers: its names, then the model's. What no file says, the class does."""
+    """Special tokens by name, in transformers' order; where no file says one, its class does."""
     every = {**own, **given}
     if padding and "pad_token" not in every:
         every["pad_token"] = padding["pad_token"]
@@ -165,7 +165,7 @@ def _batches(
     added: Mapping[int, AddedToken],
     marks_all: bool,
 ) -> Iterator[list[AddedToken]]:
-    """What transformers adds to the tokenizer, in its order."""
+    """The batches of tokens that transformers adds to the tokenizer, in its order."""
     special = [token for token in named.values() if token is not None]
     texts = set(map(str, special))
     first = [added[index] for index in sorted(added)]
@@ -182,7 +182,7 @@ def _batches(
 
 
 def _special(token: Token, texts: set[str]) -> AddedToken:
-    """A token with flags that is listed without a name keeps them."""
+    """The token as a special one; one that is given with flags keeps them."""
     if isinstance(token, str):
         return AddedToken(token, special=True)
     token.special = token.special or token.content in texts
@@ -190,7 +190,7 @@ def _special(token: Token, texts: set[str]) -> AddedToken:
 
 
 def _entries(tokenizer: Tokenizer, versions: Iterable[AddedToken]) -> Iterator[Json]:
-    """The added tokens by id, as their last versions say; what was special once is left out of answers."""
+    """The added tokens by id, as last added; one that any version calls special stays special."""
     special = {version.content for version in versions if version.special}
     for index, token in sorted(tokenizer.get_added_tokens_decoder().items()):
         flags = {flag: getattr(token, flag) for flag in FLAGS}
@@ -200,7 +200,7 @@ def _entries(tokenizer: Tokenizer, versions: Iterable[AddedToken]) -> Iterator[J
 def _post_processor(
     tokenizer: Tokenizer, around: Iterable[str], present: Mapping[str, str], settings: Json
 ) -> Json:
-    """A language that the vocabulary lacks is an unknown token."""
+    """What stands around a text; a language that the vocabulary lacks becomes the unknown token."""
     names = {**present, "src_lang": str(settings.get("src_lang") or "en_XX")}
     single: list[Json] = []
     ids: dict[str, int | None] = {}
@@ -216,7 +216,7 @@ def _post_processor(
 
 
 def _chat_template(folder: Path, settings: Json) -> str | None:
-    """Files go before tokenizer_config.json; of several named templates `default` is for chat."""
+    """The chat template: files precede tokenizer_config.json; of several by name `default` is taken."""
     found = {"default": folder / _TEMPLATE} if (folder / _TEMPLATE).is_file() else {}
     found |= {path.stem: path for path in sorted((folder / _TEMPLATES).glob("*.jinja"))}
     if found:

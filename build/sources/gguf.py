@@ -48,7 +48,7 @@ class _Part:
 def open_gguf(path: Path) -> Checkpoint:
     """The checkpoint in a GGUF file, or in all files of a split one, given the first.
 
-    BadInput when a file is missing, cut short or none, Unsupported for what llama.cpp computes and we do not.
+    BadInput when a file is missing, cut short or no GGUF, Unsupported for what the graphs do not compute.
     """
     first = _part(_mapped(path), path.name)
     others = [path.with_name(name) for name in _later_parts(first)]
@@ -153,7 +153,7 @@ def _generation(vocabulary: Vocabulary) -> dict[str, Any]:
 
 
 def _weights(tensors: list[GgufTensor], config: Mapping[str, Any], layout: Layout) -> dict[str, Weight]:
-    """All that the model is made of: a bias that the file does not have is zero."""
+    """All weights of the model; a bias that the file lacks is zero."""
     expected = describe(config).tensors()
     heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
     weights = {
@@ -182,7 +182,7 @@ def _zeros(shape: tuple[int, ...]) -> Floats:
 
 
 def _unpermuted(rows: int, heads: int) -> NDArray[np.intp]:
-    """Where each Hugging Face row stands in the file."""
+    """The row of the file for each row in Hugging Face's order."""
     half = rows // heads // 2
     return np.arange(rows).reshape(heads, half, 2).swapaxes(1, 2).reshape(rows)
 

@@ -23,14 +23,14 @@ class PreTokenizer:
 
 
 def pre_tokenizer(name: str) -> PreTokenizer:
-    """Unsupported for a name whose pattern is not there."""
+    """The pre-tokeniser of that name; Unsupported for an unknown one."""
     if name not in _NAMED:
         raise Unsupported(f"GGUF pre-tokeniser {name!r} is not supported: {', '.join(_NAMED)} are")
     return _NAMED[name]
 
 
 def _words(*patterns: str, use_regex: bool = False) -> Json:
-    """Each pattern cuts what the one before left whole."""
+    """Cuts by each pattern in turn, then into bytes."""
     cuts = [split({"Regex": pattern}) for pattern in patterns]
     return sequence("pretokenizers", *cuts, byte_level(use_regex=use_regex))
 

@@ -49,7 +49,7 @@ def tokenizer_files(metadata: Metadata, vocabulary: Vocabulary) -> TokenizerFile
 
 
 def _chat_template(metadata: Metadata) -> str | None:
-    """A file may have several, by name: the unnamed one, or else that for tools."""
+    """The unnamed chat template, or else the one for tools; None where there is neither."""
     keys = ("tokenizer.chat_template", "tokenizer.chat_template.tool_use")
     key = next((key for key in keys if metadata.get(key)), keys[0])
     template = metadata.get(key)
@@ -59,7 +59,7 @@ def _chat_template(metadata: Metadata) -> str | None:
 
 
 def _byte_level_bpe(metadata: Metadata, vocabulary: Vocabulary) -> Json:
-    """Texts are taken as they are written: llama.cpp does not normalise them."""
+    """A tokenizer.json of a `gpt2` vocabulary; llama.cpp does not normalise its texts."""
     before = pre_tokenizer(metadata.get("tokenizer.ggml.pre") or "default")
     merges = _merges(metadata, vocabulary)
     return {
@@ -72,7 +72,7 @@ def _byte_level_bpe(metadata: Metadata, vocabulary: Vocabulary) -> Json:
 
 
 def _merges(metadata: Metadata, vocabulary: Vocabulary) -> Merges:
-    """The first of two that are alike counts."""
+    """The merges of the file, each once."""
     key = "tokenizer.ggml.merges"
     known = set(vocabulary.tokens)
     merges = []
@@ -86,7 +86,10 @@ def _merges(metadata: Metadata, vocabulary: Vocabulary) -> Merges:
 
 
 def _sentencepiece_bpe(metadata: Metadata, vocabulary: Vocabulary) -> Json:
-    """As transformers converts Llama 2: spaces become U+2581, unknown characters their bytes."""
+    """A tokenizer.json of a `llama` vocabulary, as transformers converts Llama 2.
+
+    Spaces become U+2581, unknown characters their bytes.
+    """
     prefixed = bool(metadata.get("tokenizer.ggml.add_space_prefix", True))
     prefix = {"type": "Prepend", "prepend": SPACE} if prefixed else None
     return {
@@ -105,7 +108,7 @@ def _sentencepiece_bpe(metadata: Metadata, vocabulary: Vocabulary) -> Json:
 
 
 def _scores(metadata: Metadata, vocabulary: Vocabulary) -> list[float | None]:
-    """None for pieces that are no text: a merge must never make a control token out of what a user wrote."""
+    """The scores of pieces, None for control tokens: no merge may make one of a user's text."""
     key = "tokenizer.ggml.scores"
     scores, count = required(metadata, key), len(vocabulary.tokens)
     if len(scores) < count:
@@ -135,7 +138,7 @@ def _bpe(vocabulary: Vocabulary, merges: Merges, **changes: Any) -> Json:
 
 
 def _written(vocabulary: Vocabulary, merges: Merges) -> dict[str, int]:
-    """Without the unused tokens that no text becomes, which pad a vocabulary: nothing is shown for them."""
+    """The vocabulary by token, without unused tokens that pad it and that no text becomes."""
     used = {part for left, right in merges for part in (left, right, left + right)}
     entries = zip(vocabulary.tokens, vocabulary.types, strict=True)
     return {
@@ -146,7 +149,7 @@ def _written(vocabulary: Vocabulary, merges: Merges) -> dict[str, int]:
 
 
 def _frame(metadata: Metadata, vocabulary: Vocabulary, adds_bos: bool) -> Json:
-    """What both kinds share; `adds_bos` holds where the file does not say."""
+    """The parts that both kinds share; `adds_bos` holds where the file does not say."""
     kinds = enumerate(zip(vocabulary.tokens, vocabulary.types, strict=True))
     return {
         "version": "1.0",

@@ -47,8 +47,9 @@ def is_marian(folder: Path) -> bool:
 def tokenizer_files(
     folder: Path, settings: Mapping[str, Any], declared: Collection[str] = ()
 ) -> TokenizerFiles:
-    """For questions and answers; `settings` is tokenizer_config.json, `declared` are the tokens that it and
-    other files add. BadInput names the file at fault.
+    """The tokenizers of sources and of answers; BadInput names the file at fault.
+
+    `settings` is tokenizer_config.json, `declared` are the tokens that it and other files add.
     """
     names = {role: _text(settings.get(role)) or token for role, token in _SPECIALS.items()}
     vocabulary = _vocabulary(folder / "vocab.json", names)
@@ -78,7 +79,7 @@ def _unigram_model(path: Path) -> SentencePieceModel:
 
 
 def _vocabulary(path: Path, names: Mapping[str, str]) -> list[str]:
-    """Tokens by id."""
+    """The tokens by id."""
     ids = read_object(path)
     if sorted(ids.values()) != list(range(len(ids))):
         raise BadInput(f"{path}: must map tokens to the ids from 0 on")
@@ -95,7 +96,7 @@ def _scores(model: SentencePieceModel) -> dict[str, float]:
 def _questions(
     model: SentencePieceModel, vocabulary: list[str], names: Mapping[str, str]
 ) -> list[tuple[str, float]]:
-    """Pieces of the source and added tokens as they are, the rest spelled as no text is.
+    """Pieces of the source and added tokens as they are, the rest respelled so that no text matches.
 
     SentencePiece leaves a run of characters that it does not know as it is, which vocab.json may hold. Where
     it holds parts of it alone, transformers takes `<unk>` for all, and these parts are taken here.
@@ -110,7 +111,7 @@ def _questions(
 
 
 def _answers(model: SentencePieceModel, vocabulary: list[str]) -> list[tuple[str, float]]:
-    """All tokens as they read: answers are only decoded."""
+    """All tokens unchanged: answers are only decoded."""
     scores = _scores(model)
     lowest = min(scores.values())
     return [(token, scores.get(token, lowest)) for token in vocabulary]

@@ -66,7 +66,7 @@ class Blocks:
         return self._company.first(product, name)
 
     def keep_last(self, *hidden: ir.Value, batch: ir.Value) -> list[ir.Value]:
-        """The last position of each; what is computed from now on has a row for each element of `batch`."""
+        """The last position of each value; products from now on have a row for each element of `batch`."""
         self._company = Company(self._writer, batch)
         return [self._last_position(each, f"{each.name}_last") for each in hidden]
 
@@ -116,7 +116,7 @@ class Blocks:
     def add_norm(
         self, residual: ir.Value, change: ir.Value, norm: Norm, name: str
     ) -> tuple[ir.Value, ir.Value]:
-        """(norm of the sum, the sum)"""
+        """The norm of the sum, and the sum itself."""
         normed, total = ir.Value(name=f"{name}_normed"), ir.Value(name=f"{name}_residual")
         unused = [ir.Value(name=""), ir.Value(name="")]
         rms = norm.kind is NormKind.RMS
@@ -137,14 +137,14 @@ class Blocks:
         return self._writer.op("Reshape", [self.norm(heads, norm, name), flat], f"{name}_flat")
 
     def scaled(self, hidden: ir.Value, by: float, name: str) -> ir.Value:
-        """Times a number, in the store's dtype."""
+        """The values times a number, in the store's dtype."""
         if by == 1.0:
             return hidden
         factor = self._writer.constant(f"{name}_factor", np.array(by, self._store.dtype))
         return self._writer.op("Mul", [hidden, factor], name)
 
     def logits(self, hidden: ir.Value, head: Projection, seq: str | int) -> ir.Value:
-        """FLOAT [batch, seq, vocab], whatever is computed in."""
+        """The logits, FLOAT [batch, seq, vocab] whatever type the graph computes in."""
         if self._store.ir_dtype is ir.DataType.FLOAT:
             logits = self.project(hidden, head, "logits")
         else:

@@ -1,4 +1,4 @@
-"""Rows in company: a product in 4 bits never computes a row alone.
+"""Rows in company: a 4-bit product never computes a row alone.
 
 Without AVX-512, ONNX Runtime 1.32 has a kernel of its own for a lone row of MatMulNBits in 4 bits, which adds
 up in another order than that for rows in company. The results are 4e-7 apart, and 0.01 of a logit once later
@@ -16,7 +16,7 @@ _BLOCK = 128
 
 
 class Company:
-    """For products whose inputs [batch, …, columns] have a row for each element of `rows` [batch, …]."""
+    """Pads products whose inputs [batch, …, columns] have a row for each element of `rows` [batch, …]."""
 
     def __init__(self, writer: Writer, rows: ir.Value) -> None:
         self._writer = writer
@@ -24,12 +24,12 @@ class Company:
         self._counts: tuple[ir.Value, ir.Value] | None = None
 
     def copied(self, hidden: ir.Value, name: str) -> ir.Value:
-        """All rows, twice where one of them would be alone."""
+        """The rows of `hidden`, taken twice where one of them would be alone."""
         copies, _ = self._counted()
         return self._writer.op("Tile", [hidden, copies], name)
 
     def first(self, product: ir.Value, name: str) -> ir.Value:
-        """The product of the rows themselves."""
+        """The product without the copies that `copied` added."""
         _, batch = self._counted()
         integers = self._writer.integers
         return self._writer.op(
@@ -37,7 +37,7 @@ class Company:
         )
 
     def _counted(self) -> tuple[ir.Value, ir.Value]:
-        """How often to take the rows, for Tile, and the batch."""
+        """How often to repeat the rows, for Tile, and the size of the batch."""
         if self._counts is None:
             one = self._writer.integers("one_row", [1])
             block = self._writer.integers("row_block", [_BLOCK])

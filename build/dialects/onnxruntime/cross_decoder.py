@@ -93,7 +93,7 @@ class _DecoderBuilder:
         return self._writer.op("Gather", [self._blocks.tensor(table), rows], "position_rows")
 
     def _distance_bias(self) -> ir.Value:
-        """[batch, heads, 1, longest]: that of each key's position minus that of the row's token.
+        """The bias [batch, heads, 1, longest] by each key's position minus the position of the row's token.
 
         A key beyond the row's token is not seen, whatever its bias.
         """
@@ -131,7 +131,7 @@ class _DecoderBuilder:
         return self._blocks.project(attended, cross.output)
 
     def _no_keys(self, query: ir.Value) -> ir.Value:
-        """[batch, 0, heads * size], for all layers."""
+        """No new keys, [batch, 0, heads * size], for all layers."""
         zero, axis = self._writer.integers("no_step", [0]), self._writer.integers("step_axis", [1])
         return self._writer.op("Slice", [query, zero, zero, axis], "no_keys")
 

@@ -86,7 +86,7 @@ class _DecoderBuilder:
         return self._writer.op("Add", [rows, self._position_rows(self._arch.positions)], "placed")
 
     def _position_rows(self, positions: Positions) -> ir.Value:
-        """Position of each token: its row's length, counted back from the last token of this step."""
+        """The rows of the tokens' positions, counted back from each row's length after this step."""
         op, integers = self._writer.op, self._writer.integers
         seq = op("Shape", [self._ids], "seq_shape", {"start": 1, "end": 2})
         count = op("Squeeze", [seq], "seq_count")
@@ -147,7 +147,7 @@ class _DecoderBuilder:
     def _normed_heads(
         self, name: str, attention: Attention, hidden: ir.Value
     ) -> tuple[ir.Value, ir.Value | None, ir.Value | None]:
-        """q, k and v apart where q and k are normed per head; else the operator takes them packed."""
+        """q, k and v as three values where q and k are normed per head; else packed in the first."""
         if attention.q_norm is None or attention.k_norm is None:
             return self._blocks.project(hidden, attention.qkv), None, None
         names = [f"{name}_{part}" for part in ("query", "key", "value")]

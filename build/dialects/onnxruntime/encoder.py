@@ -1,4 +1,4 @@
-"""The encoder's graph, and what the decoder's cross-attention needs of it: run once for a request.
+"""The encoder's graph, run once for a request: it ends in what the decoder's cross-attention reads.
 
 inputs   input_ids INT64 [1, source]
 outputs  cross_key_i, cross_value_i [1, heads, source, head_dim] for each layer of the decoder
@@ -58,7 +58,7 @@ class _EncoderBuilder:
         return op("Gather", [self._blocks.tensor(table), rows], "position_rows")
 
     def _distance_bias(self) -> ir.Value:
-        """[1, heads, source, source]: that of each key's position minus the query's."""
+        """The bias [1, heads, source, source] by each key's position minus the query's."""
         assert self._stack.relative is not None
         far = self._stack.relative.max_distance
         op, integers = self._writer.op, self._writer.integers

@@ -22,8 +22,9 @@ Json = dict[str, Any]
 
 
 def runs_on_kernels(architecture: Architecture) -> bool:
-    """Whether each part of the model is one that the kernels have, in layers of one width. `rotatable`
-    vouches for the norms.
+    """Whether the kernels have every part of the model, in layers of one width.
+
+    The kinds of norms are not checked here: only `rotatable` models get here.
     """
     layers = architecture.layers
     epsilons = {norm.epsilon for layer in layers for norm in layer.norms()} | {
@@ -93,7 +94,7 @@ def _norm(store: Store, norm: Norm | None) -> Json | None:
 
 
 def _product(store: Store, projection: Projection) -> list[Json]:
-    """Its parts, one below the other."""
+    """The parts of a product, stored one below the other."""
     return [_rows(part) for part in store.rounded[projection]]
 
 

@@ -55,7 +55,7 @@ class Rounding:
 
 @dataclass(frozen=True)
 class Store:
-    """What has been written; every tensor and every projection once, under the names of the checkpoint.
+    """The weights that have been written: each tensor and projection once, under the checkpoint's names.
 
     Activations, norms and tables are of `dtype`: float16 at Precision.FP16, else float32. With a `rounding`
     every product is `rounded`.
@@ -81,12 +81,11 @@ class Store:
         return name in self.tensors
 
     def add_tensor(self, name: str, shape: tuple[int, ...]) -> None:
-        """The checkpoint's tensor as it is."""
         if name not in self.tensors:
             self.add_values(name, self.checkpoint.weight(name, shape).read())
 
     def add_values(self, name: str, values: NDArray[np.generic]) -> None:
-        """Values that follow from the architecture, in `dtype`."""
+        """Stored in `dtype`."""
         self.tensors[name] = self.file.add(name, values.astype(self.dtype))
 
     def add_norm(self, norm: Norm | None) -> None:
@@ -94,7 +93,7 @@ class Store:
             self.add_tensor(name, shape)
 
     def add_projection(self, name: str, projection: Projection, role: Role) -> None:
-        """Quantised as the precision says; one that was added as a tensor and needs no rounding is shared."""
+        """Stored as the precision says; one that was added as a tensor and needs no rounding is shared."""
         if projection in self.projections or projection in self.rounded:
             return
         if self.rounding is None:

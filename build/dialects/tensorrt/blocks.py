@@ -39,7 +39,7 @@ class Blocks:
         return self.writer.op("Add", [product, self.writer.weight(stored.bias)], name)
 
     def _weight(self, stored: StoredProjection) -> ir.Value:
-        """[columns, rows] in the type computed in."""
+        """The weight [columns, rows] in the type that is computed in."""
         weight = self.writer.weight(stored.weight)
         if stored.turned:
             return self.writer.op("Transpose", [weight], f"{stored.name}_turned", {"perm": [1, 0]})
@@ -88,14 +88,14 @@ class Blocks:
         return self.scaled(rows, scale, "embedded_scaled")
 
     def placed(self, table: str, positions: ir.Value, offset: int) -> ir.Value:
-        """Rows of a table of positions."""
+        """The rows of positions in a table, whose position 0 is row `offset`."""
         if offset:
             rows = self.writer.integers("first_row", offset)
             positions = self.writer.op("Add", [positions, rows], "position_rows")
         return self.writer.op("Gather", [self.tensor(table), positions], "placed")
 
     def scaled(self, hidden: ir.Value, by: float, name: str) -> ir.Value:
-        """Times a number."""
+        """The values times a number."""
         if by == 1.0:
             return hidden
         factor = self.writer.constant(f"{name}_factor", np.array(by, self.store.dtype))
@@ -110,7 +110,7 @@ class Blocks:
         return self.writer.op("Slice", [hidden, *bounds], name)
 
     def logits(self, hidden: ir.Value, head: Projection, scored: Scored) -> ir.Value:
-        """FLOAT, whatever is computed in."""
+        """The logits, FLOAT whatever type the graph computes in."""
         product = self.project(hidden, head, "logits_narrow")
         seq: str | int = 1 if scored is Scored.LAST else "seq"
         logits = tensor("logits", ir.DataType.FLOAT, ["batch", seq, sum(head.rows)])

@@ -81,13 +81,13 @@ class CpuExecutor:
 
 
 def open_graph(graph: Path) -> ort.InferenceSession:
-    """Computes what the graph says, in bfloat16 too; writes a file beside it for that."""
+    """A session that computes what the graph says; for bfloat16 it writes another file next to the graph."""
     # Else products of int8 weights round their inputs too, which TensorRT does not.
     return open_session(_runnable(graph), entries={"session.disable_quant_qdq": "1"})
 
 
 def _bound(binding: Any, feeds: Feeds) -> dict[str, NDArray[Any]]:
-    """Inputs are bound by address: what is returned must live until the run is over."""
+    """Binds the inputs by address: the arrays returned must live until the run is over."""
     held = {name: np.ascontiguousarray(value) for name, value in feeds.items()}
     for name, value in held.items():
         binding.bind_cpu_input(name, value)
@@ -95,7 +95,7 @@ def _bound(binding: Any, feeds: Feeds) -> dict[str, NDArray[Any]]:
 
 
 def _runnable(graph: Path) -> Path:
-    """The graph itself, or one beside it, over the same weights, with its arithmetic in float32."""
+    """The graph itself, or a new file over the same weights with its bfloat16 arithmetic in float32."""
     model = ir.load(graph)
     if not any(value.dtype is _NARROW for value in model.graph.initializers.values()):
         return graph
@@ -118,7 +118,7 @@ def _widen(graph: ir.Graph) -> None:
 
 
 def _compute_wide(graph: ir.Graph, node: ir.Node, narrow: set[ir.Value]) -> None:
-    """Casts before and after; what reads the node then reads what is rounded."""
+    """Casts a node's inputs to float32 and its outputs back; the node's readers then read rounded values."""
     for index, value in enumerate(node.inputs):
         if value in narrow:
             cast = _cast(value, ir.DataType.FLOAT, f"{node.name}_wide_{index}")

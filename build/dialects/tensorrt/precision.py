@@ -54,20 +54,22 @@ class Kind(Enum):
 
 
 def require_precision(precision: Precision) -> None:
-    """BadInput for what TensorRT has no use for."""
+    """BadInput for a precision that TensorRT does not take."""
     if precision not in PRECISIONS:
         known = ", ".join(each.value for each in PRECISIONS)
         raise BadInput(f"precision {precision.value}: engine tensorrt takes {known}")
 
 
 def compute_type(precision: Precision, family: str) -> ir.DataType:
-    """Of activations, norms, tables, caches and scales."""
+    """The type of activations, norms, tables, caches and scales."""
     rounded = ir.DataType.BFLOAT16 if family in _WIDE_FAMILIES else ir.DataType.FLOAT16
     return _COMPUTE.get(precision, rounded)
 
 
 def stored_kind(precision: Precision, role: Role, blocks_fit: bool) -> Kind | None:
-    """None is dense. At int4, 8 bits are kept where rounding costs most, and where blocks do not fit."""
+    """What a product is stored as, None for dense. At int4, products that lose most, or whose columns are no
+    multiple of a block, keep 8 bits.
+    """
     if precision is Precision.INT4:
         return Kind.INT4 if role is Role.ROBUST and blocks_fit else Kind.INT8
     return {Precision.INT8: Kind.INT8, Precision.FP8: Kind.FP8}.get(precision)
@@ -92,7 +94,7 @@ def round_rows(matrix: Floats, kind: Kind, scale_type: DTypeLike) -> Rounded:
 
 
 def round_blocks(matrix: Floats, size: int, scale_type: DTypeLike) -> Rounded:
-    """4 bits; of a few scales the one with the smallest squared error is taken for each block."""
+    """4 bits; each block takes that of a few scales that has the smallest squared error."""
     rows, columns = matrix.shape
     blocks = matrix.reshape(rows, columns // size, size)
     peaks = np.abs(blocks).max(axis=2) / Kind.INT4.largest
@@ -107,7 +109,7 @@ def round_blocks(matrix: Floats, size: int, scale_type: DTypeLike) -> Rounded:
 
 
 def _scales(values: Floats, scale_type: DTypeLike) -> NDArray[np.generic]:
-    """Rounded before they are used; those of nothing but zeros, and too small ones, are made normal."""
+    """Scales in their stored type, at least the smallest normal number, also for rows of zeros."""
     return np.maximum(values, _SMALLEST_SCALE).astype(scale_type)
 
 

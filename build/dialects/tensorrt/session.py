@@ -36,7 +36,7 @@ class Executor(Protocol):
 
     @property
     def source_capacity(self) -> int:
-        """0 for a decoder alone."""
+        """Source tokens that fit, 0 for a decoder alone."""
 
     def encode(self, feeds: Feeds, row: int) -> None:
         """Runs the encoder, whose outputs become the row's keys and values of cross-attention."""
@@ -96,7 +96,7 @@ class Session:
 
 
 def causal_mask(positions: Ids, capacity: int, window: int | None = None) -> NDArray[np.bool_]:
-    """[rows, 1, seq, capacity], true where a query at one of `positions` [rows, seq] may look."""
+    """A mask [rows, 1, seq, capacity], true where a query at one of `positions` [rows, seq] may look."""
     distance = positions[:, None, :, None] - np.arange(capacity)
     seen: NDArray[np.bool_] = distance >= 0
     return seen if window is None else seen & (distance < window)

@@ -17,7 +17,7 @@ Part = Callable[[ir.Value], ir.Value]
 
 
 def embedded(blocks: Blocks, stack: Stack[AnyLayer], ids: ir.Value, positions: ir.Value) -> ir.Value:
-    """Of ids [batch, seq] at `positions`, [batch, seq] or [seq]."""
+    """The embedded ids [batch, seq] at `positions`, [batch, seq] or [seq]."""
     rows = blocks.embed(ids, stack.embedding, stack.embedding_scale)
     table = position_table(stack)
     if table is not None:

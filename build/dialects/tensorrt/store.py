@@ -44,7 +44,7 @@ class StoredProjection:
 
 @dataclass(frozen=True)
 class Store:
-    """What has been written; every tensor and every projection once, under the names of the checkpoint."""
+    """The weights that have been written: each tensor and projection once, under the checkpoint's names."""
 
     checkpoint: Checkpoint
     precision: Precision
@@ -62,12 +62,11 @@ class Store:
         return name in self.tensors
 
     def add_tensor(self, name: str, shape: tuple[int, ...]) -> None:
-        """The checkpoint's tensor as it is."""
         if name not in self.tensors:
             self.add_values(name, self.checkpoint.weight(name, shape).read())
 
     def add_values(self, name: str, values: Floats) -> None:
-        """Values that follow from the architecture, in the type computed in."""
+        """Stored in the type that is computed in."""
         self.tensors[name] = self.file.add(name, self._narrowed(name, values))
 
     def add_norm(self, norm: Norm | None) -> None:
@@ -75,7 +74,7 @@ class Store:
             self.add_tensor(name, shape)
 
     def add_projection(self, name: str, projection: Projection, role: Role) -> None:
-        """Rounded as the precision says; one that was added as a tensor and needs no rounding is shared."""
+        """Stored as the precision says; one that was added as a tensor and needs no rounding is shared."""
         if projection in self.projections:
             return
         offsets = self._bias(name, projection)
@@ -93,7 +92,7 @@ class Store:
         self.projections[projection] = stored
 
     def rounded(self, projection: Projection, role: Role) -> Rounded | None:
-        """None where the precision keeps the product dense."""
+        """The rounded product, None where the precision keeps it dense."""
         kind = stored_kind(self.precision, role, projection.columns % self.block_size == 0)
         if kind is None:
             return None
@@ -116,6 +115,6 @@ class Store:
 def open_store(
     checkpoint: Checkpoint, precision: Precision, file: WeightFile, block_size: int = BLOCK_SIZES[0]
 ) -> Store:
-    """`block_size` is that of products in 4 bits."""
+    """An empty store; `block_size` is that of products in 4 bits."""
     family = str(checkpoint.config.get("model_type"))
     return Store(checkpoint, precision, compute_type(precision, family), file, block_size)
