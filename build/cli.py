@@ -34,7 +34,7 @@ _EXAMPLES = """examples:
   python -m build recommend --help                     which of them fits a task, a memory and a device
   python -m build smollm2                              int8, into model_repository/
   python -m build smollm2 --precision fp32 --force     replace what is there
-  python -m build smollm2 --precision int4 --new-version   beside what is there, for `halimede reload smollm2`
+  python -m build smollm2 --precision int4 --new-version   add a version, for `halimede reload smollm2`
   python -m build smollm2 --engine tensorrt --precision fp16   on a GPU host; elsewhere it is checked only
   python -m build gpt2 --source ./gpt2                 a recipe, from a local folder
   python -m build --name mine --source ./checkpoint    a folder of safetensors
@@ -43,7 +43,7 @@ _EXAMPLES = """examples:
   python -m build --name qwen --source Qwen/Qwen2.5-0.5B-Instruct@main
 
 exit codes: 0 built, 1 the build failed, 2 the command, recipe or checkpoint is at fault,
-  3 --engine tensorrt: all checks passed that need no GPU, the plan takes one, nothing was published
+  3 --engine tensorrt: all checks passed that need no GPU, the plan needs one, nothing was published
 """
 _TIMINGS = Path(".cache/tensorrt.timings")
 # Options that size a plan, by the names of `Room`.
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str]) -> int:
         print("interrupted: nothing was published", file=sys.stderr)
         return 130
     for name in result.unserved:
-        print(f"note: the checkpoint generates with {name}, which no engine here does", file=sys.stderr)
+        print(f"note: the checkpoint sets {name}, which no engine here supports", file=sys.stderr)
     print(_summary(result, time.monotonic() - started))
     return 0
 
@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--repository", type=Path, default=Path("model_repository"), help="default: %(default)s")
     add("--force", action="store_true", help="replace an engine that is there")
-    add("--new-version", action="store_true", help="add a version beside it, which a server loads instead")
+    add("--new-version", action="store_true", help="add a version to it, which a server loads instead")
     add(
         "--accept-terms",
         action="append",

@@ -78,6 +78,17 @@ def unserved(checkpoint: Checkpoint) -> list[str]:
     return [*found, *(["bad_words_ids of several tokens"] if words else [])]
 
 
+def decoder_start(checkpoint: Checkpoint) -> int:
+    """The token that an encoder-decoder's answers begin with; BadInput where none is named."""
+    start = _token(checkpoint, "decoder_start_token_id")
+    if start is None:
+        raise BadInput(
+            "the checkpoint names no token that answers begin with: add decoder_start_token_id to"
+            " generation_config.json"
+        )
+    return start
+
+
 def _sampling(settings: Mapping[str, Any]) -> dict[str, Any]:
     """How tokens are drawn: greedily also where `temperature` or `top_p` is 0.
 
@@ -93,17 +104,6 @@ def _sampling(settings: Mapping[str, Any]) -> dict[str, Any]:
         "top_k": max(_whole(settings, "top_k", 50), 0),
         "min_p": _number(settings, "min_p", 0.0),
     }
-
-
-def decoder_start(checkpoint: Checkpoint) -> int:
-    """The token that an encoder-decoder's answers begin with; BadInput where none is named."""
-    start = _token(checkpoint, "decoder_start_token_id")
-    if start is None:
-        raise BadInput(
-            "the checkpoint names no token that answers begin with: add decoder_start_token_id to"
-            " generation_config.json"
-        )
-    return start
 
 
 def _length(checkpoint: Checkpoint, end: str) -> int | None:

@@ -56,6 +56,18 @@ class ConfigReader:
             raise BadInput(f"config.json: {key}: {value!r}, must be true or false")
         return bool(value)
 
+    def heads(self) -> tuple[int, int, int]:
+        """The heads, the kv heads that they share, and the size of one, which the rotation halves."""
+        heads = self.count("num_attention_heads")
+        kv_heads = self.count("num_key_value_heads", null=heads)
+        size = self.count("head_dim", null=self.count("hidden_size") // heads)
+        if heads % kv_heads or size % 2:
+            raise BadInput(
+                f"config.json: {heads} heads over {kv_heads} kv heads of {size}: heads must be a multiple and"
+                " the size even"
+            )
+        return heads, kv_heads, size
+
     def kinds(self, layers: int) -> list[str] | None:
         """`layer_types` of so many layers, or None where it is null."""
         kinds = self.config["layer_types"]

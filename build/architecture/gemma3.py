@@ -16,7 +16,7 @@ from build.architecture.parts import Architecture, Attention, FeedForward, Layer
 from build.architecture.positions import inverse_frequencies
 from build.architecture.views import HEAD, shifted
 from build.checkpoint import Checkpoint
-from build.errors import BadInput, Unsupported
+from build.errors import Unsupported
 
 FAMILIES = ("gemma3_text",)
 _UNSUPPORTED = ("final_logit_softcapping", "attn_logit_softcapping", "use_bidirectional_attention")
@@ -45,14 +45,7 @@ class _Describer:
     def __init__(self, read: ConfigReader) -> None:
         self._read = read
         self._hidden = read.count("hidden_size")
-        self._heads = read.count("num_attention_heads")
-        self._kv_heads = read.count("num_key_value_heads")
-        self._head_dim = read.count("head_dim")
-        if self._heads % self._kv_heads or self._head_dim % 2:
-            raise BadInput(
-                f"config.json: {self._heads} heads over {self._kv_heads} kv heads of"
-                f" {self._head_dim}: heads must be a multiple and the size even"
-            )
+        self._heads, self._kv_heads, self._head_dim = read.heads()
         self._epsilon = read.number("rms_norm_eps")
         self._kinds = self._layer_kinds(read.count("num_hidden_layers"))
         self._rotary = {

@@ -52,14 +52,7 @@ class _Describer:
         self._read = read
         self._family = str(read.config["model_type"])
         self._hidden = read.count("hidden_size")
-        self._heads = read.count("num_attention_heads")
-        self._kv_heads = read.count("num_key_value_heads", null=self._heads)
-        self._head_dim = read.count("head_dim", null=self._hidden // self._heads)
-        if self._heads % self._kv_heads or self._head_dim % 2:
-            raise BadInput(
-                f"config.json: {self._heads} heads over {self._kv_heads} kv heads of"
-                f" {self._head_dim}: heads must be a multiple and the size even"
-            )
+        self._heads, self._kv_heads, self._head_dim = read.heads()
         self._epsilon = read.number("rms_norm_eps")
         self._layers = read.count("num_hidden_layers")
         self._kinds = self._layer_kinds()

@@ -93,12 +93,12 @@ def weights_file(config: Mapping[str, Any], folder: Path, has: Callable[[str], b
     `has` says which files there are, `folder` where config.json lies. None if there is none of these.
     """
     named = config.get("transformers_weights")
-    if named is None:  # an index beside a whole file is of an earlier save
+    if named is None:  # next to a whole file, an index is of an earlier save
         return next((name for name in (_SINGLE, _INDEX) if has(name)), None)
     if not isinstance(named, str) or not named.endswith((".safetensors", _OF_INDEX)):
         raise BadInput(f"{folder / 'config.json'}: transformers_weights: {named!r}, must be safetensors")
     if PurePosixPath(named).is_absolute() or ".." in PurePosixPath(named).parts or not has(named):
-        raise BadInput(f"{folder / 'config.json'}: transformers_weights: {named!r}: no such file beside it")
+        raise BadInput(f"{folder / 'config.json'}: transformers_weights: {named!r}: no such file next to it")
     return named
 
 

@@ -37,7 +37,7 @@ from build.sources.hub_transport import Source, asked_wait, explained, limit_wai
 Stage = Callable[[str, int], Callable[[], None]]
 
 _CONFIG = "config.json"
-_BESIDE_WEIGHTS = {
+_OTHER_FILES = {
     _CONFIG,
     "README.md",  # for the licence
     "added_tokens.json",
@@ -82,7 +82,7 @@ def _download(source: Source, stage: Stage | None) -> Path:
         first = weights_file(read_object(folder / _CONFIG), folder, sizes.__contains__)
     if first is None:
         raise BadInput(f"{source}: {_instead(source, sizes)}")
-    fetch([*beside_weights(sizes), *([first] if first.endswith(".json") else [])])
+    fetch([*other_files(sizes), *([first] if first.endswith(".json") else [])])
     shards = shard_names(folder, first)
     absent = [shard for shard in shards if shard not in sizes]
     if absent:
@@ -147,9 +147,9 @@ def _sizes(source: Source, commit: ResolvedRevision, folder: Path) -> dict[str, 
     return {file.path: file.size for file in tree}
 
 
-def beside_weights(files: Iterable[str]) -> list[str]:
+def other_files(files: Iterable[str]) -> list[str]:
     """The files that are read in addition to the weights; sub-folders hold other formats."""
-    return [file for file in files if file in _BESIDE_WEIGHTS or _is_of_tokenizer(PurePosixPath(file))]
+    return [file for file in files if file in _OTHER_FILES or _is_of_tokenizer(PurePosixPath(file))]
 
 
 def _is_of_tokenizer(file: PurePosixPath) -> bool:

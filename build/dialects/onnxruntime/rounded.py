@@ -1,7 +1,7 @@
 """Products of 8 bits by 8 bits: inputs rounded by rows, weights by rows, sums exact in 32 bits.
 
 Two to three times as fast as MatMulNBits from 8 rows on, and as fast at one, on a processor with VNNI. A
-row's sums do not depend on the rows beside it, nor on how many there are.
+row's sums do not depend on the other rows, nor on how many there are.
 """
 
 from __future__ import annotations

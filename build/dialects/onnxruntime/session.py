@@ -86,5 +86,5 @@ class Session:
 
 
 def _extents(each: str, longest: str, lengths: NDArray[np.int32]) -> dict[str, NDArray[Any]]:
-    """What the graph is told of lengths: each row's, less one, and the longest."""
+    """The inputs that say how long rows are: each length less one, and the longest."""
     return {each: lengths - np.int32(1), longest: np.array(lengths.max(), np.int32)}

@@ -59,7 +59,7 @@ def _attention_relies_on_nothing_that_is_ignored(graph: ir.Graph) -> Iterator[st
         for name in _IGNORED:
             attribute = node.attributes.get(name)
             if attribute is not None and attribute.value:
-                yield f"{node.name}: TensorRT ignores {name} beside a mask, or refuses it"
+                yield f"{node.name}: TensorRT ignores {name} next to a mask, or refuses it"
         if _input(node, _LENGTHS) is not None:
             yield f"{node.name}: TensorRT ignores nonpad_kv_seqlen"
         if len(node.outputs) > 1 or _input(node, _PAST_KEY) is not None:
