@@ -34,7 +34,7 @@ from build.dialects.tensorrt.host import Host
 from build.dialects.tensorrt.precision import BLOCK_SIZES, compute_type, require_precision
 from build.dialects.tensorrt.session import Session
 from build.dialects.tensorrt.sizes import Room, Sizes, sizes
-from build.dialects.tensorrt.store import open_store
+from build.dialects.tensorrt.store import Store
 from build.dialects.tensorrt.toolkit import Missing
 from build.dialects.weight_file import WeightFile
 from build.errors import BadInput, Unbuilt
@@ -84,7 +84,7 @@ class TensorRtAssembly:
         room, model, graphs = self._sizes(), self.model, {}
         advance = progress.stage("weights", layers(model))
         with WeightFile(folder / WEIGHTS) as file:
-            store = open_store(self.checkpoint, self.precision, file, self.plans.int4_block)
+            store = Store(self.checkpoint, self.precision, file, self.plans.int4_block)
             if isinstance(model, Architecture):
                 store_decoder(store, model, advance)
             else:

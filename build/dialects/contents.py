@@ -1,23 +1,21 @@
 """What the graphs of a model hold in either dialect: its weights, and tables computed from its description.
 
-Each dialect has a store of its own that says how a tensor and a product are written. The order of the calls
-here is the order of the weight file.
+The store of a dialect says how a tensor and a product are written. The order of the calls here is the order
+of the weight file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from build.architecture.parts import Architecture, Attention, FeedForward, Norm, Positions, Projection
+from build.architecture.parts import Architecture, Attention, FeedForward, Positions
 from build.architecture.positions import distance_buckets, sinusoids
 from build.architecture.seq2seq import AnyLayer, EncoderDecoder, EncoderLayer, Stack
-from build.checkpoint import Checkpoint
 from build.dialects.encoding import Role
+from build.dialects.store import Store
 
 
 class Scored(Enum):
@@ -25,26 +23,6 @@ class Scored(Enum):
 
     LAST = "last"
     ALL = "all"
-
-
-class Store(Protocol):
-    """Writes every tensor and every product once, under the name it is given."""
-
-    @property
-    def checkpoint(self) -> Checkpoint: ...
-
-    def has(self, name: str) -> bool:
-        """Whether a tensor of this name has been written."""
-
-    def add_tensor(self, name: str, shape: tuple[int, ...]) -> None:
-        """Writes a tensor of the checkpoint, unless it has been written."""
-
-    def add_values(self, name: str, values: NDArray[np.float32]) -> None:
-        """Writes values that are computed from the architecture."""
-
-    def add_norm(self, norm: Norm | None) -> None: ...
-
-    def add_projection(self, name: str, projection: Projection, role: Role) -> None: ...
 
 
 def store_decoder(store: Store, architecture: Architecture, advance: Callable[[], None]) -> None:
@@ -102,7 +80,7 @@ def _store_stack(store: Store, side: str, stack: Stack[AnyLayer], advance: Calla
     table = position_table(stack)
     if isinstance(stack.positions, Positions):
         store.add_tensor(stack.positions.table, (stack.positions.rows, stack.hidden_size))
-    elif stack.positions and table and not store.has(table):
+    elif stack.positions and table and table not in store.tensors:
         store.add_values(table, sinusoids(stack.positions.rows, stack.hidden_size))
     if stack.relative:
         biases = store.checkpoint.weight(stack.relative.table, (stack.relative.buckets, stack.heads)).read()

@@ -53,7 +53,7 @@ class _DecoderBuilder:
 
     def _caches(self, prefix: str, capacity: str) -> list[tuple[ir.Value, ir.Value]]:
         """Keys and values of each layer."""
-        stack, dtype = self._stack, self._store.ir_dtype
+        stack, dtype = self._stack, self._store.compute
         shape: list[str | int] = ["batch", stack.heads, capacity, stack.head_dim]
         return [
             (tensor(f"{prefix}key_{index}", dtype, shape), tensor(f"{prefix}value_{index}", dtype, shape))

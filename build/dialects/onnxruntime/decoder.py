@@ -55,7 +55,7 @@ class _DecoderBuilder:
         self._lengths = tensor("seqlens_k", ir.DataType.INT32, ["batch"])
         self._longest = tensor("total_sequence_length", ir.DataType.INT32, [])
         self._pasts = [
-            tensor(f"past_{kind}_{index}", store.ir_dtype, self._cache_shape())
+            tensor(f"past_{kind}_{index}", store.compute, self._cache_shape())
             for index in range(len(architecture.layers))
             for kind in ("key", "value")
         ]
@@ -118,7 +118,7 @@ class _DecoderBuilder:
     def _attention(self, index: int, attention: Attention, hidden: ir.Value) -> ir.Value:
         query, key, value = self._normed_heads(f"layer_{index}", attention, hidden)
         presents = [
-            tensor(f"present_{kind}_{index}", self._store.ir_dtype, self._cache_shape())
+            tensor(f"present_{kind}_{index}", self._store.compute, self._cache_shape())
             for kind in ("key", "value")
         ]
         attended = ir.Value(name=f"layer_{index}_attended")

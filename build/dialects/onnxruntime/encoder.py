@@ -92,6 +92,6 @@ class _EncoderBuilder:
         shape = self._writer.integers("per_head", [1, -1, decoder.heads, decoder.head_dim])
         heads = self._writer.op("Reshape", [flat, shape], f"{name}_heads")
         turned = self._writer.op("Transpose", [heads], name, {"perm": [0, 2, 1, 3]})
-        turned.type = ir.TensorType(self._store.ir_dtype)
+        turned.type = ir.TensorType(self._store.compute)
         turned.shape = ir.Shape([1, decoder.heads, "source", decoder.head_dim])
         return turned

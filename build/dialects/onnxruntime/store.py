@@ -1,4 +1,4 @@
-"""The weights of a model, encoded and written once, as initializers that every graph over them shares."""
+"""The weights of a model as ONNX Runtime's operators take them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from build.architecture.parts import Norm, Projection
-from build.checkpoint import Checkpoint
-from build.dialects.encoding import Role, bias, encode
-from build.dialects.weight_file import WeightFile
+from build.architecture.parts import Projection
+from build.dialects import store as dialects
+from build.dialects.encoding import Role, encode
 from build.quantise import Blocks, Precision, Rows
 
 
@@ -54,46 +52,18 @@ class Rounding:
 
 
 @dataclass(frozen=True)
-class Store:
-    """The weights that have been written: each tensor and projection once, under the checkpoint's names.
+class Store(dialects.Store):
+    """With a `rounding` every product is `rounded`, without one a projection of the precision."""
 
-    Activations, norms and tables are of `dtype`: float16 at Precision.FP16, else float32. With a `rounding`
-    every product is `rounded`.
-    """
-
-    checkpoint: Checkpoint
-    precision: Precision
-    file: WeightFile
     rounding: Rounding | None = None
-    tensors: dict[str, ir.Value] = field(default_factory=dict)
-    projections: dict[Projection, StoredProjection] = field(default_factory=dict)
-    rounded: dict[Projection, tuple[StoredRows, ...]] = field(default_factory=dict)
+    projections: dict[Projection, StoredProjection] = field(default_factory=dict, init=False)
+    rounded: dict[Projection, tuple[StoredRows, ...]] = field(default_factory=dict, init=False)
 
     @property
-    def dtype(self) -> type[np.float16] | type[np.float32]:
-        return np.float16 if self.precision is Precision.FP16 else np.float32
-
-    @property
-    def ir_dtype(self) -> ir.DataType:
-        return ir.DataType.from_numpy(np.dtype(self.dtype))
-
-    def has(self, name: str) -> bool:
-        return name in self.tensors
-
-    def add_tensor(self, name: str, shape: tuple[int, ...]) -> None:
-        if name not in self.tensors:
-            self.add_values(name, self.checkpoint.weight(name, shape).read())
-
-    def add_values(self, name: str, values: NDArray[np.generic]) -> None:
-        """Stored in `dtype`."""
-        self.tensors[name] = self.file.add(name, values.astype(self.dtype))
-
-    def add_norm(self, norm: Norm | None) -> None:
-        for name, shape in norm.tensors().items() if norm else ():
-            self.add_tensor(name, shape)
+    def compute(self) -> ir.DataType:
+        return ir.DataType.FLOAT16 if self.precision is Precision.FP16 else ir.DataType.FLOAT
 
     def add_projection(self, name: str, projection: Projection, role: Role) -> None:
-        """Stored as the precision says; one that was added as a tensor and needs no rounding is shared."""
         if projection in self.projections or projection in self.rounded:
             return
         if self.rounding is None:
@@ -107,7 +77,7 @@ class Store:
             self.rounded[projection] = (self._stored_rows(name, projection, self.rounding),)
 
     def _stored(self, name: str, projection: Projection, role: Role) -> StoredProjection:
-        offsets = self._bias(name, projection)
+        offsets = self.add_bias(name, projection)
         dense = self.precision in (Precision.FP32, Precision.FP16)
         if dense and len(projection.parts) == 1 and projection.parts[0] in self.tensors:
             weight = self.tensors[projection.parts[0]]
@@ -134,9 +104,5 @@ class Store:
             name=name,
             weight=self.file.add(f"{name}_weight", np.ascontiguousarray(levels.T)),
             scales=self.file.add(f"{name}_scales", np.concatenate([part.scales for part in parts])),
-            bias=self._bias(name, projection),
+            bias=self.add_bias(name, projection),
         )
-
-    def _bias(self, name: str, projection: Projection) -> ir.Value | None:
-        offsets = bias(self.checkpoint, projection)
-        return None if offsets is None else self.file.add(f"{name}_bias", offsets.astype(self.dtype))

@@ -11,9 +11,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from build.architecture.parts import Norm, Projection
-from build.checkpoint import Checkpoint
-from build.dialects.encoding import Role, bias, stacked
+from build.architecture.parts import Projection
+from build.dialects import store as dialects
+from build.dialects.encoding import Role, stacked
 from build.dialects.tensorrt.precision import (
     BLOCK_SIZES,
     Kind,
@@ -23,9 +23,8 @@ from build.dialects.tensorrt.precision import (
     round_rows,
     stored_kind,
 )
-from build.dialects.weight_file import WeightFile
 from build.errors import BuildError
-from build.quantise import Floats, Precision
+from build.quantise import Floats
 
 _LARGEST_FLOAT16 = 65504.0
 
@@ -43,41 +42,27 @@ class StoredProjection:
 
 
 @dataclass(frozen=True)
-class Store:
-    """The weights that have been written: each tensor and projection once, under the checkpoint's names."""
+class Store(dialects.Store):
+    """`block_size` is that of products in 4 bits."""
 
-    checkpoint: Checkpoint
-    precision: Precision
-    compute: ir.DataType
-    file: WeightFile
     block_size: int = BLOCK_SIZES[0]
-    tensors: dict[str, ir.Value] = field(default_factory=dict)
-    projections: dict[Projection, StoredProjection] = field(default_factory=dict)
+    projections: dict[Projection, StoredProjection] = field(default_factory=dict, init=False)
 
     @property
-    def dtype(self) -> np.dtype[np.generic]:
-        return np.dtype(self.compute.numpy())
+    def compute(self) -> ir.DataType:
+        return compute_type(self.precision, str(self.checkpoint.config.get("model_type")))
 
-    def has(self, name: str) -> bool:
-        return name in self.tensors
-
-    def add_tensor(self, name: str, shape: tuple[int, ...]) -> None:
-        if name not in self.tensors:
-            self.add_values(name, self.checkpoint.weight(name, shape).read())
-
-    def add_values(self, name: str, values: Floats) -> None:
-        """Stored in the type that is computed in."""
-        self.tensors[name] = self.file.add(name, self._narrowed(name, values))
-
-    def add_norm(self, norm: Norm | None) -> None:
-        for name, shape in norm.tensors().items() if norm else ():
-            self.add_tensor(name, shape)
+    def narrowed(self, name: str, values: Floats) -> NDArray[np.generic]:
+        """The values as `dtype`; BuildError for those beyond the range of float16."""
+        largest = np.abs(values).max(initial=0)
+        if self.compute is ir.DataType.FLOAT16 and not largest <= _LARGEST_FLOAT16:
+            raise BuildError(f"{name}: {largest:.3g} is more than float16 holds: build with precision bf16")
+        return super().narrowed(name, values)
 
     def add_projection(self, name: str, projection: Projection, role: Role) -> None:
-        """Stored as the precision says; one that was added as a tensor and needs no rounding is shared."""
         if projection in self.projections:
             return
-        offsets = self._bias(name, projection)
+        offsets = self.add_bias(name, projection)
         rounded = self.rounded(projection, role)
         if rounded is not None:
             weight = self.file.add(f"{name}_weight", rounded.levels.T)
@@ -87,7 +72,7 @@ class Store:
             assert len(projection.parts) == 1
             stored = StoredProjection(name, self.tensors[projection.parts[0]], None, offsets, turned=True)
         else:
-            dense = self._narrowed(name, stacked(self.checkpoint, projection)).T
+            dense = self.narrowed(name, stacked(self.checkpoint, projection)).T
             stored = StoredProjection(name, self.file.add(f"{name}_weight", dense), None, offsets)
         self.projections[projection] = stored
 
@@ -100,21 +85,3 @@ class Store:
         if kind is Kind.INT4:
             return round_blocks(matrix, self.block_size, self.dtype)
         return round_rows(matrix, kind, self.dtype)
-
-    def _bias(self, name: str, projection: Projection) -> ir.Value | None:
-        offsets = bias(self.checkpoint, projection)
-        return None if offsets is None else self.file.add(f"{name}_bias", self._narrowed(name, offsets))
-
-    def _narrowed(self, name: str, values: Floats) -> NDArray[np.generic]:
-        largest = np.abs(values).max(initial=0)
-        if self.compute is ir.DataType.FLOAT16 and not largest <= _LARGEST_FLOAT16:
-            raise BuildError(f"{name}: {largest:.3g} is more than float16 holds: build with precision bf16")
-        return values.astype(self.dtype)
-
-
-def open_store(
-    checkpoint: Checkpoint, precision: Precision, file: WeightFile, block_size: int = BLOCK_SIZES[0]
-) -> Store:
-    """An empty store; `block_size` is that of products in 4 bits."""
-    family = str(checkpoint.config.get("model_type"))
-    return Store(checkpoint, precision, compute_type(precision, family), file, block_size)
