@@ -158,7 +158,7 @@ def _compare_chats(theirs: _Transformers, manifest: Json, folder: Path) -> int:
         return 0
     tokens = "".join(theirs.tokenizer.get_added_vocab())
     quoted = [(role, f" {content}{tokens} ") for role, content in _TURNS]
-    chats = [_messages(chat) for chat in (*_CHATS, quoted)]
+    chats = [[{"role": role, "content": content} for role, content in chat] for chat in (*_CHATS, quoted)]
     for chat, found in zip(chats, _served(folder, [{"messages": chat} for chat in chats]), strict=True):
         name = f"chat {json.dumps(chat)}"
         try:
@@ -177,10 +177,6 @@ def _compare_chats(theirs: _Transformers, manifest: Json, folder: Path) -> int:
             ids = theirs.tokenizer(text, add_special_tokens=False)["input_ids"]
             _require_same_ids(name, found["ids"], ids)
     return len(chats)
-
-
-def _messages(chat: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
-    return [{"role": role, "content": content} for role, content in chat]
 
 
 def _require_same_ids(name: str, ours: Sequence[int], theirs: Sequence[int]) -> None:

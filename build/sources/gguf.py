@@ -29,7 +29,7 @@ from build.sources.gguf_config import config_of
 from build.sources.gguf_file import GgufFile, GgufTensor, parse_gguf
 from build.sources.gguf_layout import Layout, layout_of
 from build.sources.gguf_tokenizer import tokenizer_files
-from build.sources.gguf_vocabulary import Vocabulary, read_vocabulary
+from build.sources.gguf_vocabulary import read_vocabulary
 
 _ROPE_FACTORS = "rope_freqs.weight"
 _BLOCK = 32
@@ -113,11 +113,12 @@ def _read(metadata: Mapping[str, Any], tensors: list[GgufTensor], origin: Origin
     factors = stored.pop(_ROPE_FACTORS, None) if layout.rope_factors else None
     config = config_of(metadata, stored, None if factors is None else _values(factors).tolist(), layout)
     vocabulary = read_vocabulary(metadata)
+    suppressed = {"suppress_tokens": list(vocabulary.suppressed)} if vocabulary.suppressed else {}
     return Checkpoint(
         config=config,
         weights=_weights(list(stored.values()), config, layout),
         tokenizer=tokenizer_files(metadata, vocabulary),
-        generation=_generation(vocabulary),
+        generation={"eos_token_id": sorted(vocabulary.ends), **suppressed},
         origin=origin,
     )
 
@@ -145,11 +146,6 @@ def _origin(parts: Sequence[_Part]) -> Origin:
         licence=first.file.metadata.get("general.license"),
         files={part.name: hashlib.sha256(part.content.data).hexdigest() for part in parts},
     )
-
-
-def _generation(vocabulary: Vocabulary) -> dict[str, Any]:
-    suppressed = {"suppress_tokens": list(vocabulary.suppressed)} if vocabulary.suppressed else {}
-    return {"eos_token_id": sorted(vocabulary.ends), **suppressed}
 
 
 def _weights(tensors: list[GgufTensor], config: Mapping[str, Any], layout: Layout) -> dict[str, Weight]:
@@ -191,23 +187,20 @@ def _weight(tensor: GgufTensor, order: NDArray[np.intp] | None) -> Weight:
     block_types = (GGMLQuantizationType.Q4_0, GGMLQuantizationType.Q8_0)
     return Weight(
         shape=tensor.shape,
-        read=partial(_ordered_values, tensor, order),
+        read=partial(_values, tensor, order),
         read_blocks=(partial(_blocks, tensor, order) if tensor.kind in block_types else None),
     )
 
 
-def _ordered_values(tensor: GgufTensor, order: NDArray[np.intp] | None) -> Floats:
-    values = _values(tensor)
-    return values if order is None else values[order]
-
-
-def _values(tensor: GgufTensor) -> Floats:
+def _values(tensor: GgufTensor, order: NDArray[np.intp] | None = None) -> Floats:
+    """The numbers of a tensor, its rows in another order where one is given."""
     try:
         values = dequantize(tensor.data, tensor.kind)
     except NotImplementedError as error:
         kind = tensor.kind.name
         raise Unsupported(f"GGUF tensor {tensor.name}: type {kind} is not supported") from error
-    return np.ascontiguousarray(values, np.float32)
+    numbers: Floats = np.ascontiguousarray(values, np.float32)
+    return numbers if order is None else numbers[order]
 
 
 def _blocks(tensor: GgufTensor, order: NDArray[np.intp] | None) -> Blocks:

@@ -7,7 +7,6 @@ from math import gcd
 
 from build.architecture import Model
 from build.architecture.parts import Architecture
-from build.architecture.seq2seq import EncoderDecoder
 from build.dialects.tensorrt.check import ALIGNMENT
 
 
@@ -42,7 +41,10 @@ class Sizes:
 
 def sizes(model: Model, room: Room, item_bytes: int) -> Sizes:
     """The sizes of a plan with the room that is asked for; a number of a cache takes `item_bytes`."""
-    heads, head_dim, source = _cache(model)
+    if isinstance(model, Architecture):
+        heads, head_dim, source = model.kv_heads, model.head_dim, 0
+    else:
+        heads, head_dim, source = model.decoder.heads, model.decoder.head_dim, model.encoder.max_positions
     step = ALIGNMENT // gcd(ALIGNMENT, heads * head_dim * item_bytes)
     capacity = _whole(min(room.max_context, model.max_positions), step)
     return Sizes(
@@ -51,14 +53,6 @@ def sizes(model: Model, room: Room, item_bytes: int) -> Sizes:
         capacity=capacity,
         source_capacity=_whole(min(room.max_source, source), step) if source else 0,
     )
-
-
-def _cache(model: Model) -> tuple[int, int, int]:
-    """The heads of a cache, their size, and the positions of a source (0 without an encoder)."""
-    if isinstance(model, Architecture):
-        return model.kv_heads, model.head_dim, 0
-    assert isinstance(model, EncoderDecoder)
-    return model.decoder.heads, model.decoder.head_dim, model.encoder.max_positions
 
 
 def _whole(most: int, step: int) -> int:
