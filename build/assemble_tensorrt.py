@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 
 from build import verify
 from build.architecture import Model
 from build.architecture.parts import Architecture
-from build.assembly import ENCODER, GRAPH, WEIGHTS, Facts, Progress
+from build.assembly import ALL_POSITIONS, ENCODER, GRAPH, WEIGHTS, Facts, Progress, layers
 from build.checkpoint import Checkpoint
-from build.dialects.tensorrt import lesson
+from build.dialects.contents import Scored, store_decoder, store_encoder_decoder
 from build.dialects.tensorrt.builder import (
     Profile,
     Toolkit,
@@ -24,28 +25,34 @@ from build.dialects.tensorrt.builder import (
     named,
     prefill_profile,
 )
+from build.dialects.tensorrt.check import require_sound
+from build.dialects.tensorrt.cross_decoder import build_cross_decoder
+from build.dialects.tensorrt.decoder import build_decoder
+from build.dialects.tensorrt.encoder import build_encoder
 from build.dialects.tensorrt.executor_cpu import CpuExecutor
-from build.dialects.tensorrt.graphs import ALL_POSITIONS, layers, write_graphs
 from build.dialects.tensorrt.host import Host
-from build.dialects.tensorrt.precision import compute_type, require_precision
-from build.dialects.tensorrt.report import Report
-from build.dialects.tensorrt.rounding import BLOCK_SIZES
+from build.dialects.tensorrt.precision import BLOCK_SIZES, compute_type, require_precision
 from build.dialects.tensorrt.session import Session
 from build.dialects.tensorrt.sizes import Room, Sizes, sizes
+from build.dialects.tensorrt.store import Store
 from build.dialects.tensorrt.toolkit import Missing
-from build.errors import BadInput
+from build.dialects.weight_file import WeightFile
+from build.errors import BadInput, Unbuilt
 from build.generation import decoder_start
-from build.quantise import Precision
+from build.quantise import Floats, Precision
 from build.recipe import Limits
-from build.verify import Quality
+from build.verify import Lesson, Quality, Text
 
 PLAN, ENCODER_PLAN = "model.plan", "encoder.plan"
 _CHECKED_ROWS = 2  # of the graph that is served, on a CPU
+# The share of the largest logit by which the served graph may differ from the verified one: TensorRT's types
+# are narrow, and one token at a time rounds otherwise than many at once.
+_SAME = 0.1
 
 
 @dataclass(frozen=True)
-class Plans:
-    """How plans are asked for, and what they are checked and built by; both of these raise Missing."""
+class PlanOptions:
+    """What the command says of plans. `checker` and `host` raise Missing where there is none."""
 
     checker: Callable[[], Toolkit]
     host: Callable[[], Host]
@@ -56,14 +63,12 @@ class Plans:
 
 @dataclass
 class TensorRtAssembly:
-    """`facts` are known once `verify` has built the plans."""
-
     checkpoint: Checkpoint
     model: Model
     precision: Precision
     limits: Limits
-    plans: Plans
-    _report: Report = field(default_factory=Report)
+    plans: PlanOptions
+    _report: list[str] = field(default_factory=list)  # of the checks, for a host that can build no plan
     _facts: Facts | None = None
 
     def require_buildable(self) -> None:
@@ -75,22 +80,43 @@ class TensorRtAssembly:
             raise BadInput(f"--keep-onnx {kept}: must be a folder that is new or empty")
 
     def write(self, folder: Path, progress: Progress) -> None:
-        block = self.plans.int4_block
-        write_graphs(folder, self.checkpoint, self.model, self.precision, block, self._sizes(), progress)
-        self._report.passed(f"{' and '.join(self._profiles())}: the rules of the dialect hold")
+        """Raises BuildError where a graph breaks a rule of the dialect."""
+        room, model, graphs = self._sizes(), self.model, {}
+        advance = progress.stage("weights", layers(model))
+        with WeightFile(folder / WEIGHTS) as file:
+            store = Store(self.checkpoint, self.precision, file, self.plans.int4_block)
+            if isinstance(model, Architecture):
+                store_decoder(store, model, advance)
+            else:
+                store_encoder_decoder(store, model, advance)
+        for scored, name in ((Scored.LAST, GRAPH), (Scored.ALL, ALL_POSITIONS)):
+            if isinstance(model, Architecture):
+                graphs[name] = build_decoder(model, store, room.capacity, scored)
+            else:
+                graphs[name] = build_cross_decoder(model, store, room.capacity, room.source_capacity, scored)
+        if not isinstance(model, Architecture):
+            graphs[ENCODER] = build_encoder(model, store)
+        for name, graph in graphs.items():
+            require_sound(graph, name)
+            ir.save(graph, folder / name)
+        self._report.append(f"passed   {' and '.join(self._profiles())}: the rules of the dialect hold")
 
     def verify(self, folder: Path, progress: Progress, tokens: int) -> Quality:
-        """Of the plans; raises Unbuilt after all other checks where this host can build none."""
-        text = self._learn(progress, tokens)
-        self._check_numerics(folder, text, progress)
+        """Scores the plans; raises Unbuilt after all other checks where this host can build none."""
+        room = self._sizes()
+        text = verify.english(self.checkpoint, self.model, tokens, room.capacity, room.source_capacity)
+        lesson = verify.learn(
+            self.checkpoint, self.model, text, progress.stage("reference", layers(self.model))
+        )
+        self._check_numerics(folder, lesson, progress)
         self._check_networks(folder, progress)
         self._keep(folder)
         try:
             host = self.plans.host()
         except Missing as reason:
-            raise self._report.unbuilt(str(reason)) from reason
+            raise self._unbuilt(reason) from reason
         self._build(folder, host, progress)
-        return self._verify_plans(folder, host, text, progress)
+        return self._verify_plans(folder, host, lesson, progress)
 
     def facts(self) -> Facts:
         assert self._facts is not None
@@ -101,28 +127,25 @@ class TensorRtAssembly:
         return sizes(self.model, self.plans.room, item)
 
     def _profiles(self) -> dict[str, list[Profile]]:
-        """Of each graph."""
+        """The optimisation profiles of each graph."""
         room = self._sizes()
         if isinstance(self.model, Architecture):
             return {GRAPH: [decode_profile(room.rows), prefill_profile(room.prefill)]}
         return {GRAPH: [decode_profile(room.rows)], ENCODER: [encoder_profile(room.source_capacity)]}
 
-    def _learn(self, progress: Progress, tokens: int) -> lesson.Lesson:
-        advance = progress.stage("reference", layers(self.model))
-        return lesson.learn(self.checkpoint, self.model, self._sizes(), tokens, advance)
-
-    def _check_numerics(self, folder: Path, text: lesson.Lesson, progress: Progress) -> None:
-        """On ONNX Runtime's CPU."""
+    def _check_numerics(self, folder: Path, lesson: Lesson, progress: Progress) -> None:
+        """Runs the graphs with ONNX Runtime on a CPU."""
+        text = lesson.text
         encoder = None if isinstance(self.model, Architecture) else folder / ENCODER
         every = Session(CpuExecutor(folder / ALL_POSITIONS, 1, encoder))
-        quality = lesson.read(every, text, progress.stage("numerics", len(text.inputs)))
+        quality = verify.read(every, lesson, progress.stage("numerics", len(text.inputs)))
         verify.require(quality, self.limits)
         served = Session(CpuExecutor(folder / GRAPH, _CHECKED_ROWS, encoder), _CHECKED_ROWS)
-        lesson.require_same(lesson.read_last(every, text), served, text, self._sizes().prefill, GRAPH)
+        self._require_same(verify.read_last(every, text), served, text, GRAPH)
         for name in (ALL_POSITIONS, *(f"cpu_{graph}" for graph in (ALL_POSITIONS, GRAPH, ENCODER))):
             (folder / name).unlink(missing_ok=True)
-        self._report.passed(
-            f"numerics on a CPU: perplexity {quality.perplexity:.3f}, the reference's is"
+        self._report.append(
+            f"passed   numerics on a CPU: perplexity {quality.perplexity:.3f}, the reference's is"
             f" {quality.reference_perplexity:.3f}, greedy agreement {quality.greedy_agreement:.3f}"
         )
 
@@ -130,13 +153,12 @@ class TensorRtAssembly:
         try:
             toolkit = self.plans.checker()
         except Missing as reason:
-            self._report.skipped(f"what TensorRT makes of the graphs: {reason}")
+            self._report.append(f"skipped  what TensorRT makes of the graphs: {reason}")
             return
         for name, profiles in self._profiles().items():
             check_and_serialise(toolkit, folder / name, profiles, progress)
-        self._report.passed(
-            f"{named(toolkit.module)}: parsed, walked through and built, profiles and all, without a GPU"
-        )
+        done = "parsed, walked through and built, profiles and all, without a GPU"
+        self._report.append(f"passed   {named(toolkit.module)}: {done}")
 
     def _keep(self, folder: Path) -> None:
         kept = self.plans.keep_onnx
@@ -145,9 +167,19 @@ class TensorRtAssembly:
         kept.mkdir(parents=True, exist_ok=True)
         for name in (*self._profiles(), WEIGHTS):
             shutil.copy2(folder / name, kept / name)
-        self._report.kept(kept)
+
+    def _unbuilt(self, reason: Missing) -> Unbuilt:
+        kept = self.plans.keep_onnx
+        lines = [*self._report, f"not done the plan: {reason}"]
+        lines += [f"kept     the checked ONNX files: {kept}"] if kept is not None else []
+        lines.append(
+            "Nothing was published. Run the same command on the GPU host that will serve the engine, inside"
+            " its Triton image: docs/tensorrt.md"
+        )
+        return Unbuilt("\n".join(lines))
 
     def _build(self, folder: Path, host: Host, progress: Progress) -> None:
+        """Replaces the graphs and their weights by plans."""
         for name, profiles in self._profiles().items():
             plan = check_and_serialise(host.toolkit, folder / name, profiles, progress)
             (folder / name).with_suffix(".plan").write_bytes(plan)
@@ -165,15 +197,17 @@ class TensorRtAssembly:
             settings=room.settings(),
         )
 
-    def _verify_plans(self, folder: Path, host: Host, text: lesson.Lesson, progress: Progress) -> Quality:
-        decoder_only = isinstance(self.model, Architecture)
+    def _verify_plans(self, folder: Path, host: Host, lesson: Lesson, progress: Progress) -> Quality:
+        text, decoder_only = lesson.text, isinstance(self.model, Architecture)
         encoder = None if decoder_only else folder / ENCODER_PLAN
         rows = min(self._sizes().rows, max(len(text.inputs), _CHECKED_ROWS))
         with host.executor(folder / PLAN, rows, encoder) as executor:
             session = Session(executor, rows)
-            advance = progress.stage("verify the plan", lesson.steps(text, rows))
-            quality = lesson.step(session, text, advance)
+            advance = progress.stage("verify the plan", verify.steps(text, rows))
+            quality = verify.step(session, lesson, advance)
             if decoder_only:
-                expected = lesson.step_last(session, text)
-                lesson.require_same(expected, session, text, self._sizes().prefill, PLAN)
+                self._require_same(verify.step_last(session, text), session, text, PLAN)
         return quality
+
+    def _require_same(self, expected: Floats, session: Session, text: Text, name: str) -> None:
+        verify.require_same(expected, session, text, self._sizes().prefill, _SAME, name)

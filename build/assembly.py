@@ -1,4 +1,4 @@
-"""How the models of one kind become the graphs of an engine: what `build.engine` asks of each kind."""
+"""What `build.engine` asks of the code that makes an engine's graphs, and what both engines share."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from build.quantise import Precision
+from build.architecture import Model
+from build.architecture.parts import Architecture
 from build.verify import Quality
 
 GRAPH = "model.onnx"
 ENCODER = "encoder.onnx"
 WEIGHTS = "model.onnx.data"
-KERNELS = "kernels.json"
+# The decoder once more, giving logits for all positions: for verification, and never published.
+ALL_POSITIONS = "all_positions.onnx"
 
 
 class Progress(Protocol):
@@ -23,7 +25,7 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class Facts:
-    """For the manifest; `engine` is what a plan was compiled for, `settings` are those of its server."""
+    """For the manifest: `engine` is what a plan was compiled for, `settings` are those of its server."""
 
     dialect: str
     kv_dtype: str
@@ -32,18 +34,23 @@ class Facts:
 
 
 class Assembly(Protocol):
+    """Makes one engine; its methods are called in this order."""
+
     def require_buildable(self) -> None:
-        """BadInput or Unsupported for all that can be refused before the long work."""
+        """Raises BadInput or Unsupported for all that can be refused before the long work."""
 
     def write(self, folder: Path, progress: Progress) -> None:
-        """The graphs and their weights."""
+        """Writes the graphs and their weights."""
 
     def verify(self, folder: Path, progress: Progress, tokens: int) -> Quality:
         """Scores what `write` left on about so many tokens; BuildError when graphs disagree."""
 
     def facts(self) -> Facts:
-        """What has been built: call it last."""
+        """Says what has been built."""
 
 
-def onnxruntime_facts(precision: Precision) -> Facts:
-    return Facts("onnxruntime", "float16" if precision is Precision.FP16 else "float32")
+def layers(model: Model) -> int:
+    """Layers of all stacks: the steps of a stage of progress that goes through the model."""
+    if isinstance(model, Architecture):
+        return len(model.layers)
+    return len(model.encoder.layers) + len(model.decoder.layers)

@@ -3,13 +3,15 @@
 Invariants
 - weights are named and shaped as `transformers` saves them ([rows out, columns in] for a linear map);
 - nothing is read until `Weight.read()` is called, and nothing is cached: a 135M model is 0.5 GB in fp32;
-- passes are functions `(Checkpoint, Options) -> Checkpoint`: they never load, save or print.
+- passes take a checkpoint and return another: they never load, save or print.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from build.errors import BadInput, Unsupported
@@ -51,6 +53,12 @@ class Origin:
     files: Mapping[str, str]
 
 
+def sha256(path: Path) -> str:
+    """The hexadecimal digest of a file, as origins and manifests record it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """`config` is a Hugging Face config.json, `generation` a generation_config.json (may be empty)."""
@@ -71,7 +79,7 @@ class Checkpoint:
         return found
 
     def require_exactly(self, tensors: Mapping[str, tuple[int, ...]]) -> None:
-        """BadInput unless the weights are these: one left over is a part nobody would compute."""
+        """BadInput unless the weights are exactly these: another one is a part that nobody would compute."""
         missing = [name for name in tensors if name not in self.weights]
         unknown = sorted(set(self.weights) - set(tensors))
         if missing:

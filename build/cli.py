@@ -1,4 +1,4 @@
-"""The command line: one recipe in, one engine out, one line said about it."""
+"""The command line: reads a recipe and options, builds one engine, prints one line about it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,18 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress, TaskID, TimeElapsedColumn
 
-from build.cli_plans import add_plan_options, plans
-from build.dialects.tensorrt.report import Unbuilt
+from build.assemble_tensorrt import PlanOptions
+from build.dialects.tensorrt.host import find_host
+from build.dialects.tensorrt.precision import BLOCK_SIZES
+from build.dialects.tensorrt.sizes import Room
+from build.dialects.tensorrt.toolkit import rtx
 from build.engine import Independent, Result, build_engine
-from build.errors import BadInput, BuildError, HubUnreachable
+from build.errors import BadInput, BuildError, HubUnreachable, Unbuilt
 from build.manifest import Json
 from build.quantise import Precision
-from build.recipe import Check, Engine, Recipe, known_recipes, load_recipe
+from build.recipe import Check, Engine, Recipe, known_recipes, load_recipe, require_accepted
 from build.recommend.cli import main as recommend
 from build.sources.resolve import open_source
-from build.terms import require_accepted
 from build.verify import DEFAULT_TOKENS
 
 _EXAMPLES = """examples:
@@ -31,7 +34,7 @@ _EXAMPLES = """examples:
   python -m build recommend --help                     which of them fits a task, a memory and a device
   python -m build smollm2                              int8, into model_repository/
   python -m build smollm2 --precision fp32 --force     replace what is there
-  python -m build smollm2 --precision int4 --new-version   beside what is there, for `halimede reload smollm2`
+  python -m build smollm2 --precision int4 --new-version   add a version, for `halimede reload smollm2`
   python -m build smollm2 --engine tensorrt --precision fp16   on a GPU host; elsewhere it is checked only
   python -m build gpt2 --source ./gpt2                 a recipe, from a local folder
   python -m build --name mine --source ./checkpoint    a folder of safetensors
@@ -40,8 +43,16 @@ _EXAMPLES = """examples:
   python -m build --name qwen --source Qwen/Qwen2.5-0.5B-Instruct@main
 
 exit codes: 0 built, 1 the build failed, 2 the command, recipe or checkpoint is at fault,
-  3 --engine tensorrt: all checks passed that need no GPU, the plan takes one, nothing was published
+  3 --engine tensorrt: all checks passed that need no GPU, the plan needs one, nothing was published
 """
+_TIMINGS = Path(".cache/tensorrt.timings")
+# Options that size a plan, by the names of `Room`.
+_SIZES = {
+    "slots": "sequences generated at once",
+    "max_context": "tokens of prompt and answer together",
+    "max_source": "source tokens of an encoder-decoder",
+    "prefill_chunk": "prompt tokens of a step",
+}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -65,7 +76,7 @@ def main(arguments: Sequence[str]) -> int:
         print("interrupted: nothing was published", file=sys.stderr)
         return 130
     for name in result.unserved:
-        print(f"note: the checkpoint generates with {name}, which no engine here does", file=sys.stderr)
+        print(f"note: the checkpoint sets {name}, which no engine here supports", file=sys.stderr)
     print(_summary(result, time.monotonic() - started))
     return 0
 
@@ -95,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--repository", type=Path, default=Path("model_repository"), help="default: %(default)s")
     add("--force", action="store_true", help="replace an engine that is there")
-    add("--new-version", action="store_true", help="add a version beside it, which a server loads instead")
+    add("--new-version", action="store_true", help="add a version to it, which a server loads instead")
     add(
         "--accept-terms",
         action="append",
@@ -105,20 +116,60 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--verify-tokens",
-        type=_positive,
+        type=partial(_at_least, 2),
         default=DEFAULT_TOKENS,
         metavar="N",
         help="tokens of English text to score the engine on (default: %(default)s)",
     )
-    add_plan_options(parser)
+    plan = parser.add_argument_group(
+        "engine tensorrt",
+        "A plan has a fixed size, at most the model's: no setting of the server's may exceed it.",
+    )
+    for name, about in _SIZES.items():
+        usual = getattr(Room(), name)
+        plan.add_argument(
+            _flag(name), type=partial(_at_least, 1), metavar="N", help=f"{about} (default: {usual})"
+        )
+    plan.add_argument(
+        "--int4-block",
+        type=int,
+        choices=BLOCK_SIZES,
+        help="columns that share a scale at precision int4 (default: 32, which loses least)",
+    )
+    plan.add_argument("--keep-onnx", type=Path, metavar="DIR", help="keep the checked ONNX files there")
+    plan.add_argument(
+        "--timing-cache",
+        type=Path,
+        metavar="FILE",
+        help=f"what earlier builds measured (default: {_TIMINGS})",
+    )
     return parser
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 2:
-        raise argparse.ArgumentTypeError(f"{value}, must be at least 2")
+def _at_least(least: int, text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}, must be a whole number") from error
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{value}, must be at least {least}")
     return value
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _plans(engine: Engine, options: argparse.Namespace) -> PlanOptions | None:
+    """None for another engine; BadInput where an option is given that only a plan has."""
+    given = {name: getattr(options, name) for name in _SIZES if getattr(options, name) is not None}
+    if engine is Engine.TENSORRT:
+        find = partial(find_host, options.timing_cache or _TIMINGS)
+        return PlanOptions(rtx, find, Room(**given), options.keep_onnx, options.int4_block or BLOCK_SIZES[0])
+    for name in (*_SIZES, "int4_block", "keep_onnx", "timing_cache"):
+        if getattr(options, name) is not None:
+            raise BadInput(f"{_flag(name)}: only with --engine tensorrt; engine {engine.value} has no plan")
+    return None
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
@@ -131,8 +182,10 @@ def _recipe(options: argparse.Namespace) -> Recipe:
     changes: dict[str, Any] = {}
     if options.name:
         changes["name"] = options.name
+    if options.source == "hub" and recipe.hub is None:
+        raise BadInput(f"recipe {recipe.name}: names no hub id: give --source ORG/NAME")
     if options.source:
-        changes["source"] = _source(recipe, options.source)
+        changes["source"] = recipe.hub if options.source == "hub" else options.source
     if options.precision:
         changes["precision"] = Precision(options.precision)
     if options.engine:
@@ -142,50 +195,39 @@ def _recipe(options: argparse.Namespace) -> Recipe:
     return replace(recipe, **changes)
 
 
-def _source(recipe: Recipe, source: str) -> str:
-    if source != "hub":
-        return source
-    if recipe.hub is None:
-        raise BadInput(f"recipe {recipe.name}: names no hub id: give --source ORG/NAME")
-    return recipe.hub
-
-
 def _build(options: argparse.Namespace) -> Result:
     recipe = _recipe(options)
     require_accepted(recipe.terms, options.accept_terms)
+    independent = _independent(recipe, options)
+    bars = Progress(
+        *Progress.get_default_columns()[:-1],
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
+    progress = _Bars(bars)
     try:
-        return _built(recipe, options)
+        with bars:
+            return build_engine(
+                recipe,
+                lambda source: open_source(source, progress.stage),
+                options.repository,
+                progress,
+                force=options.force,
+                new_version=options.new_version,
+                verify_tokens=options.verify_tokens,
+                plans=_plans(recipe.engine, options),
+                independent=independent,
+            )
     except HubUnreachable as error:
         named = options.recipe or f"--name {recipe.name}"
         folder = f"./{recipe.source.partition('@')[0].rpartition('/')[2]}"
         raise HubUnreachable(f"{error}; then `python -m build {named} --source {folder}`") from error
 
 
-def _built(recipe: Recipe, options: argparse.Namespace) -> Result:
-    independent = _independent(recipe, options)
-    with Progress(
-        *Progress.get_default_columns()[:-1],
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    ) as bars:
-        progress = _Bars(bars)
-        return build_engine(
-            recipe,
-            lambda source: open_source(source, progress.stage),
-            options.repository,
-            progress,
-            force=options.force,
-            new_version=options.new_version,
-            verify_tokens=options.verify_tokens,
-            plans=plans(recipe.engine, options),
-            independent=independent,
-        )
-
-
 def _independent(recipe: Recipe, options: argparse.Namespace) -> Independent | None:
-    """A recipe's check is left out where torch is not, and the summary says so; the command's is not."""
+    """Without torch a recipe's own check is left out, and the summary says so; --check is refused."""
     if recipe.check is None:
         return None
     missing = _missing()
@@ -224,6 +266,6 @@ def _checked(content: Json) -> str:
     check = content.get("check")
     if check is None:
         missing = _missing()
-        way = f", as {missing} is not here" if missing else " (--check transformers)"
-        return f"compared with nothing independent{way}"
-    return f"as {check['by']} reads it ({check['texts']} texts, {check['positions']} positions)"
+        way = f": {missing} is not installed" if missing else " (--check transformers)"
+        return f"no independent check{way}"
+    return f"{check['by']} agrees ({check['texts']} texts, {check['positions']} positions)"

@@ -1,4 +1,4 @@
-"""What this process may use of the machine, as the server finds it: they share programs, not modules."""
+"""What this process may use of the machine. The server's own program says so: folders share no modules."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PROGRAM = Path(__file__).resolve().parents[1] / "server" / "engine" / "containe
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """Cores that it may keep busy, and bytes of memory that it can still get."""
+    """The cores that this process may keep busy, and the bytes of memory that it can still get."""
 
     cores: int
     free_memory: int

@@ -1,4 +1,4 @@
-"""The life of a build: checkpoint, graph, verification, manifest, publication."""
+"""The steps of a build, in order: checkpoint, graphs, verification, manifest, publication."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from pathlib import Path
 from build import verify
 from build.architecture import Model, describe_model, view
 from build.architecture.seq2seq import EncoderDecoder
-from build.assemble_decoder import DecoderAssembly
-from build.assemble_seq2seq import EncoderDecoderAssembly
-from build.assemble_tensorrt import Plans, TensorRtAssembly
+from build.assemble_onnxruntime import DecoderAssembly, EncoderDecoderAssembly
+from build.assemble_tensorrt import PlanOptions, TensorRtAssembly
 from build.assembly import Assembly, Progress
 from build.checkpoint import Checkpoint, TokenizerFiles
 from build.errors import BadInput, BuildError
@@ -37,7 +36,7 @@ class Independent:
 
 @dataclass(frozen=True)
 class Result:
-    """`unserved` names what the checkpoint sets for generation and no engine does."""
+    """`unserved` names settings for generation of the checkpoint that no engine serves."""
 
     target: Path
     manifest: Json
@@ -52,7 +51,7 @@ def build_engine(
     force: bool = False,
     new_version: bool = False,
     verify_tokens: int = verify.DEFAULT_TOKENS,
-    plans: Plans | None = None,
+    plans: PlanOptions | None = None,
     independent: Independent | None = None,
 ) -> Result:
     """Publishes NAME_engine/VERSION and the configs that are absent; BuildError leaves all as it was.
@@ -69,6 +68,7 @@ def build_engine(
         model = describe_model(checkpoint.config)
         checkpoint = replace(checkpoint, tokenizer=_served(checkpoint.tokenizer, model))
         assembly = _assembly(recipe, checkpoint, model, plans)
+        # First all that can be refused in seconds, the tokenizer last; then what takes minutes.
         _require_buildable(checkpoint, model, assembly)
         _write_tokenizer(slot.staging, checkpoint.tokenizer, model.vocab_size)
         assembly.write(slot.staging, progress)
@@ -77,7 +77,7 @@ def build_engine(
         facts = assembly.facts()
         content = manifest(recipe, checkpoint, model, quality, slot.staging, facts)
         _write_manifest(slot.staging, content)
-        if independent:
+        if independent:  # the server's program reads the folder, so the manifest is written before and after
             advance = progress.stage("check", independent.steps)
             content["check"] = independent.compare(
                 recipe.source, checkpoint, model, content, slot.staging, advance
@@ -87,7 +87,7 @@ def build_engine(
     return Result(target, content, unserved(checkpoint))
 
 
-def _assembly(recipe: Recipe, checkpoint: Checkpoint, model: Model, plans: Plans | None) -> Assembly:
+def _assembly(recipe: Recipe, checkpoint: Checkpoint, model: Model, plans: PlanOptions | None) -> Assembly:
     if recipe.engine is Engine.TENSORRT:
         assert plans is not None
         return TensorRtAssembly(checkpoint, model, recipe.precision, recipe.limit(), plans)
@@ -111,7 +111,7 @@ def _served(files: TokenizerFiles, model: Model) -> TokenizerFiles:
 
 
 def _write_tokenizer(folder: Path, files: TokenizerFiles, vocabulary: int) -> None:
-    """The table of bytes is that of answers."""
+    """Writes the tokenizer's files; the table of bytes is for answers."""
     (folder / "tokenizer.json").write_bytes(files.json)
     (folder / "tokens.bin").write_bytes(encode_table(token_bytes(files.target or files.json, vocabulary)))
     if files.chat_template is not None:
@@ -123,12 +123,12 @@ def _write_manifest(folder: Path, content: Json) -> None:
 
 
 def _publish(slot: Slot, texts: Mapping[str, str], repository: Path) -> None:
-    """Configs first: they are small, harmless alone, and an engine must not stand without them."""
+    """Writes missing configs, then the engine: configs alone are harmless, an engine needs them."""
     for model, text in texts.items():
         config = repository / model / "config.pbtxt"
         if not config.exists():
             write_new(config, text.encode())
-        if model != slot.target.parent.name:  # the steps read the engine's artifacts, of whatever version
+        if model != slot.target.parent.name:  # Triton wants a version of each; steps read the engine's files
             (repository / model / "1").mkdir(exist_ok=True)
     slot.publish()
 

@@ -1,6 +1,7 @@
 """What a build can end with, other than an engine.
 
-Every message is one line that names the thing at fault and, where there is one, the next step.
+Every message but that of Unbuilt is one line that names the thing at fault and, where there is one, the next
+step.
 """
 
 from __future__ import annotations
@@ -24,3 +25,9 @@ class Unsupported(BadInput):
 
 class HubUnreachable(BuildError):
     """A checkpoint is on the hub, and the hub cannot be reached from here."""
+
+
+class Unbuilt(BuildError):
+    """The graphs passed every check that needs no GPU, but a plan needs one; the message is a report."""
+
+    exit_code = 3

@@ -1,4 +1,4 @@
-"""How a checkpoint wants its answers generated: generation_config.json in the words of the manifest."""
+"""A checkpoint's defaults for generation: generation_config.json in the words of the manifest."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from build.errors import BadInput
 
 _FILE: Final = "generation_config.json"
 _MOST: Final = 2**31 - 1
-# Of a request, which these are the defaults of (server/engine/request.py); -1 and less turn some off.
+_WHOLE: Final = "a whole number"
+# The limits of a request's inputs (server/engine/request.py), of which these are the defaults.
 LIMITS: Final[Mapping[str, tuple[float, float]]] = {
     "temperature": (0, 100),
     "top_p": (0, _MOST),
@@ -22,7 +23,7 @@ LIMITS: Final[Mapping[str, tuple[float, float]]] = {
     "length_penalty": (-5, 5),
     "no_repeat_ngram_size": (-_MOST, _MOST),
 }
-# With what each says where it does nothing.
+# Settings that no engine serves, each with the values by which it does nothing.
 _UNSERVED: Final[Mapping[str, tuple[Any, ...]]] = {
     "typical_p": (None, 1.0),
     "epsilon_cutoff": (None, 0.0),
@@ -45,10 +46,10 @@ _UNSERVED: Final[Mapping[str, tuple[Any, ...]]] = {
 
 
 def generation(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The checkpoint's own way to generate; greedy unless it says do_sample.
+    """The checkpoint's settings for generation; greedy unless it says do_sample.
 
-    Lengths count new tokens. transformers' `min_length` and `max_length` count the decoder's start token too,
-    and with a decoder alone the prompt, which nobody knows here: there only its `..._new_tokens` are taken.
+    Lengths count new tokens. transformers' `min_length` and `max_length` also count the decoder's start token
+    or, for a decoder alone, the prompt, which is unknown here: then only `..._new_tokens` are taken.
     BadInput for a value that no request could be served with.
     """
     settings = checkpoint.generation
@@ -70,15 +71,26 @@ def generation(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def unserved(checkpoint: Checkpoint) -> list[str]:
-    """What the checkpoint sets and no engine does, one phrase each."""
+    """Settings of the checkpoint that no engine serves, one phrase each."""
     settings = checkpoint.generation
     found = [f"{key} {settings[key]!r}" for key, off in _UNSERVED.items() if settings.get(key) not in off]
     words = [word for word in settings.get("bad_words_ids") or [] if len(word) > 1]
     return [*found, *(["bad_words_ids of several tokens"] if words else [])]
 
 
+def decoder_start(checkpoint: Checkpoint) -> int:
+    """The token that an encoder-decoder's answers begin with; BadInput where none is named."""
+    start = _token(checkpoint, "decoder_start_token_id")
+    if start is None:
+        raise BadInput(
+            "the checkpoint names no token that answers begin with: add decoder_start_token_id to"
+            " generation_config.json"
+        )
+    return start
+
+
 def _sampling(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Greedy too where only the likeliest token is left: `temperature` or `top_p` 0.
+    """How tokens are drawn: greedily also where `temperature` or `top_p` is 0.
 
     `top_k` below 1, and `top_p` from 1 on, leave all tokens.
     """
@@ -92,17 +104,6 @@ def _sampling(settings: Mapping[str, Any]) -> dict[str, Any]:
         "top_k": max(_whole(settings, "top_k", 50), 0),
         "min_p": _number(settings, "min_p", 0.0),
     }
-
-
-def decoder_start(checkpoint: Checkpoint) -> int:
-    """The token that an encoder-decoder's answers begin with; BadInput where none is named."""
-    start = _token(checkpoint, "decoder_start_token_id")
-    if start is None:
-        raise BadInput(
-            "the checkpoint names no token that answers begin with: add decoder_start_token_id to"
-            " generation_config.json"
-        )
-    return start
 
 
 def _length(checkpoint: Checkpoint, end: str) -> int | None:
@@ -132,8 +133,8 @@ def _early_stopping(settings: Mapping[str, Any]) -> str:
 def _suppressed(checkpoint: Checkpoint) -> list[int]:
     """Tokens that are never chosen: what `suppress_tokens` lists, and bad words of one token.
 
-    As in transformers, the end of a sequence is no bad word, since no answer would end, and an id that the
-    model does not have says nothing.
+    As in transformers, the end of a sequence is no bad word, since no answer would end; an id that the model
+    does not have is ignored.
     """
     settings = checkpoint.generation
     words = settings.get("bad_words_ids") or []
@@ -143,7 +144,7 @@ def _suppressed(checkpoint: Checkpoint) -> list[int]:
 
 
 def _eos_ids(checkpoint: Checkpoint) -> list[int]:
-    """Those that the model can choose."""
+    """The ids that end a sequence and that the model can choose."""
     ids = checkpoint.generation.get("eos_token_id")
     listed = ids if isinstance(ids, list) else [] if ids is None else [ids]
     if not all(isinstance(index, int) and not isinstance(index, bool) for index in listed):
@@ -152,36 +153,28 @@ def _eos_ids(checkpoint: Checkpoint) -> list[int]:
 
 
 def _vocabulary(checkpoint: Checkpoint) -> int:
-    """Tokens that answers are made of."""
+    """The number of tokens that answers are made of."""
     config = completed(checkpoint.config)
     return int(config.get("decoder_vocab_size") or config["vocab_size"])
 
 
-def _number(settings: Mapping[str, Any], key: str, default: float) -> float:
+def _number(settings: Mapping[str, Any], key: str, default: float, kind: str = "a number") -> float:
+    """A value within its LIMITS; of the kind "a whole number" it has no fraction."""
     value = settings.get(key)
     value = default if value is None else value
     low, high = LIMITS[key]
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
-        raise BadInput(f"{_FILE}: {key}: {value!r}, must be a number in [{low}, {high}]")
+    given = isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+    if not given or (kind == _WHOLE and value % 1):
+        raise BadInput(f"{_FILE}: {key}: {value!r}, must be {kind} in [{low}, {high}]")
     return float(value)
 
 
 def _whole(settings: Mapping[str, Any], key: str, default: int) -> int:
-    value = settings.get(key)
-    value = default if value is None else value
-    low, high = LIMITS[key]
-    if (
-        not isinstance(value, (int, float))
-        or isinstance(value, bool)
-        or not low <= value <= high
-        or value % 1
-    ):
-        raise BadInput(f"{_FILE}: {key}: {value!r}, must be a whole number in [{low}, {high}]")
-    return int(value)
+    return int(_number(settings, key, default, _WHOLE))
 
 
 def _token(checkpoint: Checkpoint, key: str) -> int | None:
-    """An id that the model has."""
+    """The id under a key, None where there is none; BadInput for one that the model does not have."""
     value = checkpoint.generation.get(key)
     value = value[0] if isinstance(value, list) and len(value) == 1 else value
     most = _vocabulary(checkpoint) - 1

@@ -1,9 +1,9 @@
-"""The same source as transformers reads it: what shares no code with the build, and can contradict it.
+"""Compares a build with the same source as transformers reads it, which shares no code with the build.
 
-The one module of the build that needs torch and transformers (the extra `test`); it is imported where a
-build is to be checked, and nowhere else. What is compared is what is served: token ids and chats as the
-server's own program encodes them, the manifest's ways to generate, and the logits of the reference that the
-engine has been measured against.
+This is the one module of the build that needs torch and transformers (the extra `test`); it is imported only
+where a build is to be checked. What is served is compared: token ids and chats as the server's own program
+encodes them, the manifest's settings for generation, and the logits of the reference that the engine has been
+measured against.
 """
 
 from __future__ import annotations
@@ -24,17 +24,14 @@ import numpy as np
 import torch
 import transformers
 
+from build import verify
 from build.architecture import Model
-from build.architecture.parts import Architecture
 from build.architecture.seq2seq import EncoderDecoder
 from build.checkpoint import Checkpoint
 from build.errors import BadInput, BuildError
-from build.generation import decoder_start
 from build.manifest import Json
-from build.quantise import Floats, Ids
-from build.reference import decoder, encoder_decoder
-from build.verify import passage_ids
-from build.verify_seq2seq import lesson
+from build.quantise import Floats
+from build.verify import Text
 
 _SERVER = Path(__file__).resolve().parents[1] / "server"
 # Text beyond every window and every threshold of a scaling, where that is not too much for a CPU.
@@ -62,10 +59,10 @@ def compare(
     folder: Path,
     advance: Callable[[], None],
 ) -> Json:
-    """Of an engine that stands in `folder`, with its manifest. `advance` is called `STEPS` times.
+    """Compares the engine in `folder`, which has this manifest; `advance` is called `STEPS` times.
 
-    Returns for the manifest by what, how much was compared, and the largest difference of a logit. BuildError
-    names the first difference: of a text, a chat, a setting or a logit.
+    Returns, for the manifest, what it was compared with, how much, and the largest difference of a logit.
+    BuildError names the first difference: of a text, a chat, a setting or a logit.
     """
     theirs = _Transformers(source, model)
     texts = _compare_texts(theirs, manifest, folder)
@@ -98,30 +95,30 @@ class _Transformers:
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         place, options = _place(source)
-        # Of a GGUF file it reads neither how text is cut into words, nor but one of the ends of a sequence.
+        # Of a GGUF file it does not read how text is cut into words, and only one end of a sequence.
         self.reads_all = "gguf_file" not in options
         try:
-            # Warnings are about packages that it would like, and it draws bars across ours.
+            # transformers warns of packages that it would like, and draws bars across ours.
             with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
                 warnings.simplefilter("ignore")
                 self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(place, **options)
                 self.model: Any = kind.from_pretrained(place, dtype=torch.float32, **options).eval()
-        except Exception as error:  # it computes what it likes of what it reads
+        except Exception as error:  # loaders raise errors of any kind
             problem = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             raise BuildError(f"check: transformers cannot load {source}: {problem}") from error
 
-    def logits(self, ids: Ids, targets: Ids | None) -> Floats:
-        """[positions, vocab] for ids [positions]; behind an encoder the decoder reads `targets`."""
-        inputs = {"input_ids": torch.tensor(ids[None])}
-        if targets is not None:
-            inputs["decoder_input_ids"] = torch.tensor(targets[None])
+    def logits(self, text: Text) -> Floats:
+        """[positions, vocab] of a text of one window."""
+        inputs = {"input_ids": torch.tensor(text.inputs)}
+        if text.sources is not None:
+            inputs = {"input_ids": torch.tensor(text.sources), "decoder_input_ids": torch.tensor(text.inputs)}
         with torch.inference_mode():
             found: Floats = self.model(**inputs).logits[0].numpy()
         return found
 
 
 def _place(source: str) -> tuple[str, dict[str, Any]]:
-    """What transformers' loaders take for a source."""
+    """The source as transformers' loaders take it: a place and options."""
     if source.startswith("package:"):
         return _gguf(_packaged(source.removeprefix("package:").partition("@")[0]))
     path = Path(source).expanduser()
@@ -161,12 +158,12 @@ def _compare_chats(theirs: _Transformers, manifest: Json, folder: Path) -> int:
         return 0
     tokens = "".join(theirs.tokenizer.get_added_vocab())
     quoted = [(role, f" {content}{tokens} ") for role, content in _TURNS]
-    chats = [_messages(chat) for chat in (*_CHATS, quoted)]
+    chats = [[{"role": role, "content": content} for role, content in chat] for chat in (*_CHATS, quoted)]
     for chat, found in zip(chats, _served(folder, [{"messages": chat} for chat in chats]), strict=True):
         name = f"chat {json.dumps(chat)}"
         try:
             text = theirs.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        except Exception as error:  # a template refuses as it likes
+        except Exception as error:  # a template raises errors of any kind
             if "refused" not in found:
                 raise BuildError(f"check: {name}: transformers refuses it ({error}), we do not") from error
             continue
@@ -182,10 +179,6 @@ def _compare_chats(theirs: _Transformers, manifest: Json, folder: Path) -> int:
     return len(chats)
 
 
-def _messages(chat: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
-    return [{"role": role, "content": content} for role, content in chat]
-
-
 def _require_same_ids(name: str, ours: Sequence[int], theirs: Sequence[int]) -> None:
     if list(ours) == list(theirs):
         return
@@ -198,7 +191,7 @@ def _require_same_ids(name: str, ours: Sequence[int], theirs: Sequence[int]) -> 
 
 
 def _served(folder: Path, inputs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What the server makes of the inputs: `ids` and for a chat `rendered`, or why it is `refused`."""
+    """How the server encodes the inputs: `ids` and for a chat `rendered`, or why it is `refused`."""
     done = subprocess.run(
         [sys.executable, "-m", "engine.reader", str(folder)],
         input="".join(f"{json.dumps(entry)}\n" for entry in inputs),
@@ -213,9 +206,9 @@ def _served(folder: Path, inputs: Iterable[Mapping[str, Any]]) -> list[dict[str,
 
 
 def _compare_settings(theirs: _Transformers, ours: Mapping[str, Any], checkpoint: Checkpoint) -> int:
-    """The manifest's against those that `generate` would take, in the manifest's words.
+    """Compares the manifest's settings with those that transformers' `generate` would take.
 
-    Not those of a task, which transformers leaves to its user.
+    A task's settings are left out: transformers does not apply them.
     """
     if not theirs.reads_all:
         return 0
@@ -257,41 +250,26 @@ def _settings(theirs: _Transformers) -> dict[str, Any]:
 def _compare_logits(theirs: _Transformers, checkpoint: Checkpoint, model: Model) -> tuple[int, float]:
     """How many positions, and the largest difference of a logit; BuildError beyond the tolerance."""
     if isinstance(model, EncoderDecoder):
-        return _compare_seq2seq(theirs, checkpoint, model)
-    ids = passage_ids(checkpoint.tokenizer.json, 1, _length(model))[0]
-    hidden = decoder.final_hidden(checkpoint, model, ids[None], lambda: None)[0]
-    head = decoder.head_weight(checkpoint, model)
-    return len(ids), _require_same_logits(hidden, head, np.float32(0), theirs.logits(ids, None))
-
-
-def _length(model: Architecture) -> int:
-    """Positions that pass every window, and where a scaling of the rotation was trained to its end."""
-    windows = [layer.attention.window or 0 for layer in model.layers]
-    return min(model.max_positions, _MOST_POSITIONS, max(4 * _BEYOND, *windows) + _BEYOND)
-
-
-def _compare_seq2seq(
-    theirs: _Transformers, checkpoint: Checkpoint, model: EncoderDecoder
-) -> tuple[int, float]:
-    taught = lesson(checkpoint.tokenizer, model, decoder_start(checkpoint), 8 * _BEYOND)
-    sources, targets = taught.sources[0], taught.inputs[0]
-    hidden = encoder_decoder.final_hidden(checkpoint, model, sources[None], targets[None], lambda: None)[0]
-    weight, bias = encoder_decoder.head_weight(checkpoint, model)
-    return len(targets), _require_same_logits(hidden, weight, bias, theirs.logits(sources, targets))
-
-
-def _require_same_logits(hidden: Floats, head: Floats, bias: Any, theirs: Floats) -> float:
-    largest = 0.0
-    limit = _TOLERANCE * float(np.abs(theirs).max())
-    for start in range(0, len(hidden), _PIECE):
-        ours = hidden[start : start + _PIECE] @ head.T + bias
-        errors = np.abs(ours - theirs[start : start + _PIECE, : ours.shape[1]])
+        text = verify.english(checkpoint, model, 8 * _BEYOND)
+    else:
+        # Positions that pass every window, and where a scaling of the rotation was trained to its end.
+        windows = [layer.attention.window or 0 for layer in model.layers]
+        length = min(model.max_positions, _MOST_POSITIONS, max(4 * _BEYOND, *windows) + _BEYOND)
+        ids = verify.passage_ids(checkpoint.tokenizer.json, 1, length)
+        text = Text(None, ids, ids[:, 1:])
+    text = Text(text.sources if text.sources is None else text.sources[:1], text.inputs[:1], text.labels[:1])
+    lesson = verify.learn(checkpoint, model, text, lambda: None)
+    logits = theirs.logits(text)
+    limit, largest = _TOLERANCE * float(np.abs(logits).max()), 0.0
+    for start in range(0, len(logits), _PIECE):
+        ours = lesson.expected(0, slice(start, start + _PIECE))
+        errors = np.abs(ours - logits[start : start + _PIECE, : ours.shape[1]])
         if not float(errors.max()) <= limit:  # a NaN too
             place, token = np.argwhere(~(errors <= limit))[0]
-            values = f"{ours[place, token]:.4f}, with transformers it is {theirs[start + place, token]:.4f}"
+            values = f"{ours[place, token]:.4f}, with transformers it is {logits[start + place, token]:.4f}"
             raise BuildError(
                 f"check: the logit of token {token} at position {start + place} is {values}: the build"
                 " computes another model"
             )
         largest = max(largest, float(errors.max()))
-    return largest
+    return len(logits), largest

@@ -1,4 +1,4 @@
-"""manifest.json: what an engine is, where it came from, what it is worth, and the hash of every file."""
+"""manifest.json: what an engine is, where it came from, its quality, and the hash of every file."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from build.architecture import Model
 from build.architecture.parts import Architecture
 from build.architecture.seq2seq import EncoderDecoder
 from build.assembly import Facts
-from build.checkpoint import Checkpoint, TokenizerFiles
-from build.digest import sha256
+from build.checkpoint import Checkpoint, TokenizerFiles, sha256
 from build.generation import generation
 from build.recipe import Recipe
 from build.token_table import leading_space
@@ -38,9 +37,11 @@ def manifest(
     folder: Path,
     facts: Facts,
 ) -> Json:
-    """Describes the folder as it stands: every file in it is listed. The recipe's task is settled."""
+    """The manifest of the files in the folder; the recipe must have a task."""
     assert recipe.task is not None
-    files = {path.name: _file(path) for path in sorted(folder.iterdir())}
+    files = {
+        path.name: {"sha256": sha256(path), "bytes": path.stat().st_size} for path in sorted(folder.iterdir())
+    }
     origin = asdict(checkpoint.origin)
     return {
         "manifest_version": _VERSION,
@@ -67,17 +68,16 @@ def encode_manifest(content: Json) -> bytes:
 
 
 def _tools() -> Json:
-    """ONNX Runtime is asked itself: on a GPU host its package goes by another name."""
+    """Versions of the tools. ONNX Runtime says its own: on a GPU host its package has another name."""
     versions = {name: metadata.version(name) for name in _TOOLS}
     return {"python": platform.python_version(), "onnxruntime": ort.__version__, **versions}
 
 
-def _file(path: Path) -> Json:
-    return {"sha256": sha256(path), "bytes": path.stat().st_size}
-
-
 def _tokenizer(files: TokenizerFiles, model: Model) -> Json:
-    """An answer of a decoder continues its prompt: a space before it is part of it."""
+    """What a server must know of the tokenizer.
+
+    An answer of a decoder continues its prompt, so that a leading space is part of the answer.
+    """
     own = isinstance(model, EncoderDecoder) and leading_space(files.target or files.json)
     before = {name: files.special.get(name) for name in ("bos_token", "eos_token")}  # older servers read them
     return {**before, "special_tokens": dict(files.special), "leading_space": own}
@@ -109,7 +109,7 @@ def _decoder(architecture: Architecture) -> Json:
 
 
 def _encoder_decoder(model: EncoderDecoder) -> Json:
-    """Dimensions of the decoder: those of the caches, and what is generated."""
+    """The dimensions of the decoder, which has the caches and generates, and the size of the encoder."""
     decoder, encoder = model.decoder, model.encoder
     return {
         "architecture": "encoder_decoder",

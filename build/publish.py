@@ -1,9 +1,9 @@
 """Publishing is one rename: a folder appears whole and verified, or not at all.
 
 Invariants
-- work happens in `.building-VERSION`, beside the target on the same file system, and is flushed to
-  disk before the rename; Triton takes a folder whose name begins with a number for a version;
-- an engine that stands is replaced only when asked, and is back in place if the rename fails;
+- work happens in `.building-VERSION`, next to the target on the same file system, and is flushed to
+  disk before the rename (Triton takes a folder whose name begins with a number for a version);
+- an existing engine is replaced only when asked, and is put back if the rename fails;
 - one build at a time holds the lock of a model, so whatever else is found in it is stale.
 """
 
@@ -23,7 +23,7 @@ Rename = Callable[[Path, Path], object]
 
 
 class Slot:
-    """Of one engine: its place NAME_engine/VERSION, its workshop and, while replaced, its predecessor."""
+    """One engine's place NAME_engine/VERSION, the folder it is built in, and the engine that it replaces."""
 
     def __init__(self, target: Path, rename: Rename) -> None:
         self.target = target
@@ -35,7 +35,7 @@ class Slot:
         return _holds_an_engine(self.target)
 
     def recover(self) -> None:
-        """Puts right what a killed build left: call with the lock held."""
+        """Cleans up after a build that was killed; call it with the lock held."""
         if self._previous.is_dir() and not self.occupied():
             self._rename(self._previous, self.target)
         for stale in (self.staging, self._previous):
@@ -46,6 +46,7 @@ class Slot:
         """The staged folder becomes the target."""
         _flush(self.staging)
         occupied = self.occupied()
+        # Aside, in, and only then away: at every moment a whole engine is here for `recover`.
         if occupied:
             self._rename(self.target, self._previous)
         elif self.target.is_dir():
@@ -70,7 +71,7 @@ def place(folder: Path, new_version: bool) -> Path:
 
 @contextmanager
 def staged(target: Path, force: bool, rename: Rename = Path.replace) -> Iterator[Slot]:
-    """A slot whose `staging` folder is empty and ours; what is not published is removed.
+    """A slot with an empty `staging` folder, which is removed unless it is published.
 
     BadInput when the target exists and `force` is not given, BuildError when another build runs.
     """
@@ -93,10 +94,10 @@ def staged(target: Path, force: bool, rename: Rename = Path.replace) -> Iterator
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """An advisory lock, which the kernel drops when the process dies, of a file beside the folder.
+    """Holds an advisory lock of a file next to the folder; the kernel drops it when the process dies.
 
-    NFS takes locks of files that are open for writing alone. Whoever holds it removes it, and a lock of one
-    that is gone excludes nobody.
+    NFS locks only files that are open for writing. The holder removes the file when done, and a lock of a
+    removed file excludes nobody: hence the comparison.
     """
     path = folder.with_name(f".{folder.name}.lock")
     with path.open("a") as lock:
@@ -113,7 +114,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """Writes a whole small file or none."""
+    """Writes a small file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     try:

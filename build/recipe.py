@@ -1,29 +1,29 @@
-"""A recipe says what to build and what it must be worth: a flat TOML file, read strictly."""
+"""A recipe says what to build and how good it must be: a flat TOML file, read strictly."""
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Collection, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
 from build.errors import BadInput
 from build.quantise import Precision
-from build.shape import Shape, parse_shape
-from build.terms import Terms, parse_terms
+from build.shape import Positions, Shape
 
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 _E = TypeVar("_E", bound=Enum)
 _COMMANDS = ("list", "recommend")
 _STEPS = ("_engine", "_tokenizer", "_detokenizer")
+_SHAPE_FLAGS = ("gated", "tied", "wide")
 
 
 class Task(Enum):
-    """`chat` needs a chat template; the others take text only."""
+    """What the model is served for; `chat` needs a chat template, the others take text only."""
 
     CHAT = "chat"
     COMPLETE = "complete"
@@ -32,16 +32,29 @@ class Task(Enum):
 
 
 class Engine(Enum):
-    """What runs it; the word for a graph's dialect too."""
+    """What runs the engine that is built; also the name of its graphs' dialect."""
 
     ONNXRUNTIME = "onnxruntime"
     TENSORRT = "tensorrt"
 
 
 class Check(Enum):
-    """What reads the checkpoint too, and shares no code with the build."""
+    """What the build is compared with: it reads the checkpoint too, and shares no code with the build."""
 
     TRANSFORMERS = "transformers"
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Terms of use that a builder must accept: more than a licence, which is only named.
+
+    `name` is what one accepts them by, `summary` completes the sentence `they …`.
+    """
+
+    name: str
+    title: str
+    url: str
+    summary: str
 
 
 @dataclass(frozen=True)
@@ -71,11 +84,11 @@ _LIMITS = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """`source` reads as `build.sources.SourceSpec`; `hub` is the original that `--source hub` takes.
+    """`source` is written as `build.sources.resolve` says; `hub` is the original that `--source hub` takes.
 
-    A `task` of None is what the checkpoint is good for; `prefix` is put before every text; `needs_tuning`
-    marks a checkpoint that was pretrained for no task; `shape` is what `recommend` knows of a model that is
-    not here; `terms` are to be accepted before anything is read.
+    Where `task` is None the checkpoint decides. `prefix` is put before every text; `needs_tuning` marks a
+    checkpoint that was pretrained for no task; `shape` is what `recommend` knows of a model that is not on
+    this machine; `terms` are to be accepted before anything is read.
     """
 
     name: str
@@ -103,7 +116,7 @@ class Recipe:
         return self.limits[self.precision.value]
 
     def resolved(self) -> dict[str, Any]:
-        """For the manifest: this precision's limits only, no absolute path."""
+        """The recipe for the manifest: this precision's limits only, no absolute path."""
         return {
             "name": self.name,
             "task": self.task.value if self.task else None,
@@ -137,10 +150,18 @@ def load_recipe(name_or_path: str) -> Recipe:
         raise BadInput(f"recipe {path}: {error}") from error
 
 
+def require_accepted(terms: Terms | None, accepted: Collection[str]) -> None:
+    """BadInput says what the terms are, where they stand and how they are accepted."""
+    if terms is not None and terms.name not in accepted:
+        raise BadInput(
+            f"terms: these weights come under the {terms.title}: they {terms.summary};"
+            f" read {terms.url}, then add --accept-terms {terms.name}"
+        )
+
+
 def parse_recipe(table: Mapping[str, Any]) -> Recipe:
     """Strict: an unknown key, a wrong type or a missing name is BadInput."""
-    values = dict(table)
-    _refuse_unknown(values, [f.name for f in fields(Recipe)], "")
+    values = dict(_table("", table, Recipe))
     for key in ("name", "source"):
         if key not in values:
             raise BadInput(f"{key}: missing")
@@ -150,37 +171,59 @@ def parse_recipe(table: Mapping[str, Any]) -> Recipe:
     if not isinstance(values.get("needs_tuning", False), bool):
         raise BadInput(f"needs_tuning: {values['needs_tuning']!r}, must be true or false")
     if "terms" in values:
-        values["terms"] = parse_terms(values["terms"])
+        values["terms"] = _terms(values["terms"])
     if "shape" in values:
-        values["shape"] = parse_shape(values["shape"])
+        values["shape"] = _shape(values["shape"])
     for key, kind in _CHOICES.items():
         if key in values:
             values[key] = _member(kind, key, values[key])
-    values["limits"] = {**_LIMITS, **_limits(values.get("limits", {}))}
+    rows = _table("limits", values.get("limits", {}), _LIMITS)
+    values["limits"] = {**_LIMITS, **{name: _limit(f"limits.{name}", row) for name, row in rows.items()}}
     return Recipe(**values)
 
 
-def _limits(table: Any) -> dict[str, Limits]:
-    if not isinstance(table, dict):
-        raise BadInput(f"limits: {table!r}, must be a table")
-    _refuse_unknown(table, list(_LIMITS), "limits.")
-    return {precision: _limit(f"limits.{precision}.", row) for precision, row in table.items()}
+def _terms(table: Any) -> Terms:
+    given = _table("terms", table, Terms)
+    for key in (each.name for each in fields(Terms)):
+        if not isinstance(given.get(key), str):
+            raise BadInput(f"terms.{key}: {given.get(key)!r}, must be a string")
+    return Terms(**given)
+
+
+def _shape(table: Any) -> Shape:
+    values = dict(_table("shape", table, Shape))
+    for each in fields(Shape):
+        if each.name not in values and each.default is MISSING:
+            raise BadInput(f"shape.{each.name}: missing")
+    for key, value in values.items():
+        least = 0 if key == "encoder_layers" else 1
+        if key == "positions":
+            values[key] = _member(Positions, "shape.positions", value)
+        elif key in _SHAPE_FLAGS:
+            if not isinstance(value, bool):
+                raise BadInput(f"shape.{key}: {value!r}, must be true or false")
+        elif isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise BadInput(f"shape.{key}: {value!r}, must be a whole number of at least {least}")
+    return Shape(**values)
 
 
 def _limit(where: str, row: Any) -> Limits:
-    if not isinstance(row, dict):
-        raise BadInput(f"{where[:-1]}: {row!r}, must be a table")
-    _refuse_unknown(row, [f.name for f in fields(Limits)], where)
-    for key, value in row.items():
+    for key, value in _table(where, row, Limits).items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
-            raise BadInput(f"{where}{key}: {value!r}, must be a number of at least 0")
+            raise BadInput(f"{where}.{key}: {value!r}, must be a number of at least 0")
     return Limits(**row)
 
 
-def _refuse_unknown(table: Mapping[str, Any], known: list[str], where: str) -> None:
+def _table(where: str, table: Any, kind: type[Any] | Mapping[str, Any]) -> Mapping[str, Any]:
+    """The table itself, whose keys must be fields of the dataclass or keys of the mapping."""
+    if not isinstance(table, Mapping):
+        raise BadInput(f"{where}: {table!r}, must be a table")
+    known = list(kind) if isinstance(kind, Mapping) else [each.name for each in fields(kind)]
     for key in table:
         if key not in known:
-            raise BadInput(f"{where}{key}: unknown key; known are {', '.join(known)}")
+            at = f"{where}." if where else ""
+            raise BadInput(f"{at}{key}: unknown key; known are {', '.join(known)}")
+    return table
 
 
 def _member(kind: type[_E], key: str, value: Any) -> _E:

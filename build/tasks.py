@@ -1,7 +1,7 @@
-"""What a model is served for: the recipe's word, or what the checkpoint shows.
+"""The task that a model is served for: the recipe's, or what the checkpoint shows.
 
-T5 and BART carry settings for the tasks they know (`task_specific_params` of config.json): a prefix and ways
-to generate. Those of the recipe's task fill in what the recipe and generation_config.json leave open.
+T5 and BART have settings for their tasks (`task_specific_params` of config.json): a prefix and how to
+generate. Those of the recipe's task apply where the recipe and generation_config.json say nothing.
 """
 
 from __future__ import annotations
@@ -19,32 +19,25 @@ _ENTRIES = {Task.SUMMARIZE: "summarization", Task.TRANSLATE: "translation"}
 
 
 def settled(recipe: Recipe, checkpoint: Checkpoint) -> tuple[Recipe, Checkpoint]:
-    """With a task, its prefix, and its settings among the checkpoint's; BadInput where it does not fit."""
-    task = recipe.task or _task(checkpoint)
-    _require_fitting(task, checkpoint)
+    """The recipe with a task and its prefix, the checkpoint with the task's settings.
+
+    BadInput where the recipe's task does not fit the checkpoint.
+    """
+    encodes = bool(checkpoint.config.get("is_encoder_decoder"))
+    template, task = checkpoint.tokenizer.chat_template, recipe.task
+    if task is None and encodes:
+        translates = checkpoint.config.get("model_type") in _TRANSLATORS
+        task = Task.TRANSLATE if translates else Task.SUMMARIZE
+    elif task is None:
+        task = Task.COMPLETE if template is None else Task.CHAT
+    if task is Task.CHAT and encodes:
+        raise BadInput('task: "chat", an encoder-decoder takes summarize, translate or complete')
+    if task is Task.CHAT and template is None:
+        raise BadInput('the checkpoint has no chat template: set task = "complete", or add one')
     entry = dict(_entry(task, recipe.prefix, checkpoint))
     prefix = recipe.prefix or str(entry.pop("prefix", None) or "")
     filled = replace(checkpoint, generation=entry | dict(checkpoint.generation))
     return replace(recipe, task=task, prefix=prefix), filled
-
-
-def _task(checkpoint: Checkpoint) -> Task:
-    if not _is_encoder_decoder(checkpoint):
-        return Task.COMPLETE if checkpoint.tokenizer.chat_template is None else Task.CHAT
-    return Task.TRANSLATE if checkpoint.config.get("model_type") in _TRANSLATORS else Task.SUMMARIZE
-
-
-def _is_encoder_decoder(checkpoint: Checkpoint) -> bool:
-    return bool(checkpoint.config.get("is_encoder_decoder"))
-
-
-def _require_fitting(task: Task, checkpoint: Checkpoint) -> None:
-    if task is not Task.CHAT:
-        return
-    if _is_encoder_decoder(checkpoint):
-        raise BadInput('task: "chat", an encoder-decoder takes summarize, translate or complete')
-    if checkpoint.tokenizer.chat_template is None:
-        raise BadInput('the checkpoint has no chat template: set task = "complete", or add one')
 
 
 def _entry(task: Task, prefix: str, checkpoint: Checkpoint) -> Mapping[str, Any]:

@@ -55,7 +55,7 @@ def leading_space(tokenizer_json: bytes) -> bool:
 
 
 def load_tokenizer(tokenizer_json: bytes) -> Tokenizer:
-    """BadInput when the file is damaged."""
+    """The tokenizer of a tokenizer.json; BadInput when the file is damaged."""
     try:
         return Tokenizer.from_str(tokenizer_json.decode())
     except Exception as error:  # the library raises nothing narrower
@@ -63,7 +63,7 @@ def load_tokenizer(tokenizer_json: bytes) -> Tokenizer:
 
 
 def encode_table(table: Sequence[bytes]) -> bytes:
-    """The file; BuildError for a token longer than a u16 can say."""
+    """The content of tokens.bin; BuildError for a token of more than 65535 bytes."""
     longest = max(map(len, table))
     if longest > 0xFFFF:
         raise BuildError(f"tokenizer.json: a token of {longest} bytes, limit 65535")
@@ -76,7 +76,7 @@ _STRIPPED = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
 
 
 def _converter(decoder: Any) -> Callable[[str], bytes]:
-    """What a decoder makes of a token wherever it stands, but for the space that a text begins with."""
+    """The bytes that a decoder makes of any token, but for the space that a text begins with."""
     steps = decoder["decoders"] if decoder and decoder["type"] == "Sequence" else [decoder]
     kinds = [step["type"] if step else "none" for step in steps]
     if kinds == ["ByteLevel"]:
@@ -118,17 +118,13 @@ def _metaspace_and_bytes(token: str) -> bytes:
     return bytes([int(byte[1], 16)]) if byte else _metaspace(token)
 
 
-def _encoded(tokenizer: Tokenizer, text: str) -> list[int]:
-    try:
-        return list(tokenizer.encode(text, add_special_tokens=False).ids)
-    except Exception as error:  # the library raises nothing narrower
-        raise BadInput(f"tokenizer.json: encodes nothing: {error}") from error
-
-
 def _check(tokenizer: Tokenizer, table: Sequence[bytes]) -> None:
-    """The table must say what the library says; a decoder may strip the one leading space."""
+    """The table must decode as the library does, which may strip one leading space."""
     for sample in _SAMPLES:
-        ids = _encoded(tokenizer, sample)
+        try:
+            ids = tokenizer.encode(sample, add_special_tokens=False).ids
+        except Exception as error:  # the library raises nothing narrower
+            raise BadInput(f"tokenizer.json: encodes nothing: {error}") from error
         ours = b"".join(table[index] for index in ids).decode(errors="replace")
         theirs = tokenizer.decode(ids, skip_special_tokens=True)
         if ours != theirs and ours != " " + theirs:

@@ -1,4 +1,4 @@
-"""A tokenizer.json as it may be served: whole texts, and no id that the model has no row for."""
+"""Makes a tokenizer.json fit for serving: it cuts no text, and every id has a row in the model."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Json = dict[str, Any]
 
 
 def fitted(tokenizer_json: bytes, vocabulary: int) -> bytes:
-    """Without truncation, padding, and added tokens from id `vocabulary` on; byte for byte the same where
-    there are none. BadInput where such a token stands before or after every text.
+    """The tokenizer.json without truncation, padding, and added tokens from id `vocabulary` on.
 
-    bart-large-cnn has lost the row of `<mask>`: that text is then spelled like any other.
+    It keeps its bytes where there are none of these. BadInput where such a token stands before or after every
+    text. bart-large-cnn, for one, has no row for `<mask>`: that text is then encoded like any other.
     """
     content = _parsed(tokenizer_json)
     changed = any(content.get(key) for key in ("truncation", "padding"))
@@ -46,7 +46,7 @@ def _parsed(tokenizer_json: bytes) -> Json:
 
 
 def _without(vocab: Any, tokens: set[str]) -> Any:
-    """Pieces of a list have their places for ids: only the last can go."""
+    """The vocabulary without the tokens. In a list the place is the id: only the last can go."""
     if isinstance(vocab, dict):
         return {token: index for token, index in vocab.items() if token not in tokens}
     while vocab and vocab[-1][0] in tokens:

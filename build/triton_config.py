@@ -1,4 +1,4 @@
-"""config.pbtxt of the four models that serve one engine, as text a person will read and edit."""
+"""Writes config.pbtxt for the four models that serve one engine, as text that a person reads and edits."""
 
 from __future__ import annotations
 

@@ -1,36 +1,92 @@
-"""Scores an engine against the reference on the same English text, before anything is published."""
+"""Scores an engine against the reference on the same English text, before anything is published.
+
+An engine is taught: each step reads the next token of the text, not the engine's own choice, so that one
+early difference does not decide the rest. A Session runs the engine, whatever its dialect and processor.
+"""
 
 from __future__ import annotations
 
 import math
 import pydoc_data.topics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from build.architecture import Model
 from build.architecture.parts import Architecture
 from build.checkpoint import Checkpoint
-from build.dialects.onnxruntime.session import Session
 from build.errors import BuildError
+from build.generation import decoder_start
 from build.quantise import Floats, Ids
 from build.recipe import Limits
-from build.reference import decoder as reference
+from build.reference import decoder, encoder_decoder
 from build.token_table import load_tokenizer
 
 DEFAULT_TOKENS = 6 * 512
-_WINDOW = 512
+_WINDOW = 512  # tokens; of an encoder-decoder half as many, for source and answer each
 _CHARACTERS = 16  # a token, at the very most: English takes four
-# Products of one row and of many round differently, by far less than a wrong cache would show.
-_SAME_GRAPH = 0.05
-_PIECE = 64
+_PIECE = 64  # positions whose logits are copied at a time: a whole window is half a gigabyte for Gemma
+_BLOCK = 16  # steps whose logits are held and compared at a time
+
+
+class Session(Protocol):
+    """Runs an engine's graphs over caches of several rows, as a server does."""
+
+    @property
+    def lengths(self) -> NDArray[np.integer[Any]]:
+        """How many tokens each row has."""
+
+    def reset(self) -> None:
+        """Forgets the tokens of all rows."""
+
+    def encode(self, row: int, ids: Ids) -> None:
+        """A new source for one row of an encoder-decoder, whose tokens are forgotten."""
+
+    def prefill(self, row: int, ids: Ids) -> Floats:
+        """Logits [1 or seq, vocab] after appending the ids to one row."""
+
+    def decode(self, ids: Ids) -> Floats:
+        """Logits [n, vocab] after appending one id to each of the first n rows."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """Ids [windows, positions] that an engine reads as `inputs`, and those that follow them, the `labels`.
+
+    `sources` are for an encoder, None for a decoder alone. `labels` may lack the last position.
+    """
+
+    sources: Ids | None
+    inputs: Ids
+    labels: Ids
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A text with the reference's logits for it: hidden [windows, positions, hidden] @ head.T + bias."""
+
+    text: Text
+    hidden: Floats
+    head: Floats
+    bias: Floats | None
+
+    def expected(self, windows: int | list[int], positions: slice) -> Floats:
+        """The reference's logits: [positions, vocab], or [windows, positions, vocab] for several windows."""
+        logits: Floats = self.hidden[windows, positions] @ self.head.T
+        if self.bias is not None:
+            logits += self.bias
+        return logits
 
 
 @dataclass(frozen=True)
 class Quality:
-    """`tokens` scored; `max_logit_error` is absolute; `greedy_agreement` the share of equal argmax."""
+    """How an engine scored on so many `tokens`.
+
+    `max_logit_error` is absolute, `greedy_agreement` the share of positions with equal argmax.
+    """
 
     tokens: int
     reference_perplexity: float
@@ -39,9 +95,33 @@ class Quality:
     max_logit_error: float
 
     def rounded(self) -> dict[str, float]:
-        """For the manifest: digits that two runs on different processors share."""
+        """For the manifest: only digits that runs on different processors share."""
         digits = {"max_logit_error": 4, "greedy_agreement": 4}
         return {key: round(value, digits.get(key, 3)) for key, value in asdict(self).items()}
+
+
+def english(
+    checkpoint: Checkpoint,
+    model: Model,
+    tokens: int,
+    capacity: int | None = None,
+    source_capacity: int | None = None,
+) -> Text:
+    """About `tokens` tokens of English; an encoder-decoder answers a passage with that passage.
+
+    No window is longer than the model's positions or, where they are given, the capacities of its caches.
+    """
+    tokenizer = checkpoint.tokenizer
+    if isinstance(model, Architecture):
+        ids = windows(tokenizer.json, min(model.max_positions, capacity or model.max_positions), tokens)
+        return Text(None, ids, ids[:, 1:])
+    length = min(_WINDOW // 2, model.encoder.max_positions, model.decoder.max_positions, tokens)
+    count = max(1, tokens // length)
+    sources = passage_ids(tokenizer.json, count, length)
+    labels = passage_ids(tokenizer.target or tokenizer.json, count, length)
+    starts = np.full((len(labels), 1), decoder_start(checkpoint))
+    inputs = np.concatenate([starts, labels[:, :-1]], axis=1)
+    return Text(sources[:, :source_capacity], inputs[:, :capacity], labels[:, :capacity])
 
 
 def windows(tokenizer_json: bytes, max_positions: int, tokens: int) -> Ids:
@@ -75,27 +155,111 @@ def _passages(count: int, characters: int) -> list[str]:
     return [text[start : start + characters] for start in starts]
 
 
-def measure(
-    checkpoint: Checkpoint,
-    architecture: Architecture,
-    graph: Path,
-    ids: Ids,
-    advance: Callable[[], None],
-) -> Quality:
-    """Runs both; `graph` must give logits for all positions. `advance` is called layers + windows times."""
-    hidden = reference.final_hidden(checkpoint, architecture, ids, advance)
-    head = reference.head_weight(checkpoint, architecture)
-    session = Session(graph, architecture, capacity=ids.shape[1])
-    scores = [
-        compare(hidden[index] @ head.T, logits, ids[index, 1:])
-        for index, logits in enumerate(_engine_logits(session, ids, advance))
-    ]
+def learn(checkpoint: Checkpoint, model: Model, text: Text, advance: Callable[[], None]) -> Lesson:
+    """Runs the reference; `advance` is called after each layer of each stack."""
+    if isinstance(model, Architecture):
+        hidden = decoder.final_hidden(checkpoint, model, text.inputs, advance)
+        return Lesson(text, hidden, decoder.head_weight(checkpoint, model), None)
+    assert text.sources is not None
+    hidden = encoder_decoder.final_hidden(checkpoint, model, text.sources, text.inputs, advance)
+    return Lesson(text, hidden, *encoder_decoder.head_weight(checkpoint, model))
+
+
+def read(session: Session, lesson: Lesson, advance: Callable[[], None]) -> Quality:
+    """Scores a graph that gives logits for all positions, a window at once; advances after each."""
+    text, scores = lesson.text, []
+    for window, inputs in enumerate(text.inputs):
+        session.reset()
+        if text.sources is not None:
+            session.encode(0, text.sources[window])
+        logits = session.prefill(0, inputs)
+        scores.append(compare(lesson.expected(window, slice(None)), logits, text.labels[window]))
+        advance()
     return joint(scores)
+
+
+def step(session: Session, lesson: Lesson, advance: Callable[[], None]) -> Quality:
+    """Scores what is served, a token at a time, as many windows together as there are rows.
+
+    `advance` is called `steps` times.
+    """
+    text, scores = lesson.text, []
+    for windows in _batches(text, len(session.lengths)):
+        session.reset()
+        for row, window in enumerate(windows):
+            if text.sources is not None:
+                session.encode(row, text.sources[window])
+        for block in _blocks(text):
+            logits = np.stack([session.decode(ids) for ids in text.inputs[windows, block].T], axis=1)
+            expected = lesson.expected(windows, block)
+            vocabulary = logits.shape[-1]
+            labels = text.labels[windows, block].reshape(-1)
+            scores.append(compare(expected.reshape(-1, vocabulary), logits.reshape(-1, vocabulary), labels))
+            advance()
+    return joint(scores)
+
+
+def steps(text: Text, rows: int) -> int:
+    """How often `step` advances with a session of so many rows."""
+    return len(_batches(text, rows)) * len(_blocks(text))
+
+
+def _batches(text: Text, rows: int) -> list[list[int]]:
+    count = len(text.inputs)
+    return [list(range(start, min(start + rows, count))) for start in range(0, count, rows)]
+
+
+def _blocks(text: Text) -> list[slice]:
+    """The positions that have a label, in blocks."""
+    length = text.labels.shape[1]
+    return [slice(start, min(start + _BLOCK, length)) for start in range(0, length, _BLOCK)]
+
+
+def read_last(session: Session, text: Text) -> Floats:
+    """Logits [vocab] at the end of the first window, of a graph that scores every position."""
+    _begin(session, text)
+    last: Floats = session.prefill(0, text.inputs[0])[-1]
+    return last
+
+
+def step_last(session: Session, text: Text) -> Floats:
+    """Logits [vocab] at the end of the first window, which is read a token at a time."""
+    _begin(session, text)
+    for ids in text.inputs[:1].T:
+        logits = session.decode(ids)
+    last: Floats = logits[0]
+    return last
+
+
+def require_same(
+    expected: Floats, session: Session, text: Text, chunk: int, tolerance: float, name: str
+) -> None:
+    """BuildError unless the last row, fed the first window in chunks and then one token, gives `expected`.
+
+    The rows before it decode a token of their own in the last step. `tolerance` is a share of the largest
+    logit: products of one row and of many round differently, by far less than a wrong cache would show.
+    """
+    row, inputs = len(session.lengths) - 1, text.inputs[0]
+    _begin(session, text)
+    for start in range(0, len(inputs) - 1, chunk):
+        session.prefill(row, inputs[:-1][start : start + chunk])
+    logits = session.decode(np.append(np.repeat(inputs[:1], row), inputs[-1]))[row]
+    error = float(np.abs(logits - expected).max())
+    if not error <= tolerance * float(np.abs(expected).max()):
+        raise BuildError(f"verify: {name} strays by {error:.3g} when it decodes over a past")
+
+
+def _begin(session: Session, text: Text) -> None:
+    """Gives every row the source of the first window."""
+    session.reset()
+    for row in range(len(session.lengths)):
+        if text.sources is not None:
+            session.encode(row, text.sources[0])
 
 
 @dataclass(frozen=True)
 class Score:
-    """Of so many `tokens`: mean losses, the share of equal argmax, the largest difference of a logit."""
+    """Mean losses over `tokens`, the share of equal argmax, the largest difference of a logit."""
 
     tokens: int
     reference_loss: float
@@ -117,12 +281,12 @@ def compare(expected: Floats, actual: Floats, following: Ids) -> Score:
 
 
 def _pieces(count: int) -> list[slice]:
-    """So that no more than one piece of [tokens, vocab] is copied: a whole is half a gigabyte for Gemma."""
+    """Rows of [tokens, vocab] that are copied at a time."""
     return [slice(start, start + _PIECE) for start in range(0, count, _PIECE)]
 
 
 def joint(scores: Sequence[Score]) -> Quality:
-    """That of all tokens together."""
+    """The quality over all tokens together."""
     weights = [score.tokens for score in scores]
     means = np.average([(s.reference_loss, s.loss, s.agreement) for s in scores], axis=0, weights=weights)
     return Quality(
@@ -161,24 +325,3 @@ def require(quality: Quality, limits: Limits) -> None:
     faults = [fault for fault in over if fault]
     if faults:
         raise BuildError(f"quality: {'; '.join(faults)}: nothing was published")
-
-
-def require_same_graph(every: Path, serving: Path, architecture: Architecture, ids: Ids) -> None:
-    """The graph that is served, prefilled in two chunks and one decode step, scores as the verified one."""
-    expected = Session(every, architecture, len(ids)).prefill(0, ids)[-1]
-    session = Session(serving, architecture, len(ids))
-    half = len(ids) // 2
-    for chunk in (ids[:half], ids[half:-1]):
-        if len(chunk):
-            session.prefill(0, chunk)
-    actual = session.decode(ids[-1:])[0]
-    error = float(np.abs(actual - expected).max())
-    if not error <= _SAME_GRAPH * float(np.abs(expected).max()):
-        raise BuildError(f"verify: {serving.name} strays by {error:.3g} when it decodes over a past")
-
-
-def _engine_logits(session: Session, ids: Ids, advance: Callable[[], None]) -> Iterator[Floats]:
-    for window in ids:
-        session.reset()
-        yield session.prefill(0, window)
-        advance()

@@ -10,11 +10,10 @@ import onnx_ir as ir
 
 from build.architecture.parts import Architecture
 from build.checkpoint import Checkpoint
-from build.dialects.contents import store_decoder
-from build.dialects.onnxruntime.graph import build_graph
+from build.dialects.contents import Scored, store_decoder
+from build.dialects.onnxruntime.decoder import build_decoder
 from build.dialects.onnxruntime.session import Session
 from build.dialects.onnxruntime.store import Store
-from build.dialects.scored import Scored
 from build.dialects.weight_file import WeightFile
 from build.quantise import Floats, Ids, Precision
 
@@ -27,7 +26,7 @@ class Engine:
 
     def session(self, scored: Scored = Scored.LAST, rows: int = 1) -> Session:
         graph = self.folder / f"{scored.value}.onnx"
-        return Session(graph, self.architecture, self.capacity, rows)
+        return Session(graph, self.capacity, rows)
 
     def all_logits(self, ids: Ids) -> Floats:
         """[positions, vocab] of one prefill."""
@@ -54,5 +53,5 @@ def write_engine(
         store = Store(checkpoint, precision, file)
         store_decoder(store, architecture, lambda: None)
     for scored in Scored:
-        ir.save(build_graph(architecture, store, scored), folder / f"{scored.value}.onnx")
+        ir.save(build_decoder(architecture, store, scored), folder / f"{scored.value}.onnx")
     return Engine(folder, architecture, capacity)

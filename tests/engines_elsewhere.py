@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from build.architecture import describe, view
-from build.assemble_decoder import DecoderAssembly
+from build.assemble_onnxruntime import DecoderAssembly
 from build.quantise import Precision
 from build.sources.folder import open_folder
 from tests.kernel_engines import Quiet

@@ -9,7 +9,7 @@ from typing import Any
 import onnxruntime as ort
 
 from build.architecture import describe
-from build.assemble_decoder import DecoderAssembly
+from build.assemble_onnxruntime import DecoderAssembly
 from build.quantise import Precision
 from engine.inference import open_session
 from engine.kernel_weights import KernelWeights

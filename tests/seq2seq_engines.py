@@ -11,11 +11,11 @@ import onnx_ir as ir
 from build.architecture import describe_model, view
 from build.architecture.seq2seq import EncoderDecoder
 from build.checkpoint import Checkpoint
-from build.dialects.onnxruntime.cross_graph import build_cross_decoder
-from build.dialects.onnxruntime.encoder_graph import build_encoder
-from build.dialects.onnxruntime.seq2seq_session import EncoderDecoderSession
+from build.dialects.contents import store_encoder_decoder
+from build.dialects.onnxruntime.cross_decoder import build_cross_decoder
+from build.dialects.onnxruntime.encoder import build_encoder
+from build.dialects.onnxruntime.session import Session
 from build.dialects.onnxruntime.store import Store
-from build.dialects.seq2seq_contents import store_encoder_decoder
 from build.dialects.weight_file import WeightFile
 from build.quantise import Floats, Ids, Precision
 from build.sources.folder import open_folder
@@ -27,8 +27,9 @@ class Engine:
     model: EncoderDecoder
     capacity: int = 96
 
-    def session(self, rows: int = 1) -> EncoderDecoderSession:
-        return EncoderDecoderSession(self.folder, self.model, self.capacity, self.capacity, rows)
+    def session(self, rows: int = 1) -> Session:
+        graph, encoder = self.folder / "model.onnx", self.folder / "encoder.onnx"
+        return Session(graph, self.capacity, rows, encoder, self.capacity)
 
     def logits(self, sources: list[Ids], targets: Ids) -> Floats:
         """[rows, positions, vocab] of targets [rows, positions], stepped together."""

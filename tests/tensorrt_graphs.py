@@ -4,27 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
-from build.architecture.parts import Architecture, Norm, Projection
+from build.architecture.parts import Architecture, Projection
 from build.architecture.seq2seq import EncoderDecoder
 from build.checkpoint import Checkpoint, Weight
-from build.dialects.contents import store_decoder
+from build.dialects.contents import Scored, store_decoder, store_encoder_decoder
 from build.dialects.encoding import Role, stacked
-from build.dialects.scored import Scored
-from build.dialects.seq2seq_contents import store_encoder_decoder
 from build.dialects.tensorrt.cross_decoder import build_cross_decoder
 from build.dialects.tensorrt.decoder import build_decoder
 from build.dialects.tensorrt.encoder import build_encoder
 from build.dialects.tensorrt.executor_cpu import CpuExecutor
-from build.dialects.tensorrt.rounding import BLOCK_SIZES
+from build.dialects.tensorrt.precision import BLOCK_SIZES
 from build.dialects.tensorrt.session import Session
-from build.dialects.tensorrt.store import Store, open_store
+from build.dialects.tensorrt.store import Store
 from build.dialects.weight_file import WeightFile
 from build.quantise import Floats, Precision
 
@@ -92,7 +90,7 @@ def _store(
     path: Path, checkpoint: Checkpoint, precision: Precision, block_size: int = BLOCK_SIZES[0]
 ) -> Iterator[Store]:
     with WeightFile(path) as file:
-        yield open_store(checkpoint, precision, file, block_size)
+        yield Store(checkpoint, precision, file, block_size)
 
 
 def as_rounded(
@@ -102,42 +100,27 @@ def as_rounded(
 
     The head is apart: where it is tied to the embedding, only the head is rounded.
     """
-    with _store(path, checkpoint, precision) as store:
-        restored = _Restored(store)
+    with WeightFile(path) as file:
+        restored = _Restored(checkpoint, precision, file)
         if isinstance(model, Architecture):
             store_decoder(restored, model, lambda: None)
         else:
             store_encoder_decoder(restored, model, lambda: None)
     (head,) = model.head.parts
     values = restored.weights[head].read()
-    if restored.has(head):
+    if head in restored.tensors:
         del restored.weights[head]
     return replace(checkpoint, weights={**checkpoint.weights, **restored.weights}), values
 
 
-class _Restored:
-    """A store that writes nothing, and remembers what its products become."""
+@dataclass(frozen=True)
+class _Restored(Store):
+    """A store that remembers what its products become."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self.checkpoint = store.checkpoint
-        self.tensors: set[str] = set()
-        self.weights: dict[str, Weight] = {}
-
-    def has(self, name: str) -> bool:
-        return name in self.tensors
-
-    def add_tensor(self, name: str, shape: tuple[int, ...]) -> None:
-        self.tensors.add(name)
-
-    def add_values(self, name: str, values: Floats) -> None:
-        self.tensors.add(name)
-
-    def add_norm(self, norm: Norm | None) -> None:
-        """Norms are not rounded."""
+    weights: dict[str, Weight] = field(default_factory=dict, init=False)
 
     def add_projection(self, _name: str, projection: Projection, role: Role) -> None:
-        rounded = self._store.rounded(projection, role)
+        rounded = self.rounded(projection, role)
         values = stacked(self.checkpoint, projection) if rounded is None else rounded.restored()
         parts = np.split(values, np.cumsum(projection.rows)[:-1])
         for name, part in zip(projection.parts, parts, strict=True):

@@ -32,7 +32,7 @@ def test_a_build_prints_one_line(folder: Path, tmp_path: Path, capsys: pytest.Ca
     assert out.count("\n") == 1
     assert out.startswith(f"mini fp32: {tmp_path}/repository/mini_engine/1, ")
     assert "perplexity" in out
-    assert ", compared with nothing independent (--check transformers), " in out
+    assert ", no independent check (--check transformers), " in out
     assert err == ""
 
 
@@ -57,7 +57,7 @@ def test_a_recipe_with_a_check_is_built_without_torch_and_says_so(
     path = tmp_path / "mini.toml"
     path.write_text(f'name = "mini"\nsource = "{folder}"\nprecision = "fp32"\ncheck = "transformers"\n')
     assert main([str(path), "--repository", str(tmp_path / "repository"), "--verify-tokens", "64"]) == 0
-    assert "compared with nothing independent, as torch is not here" in capsys.readouterr().out
+    assert ", no independent check: torch is not installed, " in capsys.readouterr().out
 
 
 def test_what_no_engine_does_is_a_note(
@@ -65,7 +65,7 @@ def test_what_no_engine_does_is_a_note(
 ) -> None:
     (folder / "generation_config.json").write_text('{"eos_token_id": 2, "typical_p": 0.5}')
     assert main(command(folder, tmp_path)) == 0
-    note = "note: the checkpoint generates with typical_p 0.5, which no engine here does\n"
+    note = "note: the checkpoint sets typical_p 0.5, which no engine here supports\n"
     assert capsys.readouterr().err == note
 
 
@@ -199,10 +199,21 @@ def test_a_failed_build_is_exit_code_1(
     assert list(repository.iterdir()) == []
 
 
-@pytest.mark.parametrize("tokens", ["0", "1", "-5", "many"])
-def test_too_few_tokens_to_verify_on_are_refused(tokens: str) -> None:
+@pytest.mark.parametrize(
+    ("tokens", "said"),
+    [
+        ("0", "0, must be at least 2"),
+        ("1", "1, must be at least 2"),
+        ("-5", "-5, must be at least 2"),
+        ("many", "'many', must be a whole number"),
+    ],
+)
+def test_too_few_tokens_to_verify_on_are_refused(
+    tokens: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["smollm2", "--verify-tokens", tokens])
+    assert capsys.readouterr().err.endswith(f"argument --verify-tokens: {said}\n")
 
 
 def test_the_folder_runs_as_a_program_from_the_root() -> None:

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from numpy.core import _multiarray_umath
 
-from build.architecture import describe
 from build.dialects.onnxruntime.session import Session
 from build.quantise import Floats
 from tests import tiny
@@ -76,7 +75,7 @@ def test_rounded_engines_differ_by_a_tenth_of_what_rounding_costs_at_most(
 
 def logits(engine: Path, family: str) -> Floats:
     """[prompts, vocab] after prompts of several lengths."""
-    session = Session(engine / "model.onnx", describe(tiny.config(family)), 64)
+    session = Session(engine / "model.onnx", 64)
     found = []
     for length in (1, 7, 20, 40, 60):
         session.reset()

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as Kind
 
-from build.architecture import describe
 from build.checkpoint import Checkpoint, Weight
 from build.dialects.onnxruntime.session import Session
 from build.engine import Result, build_engine
@@ -141,7 +140,7 @@ def test_fp32_computes_what_the_reference_computes(folder: Path, repository: Pat
 
 def test_what_is_published_runs(folder: Path, repository: Path) -> None:
     target = build(recipe(folder), repository).target
-    session = Session(target / "model.onnx", describe(tiny.config("qwen2")), 32)
+    session = Session(target / "model.onnx", 32)
     assert session.prefill(0, np.arange(3, 20)).shape == (1, len(tiny.VOCAB))
 
 

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from build.architecture import describe
-from build.dialects.scored import Scored
+from build.dialects.contents import Scored
 from build.engine import build_engine
 from build.quantise import Precision
 from build.recipe import Recipe

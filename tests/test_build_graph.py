@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from build.architecture import describe
-from build.dialects.onnxruntime.graph import require_runnable
-from build.dialects.scored import Scored
+from build.dialects.contents import Scored
+from build.dialects.onnxruntime.decoder import require_runnable
 from build.errors import Unsupported
 from build.quantise import Ids, Precision
 from tests import tiny

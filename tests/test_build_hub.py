@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from build.sources.hub import beside_weights
+from build.sources.hub import other_files
 from build.sources.hub_transport import PATIENCE_S, Patience
 from tests import tiny
 from tests.hub import (
@@ -334,7 +334,7 @@ def test_folders_of_a_repository_hold_nothing_that_is_read(folders: list[str], d
         st.sampled_from(["config.json", "tokenizer.json", "tokenizer.model", "a.spm", "a.jinja"])
     )
     path = "/".join([*folders, name])
-    assert beside_weights([path, f"additional_chat_templates/{path}"]) == []
+    assert other_files([path, f"additional_chat_templates/{path}"]) == []
 
 
 NO_CHECKPOINTS: list[tuple[str, dict[str, bytes], str]] = [

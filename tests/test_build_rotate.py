@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from build.architecture import describe
 from build.dialects.inference import open_session
-from build.dialects.onnxruntime.rounded import Rounded
+from build.dialects.onnxruntime.rounded import RoundedInputs
 from build.dialects.onnxruntime.store import StoredRows
 from build.dialects.writer import CONTRIB, Writer, tensor
 from build.passes.compensate import compensated, round_compensated
@@ -143,7 +143,7 @@ def _session(weight: Floats, offsets: Floats | None, spread_rows: bool) -> ort.I
         writer.constant("scales", rows.scales),
         None if offsets is None else writer.constant("offsets", offsets),
     )
-    product = Rounded(writer, hidden, "product", spread_rows).times(stored, "out")
+    product = RoundedInputs(writer, hidden, "product", spread_rows).times(stored, "out")
     product.type = ir.TensorType(ir.DataType.FLOAT)
     model = ir.to_proto(writer.model("one", [hidden], [product]))
     return open_session(model.SerializeToString())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +13,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from build.architecture import describe_model
-from build.architecture.seq2seq import EncoderDecoder
-from build.dialects.onnxruntime.seq2seq_session import EncoderDecoderSession
+from build.dialects.onnxruntime.session import Session
 from build.engine import Result, build_engine
 from build.errors import BadInput, Unsupported
 from build.quantise import Precision
@@ -112,9 +109,7 @@ def test_fp16_is_refused_before_a_gpu_would_compute_it_wrong(
 
 def test_what_is_published_runs(folders: Callable[[str], Path], tmp_path: Path) -> None:
     target = build(recipe(folders("t5"), Precision.INT8), tmp_path).target
-    model = describe_model(json.loads((folders("t5") / "config.json").read_text()))
-    assert isinstance(model, EncoderDecoder)
-    session = EncoderDecoderSession(target, model, 8, 16)
+    session = Session(target / "model.onnx", 8, 1, target / "encoder.onnx", 16)
     session.encode(0, np.arange(3, 19))
     assert session.decode(np.array([0])).shape == (1, len(tiny.T5_VOCAB))
 

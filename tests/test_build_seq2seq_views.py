@@ -97,11 +97,11 @@ def test_a_part_that_nobody_would_compute_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "changes", "message"),
     [
-        ("bart", {"model_type": "prophetnet"}, "model family 'prophetnet' is not supported"),
+        ("bart", {"model_type": "prophetnet"}, "model_type: 'prophetnet' is not supported"),
         ("bart", {"activation_function": "gelu_10"}, "activation 'gelu_10' is not supported"),
         ("bart", {"d_model": 63}, "d_model 63: must be a multiple of its 2 heads"),
         ("marian", {"decoder_vocab_size": 7}, "decoder_vocab_size: 7, must be vocab_size"),
-        ("t5", {"feed_forward_proj": "mixture-gelu"}, "feed_forward_proj 'mixture-gelu' is not supported"),
+        ("t5", {"feed_forward_proj": "mixture-gelu"}, "feed_forward_proj: 'mixture-gelu' is not supported"),
         ("t5", {"relative_attention_max_distance": 6}, "relative_attention_num_buckets: 12, must be"),
         ("t5", {"d_ff": None}, "d_ff: None, must be a positive whole number"),
     ],
@@ -110,8 +110,9 @@ def test_a_config_that_cannot_be_built_says_why(
     kind: str, changes: dict[str, object], message: str, tmp_path: Path
 ) -> None:
     config = json.loads((tiny.write_folder(tmp_path, kind) / "config.json").read_text())
-    with pytest.raises(BadInput, match=message):
+    with pytest.raises(BadInput, match=message) as refused:
         describe_model(config | changes)
+    assert str(refused.value).startswith("config.json: ")
 
 
 def test_what_takes_a_decoder_refuses_an_encoder_decoder(tmp_path: Path) -> None:

@@ -41,6 +41,20 @@ def test_a_folder_is_read_under_the_names_it_has(folder: Path) -> None:
     assert "model.safetensors" in checkpoint.origin.files
 
 
+def test_every_json_file_is_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny.shard(folder)
+    read_text, seen = Path.read_text, list[str]()
+
+    def noted(path: Path, *arguments: Any, **options: Any) -> str:
+        seen.append(path.name)
+        return read_text(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "read_text", noted)
+    open_folder(folder)
+    assert "config.json" in seen
+    assert sorted(seen) == sorted(set(seen))
+
+
 def test_shards_are_one_checkpoint(folder: Path) -> None:
     whole = open_folder(folder)
     tiny.shard(folder)
@@ -180,11 +194,11 @@ FAULTS: list[tuple[str, Fault, str]] = [
         r"index\.json: names no shards",
     ),
     ("other weights", lambda f: names_weights(f, "x.bin"), r"transformers_weights: 'x\.bin', must be safe"),
-    ("no such weights", lambda f: names_weights(f, "x.safetensors"), "no such file beside it"),
+    ("no such weights", lambda f: names_weights(f, "x.safetensors"), "no such file next to it"),
     (
         "weights elsewhere",
         lambda f: names_weights(f, f"../{f.name}/model.safetensors"),
-        "no such file beside it",
+        "no such file next to it",
     ),
     (
         "truncated weights",
@@ -214,8 +228,8 @@ def test_a_faulty_folder_names_the_file(folder: Path, fault: Fault, message: str
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "mamba"}, "family 'mamba' is not supported: llama, mistral, qwen2, qwen3"),
-        ({"model_type": "gemma3"}, "family 'gemma3' is not supported: it sees images"),
+        ({"model_type": "mamba"}, "model_type: 'mamba' is not supported: llama, mistral, qwen2, qwen3"),
+        ({"model_type": "gemma3"}, "model_type: 'gemma3' is not supported: it sees images"),
         ({"model_type": "gemma2"}, "its attention scores and logits are capped"),
         (
             {"model_type": "gemma3_text", "final_logit_softcapping": 30.0},
@@ -241,8 +255,9 @@ def test_a_faulty_folder_names_the_file(folder: Path, fault: Fault, message: str
     ],
 )
 def test_a_config_that_cannot_be_built_says_why(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(BadInput, match=message):
+    with pytest.raises(BadInput, match=message) as refused:
         describe(tiny.config("llama", **changes))
+    assert str(refused.value).startswith("config.json: ")
 
 
 @pytest.mark.parametrize("kinds", [["sliding_attention"], ["full_attention", "chunked_attention"], "all"])

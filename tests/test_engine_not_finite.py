@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from build.architecture import describe
-from build.assemble_decoder import DecoderAssembly
+from build.assemble_onnxruntime import DecoderAssembly
 from build.quantise import Precision
 from engine.errors import NotFinite
 from engine.kernel_weights import KernelWeights

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from build.architecture import describe
-from build.dialects.scored import Scored
+from build.dialects.contents import Scored
 from build.quantise import Ids, Precision
 from build.sources.folder import open_folder
 from engine.errors import ArtifactError

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 
 from build.architecture import describe
 from build.architecture.parts import Architecture as Decoder
-from build.dialects.scored import Scored
+from build.dialects.contents import Scored
 from build.quantise import Precision
 from engine.inference import open_session
 from engine.manifest import Architecture, KvDtype, ModelShape

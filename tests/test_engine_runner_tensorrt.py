@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from build.architecture import describe
 from build.architecture.parts import Architecture as Decoder
-from build.dialects.scored import Scored
+from build.dialects.contents import Scored
 from build.quantise import Precision
 from engine.executor import Profile
 from engine.inference import open_session

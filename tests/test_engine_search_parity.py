@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from build.architecture import describe
-from build.dialects.scored import Scored
+from build.dialects.contents import Scored
 from build.quantise import Precision
 from build.sources.folder import open_folder
 from engine.inference import open_session

@@ -13,7 +13,7 @@ import pytest
 
 from build.architecture import describe
 from build.architecture.parts import Architecture
-from build.dialects.scored import Scored
+from build.dialects.contents import Scored
 from build.dialects.tensorrt.builder import check_and_serialise, decode_profile, prefill_profile
 from build.dialects.tensorrt.toolkit import tensorrt
 from build.quantise import Precision

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import tiny
 from tests.dockerfiles import ROOT, Dockerfile, read
 
 HADOLINT = Path(sys.executable).with_name("hadolint")
@@ -135,6 +136,18 @@ def test_its_programs_start_from_what_was_copied(path: str, program: tuple[str, 
     done = _start(layout, image, *(program or image.last.program("ENTRYPOINT")[1:]), "--help", tmp=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "examples:" in done.stdout or "usage:" in done.stdout
+
+
+def test_the_builder_builds_from_what_was_copied(tmp_path: Path) -> None:
+    """It asks a program of the server what cores and memory it has."""
+    image = read("build/Dockerfile")
+    layout = image.replay(tmp_path / "image")
+    source = tiny.write_folder(tmp_path / "checkpoint")
+    command = [*image.last.program("ENTRYPOINT")[1:], "--name", "mini", "--source", str(source)]
+    command += ["--precision", "fp32", "--verify-tokens", "64", "--repository", str(tmp_path / "models")]
+    done = _start(layout, image, *command, tmp=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "models/mini_engine/1/manifest.json").is_file()
 
 
 def test_a_file_that_is_not_copied_would_be_missed(tmp_path: Path) -> None:

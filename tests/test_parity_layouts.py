@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from build.architecture.rotary import inverse_frequencies
+from build.architecture.positions import inverse_frequencies
 from build.checkpoint import Checkpoint
 from build.cli import main
 from build.manifest import Json, manifest

@@ -15,8 +15,7 @@ from build.dialects.tensorrt.builder import (
     encoder_profile,
     prefill_profile,
 )
-from build.dialects.tensorrt.precision import PRECISIONS
-from build.dialects.tensorrt.rounding import BLOCK_SIZES
+from build.dialects.tensorrt.precision import BLOCK_SIZES, PRECISIONS
 from build.dialects.tensorrt.toolkit import RtxToolkit
 from build.quantise import Precision
 from tests import tiny

@@ -11,7 +11,7 @@ import pytest
 from build.architecture import describe
 from build.architecture.parts import Architecture
 from build.checkpoint import Checkpoint
-from build.dialects.scored import Scored
+from build.dialects.contents import Scored
 from build.dialects.tensorrt.executor_cpu import CpuExecutor
 from build.dialects.tensorrt.precision import PRECISIONS, require_precision
 from build.errors import BadInput

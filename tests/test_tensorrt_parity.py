@@ -10,7 +10,7 @@ import pytest
 
 from build.architecture import describe
 from build.architecture.parts import Architecture
-from build.dialects.scored import Scored
+from build.dialects.contents import Scored
 from build.quantise import Precision
 from tests import tiny
 from tests.tensorrt_graphs import write_graphs

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from build.dialects.scored import Scored
+from build.dialects.contents import Scored
 from build.dialects.tensorrt.precision import PRECISIONS
 from build.quantise import Floats, Precision
 from build.reference import encoder_decoder as reference

@@ -1,4 +1,4 @@
-"""Plans: how they are verified, and what `python -m build --engine tensorrt` publishes and says."""
+"""PlanOptions: how they are verified, and what `python -m build --engine tensorrt` publishes and says."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from typing import Any
 
 import pytest
 
-from build.assemble_tensorrt import Plans
+from build.assemble_tensorrt import PlanOptions
 from build.cli import main
 from build.dialects.tensorrt.executor_cpu import CpuExecutor
 from build.dialects.tensorrt.host import Host
-from build.dialects.tensorrt.report import Unbuilt
 from build.dialects.tensorrt.session import Executor
 from build.dialects.tensorrt.sizes import Room
 from build.dialects.tensorrt.toolkit import Missing, RtxToolkit
 from build.engine import Result, build_engine
-from build.errors import BadInput, BuildError
+from build.errors import BadInput, BuildError, Unbuilt
 from build.quantise import Precision
 from build.recipe import Engine, Limits, Recipe, parse_recipe
 from build.sources.resolve import open_source
@@ -77,7 +76,9 @@ def no_checker() -> RtxToolkit:
     raise Missing("tensorrt_rtx cannot be imported")
 
 
-def build(folder: Path, repository: Path, plans: Plans, precision: Precision = Precision.FP16) -> Result:
+def build(
+    folder: Path, repository: Path, plans: PlanOptions, precision: Precision = Precision.FP16
+) -> Result:
     recipe = Recipe("mini", str(folder), precision=precision, engine=Engine.TENSORRT, limits=LOOSE)
     return build_engine(recipe, open_source, repository, Silent(), verify_tokens=96, plans=plans)
 
@@ -86,7 +87,7 @@ def test_a_gpu_host_publishes_a_plan(folder: Path, tmp_path: Path, toolkit: RtxT
     repository, kept = tmp_path / "repository", tmp_path / "kept"
     host = FakeHost(toolkit, kept)
     room = Room(slots=3, max_context=64, prefill_chunk=16)
-    result = build(folder, repository, Plans(no_checker, lambda: host, room, kept))
+    result = build(folder, repository, PlanOptions(no_checker, lambda: host, room, kept))
     files = {path.name for path in result.target.iterdir()}
     assert files == {"chat_template.jinja", "manifest.json", "model.plan", "tokenizer.json", "tokens.bin"}
     assert host.seen["model.plan"] > 100_000
@@ -110,7 +111,7 @@ def test_a_gpu_host_publishes_both_plans_of_an_encoder_decoder(tmp_path: Path, t
     from tests import tiny_seq2seq  # noqa: PLC0415  (needs torch)
 
     folder, kept = tiny_seq2seq.write_folder(tmp_path / "checkpoint", "flan-t5"), tmp_path / "kept"
-    plans = Plans(lambda: toolkit, lambda: FakeHost(toolkit, kept), Room(slots=2, max_source=48), kept)
+    plans = PlanOptions(lambda: toolkit, lambda: FakeHost(toolkit, kept), Room(slots=2, max_source=48), kept)
     result = build(folder, tmp_path / "repository", plans, Precision.BF16)
     assert {path.name for path in result.target.glob("*.plan")} == {"model.plan", "encoder.plan"}
     assert not list(result.target.glob("*.onnx*"))
@@ -121,7 +122,7 @@ def test_a_gpu_host_publishes_both_plans_of_an_encoder_decoder(tmp_path: Path, t
 
 def test_a_plan_that_strays_is_not_published(folder: Path, tmp_path: Path, toolkit: RtxToolkit) -> None:
     repository, kept = tmp_path / "repository", tmp_path / "kept"
-    plans = Plans(no_checker, lambda: FakeHost(toolkit, kept, wrong=True), keep_onnx=kept)
+    plans = PlanOptions(no_checker, lambda: FakeHost(toolkit, kept, wrong=True), keep_onnx=kept)
     with pytest.raises(BuildError, match=r"model\.plan strays by"):
         build(folder, repository, plans)
     assert not list(repository.iterdir())
@@ -130,7 +131,7 @@ def test_a_plan_that_strays_is_not_published(folder: Path, tmp_path: Path, toolk
 def test_without_a_gpu_it_says_what_was_checked_and_publishes_nothing(folder: Path, tmp_path: Path) -> None:
     repository, kept = tmp_path / "repository", tmp_path / "kept"
     with pytest.raises(Unbuilt) as raised:
-        build(folder, repository, Plans(no_checker, no_host, keep_onnx=kept))
+        build(folder, repository, PlanOptions(no_checker, no_host, keep_onnx=kept))
     lines = str(raised.value).splitlines()
     assert lines[0] == "passed   model.onnx: the rules of the dialect hold"
     assert lines[1].startswith("passed   numerics on a CPU: perplexity ")
@@ -141,7 +142,7 @@ def test_without_a_gpu_it_says_what_was_checked_and_publishes_nothing(folder: Pa
     assert not list(repository.iterdir())
     assert {path.name for path in kept.iterdir()} == {"model.onnx", "model.onnx.data"}
     with pytest.raises(BadInput, match="must be a folder that is new or empty"):
-        build(folder, repository, Plans(no_checker, no_host, keep_onnx=kept))
+        build(folder, repository, PlanOptions(no_checker, no_host, keep_onnx=kept))
 
 
 def test_limits_hold_without_a_gpu_too(folder: Path, tmp_path: Path) -> None:
@@ -156,7 +157,7 @@ def test_limits_hold_without_a_gpu_too(folder: Path, tmp_path: Path) -> None:
             tmp_path / "repository",
             Silent(),
             verify_tokens=96,
-            plans=Plans(no_checker, no_host),
+            plans=PlanOptions(no_checker, no_host),
         )
 
 

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from build.dialects.encoding import Role
-from build.dialects.tensorrt.precision import stored_kind
-from build.dialects.tensorrt.rounding import Kind, round_blocks, round_rows
+from build.dialects.tensorrt.precision import Kind, round_blocks, round_rows, stored_kind
 from build.dialects.weight_file import WeightFile
 from build.quantise import Floats, Precision
 

@@ -1,10 +1,12 @@
-"""From config.json to the description of a model: one adapter for each line of families."""
+"""From config.json to the description of a model.
+
+Each line of families has a module: what it reads of config.json, and how its checkpoints store the tensors.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from build.architecture import bart, gemma3, gpt2, llama, t5
 from build.architecture.parts import Architecture
@@ -15,24 +17,24 @@ from build.errors import BadInput, Unsupported
 Model = Architecture | EncoderDecoder
 
 
-@dataclass(frozen=True)
-class Adapter:
-    """`view` presents a checkpoint's tensors under the names and in the shapes that `describe` gives."""
+class _Adapter(Protocol):
+    """The module of a line of families."""
 
-    describe: Callable[[Mapping[str, Any]], Model]
-    view: Callable[[Checkpoint], Checkpoint]
+    @property
+    def FAMILIES(self) -> tuple[str, ...]:  # noqa: N802
+        """Each `model_type` of the line."""
+
+    def describe(self, config: Mapping[str, Any]) -> Model:
+        """The model of a config.json; raises Unsupported or BadInput for what cannot be built."""
+
+    def view(self, checkpoint: Checkpoint) -> Checkpoint:
+        """The checkpoint's tensors under the names and in the shapes that `describe` gives."""
 
 
-_ADAPTERS: dict[str, Adapter] = {
-    **dict.fromkeys(llama.FAMILIES, Adapter(llama.describe, llama.view)),
-    **dict.fromkeys(gpt2.FAMILIES, Adapter(gpt2.describe, gpt2.view)),
-    **dict.fromkeys(gemma3.FAMILIES, Adapter(gemma3.describe, gemma3.view)),
-    **dict.fromkeys(bart.FAMILIES, Adapter(bart.describe, bart.view)),
-    **dict.fromkeys(t5.FAMILIES, Adapter(t5.describe, t5.view)),
-}
-
+_LINES: tuple[_Adapter, ...] = (llama, gpt2, gemma3, bart, t5)
+_ADAPTERS = {family: line for line in _LINES for family in line.FAMILIES}
 FAMILIES = tuple(_ADAPTERS)
-# Near relatives of what is supported, and what keeps them apart.
+# Near relatives of what is supported, and why they are not.
 _REFUSED = {
     "gemma": "it is not Gemma 3",
     "gemma2": "its attention scores and logits are capped, which the graphs do not do",
@@ -46,15 +48,17 @@ _CHANGED = {
 
 
 def describe(config: Mapping[str, Any]) -> Architecture:
-    """The architecture of a decoder's config.json; Unsupported names what cannot be built."""
+    """The decoder that a config.json describes; Unsupported names what cannot be built."""
     model = describe_model(config)
     if isinstance(model, EncoderDecoder):
-        raise Unsupported(f"model family {model.family!r} is an encoder-decoder: this takes a decoder alone")
+        raise Unsupported(
+            f"config.json: model_type: {model.family!r} is an encoder-decoder, must be a decoder"
+        )
     return model
 
 
 def describe_model(config: Mapping[str, Any]) -> Model:
-    """As `describe`, for models of either kind."""
+    """The decoder or encoder-decoder that a config.json describes; Unsupported names what cannot be built."""
     try:
         return _adapter(config).describe(config)
     except (TypeError, ValueError, LookupError, AttributeError) as error:
@@ -62,17 +66,17 @@ def describe_model(config: Mapping[str, Any]) -> Model:
 
 
 def view(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint as its architecture names and shapes it: what passes, dialects and reference take."""
+    """The checkpoint as its description names and shapes it: what passes, dialects and reference take."""
     return _adapter(checkpoint.config).view(checkpoint)
 
 
-def _adapter(config: Mapping[str, Any]) -> Adapter:
+def _adapter(config: Mapping[str, Any]) -> _Adapter:
     family = str(config.get("model_type"))
     for key, what in _CHANGED.items():
         if config.get(key):
             raise Unsupported(f"config.json: {key}: {what}")
     if family in _REFUSED:
-        raise Unsupported(f"model family {family!r} is not supported: {_REFUSED[family]}")
+        raise Unsupported(f"config.json: model_type: {family!r} is not supported: {_REFUSED[family]}")
     if family not in _ADAPTERS:
-        raise Unsupported(f"model family {family!r} is not supported: {', '.join(FAMILIES)} are")
+        raise Unsupported(f"config.json: model_type: {family!r} is not supported: {', '.join(FAMILIES)} are")
     return _ADAPTERS[family]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,10 +21,9 @@ from build.architecture.seq2seq import (
     Sinusoids,
     Stack,
 )
-from build.architecture.tied import HEAD, headed, is_table, joined, prefixed, without, without_buffers
+from build.architecture.views import HEAD, headed, is_table, joined, prefixed, without, without_buffers
 from build.checkpoint import Checkpoint, Weight
 from build.errors import BadInput, Unsupported
-from build.quantise import Floats
 
 _EPSILON = 1e-5  # of torch's LayerNorm: no configuration names another
 _FIRST_ROWS = 2  # of a learned table belong to no position
@@ -38,7 +36,7 @@ _VERSION = r"model\.(encoder|decoder)\.version"
 
 @dataclass(frozen=True)
 class _Traits:
-    """What sets the families apart; a model that norms first also has a last norm."""
+    """What differs between the families; a model that norms first also has a last norm."""
 
     norm_first: bool
     embedding_norm: bool
@@ -55,12 +53,12 @@ FAMILIES = tuple(_TRAITS)
 
 
 def describe(config: Mapping[str, Any]) -> EncoderDecoder:
-    """Raises Unsupported or BadInput for what cannot be built."""
-    return _Adapter(config).architecture()
+    """The model of a config.json; raises Unsupported or BadInput for what cannot be built."""
+    return _Describer(config).architecture()
 
 
 def view(checkpoint: Checkpoint) -> Checkpoint:
-    """Names begin with `model.`, tied tensors have one, the head has a bias, and sinusoids no table."""
+    """Names begin with `model.`, tied tensors have one name, the head has a bias, sinusoids have no table."""
     model = describe(checkpoint.config)
     checkpoint = _biased(prefixed(checkpoint, "model.", _BARE), model.vocab_size)
     checkpoint = without_buffers(checkpoint, _VERSION, (1,))
@@ -76,7 +74,7 @@ def view(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def _without_sinusoids(checkpoint: Checkpoint, side: str, rows: int, size: int) -> Checkpoint:
-    """Old files store the table of waves; one that holds anything else is a table that was learned."""
+    """Drops the table of waves that old files store; refuses one with other values, which was learned."""
     name = f"model.{side}.embed_positions.weight"
     stored = checkpoint.weights.get(name)
     if stored is not None and not is_table(stored, sinusoids(rows, size)):
@@ -88,26 +86,23 @@ def _without_sinusoids(checkpoint: Checkpoint, side: str, rows: int, size: int) 
 
 
 def _biased(checkpoint: Checkpoint, vocabulary: int) -> Checkpoint:
-    """The bias of the logits is saved as [1, vocab]; where there is none it is zero."""
+    """Gives the head a bias [vocab]: files have it as [1, vocab], and a missing one is zero."""
     found = checkpoint.weights.get(_HEAD_BIAS)
     if found is None:
         bias = Weight((vocabulary,), lambda: np.zeros(vocabulary, np.float32))
     else:
-        bias = Weight(found.shape[1:], partial(_flat, found.read))
+        read = found.read
+        bias = Weight(found.shape[1:], lambda: read().reshape(-1))
     return replace(checkpoint, weights={**checkpoint.weights, _HEAD_BIAS: bias})
 
 
-def _flat(read: Callable[[], Floats]) -> Floats:
-    return read().reshape(-1)
-
-
-class _Adapter:
+class _Describer:
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._read = read = ConfigReader(config)
         self._family = str(config["model_type"])
         self._traits = _TRAITS[self._family]
         self._hidden = read.count("d_model")
-        self._shared = self._shares()
+        self._shared = self._family != "marian" or read.flag("share_encoder_decoder_embeddings")
         self._tied = read.flag("tie_word_embeddings")
         self._vocabularies = {"encoder": read.count("vocab_size"), "decoder": self._target_vocabulary()}
 
@@ -124,24 +119,22 @@ class _Adapter:
 
     def _stack(self, side: str, layer: Callable[[str], L_co]) -> Stack[L_co]:
         read, at, hidden = self._read, f"model.{side}", self._hidden
-        positions = read.count("max_position_embeddings")
+        count = read.count("max_position_embeddings")
+        learned = Positions(f"{at}.embed_positions.weight", count + _FIRST_ROWS, _FIRST_ROWS)
         traits = self._traits
         return Stack(
             vocab_size=self._vocabularies[side],
             hidden_size=hidden,
             heads=self._heads(side),
             head_dim=hidden // self._heads(side),
-            max_positions=positions,
+            max_positions=count,
             embedding=_SHARED if self._shared else f"{at}.embed_tokens.weight",
             layers=tuple(layer(f"{at}.layers.{i}") for i in range(read.count(f"{side}_layers"))),
             embedding_scale=math.sqrt(hidden) if read.flag("scale_embedding") else 1.0,
-            positions=self._learned(at, positions) if traits.learned_positions else Sinusoids(positions),
+            positions=learned if traits.learned_positions else Sinusoids(count),
             embedding_norm=self._norm(f"{at}.layernorm_embedding") if traits.embedding_norm else None,
             final_norm=self._norm(f"{at}.layer_norm") if traits.norm_first else None,
         )
-
-    def _learned(self, at: str, positions: int) -> Positions:
-        return Positions(f"{at}.embed_positions.weight", positions + _FIRST_ROWS, _FIRST_ROWS)
 
     def _encoder_layer(self, at: str) -> EncoderLayer:
         return EncoderLayer(
@@ -199,9 +192,6 @@ class _Adapter:
         if self._hidden % heads:
             raise BadInput(f"config.json: d_model {self._hidden}: must be a multiple of its {heads} heads")
         return heads
-
-    def _shares(self) -> bool:
-        return self._family != "marian" or self._read.flag("share_encoder_decoder_embeddings")
 
     def _target_vocabulary(self) -> int:
         vocabulary = self._read.count("vocab_size")

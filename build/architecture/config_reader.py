@@ -1,4 +1,4 @@
-"""Values of a config.json, checked: a wrong one is BadInput that names it."""
+"""Reads and checks values of config.json; BadInput names the key of a wrong one."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _ACTIVATIONS = {
 
 
 class ConfigReader:
-    """Of a config.json, completed with what its family's absent keys mean."""
+    """Reads the keys of a config.json, completed with what its family's absent keys mean."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = completed(config)
         self._follows = may_be_null(str(config.get("model_type")))
 
     def count(self, key: str, null: int | None = None) -> int:
-        """`null` is what follows from other keys where the value is none, and may be."""
+        """A positive number; `null` stands for null where transformers derives it from other keys."""
         value = self.config[key]
         value = null if value is None and key in self._follows else value
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -50,14 +50,26 @@ class ConfigReader:
         return float(value)
 
     def flag(self, key: str) -> bool:
-        """A null is false."""
+        """True or false; null counts as false."""
         value = self.config[key]
         if not isinstance(value, bool) and value is not None:
             raise BadInput(f"config.json: {key}: {value!r}, must be true or false")
         return bool(value)
 
+    def heads(self) -> tuple[int, int, int]:
+        """The heads, the kv heads that they share, and the size of one, which the rotation halves."""
+        heads = self.count("num_attention_heads")
+        kv_heads = self.count("num_key_value_heads", null=heads)
+        size = self.count("head_dim", null=self.count("hidden_size") // heads)
+        if heads % kv_heads or size % 2:
+            raise BadInput(
+                f"config.json: {heads} heads over {kv_heads} kv heads of {size}: heads must be a multiple and"
+                " the size even"
+            )
+        return heads, kv_heads, size
+
     def kinds(self, layers: int) -> list[str] | None:
-        """`layer_types`, of so many layers."""
+        """`layer_types` of so many layers, or None where it is null."""
         kinds = self.config["layer_types"]
         if kinds is None:
             return None
@@ -67,17 +79,18 @@ class ConfigReader:
         return kinds
 
     def activation(self, key: str) -> Activation:
-        return activation(self.config[key])
+        return activation(key, self.config[key])
 
 
-def activation(name: object) -> Activation:
+def activation(key: str, name: object) -> Activation:
+    """The activation of that name, which stands under `key`."""
     if not isinstance(name, str) or name not in _ACTIVATIONS:
         known = ", ".join(_ACTIVATIONS)
-        raise Unsupported(f"activation {name!r} is not supported: {known} are")
+        raise Unsupported(f"config.json: {key}: activation {name!r} is not supported: {known} are")
     return _ACTIVATIONS[name]
 
 
 def projection(stems: list[str], rows: tuple[int, ...], columns: int, biased: bool) -> Projection:
-    """Linear layers `STEM.weight`, `STEM.bias`, stacked."""
+    """The linear layers `STEM.weight`, `STEM.bias` as one stacked product."""
     weights = tuple(f"{stem}.weight" for stem in stems)
     return Projection(weights, rows, columns, tuple(f"{s}.bias" for s in stems) if biased else ())

@@ -1,7 +1,7 @@
 """What an absent key of config.json means: the default that transformers 5.23 has in the family's class.
 
-Every key that an adapter reads stands here; a default of None follows from other keys. A null in the file
-is no absent key: where transformers has it follow from other keys it does here, else it is refused.
+Every key that an adapter reads is listed. Where the default is None, the value follows from other keys. A
+null in the file is not an absent key: where transformers derives the value so do we, else it is refused.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def may_be_null(family: str) -> frozenset[str]:
 
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of a family with every key that its adapter reads; of another family as it is."""
+    """The config with every key that its family's adapter reads; an unknown family's config is unchanged."""
     family = str(config.get("model_type"))
     names = NAMES.get(family, {})
     own = {key: value for key, value in config.items() if key not in names}

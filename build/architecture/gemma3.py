@@ -13,18 +13,17 @@ from typing import Any
 from build.architecture import llama
 from build.architecture.config_reader import FULL, SLIDING, ConfigReader, projection
 from build.architecture.parts import Architecture, Attention, FeedForward, Layer, Norm, NormKind, Projection
-from build.architecture.rotary import inverse_frequencies
-from build.architecture.tied import HEAD
-from build.architecture.view import shifted
+from build.architecture.positions import inverse_frequencies
+from build.architecture.views import HEAD, shifted
 from build.checkpoint import Checkpoint
-from build.errors import BadInput, Unsupported
+from build.errors import Unsupported
 
 FAMILIES = ("gemma3_text",)
 _UNSUPPORTED = ("final_logit_softcapping", "attn_logit_softcapping", "use_bidirectional_attention")
 
 
 def view(checkpoint: Checkpoint) -> Checkpoint:
-    """Names as in the Llama line, and norms that multiply by their weight."""
+    """Names are as in the Llama line, and norms multiply by their weight alone."""
     checkpoint = llama.view(checkpoint)
     weights = {
         name: shifted(weight, 1.0) if name.endswith("norm.weight") else weight
@@ -34,26 +33,19 @@ def view(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def describe(config: Mapping[str, Any]) -> Architecture:
-    """Raises Unsupported or BadInput for what cannot be built."""
+    """The model of a config.json; raises Unsupported or BadInput for what cannot be built."""
     read = ConfigReader(config)
     for key in _UNSUPPORTED:
         if value := read.config[key]:
             raise Unsupported(f"config.json: {key}: {value!r} is not supported")
-    return _Adapter(read).architecture()
+    return _Describer(read).architecture()
 
 
-class _Adapter:
+class _Describer:
     def __init__(self, read: ConfigReader) -> None:
         self._read = read
         self._hidden = read.count("hidden_size")
-        self._heads = read.count("num_attention_heads")
-        self._kv_heads = read.count("num_key_value_heads")
-        self._head_dim = read.count("head_dim")
-        if self._heads % self._kv_heads or self._head_dim % 2:
-            raise BadInput(
-                f"config.json: {self._heads} heads over {self._kv_heads} kv heads of"
-                f" {self._head_dim}: heads must be a multiple and the size even"
-            )
+        self._heads, self._kv_heads, self._head_dim = read.heads()
         self._epsilon = read.number("rms_norm_eps")
         self._kinds = self._layer_kinds(read.count("num_hidden_layers"))
         self._rotary = {
@@ -130,7 +122,7 @@ _THETAS = {FULL: "rope_theta", SLIDING: "rope_local_base_freq"}
 
 
 def _rope(config: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """The settings of one kind of layer: only global ones were scaled before transformers 5."""
+    """The rotary settings of one kind of layer; before transformers 5 only global layers were scaled."""
     own = (config["rope_parameters"] or {}).get(kind) or {}
     scaling = (config["rope_scaling"] or {}) if kind == FULL else {}
     parameters = {"rope_theta": config[_THETAS[kind]], **own, **scaling}

@@ -21,8 +21,7 @@ from build.architecture.parts import (
     Positions,
     Projection,
 )
-from build.architecture.tied import HEAD, headed, prefixed, without_buffers
-from build.architecture.view import part, transposed
+from build.architecture.views import HEAD, headed, part, prefixed, transposed, without_buffers
 from build.checkpoint import Checkpoint, Weight
 from build.errors import BadInput, Unsupported
 
@@ -35,7 +34,7 @@ _TRANSPOSED = (".c_proj.weight", ".c_fc.weight")
 
 
 def view(checkpoint: Checkpoint) -> Checkpoint:
-    """The same tensors as `describe` names them, without the causal masks of old files."""
+    """Tensors are named and shaped as `describe` does; the causal masks of old files are dropped."""
     read = ConfigReader(checkpoint.config)
     positions = read.count("n_positions")
     checkpoint = prefixed(checkpoint, _PREFIX, _BARE)
@@ -58,14 +57,14 @@ def _viewed(name: str, weight: Weight) -> Iterator[tuple[str, Weight]]:
 
 
 def describe(config: Mapping[str, Any]) -> Architecture:
-    """Raises Unsupported or BadInput for what cannot be built."""
+    """The model of a config.json; raises Unsupported or BadInput for what cannot be built."""
     read = ConfigReader(config)
     if read.flag("add_cross_attention"):
-        raise Unsupported("add_cross_attention: a GPT-2 that reads an encoder is not supported")
-    return _Adapter(read).architecture()
+        raise Unsupported("config.json: add_cross_attention: a GPT-2 that reads an encoder is not supported")
+    return _Describer(read).architecture()
 
 
-class _Adapter:
+class _Describer:
     def __init__(self, read: ConfigReader) -> None:
         self._read = read
         self._hidden = read.count("n_embd")

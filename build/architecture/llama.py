@@ -16,22 +16,20 @@ from build.architecture.parts import (
     NormKind,
     Projection,
 )
-from build.architecture.rotary import inverse_frequencies
-from build.architecture.tied import HEAD, headed, prefixed, without_buffers
+from build.architecture.positions import inverse_frequencies
+from build.architecture.views import HEAD, headed, prefixed, without_buffers
 from build.checkpoint import Checkpoint
 from build.errors import BadInput, Unsupported
 
 EMBEDDING = "model.embed_tokens.weight"
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 _BIASED = ("llama", "qwen3")  # where the file says so; qwen2 has biases of q, k and v always
-
-
 _BARE = ("embed_tokens.", "layers.", "norm.")
 _FREQUENCIES = r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq"
 
 
 def view(checkpoint: Checkpoint) -> Checkpoint:
-    """Names begin with `model.`; a tied head is there if it differs; rotary frequencies are not."""
+    """Names begin with `model.`; a tied head is kept if it differs; stored rotary frequencies are dropped."""
     read = ConfigReader(checkpoint.config)
     head_dim = read.count("head_dim", null=read.count("hidden_size") // read.count("num_attention_heads"))
     checkpoint = prefixed(checkpoint, "model.", [*_BARE, "rotary_emb."])
@@ -40,26 +38,21 @@ def view(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def describe(config: Mapping[str, Any]) -> Architecture:
-    """Raises Unsupported or BadInput for what cannot be built."""
+    """The model of a config.json; raises Unsupported or BadInput for what cannot be built."""
     read = ConfigReader(config)
     if read.activation("hidden_act") is not Activation.SILU:
-        raise Unsupported(f"activation {read.config['hidden_act']!r} is not supported: silu is")
-    return _Adapter(read).architecture()
+        raise Unsupported(
+            f"config.json: hidden_act: activation {read.config['hidden_act']!r} is not supported: silu is"
+        )
+    return _Describer(read).architecture()
 
 
-class _Adapter:
+class _Describer:
     def __init__(self, read: ConfigReader) -> None:
         self._read = read
         self._family = str(read.config["model_type"])
         self._hidden = read.count("hidden_size")
-        self._heads = read.count("num_attention_heads")
-        self._kv_heads = read.count("num_key_value_heads", null=self._heads)
-        self._head_dim = read.count("head_dim", null=self._hidden // self._heads)
-        if self._heads % self._kv_heads or self._head_dim % 2:
-            raise BadInput(
-                f"config.json: {self._heads} heads over {self._kv_heads} kv heads of"
-                f" {self._head_dim}: heads must be a multiple and the size even"
-            )
+        self._heads, self._kv_heads, self._head_dim = read.heads()
         self._epsilon = read.number("rms_norm_eps")
         self._layers = read.count("num_hidden_layers")
         self._kinds = self._layer_kinds()
@@ -107,7 +100,7 @@ class _Adapter:
             q_norm=self._norm(f"{at}.q_norm", self._head_dim) if normed else None,
             k_norm=self._norm(f"{at}.k_norm", self._head_dim) if normed else None,
             rotary=self._rotary,
-            window=self._window(index),
+            window=self._read.count("sliding_window") if self._kinds[index] == SLIDING else None,
         )
 
     def _feed_forward(self, at: str) -> FeedForward:
@@ -123,11 +116,8 @@ class _Adapter:
     def _norm(self, stem: str, size: int) -> Norm:
         return Norm(NormKind.RMS, f"{stem}.weight", size, self._epsilon)
 
-    def _window(self, index: int) -> int | None:
-        return self._read.count("sliding_window") if self._kinds[index] == SLIDING else None
-
     def _layer_kinds(self) -> list[str]:
-        """Every layer of Mistral slides, or none; those of Qwen as they say, or from one on."""
+        """The kind of each layer: all slide in Mistral, or none; in Qwen the config says which."""
         read, layers = self._read, self._layers
         if self._family == "llama":
             return [FULL] * layers

@@ -34,7 +34,7 @@ class Projection:
 
 
 class NormKind(Enum):
-    """RMS divides by the root mean square (Zhang and Sennrich 2019); LAYER takes the mean off before."""
+    """RMS divides by the root mean square (Zhang and Sennrich 2019); LAYER subtracts the mean before."""
 
     RMS = "rms"
     LAYER = "layer"
@@ -42,7 +42,7 @@ class NormKind(Enum):
 
 @dataclass(frozen=True)
 class Norm:
-    """Over the last axis, of `size`; only LAYER has a bias."""
+    """A norm over the last axis, of `size`; only LAYER has a bias."""
 
     kind: NormKind
     weight: str
@@ -124,7 +124,7 @@ class Layer:
         return norms | self.attention.tensors() | self.ffn.tensors()
 
     def norms(self) -> Iterator[Norm]:
-        """Those over the hidden size."""
+        """The norms over the hidden size."""
         yield from (self.input_norm, self.ffn_norm)
         yield from (norm for norm in (self.output_norm, self.ffn_output_norm) if norm)
 

@@ -1,4 +1,4 @@
-"""What an encoder-decoder is made of, beside the parts that a decoder alone has.
+"""What an encoder-decoder is made of, in addition to the parts of a decoder alone.
 
     memory = encoder(source)                    once for a request
     logits = head(decoder(target, memory))      a token at a time
@@ -130,12 +130,12 @@ class EncoderDecoder:
 
     @property
     def vocab_size(self) -> int:
-        """Of the decoder: what is generated."""
+        """The decoder's vocabulary: the tokens that are generated."""
         return self.decoder.vocab_size
 
     @property
     def max_positions(self) -> int:
-        """Of the decoder."""
+        """The decoder's positions."""
         return self.decoder.max_positions
 
     def tensors(self) -> Shapes:

@@ -17,7 +17,7 @@ from build.architecture.seq2seq import (
     RelativeBias,
     Stack,
 )
-from build.architecture.tied import HEAD, has_own_head, joined, without
+from build.architecture.views import HEAD, has_own_head, joined, without
 from build.checkpoint import Checkpoint
 from build.errors import BadInput, Unsupported
 
@@ -25,17 +25,17 @@ FAMILIES = ("t5", "mt5")
 # Relative positions have no end: the caches must have one.
 MAX_POSITIONS = 2048
 _SHARED = "shared.weight"
-_OWN_HEAD = "own_head"  # no key of transformers: what the view has found
+_OWN_HEAD = "own_head"  # a key of ours: whether the view has found a head that differs from the embedding
 _UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
 
 
 def describe(config: Mapping[str, Any]) -> EncoderDecoder:
-    """Raises Unsupported or BadInput for what cannot be built."""
-    return _Adapter(config).architecture()
+    """The model of a config.json; raises Unsupported or BadInput for what cannot be built."""
+    return _Describer(config).architecture()
 
 
 def view(checkpoint: Checkpoint) -> Checkpoint:
-    """Tied tensors under one name; the bias of cross-attention in old files has never been used."""
+    """Tied tensors have one name; the bias of cross-attention in old files, never used, is dropped."""
     copies = ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"]
     checkpoint = without(joined(checkpoint, _SHARED, copies), [_UNUSED])
     own = has_own_head(checkpoint, _SHARED)
@@ -45,14 +45,14 @@ def view(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def _scales_outputs(read: ConfigReader) -> bool:
-    """T5 scales what enters its head; v1.1, which unties it or has a key that says so, and mT5 do not."""
+    """Whether the head's input is scaled: in T5, but not in v1.1 (head untied, or a key says so) and mT5."""
     if read.config["model_type"] != "t5":
         return False
     scales = read.config["scale_decoder_outputs"] is not None
     return read.flag("scale_decoder_outputs") if scales else read.config["tie_word_embeddings"] is not False
 
 
-class _Adapter:
+class _Describer:
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._read = read = ConfigReader(config)
         self._family = str(config["model_type"])
@@ -76,7 +76,7 @@ class _Adapter:
         )
 
     def _tied(self) -> bool:
-        """As the view has found it; else v1.1 and mT5 have a head of their own, whatever the file says."""
+        """What the view has found; before a view, v1.1 and mT5 count as untied, whatever the file says."""
         own = self._read.config.get(_OWN_HEAD)
         return _scales_outputs(self._read) if own is None else not own
 
@@ -141,13 +141,15 @@ class _Adapter:
         kind = str(read.config["feed_forward_proj"])
         gate, _, name = kind.rpartition("-")
         if gate not in ("", "gated"):
-            raise Unsupported(f"feed_forward_proj {kind!r} is not supported: NAME and gated-NAME are")
+            raise Unsupported(
+                f"config.json: feed_forward_proj: {kind!r} is not supported: NAME and gated-NAME are"
+            )
         stems = [f"{at}.wi_0", f"{at}.wi_1"] if gate else [f"{at}.wi"]
         return FeedForward(
             inner=projection(stems, (size,) * len(stems), self._hidden, False),
             outer=projection([f"{at}.wo"], (self._hidden,), size, False),
             # T5 v1.1 means the approximation by its gated-gelu.
-            activation=activation("gelu_new" if kind == "gated-gelu" else name),
+            activation=activation("feed_forward_proj", "gelu_new" if kind == "gated-gelu" else name),
         )
 
     def _norm(self, stem: str) -> Norm:

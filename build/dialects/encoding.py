@@ -13,7 +13,6 @@ import numpy as np
 
 from build.architecture.parts import Projection
 from build.checkpoint import Checkpoint, Weight
-from build.errors import BadInput
 from build.quantise import Blocks, Floats, Precision, quantise, stack
 
 # MatMulNBits rounds a product's inputs by the same blocks. 8-bit blocks of 64 cost SmolLM2-135M no
@@ -33,7 +32,7 @@ class Role(Enum):
 def encode(
     checkpoint: Checkpoint, projection: Projection, precision: Precision, role: Role
 ) -> Floats | Blocks:
-    """The stacked rows of the projection's parts."""
+    """The stacked rows of the projection's parts, as the precision stores them."""
     if precision in (Precision.FP32, Precision.FP16):
         return stacked(checkpoint, projection)
     bits = 4 if precision is Precision.INT4 and role is Role.ROBUST else 8
@@ -41,7 +40,7 @@ def encode(
 
 
 def stacked(checkpoint: Checkpoint, projection: Projection) -> Floats:
-    """The rows of the projection's parts, as they are."""
+    """The stacked rows of the projection's parts, unrounded."""
     return np.concatenate([weight.read() for weight in _weights(checkpoint, projection)])
 
 
@@ -58,19 +57,8 @@ def _blocks(weight: Weight, precision: Precision, bits: int) -> Blocks:
     return quantise(weight.read(), bits, GGUF_BLOCK_SIZE)
 
 
-def require_blocks(checkpoint: Checkpoint, precision: Precision) -> None:
-    """BadInput for what ONNX Runtime has no operator for, and when `gguf` could carry nothing over."""
-    if precision in (Precision.BF16, Precision.FP8):
-        known = ", ".join(each.value for each in Precision if each not in (Precision.BF16, Precision.FP8))
-        raise BadInput(f"precision {precision.value}: engine onnxruntime takes {known}")
-    if precision is not Precision.GGUF:
-        return
-    if not any(weight.read_blocks for weight in checkpoint.weights.values()):
-        raise BadInput("precision gguf: the source holds no Q4_0 or Q8_0 blocks: take int8")
-
-
 def bias(checkpoint: Checkpoint, projection: Projection) -> Floats | None:
-    """The stacked biases of the projection's parts."""
+    """The stacked biases of the projection's parts; None where it has none."""
     if not projection.biases:
         return None
     pairs = zip(projection.biases, projection.rows, strict=True)

@@ -30,7 +30,7 @@ class WeightFile:
         self._file.close()
 
     def add(self, name: str, array: NDArray[np.generic]) -> ir.Value:
-        """Append the array; the value returned is an initializer that any graph beside may hold."""
+        """Appends the array; the value returned is an initializer that any graph over the file may hold."""
         self._file.write(bytes(-self._file.tell() % _PAGE_BYTES))
         offset = self._file.tell()
         dtype = ir.DataType.from_numpy(array.dtype)

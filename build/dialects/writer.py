@@ -1,14 +1,18 @@
-"""Nodes, constants and stored weights of one ONNX graph."""
+"""Writes one ONNX graph: its nodes, constants and stored weights, and parts that both dialects share."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Generic, TypeVar
 
 import numpy as np
 import onnx_ir as ir
 
+from build.dialects.store import Store
+
 CONTRIB = "com.microsoft"
 
+S = TypeVar("S", bound=Store)
 Attributes = Mapping[str, int | float | str | Sequence[int]]
 
 
@@ -86,3 +90,36 @@ class Writer:
 def tensor(name: str, dtype: ir.DataType, shape: Sequence[str | int]) -> ir.Value:
     """An input or output of a graph."""
     return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
+
+
+class SharedBlocks(Generic[S]):
+    """The parts of a graph over stored weights that both dialects write alike."""
+
+    def __init__(self, writer: Writer, store: S) -> None:
+        self.writer = writer
+        self.store = store
+
+    def tensor(self, name: str) -> ir.Value:
+        return self.writer.weight(self.store.tensors[name])
+
+    def split(self, packed: ir.Value, rows: Sequence[int], names: Sequence[str]) -> list[ir.Value]:
+        """The products of a projection's parts, which are stacked in `packed`."""
+        parts = [ir.Value(name=name) for name in names]
+        sizes = self.writer.integers(f"rows_{'_'.join(map(str, rows))}", list(rows))
+        self.writer.emit("Split", [packed, sizes], parts, {"axis": -1})
+        return parts
+
+    def scaled(self, values: ir.Value, by: float, name: str) -> ir.Value:
+        """The values times a number, in the type that the graph computes in."""
+        if by == 1.0:
+            return values
+        factor = self.writer.constant(f"{name}_factor", np.array(by, self.store.dtype))
+        return self.writer.op("Mul", [values, factor], name)
+
+    def last_position(self, hidden: ir.Value, name: str) -> ir.Value:
+        bounds = [
+            self.writer.integers("last", [-1]),
+            self.writer.integers("end", [np.iinfo(np.int64).max]),
+            self.writer.integers("position_axis", [1]),
+        ]
+        return self.writer.op("Slice", [hidden, *bounds], name)

@@ -53,7 +53,7 @@ def head_weight(checkpoint: Checkpoint, model: EncoderDecoder) -> tuple[Floats, 
 
 
 class _Side:
-    """What both stacks do alike."""
+    """The steps that both stacks share."""
 
     def __init__(self, parts: Parts, stack: Stack[AnyLayer], norm_first: bool) -> None:
         self._parts = parts
@@ -61,20 +61,15 @@ class _Side:
         self._norm_first = norm_first
 
     def _embed(self, windows: Ids) -> Floats:
-        stack = self._stack
+        stack, positions, size = self._stack, self._stack.positions, self._stack.hidden_size
         rows: Floats = self._parts.tensor(stack.embedding, (stack.vocab_size, stack.hidden_size))[windows]
         rows = rows * np.float32(stack.embedding_scale)
-        if stack.positions is not None:
-            rows = rows + self._position_rows(windows.shape[1])
-        return self._normed(rows, stack.embedding_norm)
-
-    def _position_rows(self, count: int) -> Floats:
-        positions, size = self._stack.positions, self._stack.hidden_size
         if isinstance(positions, Positions):
             table = self._parts.tensor(positions.table, (positions.rows, size))
-            return table[positions.offset : positions.offset + count]
-        assert positions is not None
-        return sinusoids(positions.rows, size)[:count]
+            rows = rows + table[positions.offset : positions.offset + windows.shape[1]]
+        elif positions is not None:
+            rows = rows + sinusoids(positions.rows, size)[: windows.shape[1]]
+        return self._normed(rows, stack.embedding_norm)
 
     def _part(self, hidden: Floats, norm: Norm, compute: Callable[[Floats], Floats]) -> Floats:
         if self._norm_first:

@@ -15,7 +15,7 @@ Observe = Callable[[str, Floats], None]
 
 
 def ignore(_norm: str, _values: Floats) -> None:
-    """For `Parts`: nobody observes."""
+    """The default of `Parts`: observes nothing."""
 
 
 class Parts:

@@ -1,7 +1,7 @@
 """The special and added tokens that the files of a folder declare, as transformers reads them.
 
 `added_tokens_decoder` in tokenizer_config.json is the whole list of added tokens. Where it is absent, they
-are those of added_tokens.json and then tokenizer.json, and special_tokens_map.json goes before
+are those of added_tokens.json and then tokenizer.json, and special_tokens_map.json takes precedence over
 tokenizer_config.json.
 """
 
@@ -14,9 +14,9 @@ from typing import Any, Final
 
 from tokenizers import AddedToken
 
-from build.sources.json_object import read_object
+from build.sources.files import read_object
+from build.sources.tokenizer_json import Json
 
-Json = dict[str, Any]
 Token = AddedToken | str
 
 NAMES: Final = (
@@ -49,8 +49,9 @@ class DeclaredTokens:
 
 
 def declared_tokens(folder: Path, settings: Json, content: Json) -> DeclaredTokens:
-    """`settings` is tokenizer_config.json, `content` tokenizer.json. TypeError, ValueError or LookupError for
-    what is no token.
+    """The tokens of a folder; `settings` is tokenizer_config.json, `content` tokenizer.json.
+
+    TypeError, ValueError or LookupError for what is no token.
     """
     given = dict(settings)
     if "additional_special_tokens" in given and not given.get("extra_special_tokens"):
@@ -63,7 +64,8 @@ def declared_tokens(folder: Path, settings: Json, content: Json) -> DeclaredToke
     else:
         given = _with_map(folder, given)
         first |= _named_extra(given)
-        declared = [*_of_old(folder, given), *_of_json(content)]
+        declared = list(_of_old(folder, given))
+        declared += [(entry["id"], _added(entry)) for entry in content.get("added_tokens") or []]
     specific = {key: value for key, value in given.items() if _is_specific(key)} | first
     by_text = {token.content: token for _, token in declared}
     named: dict[str, Token | None] = {}
@@ -78,7 +80,7 @@ def declared_tokens(folder: Path, settings: Json, content: Json) -> DeclaredToke
 
 
 def _with_map(folder: Path, given: Json) -> Json:
-    """What special_tokens_map.json says goes before."""
+    """The settings with those of special_tokens_map.json, which take precedence."""
     path = folder / FILES[0]
     found = read_object(path) if path.is_file() else {}
     key = "extra_special_tokens"
@@ -90,7 +92,10 @@ def _with_map(folder: Path, given: Json) -> Json:
 
 
 def _of_old(folder: Path, given: Json) -> Iterator[tuple[int, AddedToken]]:
-    """added_tokens.json, which has ids alone. transformers overlooks those special that have flags."""
+    """The tokens of added_tokens.json, which has ids alone.
+
+    transformers does not take those for special that the settings give as marked objects.
+    """
     path = folder / FILES[1]
     values = [given.get(name) for name in NAMES] + list(given.get("extra_special_tokens") or [])
     special = {str(_token(value)) for value in values if value and "__type" not in value}
@@ -98,18 +103,13 @@ def _of_old(folder: Path, given: Json) -> Iterator[tuple[int, AddedToken]]:
         yield index, AddedToken(text, normalized=text not in special, special=text in special)
 
 
-def _of_json(content: Json) -> Iterator[tuple[int, AddedToken]]:
-    for entry in content.get("added_tokens") or []:
-        yield entry["id"], _added(entry)
-
-
 def _is_specific(key: str) -> bool:
-    """Special tokens of the model, such as `image_token`, which only chat templates name."""
+    """Whether it names a special token of the model, such as `image_token`, for chat templates."""
     return key.endswith("_token") and key not in NAMES
 
 
 def _named_extra(given: Json) -> Json:
-    """`extra_special_tokens` is a list or has names, and is taken out of `given` where it has."""
+    """`extra_special_tokens` where it has names; it is then taken out of `given`."""
     value = given.get("extra_special_tokens")
     return dict(given.pop("extra_special_tokens")) if isinstance(value, dict) else {}
 
@@ -122,7 +122,7 @@ def _each(values: Iterable[Any] | None) -> Iterator[Token]:
 
 
 def _token(value: Any) -> Token | None:
-    """A token is its text, or an object with flags, which files of old mark as one."""
+    """A token is its text or an object with flags."""
     if value is None or isinstance(value, str):
         return value
     return _added(value)

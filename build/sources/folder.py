@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,12 +12,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from build.architecture.defaults import completed
-from build.checkpoint import Checkpoint, Origin, Weight
-from build.digest import sha256
+from build.checkpoint import Checkpoint, Origin, Weight, sha256
 from build.errors import BadInput, Unsupported
 from build.quantise import Floats
+from build.sources.files import conversion, read_object
 from build.sources.folder_tokenizer import tokenizer_files, used_files
-from build.sources.json_object import read_object
 
 _OF_INDEX = ".safetensors.index.json"
 _INDEX = f"model{_OF_INDEX}"
@@ -54,7 +53,7 @@ def open_folder(folder: Path) -> Checkpoint:
             f"{folder}: adapter_config.json: is an adapter (LoRA), which changes another model's weights:"
             " merge it into that model (peft's merge_and_unload) and give the result"
         )
-    shards = _shards(folder)
+    shards = _shards(folder, config)
     weights: dict[str, Weight] = {}
     for shard in shards:
         weights.update(_weights(shard))
@@ -75,10 +74,12 @@ def open_folder(folder: Path) -> Checkpoint:
     )
 
 
-def _shards(folder: Path) -> list[Path]:
-    first = weights_file(folder, lambda name: (folder / name).is_file())
+def _shards(folder: Path, config: Mapping[str, Any]) -> list[Path]:
+    first = weights_file(config, folder, lambda name: (folder / name).is_file())
     if first is None:
-        raise BadInput(f"{folder}: has neither {_SINGLE} nor {_INDEX}{_conversion(folder)}")
+        pickled = any((folder / name).is_file() for name in (_PICKLED, f"{_PICKLED}.index.json"))
+        way = f", only {_PICKLED}: {conversion(str(folder), str(folder))}" if pickled else ""
+        raise BadInput(f"{folder}: has neither {_SINGLE} nor {_INDEX}{way}")
     names = shard_names(folder, first)
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
@@ -86,18 +87,18 @@ def _shards(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def weights_file(folder: Path, has: Callable[[str], bool]) -> str | None:
-    """What transformers opens for weights: the file that config.json names, the single one, or the index.
+def weights_file(config: Mapping[str, Any], folder: Path, has: Callable[[str], bool]) -> str | None:
+    """What transformers opens for weights: the file that `config` names, the single one, or the index.
 
-    `has` says which files there are; only config.json must lie in the folder. None if there is none of these.
+    `has` says which files there are, `folder` where config.json lies. None if there is none of these.
     """
-    named = read_object(folder / "config.json").get("transformers_weights")
-    if named is None:  # an index beside a whole file is of an earlier save
+    named = config.get("transformers_weights")
+    if named is None:  # next to a whole file, an index is of an earlier save
         return next((name for name in (_SINGLE, _INDEX) if has(name)), None)
     if not isinstance(named, str) or not named.endswith((".safetensors", _OF_INDEX)):
         raise BadInput(f"{folder / 'config.json'}: transformers_weights: {named!r}, must be safetensors")
     if PurePosixPath(named).is_absolute() or ".." in PurePosixPath(named).parts or not has(named):
-        raise BadInput(f"{folder / 'config.json'}: transformers_weights: {named!r}: no such file beside it")
+        raise BadInput(f"{folder / 'config.json'}: transformers_weights: {named!r}: no such file next to it")
     return named
 
 
@@ -110,24 +111,6 @@ def shard_names(folder: Path, first: str) -> list[str]:
     if not names or not all(isinstance(name, str) for name in names):
         raise BadInput(f"{folder / first}: names no shards: weight_map must give the file of each weight")
     return sorted(set(names))
-
-
-def _conversion(folder: Path) -> str:
-    if not any((folder / name).is_file() for name in (_PICKLED, f"{_PICKLED}.index.json")):
-        return ""
-    return f", only {_PICKLED}: {conversion(str(folder), str(folder))}"
-
-
-def conversion(source: str, folder: str, revision: str | None = None) -> str:
-    """How to make safetensors of the format of old, which may hold programs and is not read here."""
-    named = f"'{source}'" + (f", revision='{revision}'" if revision else "")
-    script = (
-        f"import transformers as t; c = t.AutoConfig.from_pretrained({named});"
-        f" getattr(t, c.architectures[0]).from_pretrained({named}).save_pretrained('{folder}');"
-        f" t.AutoTokenizer.from_pretrained({named}).save_pretrained('{folder}')"
-    )
-    install = "pip install transformers torch sentencepiece protobuf"
-    return f'convert it in an environment of its own: `{install} && python -c "{script}"`'
 
 
 def _weights(path: Path) -> dict[str, Weight]:
@@ -149,7 +132,7 @@ def _read(path: Path, name: str) -> Floats:
 
 
 def _generation(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """Before generation_config.json there was, its settings stood in config.json."""
+    """The settings for generation; before there was a generation_config.json, they stood in config.json."""
     path = folder / _GENERATION
     keys = _ALWAYS_GENERATION if path.is_file() else (*_ALWAYS_GENERATION, *_OLD_GENERATION)
     found = {key: config[key] for key in keys if config.get(key) is not None}

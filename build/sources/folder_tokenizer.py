@@ -18,7 +18,7 @@ from build.checkpoint import TokenizerFiles
 from build.errors import BadInput, Unsupported
 from build.sources import marian_tokenizer
 from build.sources.declared_tokens import FILES, FLAGS, NAMES, DeclaredTokens, Token, declared_tokens
-from build.sources.json_object import read_object
+from build.sources.files import conversion, read_object
 from build.sources.tokenizer_classes import (
     BACKEND,
     CLASSES,
@@ -31,9 +31,8 @@ from build.sources.tokenizer_classes import (
     has_program,
     with_mistral_words,
 )
+from build.sources.tokenizer_json import Json, encoded, template, text_part, token_part
 from build.token_table import load_tokenizer
-
-Json = dict[str, Any]
 
 _FILE = "tokenizer.json"
 _SETTINGS = "tokenizer_config.json"
@@ -45,14 +44,14 @@ _LARGE = 100_000
 def tokenizer_files(folder: Path, config: Mapping[str, Any]) -> TokenizerFiles:
     """The tokenizer of the folder whose config.json is `config`; BadInput names the file at fault."""
     path = folder / _FILE
-    settings = _settings(folder)
+    settings = read_object(folder / _SETTINGS) if (folder / _SETTINGS).is_file() else {}
     text = path.read_bytes() if path.is_file() else b""
     name = class_name(config, settings, text.decode(errors="replace"))
     content = read_object(path) if text else {}
     of_marian = marian_tokenizer.is_marian(folder) and (name == MARIAN or not text)
     if not of_marian:
         if not path.is_file():
-            raise BadInput(f"{path}: no such file: {conversion(str(folder), str(folder))}")
+            raise BadInput(f"{path}: no such file: {conversion(str(folder), str(folder), weights=False)}")
         _refuse_class(folder, settings, config, name)
     try:
         _refuse_settings(folder, settings, "Unigram" if of_marian else _kind(content))
@@ -61,7 +60,7 @@ def tokenizer_files(folder: Path, config: Mapping[str, Any]) -> TokenizerFiles:
             return marian_tokenizer.tokenizer_files(folder, settings, tokens.texts())
         served, special = _served(text, content, settings, tokens, CLASSES.get(name))
         if _is_to_be_mended(settings, config, served):
-            served = _encoded(with_mistral_words(json.loads(served)))
+            served = encoded(with_mistral_words(json.loads(served)))
         return TokenizerFiles(served, _chat_template(folder, settings), special)
     except (TypeError, ValueError, LookupError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
@@ -69,28 +68,15 @@ def tokenizer_files(folder: Path, config: Mapping[str, Any]) -> TokenizerFiles:
 
 
 def used_files(folder: Path) -> list[Path]:
-    """Those of the folder that say how text becomes ids."""
+    """The files of the folder that say how text becomes ids."""
     names = [_FILE, _SETTINGS, *FILES, _TEMPLATE]
     names += marian_tokenizer.FILES if marian_tokenizer.is_marian(folder) else []
     found = [folder / name for name in names if (folder / name).is_file()]
     return found + sorted((folder / _TEMPLATES).glob("*.jinja"))
 
 
-def conversion(source: str, folder: str) -> str:
-    """How to make a tokenizer.json of the files of other tokenizers."""
-    script = (
-        f"import transformers as t; t.AutoTokenizer.from_pretrained('{source}').save_pretrained('{folder}')"
-    )
-    install = "pip install transformers sentencepiece protobuf"
-    return f'make it in an environment of its own: `{install} && python -c "{script}"`'
-
-
-def _settings(folder: Path) -> Json:
-    return read_object(folder / _SETTINGS) if (folder / _SETTINGS).is_file() else {}
-
-
 def _kind(content: Json) -> str:
-    """The oldest files do not name it."""
+    """The kind of vocabulary, which the oldest files do not name."""
     model = content["model"]
     return str(model.get("type") or ("BPE" if "merges" in model else "Unigram"))
 
@@ -111,7 +97,7 @@ def _refuse_class(folder: Path, settings: Json, config: Mapping[str, Any], name:
 
 
 def _refuse_settings(folder: Path, settings: Json, kind: str) -> None:
-    """What would change ids or answers, and is not done here."""
+    """Refuses settings that would change ids or answers and are not supported."""
     where = folder / _SETTINGS
     if settings.get("split_special_tokens"):
         raise Unsupported(f"{where}: split_special_tokens: true is not supported: set it to false")
@@ -126,7 +112,7 @@ def _refuse_settings(folder: Path, settings: Json, kind: str) -> None:
 
 
 def _is_to_be_mended(settings: Json, config: Mapping[str, Any], tokenizer_json: bytes) -> bool:
-    """Large tokenizers of Mistral were published with words of another kind before transformers 5."""
+    """Whether transformers replaces the pattern of words: in large Mistral tokenizers of older versions."""
     version = str(config.get("transformers_version") or "0").partition(".")[0]
     asked = settings.get("fix_mistral_regex") and config.get("model_type") == "mistral" and int(version) < 5
     return bool(asked) and load_tokenizer(tokenizer_json).get_vocab_size() > _LARGE
@@ -147,7 +133,7 @@ def _served(
         extra = kind.extras(given)
     extra = list(extra if tokens.extra is None else tokens.extra)
     present = {name: str(token) for name, token in named.items() if token is not None}
-    tokenizer = load_tokenizer(text if kind is None else _encoded(base))
+    tokenizer = load_tokenizer(text if kind is None else encoded(base))
     versions = list(tokenizer.get_added_tokens_decoder().values())
     for batch in _batches(
         versions, named, extra, tokens.added, marks_all=kind is not None and kind.marks_all
@@ -157,11 +143,11 @@ def _served(
     base = base | {"added_tokens": list(_entries(tokenizer, versions))}
     if kind is not None and kind.around is not None:
         base = base | {"post_processor": _post_processor(tokenizer, kind.around, present, settings)}
-    return (text if base == content else _encoded(base)), present
+    return (text if base == content else encoded(base)), present
 
 
 def _named(given: Named, own: Named, padding: Json | None) -> dict[str, Token | None]:
-    """In the order of transformers: its names, then the model's. What no file says, the class does."""
+    """Special tokens by name, in transformers' order; where no file says one, its class does."""
     every = {**own, **given}
     if padding and "pad_token" not in every:
         every["pad_token"] = padding["pad_token"]
@@ -179,7 +165,7 @@ def _batches(
     added: Mapping[int, AddedToken],
     marks_all: bool,
 ) -> Iterator[list[AddedToken]]:
-    """What transformers adds to the tokenizer, in its order."""
+    """The batches of tokens that transformers adds to the tokenizer, in its order."""
     special = [token for token in named.values() if token is not None]
     texts = set(map(str, special))
     first = [added[index] for index in sorted(added)]
@@ -196,7 +182,7 @@ def _batches(
 
 
 def _special(token: Token, texts: set[str]) -> AddedToken:
-    """A token with flags that is listed without a name keeps them."""
+    """The token as a special one; one that is given with flags keeps them."""
     if isinstance(token, str):
         return AddedToken(token, special=True)
     token.special = token.special or token.content in texts
@@ -204,7 +190,7 @@ def _special(token: Token, texts: set[str]) -> AddedToken:
 
 
 def _entries(tokenizer: Tokenizer, versions: Iterable[AddedToken]) -> Iterator[Json]:
-    """The added tokens by id, as their last versions say; what was special once is left out of answers."""
+    """The added tokens by id, as last added; one that any version calls special stays special."""
     special = {version.content for version in versions if version.special}
     for index, token in sorted(tokenizer.get_added_tokens_decoder().items()):
         flags = {flag: getattr(token, flag) for flag in FLAGS}
@@ -214,24 +200,23 @@ def _entries(tokenizer: Tokenizer, versions: Iterable[AddedToken]) -> Iterator[J
 def _post_processor(
     tokenizer: Tokenizer, around: Iterable[str], present: Mapping[str, str], settings: Json
 ) -> Json:
-    """A language that the vocabulary lacks is an unknown token."""
+    """What stands around a text; a language that the vocabulary lacks becomes the unknown token."""
     names = {**present, "src_lang": str(settings.get("src_lang") or "en_XX")}
     single: list[Json] = []
-    tokens: Json = {}
+    ids: dict[str, int | None] = {}
     for part in around:
         if part == "$A":
-            single.append({"Sequence": {"id": "A", "type_id": 0}})
+            single.append(text_part("A"))
         elif part in names:
-            index = tokenizer.token_to_id(names[part])
-            text = names[part] if index is not None else present["unk_token"]
-            single.append({"SpecialToken": {"id": text, "type_id": 0}})
-            tokens[text] = {"id": text, "ids": [tokenizer.token_to_id(text)], "tokens": [text]}
-    pair = [*single, {"Sequence": {"id": "B", "type_id": 0}}]
-    return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens}
+            known = tokenizer.token_to_id(names[part]) is not None
+            text = names[part] if known else present["unk_token"]
+            single.append(token_part(text))
+            ids[text] = tokenizer.token_to_id(text)
+    return template(single, [*single, {"Sequence": {"id": "B", "type_id": 0}}], ids)
 
 
 def _chat_template(folder: Path, settings: Json) -> str | None:
-    """Files go before tokenizer_config.json; of several named templates `default` is for chat."""
+    """The chat template: files precede tokenizer_config.json; of several by name `default` is taken."""
     found = {"default": folder / _TEMPLATE} if (folder / _TEMPLATE).is_file() else {}
     found |= {path.stem: path for path in sorted((folder / _TEMPLATES).glob("*.jinja"))}
     if found:
@@ -244,7 +229,3 @@ def _chat_template(folder: Path, settings: Json) -> str | None:
     if template is not None and not isinstance(template, str):
         raise BadInput(f"{folder / _SETTINGS}: chat_template: must be a string")
     return template
-
-
-def _encoded(content: Json) -> bytes:
-    return json.dumps(content, ensure_ascii=False).encode()

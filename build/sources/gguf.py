@@ -21,7 +21,7 @@ from gguf.quants import dequantize
 from numpy.typing import NDArray
 
 from build.architecture import describe
-from build.architecture.view import shifted
+from build.architecture.views import shifted
 from build.checkpoint import Checkpoint, Origin, Weight
 from build.errors import BadInput, Unsupported
 from build.quantise import Blocks, Bytes, Floats
@@ -29,7 +29,7 @@ from build.sources.gguf_config import config_of
 from build.sources.gguf_file import GgufFile, GgufTensor, parse_gguf
 from build.sources.gguf_layout import Layout, layout_of
 from build.sources.gguf_tokenizer import tokenizer_files
-from build.sources.gguf_vocabulary import Vocabulary, read_vocabulary
+from build.sources.gguf_vocabulary import read_vocabulary
 
 _ROPE_FACTORS = "rope_freqs.weight"
 _BLOCK = 32
@@ -48,7 +48,7 @@ class _Part:
 def open_gguf(path: Path) -> Checkpoint:
     """The checkpoint in a GGUF file, or in all files of a split one, given the first.
 
-    BadInput when a file is missing, cut short or none, Unsupported for what llama.cpp computes and we do not.
+    BadInput when a file is missing, cut short or no GGUF, Unsupported for what the graphs do not compute.
     """
     first = _part(_mapped(path), path.name)
     others = [path.with_name(name) for name in _later_parts(first)]
@@ -113,11 +113,12 @@ def _read(metadata: Mapping[str, Any], tensors: list[GgufTensor], origin: Origin
     factors = stored.pop(_ROPE_FACTORS, None) if layout.rope_factors else None
     config = config_of(metadata, stored, None if factors is None else _values(factors).tolist(), layout)
     vocabulary = read_vocabulary(metadata)
+    suppressed = {"suppress_tokens": list(vocabulary.suppressed)} if vocabulary.suppressed else {}
     return Checkpoint(
         config=config,
         weights=_weights(list(stored.values()), config, layout),
         tokenizer=tokenizer_files(metadata, vocabulary),
-        generation=_generation(vocabulary),
+        generation={"eos_token_id": sorted(vocabulary.ends), **suppressed},
         origin=origin,
     )
 
@@ -147,13 +148,8 @@ def _origin(parts: Sequence[_Part]) -> Origin:
     )
 
 
-def _generation(vocabulary: Vocabulary) -> dict[str, Any]:
-    suppressed = {"suppress_tokens": list(vocabulary.suppressed)} if vocabulary.suppressed else {}
-    return {"eos_token_id": sorted(vocabulary.ends), **suppressed}
-
-
 def _weights(tensors: list[GgufTensor], config: Mapping[str, Any], layout: Layout) -> dict[str, Weight]:
-    """All that the model is made of: a bias that the file does not have is zero."""
+    """All weights of the model; a bias that the file lacks is zero."""
     expected = describe(config).tensors()
     heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
     weights = {
@@ -182,7 +178,7 @@ def _zeros(shape: tuple[int, ...]) -> Floats:
 
 
 def _unpermuted(rows: int, heads: int) -> NDArray[np.intp]:
-    """Where each Hugging Face row stands in the file."""
+    """The row of the file for each row in Hugging Face's order."""
     half = rows // heads // 2
     return np.arange(rows).reshape(heads, half, 2).swapaxes(1, 2).reshape(rows)
 
@@ -191,23 +187,20 @@ def _weight(tensor: GgufTensor, order: NDArray[np.intp] | None) -> Weight:
     block_types = (GGMLQuantizationType.Q4_0, GGMLQuantizationType.Q8_0)
     return Weight(
         shape=tensor.shape,
-        read=partial(_ordered_values, tensor, order),
+        read=partial(_values, tensor, order),
         read_blocks=(partial(_blocks, tensor, order) if tensor.kind in block_types else None),
     )
 
 
-def _ordered_values(tensor: GgufTensor, order: NDArray[np.intp] | None) -> Floats:
-    values = _values(tensor)
-    return values if order is None else values[order]
-
-
-def _values(tensor: GgufTensor) -> Floats:
+def _values(tensor: GgufTensor, order: NDArray[np.intp] | None = None) -> Floats:
+    """The numbers of a tensor, its rows in another order where one is given."""
     try:
         values = dequantize(tensor.data, tensor.kind)
     except NotImplementedError as error:
         kind = tensor.kind.name
         raise Unsupported(f"GGUF tensor {tensor.name}: type {kind} is not supported") from error
-    return np.ascontiguousarray(values, np.float32)
+    numbers: Floats = np.ascontiguousarray(values, np.float32)
+    return numbers if order is None else numbers[order]
 
 
 def _blocks(tensor: GgufTensor, order: NDArray[np.intp] | None) -> Blocks:

@@ -79,7 +79,7 @@ def required(metadata: Metadata, key: str) -> Any:
 
 
 class _Keys:
-    """Values of the keys of an architecture: absent is the default, or BadInput where there is none."""
+    """Reads the keys of an architecture; an absent key has its default, or is BadInput without one."""
 
     def __init__(self, metadata: Metadata) -> None:
         self._metadata = metadata
@@ -96,7 +96,7 @@ class _Keys:
         return self._whole(key, self._value(key, default), least)
 
     def number(self, key: str, default: float | None = None) -> float:
-        """A positive one."""
+        """A positive number."""
         value = self._value(key, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
             raise BadInput(f"{self.shown(key, value)}, must be a positive number")
@@ -133,7 +133,7 @@ def _refuse(keys: _Keys) -> None:
 
 
 def _head_dim(keys: _Keys, share: int) -> int:
-    """One size for queries, keys and values in layers of every kind, all of it rotated."""
+    """The size of a head; Unsupported unless queries, keys, values and rotation share one in all layers."""
     size = keys.count("attention.key_length", share)
     alike = {
         "attention.value_length": share,
@@ -156,7 +156,7 @@ def _biased(tensors: Collection[str], parts: tuple[str, ...]) -> bool:
 
 
 def _rope_scaling(keys: _Keys, factors: Sequence[float] | None, head_dim: int) -> dict[str, Any] | None:
-    """Positions are divided by a number for all frequencies, and by the factors, one for each."""
+    """The scaling of the rotation: a divisor for all frequencies, and factors for each."""
     kind = keys.value("rope.scaling.type", _LINEAR)
     if kind not in (_UNSCALED, _LINEAR):
         shown = keys.shown("rope.scaling.type", kind)
@@ -174,7 +174,7 @@ def _rope_scaling(keys: _Keys, factors: Sequence[float] | None, head_dim: int) -
 
 
 def _gemma3(keys: _Keys, config: Mapping[str, Any]) -> dict[str, Any]:
-    """What llama.cpp knows by heart, or by the number of layers; without a window no layer slides."""
+    """Settings of Gemma 3 that llama.cpp has built in; without a window no layer slides."""
     layers, heads = config["num_hidden_layers"], config["num_attention_heads"]
     window = keys.count("attention.sliding_window", 0, least=0)
     share = config["hidden_size"] // heads
@@ -188,7 +188,7 @@ def _gemma3(keys: _Keys, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sliding(keys: _Keys, layers: int) -> list[bool]:
-    """By layer, or all but the last of so many: of none where the number is 0."""
+    """Whether each layer slides: by a list, or a period whose last layer does not (0: all slide)."""
     key = "attention.sliding_window_pattern"
     pattern = keys.value(key, _GEMMA3_PATTERN)
     if not isinstance(pattern, list):

@@ -1,6 +1,6 @@
 """The layout of a GGUF file (github.com/ggml-org/ggml, docs/gguf.md): metadata, then where each tensor lies.
 
-The reader of the `gguf` package makes arrays of every string: Gemma's vocabulary takes it 20 s, and this one.
+The reader of the `gguf` package makes arrays of every string, and takes 20 s for Gemma's vocabulary.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class Layout:
     biased: tuple[str, ...] = ("attn_q", "attn_k", "attn_v")
 
     def hub_name(self, name: str) -> str:
-        """The name transformers gives the tensor."""
+        """The name that transformers gives the tensor; Unsupported for one that has no place."""
         *path, leaf = name.split(".")
         if len(path) == 1 and path[0] in _WHOLE and leaf == "weight":
             return f"{_WHOLE[path[0]]}.{leaf}"
@@ -63,7 +63,7 @@ _LAYOUTS = {
 
 
 def layout_of(architecture: str) -> Layout:
-    """Unsupported for an architecture that nobody has described."""
+    """The layout of an architecture; Unsupported for one that is not described here."""
     if architecture not in _LAYOUTS:
         supported = ", ".join(_LAYOUTS)
         raise Unsupported(f"GGUF architecture {architecture!r} is not supported: {supported} are")

@@ -6,11 +6,9 @@ llama.cpp knows more names; these are the ones whose patterns the `tokenizers` l
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from build.errors import Unsupported
-
-Json = dict[str, Any]
+from build.sources.tokenizer_json import Json, byte_level, sequence, split
 
 
 @dataclass(frozen=True)
@@ -24,35 +22,17 @@ class PreTokenizer:
     adds_bos: bool = False
 
 
-def byte_level(use_regex: bool) -> Json:
-    """GPT-2's visible character for every byte, and with `use_regex` its pattern."""
-    return {
-        "type": "ByteLevel",
-        "add_prefix_space": False,
-        "trim_offsets": True,
-        "use_regex": use_regex,
-    }
-
-
 def pre_tokenizer(name: str) -> PreTokenizer:
-    """Unsupported for a name whose pattern is not there."""
+    """The pre-tokeniser of that name; Unsupported for an unknown one."""
     if name not in _NAMED:
         raise Unsupported(f"GGUF pre-tokeniser {name!r} is not supported: {', '.join(_NAMED)} are")
     return _NAMED[name]
 
 
-def _split(pattern: str) -> Json:
-    return {
-        "type": "Split",
-        "pattern": {"Regex": pattern},
-        "behavior": "Isolated",
-        "invert": False,
-    }
-
-
-def _sequence(*patterns: str, use_regex: bool = False) -> Json:
-    """Each pattern cuts what the one before left whole."""
-    return {"type": "Sequence", "pretokenizers": [*map(_split, patterns), byte_level(use_regex)]}
+def _words(*patterns: str, use_regex: bool = False) -> Json:
+    """Cuts by each pattern in turn, then into bytes."""
+    cuts = [split({"Regex": pattern}) for pattern in patterns]
+    return sequence("pretokenizers", *cuts, byte_level(use_regex=use_regex))
 
 
 def _cl100k(digits: str) -> str:
@@ -65,12 +45,12 @@ def _cl100k(digits: str) -> str:
 
 
 _GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-_GPT2 = PreTokenizer(byte_level(use_regex=True))
-_DIGITS = PreTokenizer(_sequence(r"\p{N}", use_regex=True))
-_UNNAMED = PreTokenizer(_sequence(r"[\p{P}\$\+<=>\^~\|]+", _GPT2_PATTERN, r"\p{N}+", r"[0-9][0-9][0-9]"))
-_LLAMA3 = PreTokenizer(_sequence(_cl100k(r"\p{N}{1,3}")), whole_words=True, adds_bos=True)
+_GPT2 = PreTokenizer(byte_level())
+_DIGITS = PreTokenizer(_words(r"\p{N}", use_regex=True))
+_UNNAMED = PreTokenizer(_words(r"[\p{P}\$\+<=>\^~\|]+", _GPT2_PATTERN, r"\p{N}+", r"[0-9][0-9][0-9]"))
+_LLAMA3 = PreTokenizer(_words(_cl100k(r"\p{N}{1,3}")), whole_words=True, adds_bos=True)
 _THREE_DIGITS = PreTokenizer(_LLAMA3.steps)
-_QWEN2 = PreTokenizer(_sequence(_cl100k(r"\p{N}")))
+_QWEN2 = PreTokenizer(_words(_cl100k(r"\p{N}")))
 
 _NAMES = (
     (_UNNAMED, "default"),

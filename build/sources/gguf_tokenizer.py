@@ -6,19 +6,30 @@ vocabularies are SentencePiece BPE: scores rank the pieces and the merges follow
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from build.checkpoint import TokenizerFiles
 from build.errors import BadInput, Unsupported
 from build.sources.gguf_config import Metadata, required
-from build.sources.gguf_pretokenizers import byte_level, pre_tokenizer
+from build.sources.gguf_pretokenizers import pre_tokenizer
 from build.sources.gguf_vocabulary import SPECIAL, TokenType, Vocabulary
+from build.sources.tokenizer_json import (
+    SPACE,
+    Json,
+    added_token,
+    bpe,
+    byte_level,
+    encoded,
+    replace,
+    sentencepiece_decoder,
+    sequence,
+    template,
+    text_part,
+    token_part,
+)
 
-Json = dict[str, Any]
 Merges = Sequence[tuple[str, str]]
-_SPACE = "\u2581"
 _NAMED_TEMPLATE = "chatml"  # llama.cpp has it built in
 
 
@@ -31,14 +42,14 @@ def tokenizer_files(metadata: Metadata, vocabulary: Vocabulary) -> TokenizerFile
     content = builders[model](metadata, vocabulary)
     named = {"bos_token": vocabulary.text(vocabulary.bos), "eos_token": vocabulary.text(vocabulary.eos)}
     return TokenizerFiles(
-        json=json.dumps(content, ensure_ascii=False).encode(),
+        json=encoded(content),
         chat_template=_chat_template(metadata),
         special={name: text for name, text in named.items() if text is not None},
     )
 
 
 def _chat_template(metadata: Metadata) -> str | None:
-    """A file may have several, by name: the unnamed one, or else that for tools."""
+    """The unnamed chat template, or else the one for tools; None where there is neither."""
     keys = ("tokenizer.chat_template", "tokenizer.chat_template.tool_use")
     key = next((key for key in keys if metadata.get(key)), keys[0])
     template = metadata.get(key)
@@ -48,20 +59,20 @@ def _chat_template(metadata: Metadata) -> str | None:
 
 
 def _byte_level_bpe(metadata: Metadata, vocabulary: Vocabulary) -> Json:
-    """Texts are taken as they are written: llama.cpp does not normalise them."""
+    """A tokenizer.json of a `gpt2` vocabulary; llama.cpp does not normalise its texts."""
     before = pre_tokenizer(metadata.get("tokenizer.ggml.pre") or "default")
     merges = _merges(metadata, vocabulary)
     return {
         **_frame(metadata, vocabulary, before.adds_bos),
         "normalizer": None,
         "pre_tokenizer": before.steps,
-        "decoder": byte_level(use_regex=True),
+        "decoder": byte_level(),
         "model": _bpe(vocabulary, merges, ignore_merges=before.whole_words),
     }
 
 
 def _merges(metadata: Metadata, vocabulary: Vocabulary) -> Merges:
-    """The first of two that are alike counts."""
+    """The merges of the file, each once."""
     key = "tokenizer.ggml.merges"
     known = set(vocabulary.tokens)
     merges = []
@@ -75,18 +86,17 @@ def _merges(metadata: Metadata, vocabulary: Vocabulary) -> Merges:
 
 
 def _sentencepiece_bpe(metadata: Metadata, vocabulary: Vocabulary) -> Json:
-    """As transformers converts Llama 2: spaces become U+2581, unknown characters their bytes."""
-    prefixed = metadata.get("tokenizer.ggml.add_space_prefix", True)
-    spaces = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
-    prefix = {"type": "Prepend", "prepend": _SPACE}
-    strip = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
-    unspaced = {"type": "Replace", "pattern": {"String": _SPACE}, "content": " "}
-    decoders = [unspaced, {"type": "ByteFallback"}, {"type": "Fuse"}]
+    """A tokenizer.json of a `llama` vocabulary, as transformers converts Llama 2.
+
+    Spaces become U+2581, unknown characters their bytes.
+    """
+    prefixed = bool(metadata.get("tokenizer.ggml.add_space_prefix", True))
+    prefix = {"type": "Prepend", "prepend": SPACE} if prefixed else None
     return {
         **_frame(metadata, vocabulary, adds_bos=True),
-        "normalizer": {"type": "Sequence", "normalizers": [prefix, spaces] if prefixed else [spaces]},
+        "normalizer": sequence("normalizers", prefix, replace({"String": " "}, SPACE)),
         "pre_tokenizer": None,
-        "decoder": {"type": "Sequence", "decoders": [*decoders, strip] if prefixed else decoders},
+        "decoder": sentencepiece_decoder(strip=prefixed),
         "model": _bpe(
             vocabulary,
             derived_merges(vocabulary.tokens, _scores(metadata, vocabulary)),
@@ -98,7 +108,7 @@ def _sentencepiece_bpe(metadata: Metadata, vocabulary: Vocabulary) -> Json:
 
 
 def _scores(metadata: Metadata, vocabulary: Vocabulary) -> list[float | None]:
-    """None for pieces that are no text: a merge must never make a control token out of what a user wrote."""
+    """The scores of pieces, None for control tokens: no merge may make one of a user's text."""
     key = "tokenizer.ggml.scores"
     scores, count = required(metadata, key), len(vocabulary.tokens)
     if len(scores) < count:
@@ -124,23 +134,11 @@ def derived_merges(tokens: Sequence[str], scores: Sequence[float | None]) -> lis
 
 
 def _bpe(vocabulary: Vocabulary, merges: Merges, **changes: Any) -> Json:
-    return {
-        "type": "BPE",
-        "dropout": None,
-        "unk_token": None,
-        "continuing_subword_prefix": None,
-        "end_of_word_suffix": None,
-        "fuse_unk": False,
-        "byte_fallback": False,
-        "ignore_merges": False,
-        "vocab": _written(vocabulary, merges),
-        "merges": [list(merge) for merge in merges],
-        **changes,
-    }
+    return bpe(_written(vocabulary, merges), [list(merge) for merge in merges], **changes)
 
 
 def _written(vocabulary: Vocabulary, merges: Merges) -> dict[str, int]:
-    """Without the unused tokens that no text becomes, which pad a vocabulary: nothing is shown for them."""
+    """The vocabulary by token, without unused tokens that pad it and that no text becomes."""
     used = {part for left, right in merges for part in (left, right, left + right)}
     entries = zip(vocabulary.tokens, vocabulary.types, strict=True)
     return {
@@ -151,30 +149,19 @@ def _written(vocabulary: Vocabulary, merges: Merges) -> dict[str, int]:
 
 
 def _frame(metadata: Metadata, vocabulary: Vocabulary, adds_bos: bool) -> Json:
-    """What both kinds share; `adds_bos` holds where the file does not say."""
+    """The parts that both kinds share; `adds_bos` holds where the file does not say."""
+    kinds = enumerate(zip(vocabulary.tokens, vocabulary.types, strict=True))
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": _added_tokens(vocabulary),
+        "added_tokens": [
+            added_token(index, token, special=kind in SPECIAL)
+            for index, (token, kind) in kinds
+            if kind in (*SPECIAL, TokenType.USER_DEFINED)
+        ],
         "post_processor": _post_processor(metadata, vocabulary, adds_bos),
     }
-
-
-def _added_tokens(vocabulary: Vocabulary) -> list[Json]:
-    return [
-        {
-            "id": index,
-            "content": token,
-            "single_word": False,
-            "lstrip": False,
-            "rstrip": False,
-            "normalized": False,
-            "special": kind in SPECIAL,
-        }
-        for index, (token, kind) in enumerate(zip(vocabulary.tokens, vocabulary.types, strict=True))
-        if kind in (*SPECIAL, TokenType.USER_DEFINED)
-    ]
 
 
 def _post_processor(metadata: Metadata, vocabulary: Vocabulary, adds_bos: bool) -> Json | None:
@@ -189,15 +176,6 @@ def _post_processor(metadata: Metadata, vocabulary: Vocabulary, adds_bos: bool) 
         added[role] = vocabulary.tokens[index], index
     if not added:
         return None
-    before, after = (
-        [{"SpecialToken": {"id": added[role][0], "type_id": 0}}] if role in added else [] for role in ends
-    )
-    texts = [{"Sequence": {"id": name, "type_id": index}} for index, name in enumerate("AB")]
-    return {
-        "type": "TemplateProcessing",
-        "single": [*before, texts[0], *after],
-        "pair": [*before, *texts, *after],
-        "special_tokens": {
-            token: {"id": token, "ids": [index], "tokens": [token]} for token, index in added.values()
-        },
-    }
+    before, after = ([token_part(added[role][0])] if role in added else [] for role in ends)
+    single = [*before, text_part("A"), *after]
+    return template(single, [*before, text_part("A"), text_part("B"), *after], dict(added.values()))

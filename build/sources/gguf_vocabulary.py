@@ -89,18 +89,23 @@ class Vocabulary:
 
 
 def read_vocabulary(metadata: Metadata) -> Vocabulary:
-    """BadInput names the key at fault."""
+    """The vocabulary of a file; BadInput names the key at fault."""
     tokens = _tokens(metadata)
     ids = {token: index for index, token in enumerate(tokens)}
     types = _types(metadata, len(tokens))
     named = _named(metadata, len(tokens))
+    # The order matters: a later rule wins.
+    # 1. Ends by their keys.
     ends = {index for role in ("eos", "eot", "eom") if (index := named[role]) is not None}
+    # 2. Marks of texts with a gap, some of which end too; those found by their text become control tokens.
     for mark, index, by_text in _infill(metadata, ids):
         ends |= {index} if mark.ends else set()
         types[index] = TokenType.CONTROL if by_text else types[index]
+    # 3. Ends by their text, whatever their type.
     for text in ids.keys() & _ENDS.split():
         ends.add(ids[text])
         types[ids[text]] = TokenType.CONTROL
+    # 4. Texts that are shown, and ends that others rule out.
     for text in ids.keys() & _SHOWN:
         types[ids[text]] = TokenType.USER_DEFINED
     for text, (kind, companies) in _NO_ENDS.items():
@@ -121,7 +126,7 @@ def read_vocabulary(metadata: Metadata) -> Vocabulary:
 
 
 def _tokens(metadata: Metadata) -> tuple[str, ...]:
-    """An empty token has a name that no text becomes; one that is there twice is nobody's."""
+    """The tokens by id; an empty one gets a name that no text becomes, a repeated one is refused."""
     listed = required(metadata, "tokenizer.ggml.tokens")
     tokens = tuple(token or f"[EMPTY_{index}]" for index, token in enumerate(listed))
     seen: dict[str, int] = {}
@@ -142,7 +147,10 @@ def _types(metadata: Metadata, count: int) -> list[TokenType]:
 
 
 def _named(metadata: Metadata, count: int) -> dict[str, int | None]:
-    """A byte-level vocabulary must name its end: llama.cpp would take token 11, which is a comma in many."""
+    """The ids of special tokens by role.
+
+    A byte-level vocabulary must name its end: llama.cpp would take token 11, in many a comma.
+    """
     sentencepiece = metadata.get("tokenizer.ggml.model") == "llama"
     if not sentencepiece:
         required(metadata, "tokenizer.ggml.eos_token_id")
@@ -162,7 +170,7 @@ def _id(metadata: Metadata, role: str, count: int, default: int | None = None) -
 
 
 def _infill(metadata: Metadata, ids: Mapping[str, int]) -> Iterator[tuple[_Infill, int, bool]]:
-    """Each mark that there is, its id, and whether its text told."""
+    """Each mark that the vocabulary has, its id, and whether it was found by its text."""
     for mark in _INFILL:
         given = [index for key in mark.keys if (index := _id(metadata, key, len(ids))) is not None]
         told = [ids[text] for text in mark.texts.split() if text in ids]

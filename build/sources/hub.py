@@ -1,7 +1,7 @@
 """A Hugging Face repository, through huggingface_hub's cache.
 
-Of its files only those are fetched that transformers would load and `open_folder` reads: beside them a
-repository often holds the same weights in other precisions and formats.
+Only those files are fetched that transformers would load and `open_folder` reads: a repository often holds
+the same weights in other precisions and formats.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ from huggingface_hub.utils.tqdm import tqdm
 
 from build.checkpoint import Checkpoint
 from build.errors import BadInput, BuildError
-from build.sources.folder import conversion, open_folder, shard_names, weights_file
+from build.sources.files import conversion, read_object
+from build.sources.folder import open_folder, shard_names, weights_file
 from build.sources.hub_transport import Source, asked_wait, explained, limit_waits, offline
 
 Stage = Callable[[str, int], Callable[[], None]]
 
 _CONFIG = "config.json"
-_BESIDE_WEIGHTS = {
+_OTHER_FILES = {
     _CONFIG,
     "README.md",  # for the licence
     "added_tokens.json",
@@ -68,15 +69,20 @@ def open_hub(name: str, revision: str | None, stage: Stage | None = None) -> Che
 
 
 def _download(source: Source, stage: Stage | None) -> Path:
-    """The folder of the commit, with all that `open_folder` reads."""
+    """The folder of the commit, with all that `open_folder` reads.
+
+    config.json comes first, as it may name the weights; then the small files; then the weights, under a bar.
+    """
     commit = _resolved(source)
     fetch = partial(_fetch, source, commit)
     folder = _snapshot(source, commit, [_CONFIG])
     sizes = _sizes(source, commit, folder)
-    first = weights_file(folder, sizes.__contains__) if _CONFIG in sizes else None
+    first = None
+    if _CONFIG in sizes:
+        first = weights_file(read_object(folder / _CONFIG), folder, sizes.__contains__)
     if first is None:
         raise BadInput(f"{source}: {_instead(source, sizes)}")
-    fetch([*beside_weights(sizes), *([first] if first.endswith(".json") else [])])
+    fetch([*other_files(sizes), *([first] if first.endswith(".json") else [])])
     shards = shard_names(folder, first)
     absent = [shard for shard in shards if shard not in sizes]
     if absent:
@@ -88,7 +94,7 @@ def _download(source: Source, stage: Stage | None) -> Path:
 
 
 def _resolved(source: Source) -> ResolvedRevision:
-    """The commit. While the hub is out of reach it is the cache's, of which huggingface_hub warns.
+    """The commit that was asked for. If the hub is unreachable it is the cache's, and huggingface_hub warns.
 
     This is the one request that huggingface_hub does not repeat when the hub asks to wait.
     """
@@ -104,7 +110,7 @@ def _resolved(source: Source) -> ResolvedRevision:
 def _fetch(
     source: Source, commit: ResolvedRevision, files: Sequence[str], bars: type[tqdm] | None = None
 ) -> None:
-    """Files that the repository has. huggingface_hub is content with less if it cannot list them again."""
+    """Fetches these files; BuildError if some are missing then, which huggingface_hub may overlook."""
     _snapshot(source, commit, files, bars)
     missing = _missing(source, commit, files)
     if missing:
@@ -130,7 +136,7 @@ def _missing(source: Source, commit: ResolvedRevision, files: Sequence[str]) -> 
 
 
 def _sizes(source: Source, commit: ResolvedRevision, folder: Path) -> dict[str, int]:
-    """Bytes of every file of the repository. `snapshot_download` keeps that list; other programs do not."""
+    """Bytes of every file of the repository; not every program leaves that list in the cache."""
     try:
         tree = get_cached_repo_tree(source.name, revision=commit)
     except CachedRepoTreeNotFoundError as error:
@@ -141,9 +147,9 @@ def _sizes(source: Source, commit: ResolvedRevision, folder: Path) -> dict[str, 
     return {file.path: file.size for file in tree}
 
 
-def beside_weights(files: Iterable[str]) -> list[str]:
-    """Those of a repository's files that are read beside its weights; other folders hold other formats."""
-    return [file for file in files if file in _BESIDE_WEIGHTS or _is_of_tokenizer(PurePosixPath(file))]
+def other_files(files: Iterable[str]) -> list[str]:
+    """The files that are read in addition to the weights; sub-folders hold other formats."""
+    return [file for file in files if file in _OTHER_FILES or _is_of_tokenizer(PurePosixPath(file))]
 
 
 def _is_of_tokenizer(file: PurePosixPath) -> bool:
@@ -153,7 +159,7 @@ def _is_of_tokenizer(file: PurePosixPath) -> bool:
 
 
 def _instead(source: Source, files: Collection[str]) -> str:
-    """What a repository holds in place of a checkpoint, and what to do with it."""
+    """What a repository without a checkpoint holds, and what to do with it."""
     if "adapter_config.json" in files:
         return (
             "holds an adapter, no model: merge it into its base with peft, and give that folder as --source"
@@ -169,7 +175,7 @@ def _instead(source: Source, files: Collection[str]) -> str:
 
 
 class _Unseen(tqdm):
-    """huggingface_hub's own bars would be drawn over those of the command."""
+    """No bar: huggingface_hub's would be drawn over those of the command."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **{**settings, "disable": True})  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Requests to a hub through huggingface_hub: they end, and each of their errors is one line."""
+"""Requests to a hub through huggingface_hub, with a limit of time and errors of one line."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ class _AsksToWait(Exception):
 
 
 class Patience:
-    """Until when an address that refuses may be tried again; times are seconds of any clock."""
+    """How long an address that refuses is tried again; times are seconds of any clock."""
 
     def __init__(self) -> None:
         self._since: dict[str, float] = {}
 
     def lasts(self, address: str, now: float, asked: float) -> bool:
-        """Whether it does for one more try, which the address asks to make so many seconds from now."""
+        """Whether there is time for one more try, which the address asks to delay by so many seconds."""
         return now + asked - self._since.setdefault(address, now) <= PATIENCE_S
 
     def answered(self, address: str) -> None:
@@ -78,7 +78,7 @@ class Patience:
 
 @functools.cache
 def limit_waits() -> None:
-    """For what huggingface_hub would not end: some requests have no timeout, and it obeys any Retry-After."""
+    """Limits requests: in huggingface_hub some have no timeout, and it obeys any Retry-After."""
     timeout = float(max(constants.HF_HUB_DOWNLOAD_TIMEOUT, constants.HF_HUB_ETAG_TIMEOUT))
     patience = Patience()
 
@@ -127,7 +127,7 @@ def explained(source: Source) -> Iterator[None]:
 
 @functools.cache
 def _say_little() -> None:
-    """Of huggingface_hub's warnings the one that a commit is the cache's; others are of every retry."""
+    """Keeps one warning of huggingface_hub, that a commit is the cache's; the others repeat each retry."""
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     commits = logging.getLogger("huggingface_hub.hf_api")
     commits.setLevel(logging.WARNING)
@@ -167,7 +167,7 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 
 def _refusal(source: Source, error: HfHubHTTPError) -> BuildError:
-    """For an answer that is neither a list nor a file."""
+    """The error for an answer that is neither a list nor a file."""
     status, address = error.response.status_code, str(error.response.url)
     said = f"{status}: {_line(error.server_message)}" if error.server_message else str(status)
     if status == 429:
@@ -200,7 +200,7 @@ def _fault(source: Source, error: HfHubHTTPError, said: str) -> str:
 
 
 def _token(headers: Mapping[str, str]) -> str | None:
-    """Which one a request carried, in words."""
+    """The token that a request carried, in words."""
     if "authorization" not in headers:
         return None
     return "the token of HF_TOKEN" if os.environ.get("HF_TOKEN") else "the token of `hf auth login`"
@@ -213,7 +213,7 @@ def _busy(source: Source, status: int, seconds: float) -> BuildError:
 
 
 def _no_answer(source: Source, causes: list[BaseException]) -> BuildError:
-    """The outermost error that is not huggingface_hub's own is the transport's."""
+    """The error for no answer: the outermost that is not huggingface_hub's own is the transport's."""
     cause = next((cause for cause in causes if not isinstance(cause, _OUTER)), causes[0])
     what, address = f"{type(cause).__name__}: {_line(cause)}", constants.ENDPOINT
     if isinstance(cause, (FileMetadataError, json.JSONDecodeError)):

@@ -9,23 +9,34 @@ matches them. Language codes such as `>>de<<` choose the language of the answer 
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from build.checkpoint import TokenizerFiles
 from build.errors import BadInput, Unsupported
+from build.sources.files import read_object
 from build.sources.sentencepiece_model import (
     Algorithm,
     PieceKind,
     SentencePieceModel,
     read_sentencepiece,
 )
+from build.sources.tokenizer_json import (
+    SPACE,
+    Json,
+    added_token,
+    encoded,
+    metaspace,
+    replace,
+    sequence,
+    template,
+    text_part,
+    token_part,
+    unigram,
+)
 
-Json = dict[str, Any]
 FILES = ("source.spm", "target.spm", "vocab.json", "target_vocab.json")
-_SPACE = "\u2581"
 _SPECIALS = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
 
 
@@ -36,8 +47,9 @@ def is_marian(folder: Path) -> bool:
 def tokenizer_files(
     folder: Path, settings: Mapping[str, Any], declared: Collection[str] = ()
 ) -> TokenizerFiles:
-    """For questions and answers; `settings` is tokenizer_config.json, `declared` are the tokens that it and
-    other files add. BadInput names the file at fault.
+    """The tokenizers of sources and of answers; BadInput names the file at fault.
+
+    `settings` is tokenizer_config.json, `declared` are the tokens that it and other files add.
     """
     names = {role: _text(settings.get(role)) or token for role, token in _SPECIALS.items()}
     vocabulary = _vocabulary(folder / "vocab.json", names)
@@ -48,10 +60,10 @@ def tokenizer_files(
     answers = _vocabulary(apart, names) if settings.get("separate_vocabs") else vocabulary
     source, target = (_unigram_model(folder / name) for name in FILES[:2])
     return TokenizerFiles(
-        json=_encoded(_tokenizer(source, _questions(source, vocabulary, names), names)),
+        json=encoded(_tokenizer(source, _questions(source, vocabulary, names), names)),
         chat_template=None,
         special=names,
-        target=_encoded(_tokenizer(target, _answers(target, answers), names)),
+        target=encoded(_tokenizer(target, _answers(target, answers), names)),
     )
 
 
@@ -67,14 +79,9 @@ def _unigram_model(path: Path) -> SentencePieceModel:
 
 
 def _vocabulary(path: Path, names: Mapping[str, str]) -> list[str]:
-    """Tokens by id."""
-    try:
-        ids = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise BadInput(f"{path}: no such file") from error
-    except ValueError as error:
-        raise BadInput(f"{path}: is damaged or no JSON: {error}") from error
-    if not isinstance(ids, dict) or sorted(ids.values()) != list(range(len(ids))):
+    """The tokens by id."""
+    ids = read_object(path)
+    if sorted(ids.values()) != list(range(len(ids))):
         raise BadInput(f"{path}: must map tokens to the ids from 0 on")
     missing = [token for token in names.values() if token not in ids]
     if missing:
@@ -89,7 +96,7 @@ def _scores(model: SentencePieceModel) -> dict[str, float]:
 def _questions(
     model: SentencePieceModel, vocabulary: list[str], names: Mapping[str, str]
 ) -> list[tuple[str, float]]:
-    """Pieces of the source and added tokens as they are, the rest spelled as no text is.
+    """Pieces of the source and added tokens as they are, the rest respelled so that no text matches.
 
     SentencePiece leaves a run of characters that it does not know as it is, which vocab.json may hold. Where
     it holds parts of it alone, transformers takes `<unk>` for all, and these parts are taken here.
@@ -104,7 +111,7 @@ def _questions(
 
 
 def _answers(model: SentencePieceModel, vocabulary: list[str]) -> list[tuple[str, float]]:
-    """All tokens as they read: answers are only decoded."""
+    """All tokens unchanged: answers are only decoded."""
     scores = _scores(model)
     lowest = min(scores.values())
     return [(token, scores.get(token, lowest)) for token in vocabulary]
@@ -113,32 +120,24 @@ def _answers(model: SentencePieceModel, vocabulary: list[str]) -> list[tuple[str
 def _tokenizer(model: SentencePieceModel, pieces: list[tuple[str, float]], names: Mapping[str, str]) -> Json:
     vocabulary = [token for token, _ in pieces]
     index = {token: number for number, token in enumerate(vocabulary)}
-    end, whole = names["eos_token"], any(_SPACE in piece.text[1:] for piece in model.pieces)
-    metaspace = {
-        "type": "Metaspace",
-        "replacement": _SPACE,
-        "prepend_scheme": "always" if model.adds_prefix else "never",
-    }
+    end, whole = names["eos_token"], any(SPACE in piece.text[1:] for piece in model.pieces)
+    scheme = "always" if model.adds_prefix else "never"
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [_added(token, index[token]) for token in _added_tokens(vocabulary, names)],
-        "normalizer": {"type": "Sequence", "normalizers": _normalisers(model)},
-        "pre_tokenizer": {**metaspace, "split": not whole},
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": [_part("Sequence", "A", 0), _part("SpecialToken", end, 0)],
-            "pair": [_part("Sequence", "A", 0), _part("Sequence", "B", 1), _part("SpecialToken", end, 1)],
-            "special_tokens": {end: {"id": end, "ids": [index[end]], "tokens": [end]}},
-        },
-        "decoder": {**metaspace, "split": True},
-        "model": {
-            "type": "Unigram",
-            "unk_id": index[names["unk_token"]],
-            "vocab": [list(piece) for piece in pieces],
-            "byte_fallback": False,
-        },
+        "added_tokens": [
+            added_token(index[token], token, special=True) for token in _added_tokens(vocabulary, names)
+        ],
+        "normalizer": sequence("normalizers", *_normalisers(model)),
+        "pre_tokenizer": metaspace(scheme, split=not whole),
+        "post_processor": template(
+            [text_part("A"), token_part(end)],
+            [text_part("A"), text_part("B"), {"SpecialToken": {"id": end, "type_id": 1}}],
+            {end: index[end]},
+        ),
+        "decoder": metaspace(scheme),
+        "model": unigram([list(piece) for piece in pieces], index[names["unk_token"]]),
     }
 
 
@@ -148,28 +147,11 @@ def _added_tokens(vocabulary: list[str], names: Mapping[str, str]) -> list[str]:
     return [token for token in vocabulary if token in codes or token in names.values()]
 
 
-def _added(token: str, index: int) -> Json:
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    return {"id": index, "content": token, **flags, "special": True}
-
-
-def _part(kind: str, name: str, type_id: int) -> Json:
-    return {kind: {"id": name, "type_id": type_id}}
-
-
 def _normalisers(model: SentencePieceModel) -> list[Json]:
     steps: list[Json] = []
     if model.charsmap:
         compiled = base64.b64encode(model.charsmap).decode()
         steps.append({"type": "Precompiled", "precompiled_charsmap": compiled})
     if model.removes_extra_spaces:
-        steps += [_replace(r"\A +| +\z", ""), _replace(" {2,}", " ")]
+        steps += [replace({"Regex": r"\A +| +\z"}, ""), replace({"Regex": " {2,}"}, " ")]
     return steps
-
-
-def _replace(pattern: str, by: str) -> Json:
-    return {"type": "Replace", "pattern": {"Regex": pattern}, "content": by}
-
-
-def _encoded(content: Json) -> bytes:
-    return json.dumps(content, ensure_ascii=False).encode()

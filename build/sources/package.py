@@ -1,7 +1,8 @@
-"""A GGUF file inside an installed Python package. The package is never imported: only its files matter.
+"""A GGUF file inside an installed Python package, which is never imported: only its files are read.
 
-An index limits the size of a package, so a file may come in parts, NAME.gguf.part00 and on, in packages that
-one requires; that one holds the sha256 of the whole in SHA256SUMS. The whole is put together in memory.
+A package index limits the size of packages, so the file may come in parts, NAME.gguf.part00 and on, in
+several packages. One of them requires the others and has the sha256 of the whole in SHA256SUMS. The parts are
+joined in memory.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def _assembled(distribution: metadata.Distribution, sums: str) -> Checkpoint:
 
 
 def _required(distribution: metadata.Distribution) -> Iterator[metadata.Distribution]:
-    """The packages it requires in one version; BadInput names all that are not installed."""
+    """The packages that it requires with `==`; BadInput names all that are not installed."""
     pairs = [found.groups() for found in map(_EXACTLY.fullmatch, distribution.requires or []) if found]
     missing = [f"{name}=={version}" for name, version in pairs if _version(name) != version]
     if missing:

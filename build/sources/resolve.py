@@ -1,4 +1,9 @@
-"""From the way a source is written to the checkpoint it names."""
+"""Opens a source, which is written as one string:
+
+package:NAME[@VERSION]   an installed Python package that carries a GGUF file
+PATH                     a folder of safetensors, or a .gguf file
+ORG/NAME[@REVISION]      a Hugging Face id
+"""
 
 from __future__ import annotations
 
@@ -16,7 +21,7 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@\S+)?")
 
 
 def open_source(source: str, stage: Stage | None = None) -> Checkpoint:
-    """The checkpoint; BadInput says what is wrong with it or how to get it. `stage` shows a download."""
+    """The checkpoint of a source; BadInput says what is wrong or how to get it. `stage` shows a download."""
     if source.startswith("package:"):
         name, _, version = source.removeprefix("package:").partition("@")
         return open_package(name, version or None)

@@ -53,7 +53,7 @@ class SentencePieceModel:
 
 
 def read_sentencepiece(path: Path) -> SentencePieceModel:
-    """BadInput when the file is missing or damaged."""
+    """The model in a file; BadInput when it is missing or damaged."""
     try:
         return _model(path.read_bytes())
     except OSError as error:
@@ -118,7 +118,7 @@ def _fields(content: bytes) -> Iterator[tuple[int, Field]]:
 
 
 def _varint(content: bytes, at: int) -> tuple[int, int]:
-    """(value, where the next begins)"""
+    """The value of a variable-length integer, and where the next field begins."""
     value = shift = 0
     while True:
         byte = content[at]

@@ -13,7 +13,19 @@ from typing import Any, Final
 
 from tokenizers import AddedToken
 
-Json = dict[str, Any]
+from build.sources.tokenizer_json import (
+    SPACE,
+    Json,
+    bpe,
+    byte_level,
+    metaspace,
+    replace,
+    sentencepiece_decoder,
+    sequence,
+    split,
+    unigram,
+)
+
 Named = Mapping[str, AddedToken | str | None]
 
 BACKEND: Final = "TokenizersBackend"
@@ -45,7 +57,6 @@ _FOREIGN = """
     Wav2Vec2PhonemeCTC Whisper XGLM XLM XLMRoberta XLNet
 """
 FOREIGN: Final = frozenset(f"{name}Tokenizer" for name in _FOREIGN.split())
-_SPACE = "\u2581"
 _END = "<|endoftext|>"
 
 
@@ -106,43 +117,13 @@ def has_program(settings: Mapping[str, Any]) -> bool:
 
 
 def _bpe(given: Given, **flags: Any) -> Json:
-    """Vocabulary and merges, and no flag but these."""
+    """The file's vocabulary and merges, and no flag but these."""
     model = given.content["model"]
-    plain = dict.fromkeys(("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"))
-    plain |= dict.fromkeys(("fuse_unk", "byte_fallback", "ignore_merges"), False)
-    return {"type": "BPE", **plain, "vocab": model["vocab"], "merges": model["merges"], **flags}
+    return bpe(model["vocab"], model["merges"], **flags)
 
 
 def _unigram(given: Given, unknown: int) -> Json:
-    vocab = given.content["model"]["vocab"]
-    return {"type": "Unigram", "unk_id": unknown, "vocab": vocab, "byte_fallback": False}
-
-
-def _metaspace(scheme: str = "always", split: bool = True) -> Json:
-    return {"type": "Metaspace", "replacement": _SPACE, "prepend_scheme": scheme, "split": split}
-
-
-def _byte_level(prefix: bool = False, use_regex: bool = True) -> Json:
-    return {"type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": True, "use_regex": use_regex}
-
-
-def _split(pattern: Json, behaviour: str) -> Json:
-    return {"type": "Split", "pattern": pattern, "behavior": behaviour, "invert": False}
-
-
-def _sequence(of: str, *steps: Json | None) -> Json:
-    return {"type": "Sequence", of: [step for step in steps if step]}
-
-
-def _replace(pattern: Json, by: str) -> Json:
-    return {"type": "Replace", "pattern": pattern, "content": by}
-
-
-def _from_bytes(strip: bool) -> Json:
-    stripped = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
-    unspaced = _replace({"String": _SPACE}, " ")
-    steps = ({"type": "ByteFallback"}, {"type": "Fuse"}, stripped if strip else None)
-    return _sequence("decoders", unspaced, *steps)
+    return unigram(given.content["model"]["vocab"], unknown)
 
 
 def _precompiled(given: Given) -> Json | None:
@@ -157,8 +138,8 @@ def _llama(given: Given) -> Json:
     scheme = "always" if given.settings.get("legacy") else "first"
     return {
         "normalizer": None,
-        "pre_tokenizer": _metaspace(scheme if prefixed else "never", split=False),
-        "decoder": _from_bytes(strip=prefixed),
+        "pre_tokenizer": metaspace(scheme if prefixed else "never", split=False),
+        "decoder": sentencepiece_decoder(strip=prefixed),
         "model": _bpe(given, fuse_unk=True, byte_fallback=True),
     }
 
@@ -167,17 +148,17 @@ def _code_llama(given: Given) -> Json:
     scheme = "never" if given.prefix_space is False else "first"
     return {
         "normalizer": None,
-        "pre_tokenizer": _metaspace(scheme, split=False),
-        "decoder": _from_bytes(strip=True),
+        "pre_tokenizer": metaspace(scheme, split=False),
+        "decoder": sentencepiece_decoder(strip=True),
         "model": _bpe(given, fuse_unk=True, byte_fallback=True, unk_token=str(given.named["unk_token"])),
     }
 
 
 def _gemma(given: Given) -> Json:
     return {
-        "normalizer": _replace({"String": " "}, _SPACE),
-        "pre_tokenizer": _split({"String": " "}, "MergedWithPrevious"),
-        "decoder": _from_bytes(strip=False),
+        "normalizer": replace({"String": " "}, SPACE),
+        "pre_tokenizer": split({"String": " "}, "MergedWithPrevious"),
+        "decoder": sentencepiece_decoder(strip=False),
         "model": _bpe(given, fuse_unk=True, byte_fallback=True, unk_token=str(given.named["unk_token"])),
     }
 
@@ -185,8 +166,8 @@ def _gemma(given: Given) -> Json:
 def _gpt2(given: Given) -> Json:
     return {
         "normalizer": None,
-        "pre_tokenizer": _byte_level(bool(given.prefix_space)),
-        "decoder": _byte_level(),
+        "pre_tokenizer": byte_level(bool(given.prefix_space)),
+        "decoder": byte_level(),
         "model": _bpe(given),
     }
 
@@ -202,38 +183,41 @@ _QWEN2_WORDS = (
 
 
 def _qwen2(given: Given) -> Json:
-    words = _split({"Regex": _QWEN2_WORDS}, "Isolated")
-    bytes_of = _byte_level(bool(given.prefix_space), use_regex=False)
-    return _gpt_neox(given) | {"pre_tokenizer": _sequence("pretokenizers", words, bytes_of)}
+    words = split({"Regex": _QWEN2_WORDS}, "Isolated")
+    bytes_of = byte_level(bool(given.prefix_space), use_regex=False)
+    return _gpt_neox(given) | {"pre_tokenizer": sequence("pretokenizers", words, bytes_of)}
 
 
 def _mbart(given: Given) -> Json:
     return {
         "normalizer": None,
-        "pre_tokenizer": _sequence("pretokenizers", {"type": "WhitespaceSplit"}, _metaspace()),
-        "decoder": _metaspace(),
+        "pre_tokenizer": sequence("pretokenizers", {"type": "WhitespaceSplit"}, metaspace()),
+        "decoder": metaspace(),
         "model": _unigram(given, 3),
     }
 
 
 def _t5(given: Given) -> Json:
-    return _mbart(given) | {"normalizer": _precompiled(given), "model": _unigram(given, 2)}
+    return _mbart(given) | {
+        "normalizer": _precompiled(given),
+        "model": _unigram(given, 2),
+    }
 
 
 def _mbart50(given: Given) -> Json:
     return {
-        "normalizer": _sequence("normalizers", _precompiled(given), _replace({"Regex": " {2,}"}, " ")),
-        "pre_tokenizer": _metaspace(),
-        "decoder": _metaspace(),
+        "normalizer": sequence("normalizers", _precompiled(given), replace({"Regex": " {2,}"}, " ")),
+        "pre_tokenizer": metaspace(),
+        "decoder": metaspace(),
         "model": _unigram(given, 3),
     }
 
 
 def _pegasus(given: Given) -> Json:
-    first = _precompiled(given) or _replace({"Regex": "\n"}, " ")
+    first = _precompiled(given) or replace({"Regex": "\n"}, " ")
     unknown = given.content["model"]["vocab"].index([str(given.named["unk_token"]), 0.0], 1)
     return _mbart50(given) | {
-        "normalizer": _sequence("normalizers", first, _replace({"Regex": " {2,}"}, " ")),
+        "normalizer": sequence("normalizers", first, replace({"Regex": " {2,}"}, " ")),
         "model": _unigram(given, unknown),
     }
 
@@ -250,17 +234,17 @@ def with_mistral_words(content: Json) -> Json:
     before = content["pre_tokenizer"]
     if before is None:
         return content
-    spaced = _byte_level(use_regex=False) if before["type"] == "Metaspace" else before
+    spaced = byte_level(use_regex=False) if before["type"] == "Metaspace" else before
     rest = before["pretokenizers"][1:] if before["type"] == "Sequence" else [spaced]
-    words = _split({"Regex": _MISTRAL_WORDS}, "Isolated")
-    return content | {"pre_tokenizer": _sequence("pretokenizers", words, *rest)}
+    words = split({"Regex": _MISTRAL_WORDS}, "Isolated")
+    return content | {"pre_tokenizer": sequence("pretokenizers", words, *rest)}
 
 
 _INFILLING = {
-    "prefix_token": f"{_SPACE}<PRE>",
-    "middle_token": f"{_SPACE}<MID>",
-    "suffix_token": f"{_SPACE}<SUF>",
-    "eot_token": f"{_SPACE}<EOT>",
+    "prefix_token": f"{SPACE}<PRE>",
+    "middle_token": f"{SPACE}<MID>",
+    "suffix_token": f"{SPACE}<SUF>",
+    "eot_token": f"{SPACE}<EOT>",
     "fill_token": "<FILL_ME>",
 }
 _LANGUAGES = """

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
 from build.architecture.parts import Activation, FeedForward, Norm, NormKind, Projection
 from build.dialects.onnxruntime.company import Company
-from build.dialects.onnxruntime.rounded import Rounded
+from build.dialects.onnxruntime.rounded import RoundedInputs
 from build.dialects.onnxruntime.store import Store, StoredProjection
-from build.dialects.writer import CONTRIB, Writer
+from build.dialects.writer import CONTRIB, SharedBlocks, Writer
 
+OPSETS = {"": 21, CONTRIB: 1}
+IR_VERSION = 10
 # MatMulNBits: 4 multiplies int8 by int8, which is the fast path of the CPU.
 _INT8_ACTIVATIONS = 4
-# Of products that keep rows in company; those in 8 bits need not.
+# Products in 4 bits keep rows in company (company.py); those in 8 bits need not.
 _COMPANY_BITS = 4
 # QuickGelu is x * sigmoid(alpha x): with alpha 1 it is SiLU in one pass.
 _ACTIVATIONS: dict[Activation, tuple[str, str, dict[str, int | float]]] = {
@@ -24,32 +25,28 @@ _ACTIVATIONS: dict[Activation, tuple[str, str, dict[str, int | float]]] = {
 }
 
 
-class Blocks:
+class Blocks(SharedBlocks[Store]):
     """Parts of a graph over stored weights; tensors are [batch, seq, hidden] for `ids` [batch, seq]."""
 
     def __init__(self, writer: Writer, store: Store, ids: ir.Value) -> None:
-        self._writer = writer
-        self._store = store
+        super().__init__(writer, store)
         self._company = Company(writer, ids)
 
-    def tensor(self, name: str) -> ir.Value:
-        return self._writer.weight(self._store.tensors[name])
-
     def project(self, hidden: ir.Value, projection: Projection, name: str | None = None) -> ir.Value:
-        if projection in self._store.rounded:
+        if projection in self.store.rounded:
             (product,) = self._rounded(hidden, projection, [name] if name else None)
             return product
-        stored = self._store.projections[projection]
+        stored = self.store.projections[projection]
         name = name or f"{stored.name}_product"
         if stored.scales is None:
             return self._dense(hidden, stored, name)
         inputs: list[ir.Value | None] = [
             hidden,
-            self._writer.weight(stored.weight),
-            self._writer.weight(stored.scales),
+            self.writer.weight(stored.weight),
+            self.writer.weight(stored.scales),
         ]
         if stored.bias is not None:
-            inputs += [None, None, self._writer.weight(stored.bias)]
+            inputs += [None, None, self.writer.weight(stored.bias)]
         attributes = {
             "N": stored.rows,
             "K": stored.columns,
@@ -58,69 +55,63 @@ class Blocks:
             "accuracy_level": _INT8_ACTIVATIONS,
         }
         if stored.bits != _COMPANY_BITS:
-            return self._writer.op("MatMulNBits", inputs, name, attributes, CONTRIB)
+            return self.writer.op("MatMulNBits", inputs, name, attributes, CONTRIB)
         inputs[0] = self._company.copied(hidden, f"{name}_inputs")
-        product = self._writer.op("MatMulNBits", inputs, f"{name}_copies", attributes, CONTRIB)
+        product = self.writer.op("MatMulNBits", inputs, f"{name}_copies", attributes, CONTRIB)
         return self._company.first(product, name)
 
     def keep_last(self, *hidden: ir.Value, batch: ir.Value) -> list[ir.Value]:
-        """The last position of each; what is computed from now on has a row for each element of `batch`."""
-        self._company = Company(self._writer, batch)
-        return [self._last_position(each, f"{each.name}_last") for each in hidden]
+        """The last position of each value; products from now on have a row for each element of `batch`."""
+        self._company = Company(self.writer, batch)
+        return [self.last_position(each, f"{each.name}_last") for each in hidden]
 
     def _dense(self, hidden: ir.Value, stored: StoredProjection, name: str) -> ir.Value:
-        inputs = [hidden, self._writer.weight(stored.weight)]
+        inputs = [hidden, self.writer.weight(stored.weight)]
         product_name = name if stored.bias is None else f"{name}_unbiased"
-        product = self._writer.op("FusedMatMul", inputs, product_name, {"transB": 1}, CONTRIB)
+        product = self.writer.op("FusedMatMul", inputs, product_name, {"transB": 1}, CONTRIB)
         if stored.bias is None:
             return product
-        return self._writer.op("Add", [product, self._writer.weight(stored.bias)], name)
+        return self.writer.op("Add", [product, self.writer.weight(stored.bias)], name)
 
     def parts(self, hidden: ir.Value, projection: Projection, names: list[str]) -> list[ir.Value]:
         """The products of a projection's parts."""
-        if projection in self._store.rounded:
+        if projection in self.store.rounded:
             return self._rounded(hidden, projection, names)
-        return self._split(self.project(hidden, projection), projection.rows, names)
+        return self.split(self.project(hidden, projection), projection.rows, names)
 
     def _rounded(
         self, hidden: ir.Value, projection: Projection, names: list[str] | None = None
     ) -> list[ir.Value]:
-        stored, rounding = self._store.rounded[projection], self._store.rounding
+        stored, rounding = self.store.rounded[projection], self.store.rounding
         assert rounding is not None
         names = names or [f"{each.name}_product" for each in stored]
-        rounded = Rounded(self._writer, hidden, stored[0].name, projection in rounding.spread)
+        rounded = RoundedInputs(self.writer, hidden, stored[0].name, projection in rounding.spread)
         return [rounded.times(each, name) for each, name in zip(stored, names, strict=True)]
-
-    def _split(self, packed: ir.Value, rows: tuple[int, ...], names: list[str]) -> list[ir.Value]:
-        parts = [ir.Value(name=name) for name in names]
-        sizes = self._writer.integers(f"rows_{'_'.join(map(str, rows))}", list(rows))
-        self._writer.emit("Split", [packed, sizes], parts, {"axis": -1})
-        return parts
 
     def feed_forward(self, name: str, ffn: FeedForward, hidden: ir.Value) -> ir.Value:
         kind, domain, attributes = _ACTIVATIONS[ffn.activation]
         if not ffn.gated:
             inner = self.project(hidden, ffn.inner)
-            active = self._writer.op(kind, [inner], f"{name}_active", attributes, domain)
+            active = self.writer.op(kind, [inner], f"{name}_active", attributes, domain)
             return self.project(active, ffn.outer)
         gate, up = self.parts(hidden, ffn.inner, [f"{name}_gate", f"{name}_up"])
-        active = self._writer.op(kind, [gate], f"{name}_active", attributes, domain)
-        return self.project(self._writer.op("Mul", [active, up], f"{name}_gated"), ffn.outer)
+        active = self.writer.op(kind, [gate], f"{name}_active", attributes, domain)
+        return self.project(self.writer.op("Mul", [active, up], f"{name}_gated"), ffn.outer)
 
     def norm(self, hidden: ir.Value, norm: Norm, name: str) -> ir.Value:
         attributes = {"axis": -1, "epsilon": norm.epsilon, "stash_type": 1}
         inputs = [hidden, *map(self.tensor, norm.tensors())]
         kind = "SimplifiedLayerNormalization" if norm.kind is NormKind.RMS else "LayerNormalization"
-        return self._writer.op(kind, inputs, name, attributes)
+        return self.writer.op(kind, inputs, name, attributes)
 
     def add_norm(
         self, residual: ir.Value, change: ir.Value, norm: Norm, name: str
     ) -> tuple[ir.Value, ir.Value]:
-        """(norm of the sum, the sum)"""
+        """The norm of the sum, and the sum itself."""
         normed, total = ir.Value(name=f"{name}_normed"), ir.Value(name=f"{name}_residual")
         unused = [ir.Value(name=""), ir.Value(name="")]
         rms = norm.kind is NormKind.RMS
-        self._writer.emit(
+        self.writer.emit(
             "SkipSimplifiedLayerNormalization" if rms else "SkipLayerNormalization",
             [residual, change, *map(self.tensor, norm.tensors())],
             [normed, *unused, total],
@@ -131,22 +122,18 @@ class Blocks:
 
     def head_norm(self, part: ir.Value, norm: Norm, name: str) -> ir.Value:
         """The norm of each head of [batch, seq, heads * size]."""
-        per_head = self._writer.integers(f"per_head_{norm.size}", [0, 0, -1, norm.size])
-        flat = self._writer.integers("flat", [0, 0, -1])
-        heads = self._writer.op("Reshape", [part, per_head], f"{name}_heads")
-        return self._writer.op("Reshape", [self.norm(heads, norm, name), flat], f"{name}_flat")
+        per_head = self.writer.integers(f"per_head_{norm.size}", [0, 0, -1, norm.size])
+        flat = self.writer.integers("flat", [0, 0, -1])
+        heads = self.writer.op("Reshape", [part, per_head], f"{name}_heads")
+        return self.writer.op("Reshape", [self.norm(heads, norm, name), flat], f"{name}_flat")
 
-    def scaled(self, hidden: ir.Value, by: float, name: str) -> ir.Value:
-        """Times a number, in the store's dtype."""
-        if by == 1.0:
-            return hidden
-        factor = self._writer.constant(f"{name}_factor", np.array(by, self._store.dtype))
-        return self._writer.op("Mul", [hidden, factor], name)
-
-    def _last_position(self, hidden: ir.Value, name: str) -> ir.Value:
-        bounds = [
-            self._writer.integers("last", [-1]),
-            self._writer.integers("end", [np.iinfo(np.int64).max]),
-            self._writer.integers("position_axis", [1]),
-        ]
-        return self._writer.op("Slice", [hidden, *bounds], name)
+    def logits(self, hidden: ir.Value, head: Projection, seq: str | int) -> ir.Value:
+        """The logits, FLOAT [batch, seq, vocab] whatever type the graph computes in."""
+        if self.store.compute is ir.DataType.FLOAT:
+            logits = self.project(hidden, head, "logits")
+        else:
+            product = self.project(hidden, head, "logits_half")
+            logits = self.writer.op("Cast", [product], "logits", {"to": int(ir.DataType.FLOAT)})
+        logits.type = ir.TensorType(ir.DataType.FLOAT)
+        logits.shape = ir.Shape(["batch", seq, sum(head.rows)])
+        return logits

@@ -1,4 +1,4 @@
-"""Rows in company: a product in 4 bits never computes a row alone.
+"""Rows in company: a 4-bit product never computes a row alone.
 
 Without AVX-512, ONNX Runtime 1.32 has a kernel of its own for a lone row of MatMulNBits in 4 bits, which adds
 up in another order than that for rows in company. The results are 4e-7 apart, and 0.01 of a logit once later
@@ -16,7 +16,7 @@ _BLOCK = 128
 
 
 class Company:
-    """For products whose inputs [batch, …, columns] have a row for each element of `rows` [batch, …]."""
+    """Pads products whose inputs [batch, …, columns] have a row for each element of `rows` [batch, …]."""
 
     def __init__(self, writer: Writer, rows: ir.Value) -> None:
         self._writer = writer
@@ -24,12 +24,12 @@ class Company:
         self._counts: tuple[ir.Value, ir.Value] | None = None
 
     def copied(self, hidden: ir.Value, name: str) -> ir.Value:
-        """All rows, twice where one of them would be alone."""
+        """The rows of `hidden`, taken twice where one of them would be alone."""
         copies, _ = self._counted()
         return self._writer.op("Tile", [hidden, copies], name)
 
     def first(self, product: ir.Value, name: str) -> ir.Value:
-        """The product of the rows themselves."""
+        """The product without the copies that `copied` added."""
         _, batch = self._counted()
         integers = self._writer.integers
         return self._writer.op(
@@ -37,28 +37,19 @@ class Company:
         )
 
     def _counted(self) -> tuple[ir.Value, ir.Value]:
-        """How often to take the rows, for Tile, and the batch."""
+        """How often to repeat the rows, for Tile, and the size of the batch."""
         if self._counts is None:
-            self._counts = (
-                self._copies(),
-                self._written("Shape", [self._rows], "batch", {"start": 0, "end": 1}),
-            )
+            one = self._writer.integers("one_row", [1])
+            block = self._writer.integers("row_block", [_BLOCK])
+            rest = self._written("Mod", [self._written("Size", [self._rows], "count"), block], "rest")
+            is_alone = self._written("Equal", [rest, one], "is_alone")
+            alone = self._written("Cast", [is_alone], "alone", {"to": int(ir.DataType.INT64)})
+            copies = self._written("Add", [alone, one], "copies")
+            once = self._writer.integers("as_they_are", [1, 1])
+            repeats = self._written("Concat", [copies, once], "repeats", {"axis": 0})
+            batch = self._written("Shape", [self._rows], "batch", {"start": 0, "end": 1})
+            self._counts = repeats, batch
         return self._counts
-
-    def _copies(self) -> ir.Value:
-        one, written = self._writer.integers("one_row", [1]), self._written
-        rest = written(
-            "Mod",
-            [written("Size", [self._rows], "count"), self._writer.integers("row_block", [_BLOCK])],
-            "rest",
-        )
-        alone = written(
-            "Cast", [written("Equal", [rest, one], "is_alone")], "alone", {"to": int(ir.DataType.INT64)}
-        )
-        copies = written("Add", [alone, one], "copies")
-        return written(
-            "Concat", [copies, self._writer.integers("as_they_are", [1, 1])], "repeats", {"axis": 0}
-        )
 
     def _written(
         self, kind: str, inputs: list[ir.Value], name: str, attributes: dict[str, int] | None = None

@@ -12,9 +12,9 @@ from typing import Any
 import onnx_ir as ir
 
 from build.architecture.parts import Activation, Architecture, Layer, Norm, Projection
+from build.dialects.contents import rotations
 from build.dialects.onnxruntime.rounded import CREST
 from build.dialects.onnxruntime.store import Store, StoredRows
-from build.dialects.rotary import rotations
 
 VERSION = 1
 _HEAD_VECTOR = 16
@@ -22,8 +22,9 @@ Json = dict[str, Any]
 
 
 def runs_on_kernels(architecture: Architecture) -> bool:
-    """Whether each part of the model is one that the kernels have, in layers of one width. `rotatable`
-    vouches for the norms.
+    """Whether the kernels have every part of the model, in layers of one width.
+
+    The kinds of norms are not checked here: only `rotatable` models get here.
     """
     layers = architecture.layers
     epsilons = {norm.epsilon for layer in layers for norm in layer.norms()} | {
@@ -47,12 +48,9 @@ def _known(layer: Layer, positions: int) -> bool:
 
 
 def encode_index(architecture: Architecture, store: Store) -> bytes:
-    return json.dumps(_index(architecture, store), indent=1).encode()
-
-
-def _index(architecture: Architecture, store: Store) -> Json:
+    """The content of `kernels.json`."""
     first = architecture.layers[0].attention
-    return {
+    index = {
         "version": VERSION,
         "layers": len(architecture.layers),
         "hidden": architecture.hidden_size,
@@ -72,6 +70,7 @@ def _index(architecture: Architecture, store: Store) -> Json:
         "head": _product(store, architecture.head),
         "layer": [_layer(store, layer) for layer in architecture.layers],
     }
+    return json.dumps(index, indent=1).encode()
 
 
 def _layer(store: Store, layer: Layer) -> Json:
@@ -95,7 +94,7 @@ def _norm(store: Store, norm: Norm | None) -> Json | None:
 
 
 def _product(store: Store, projection: Projection) -> list[Json]:
-    """Its parts, one below the other."""
+    """The parts of a product, stored one below the other."""
     return [_rows(part) for part in store.rounded[projection]]
 
 

@@ -1,7 +1,7 @@
 """Products of 8 bits by 8 bits: inputs rounded by rows, weights by rows, sums exact in 32 bits.
 
 Two to three times as fast as MatMulNBits from 8 rows on, and as fast at one, on a processor with VNNI. A
-row's sums do not depend on the rows beside it, nor on how many there are.
+row's sums do not depend on the other rows, nor on how many there are.
 """
 
 from __future__ import annotations
@@ -20,16 +20,20 @@ _LEVELS = 127
 _ZERO = np.uint8(128)
 
 
-class Rounded:
+class RoundedInputs:
     """The rows of `hidden`, rounded once for all products that read them.
 
-    `spread` rows need one scale that is known; others are divided by their largest magnitude first. A row
-    of zeros gives 0 / 0, some level or other, and the product is 0 again once multiplied by that magnitude.
+    Rows that are `spread` share one scale, known beforehand; others are divided by their largest magnitude
+    first. A row of zeros gives 0 / 0 and an arbitrary level; times that magnitude its product is 0 again.
     """
 
     def __init__(self, writer: Writer, hidden: ir.Value, name: str, spread: bool) -> None:
         self._writer = writer
-        self._largest = None if spread else self._magnitude(hidden, name)
+        self._largest: ir.Value | None = None
+        if not spread:
+            last = writer.integers("last_axis", [-1])
+            absolute = writer.op("Abs", [hidden], f"{name}_absolute")
+            self._largest = writer.op("ReduceMax", [absolute, last], f"{name}_largest", {"keepdims": 1})
         largest = CREST if spread else 1
         self._scale = writer.constant(f"level_of_{largest}", np.array(largest / _LEVELS, np.float32))
         self._zero = writer.constant("level_zero", np.array(_ZERO))
@@ -38,7 +42,7 @@ class Rounded:
         self._levels = writer.op("QuantizeLinear", [hidden, self._scale, self._zero], f"{name}_levels")
 
     def times(self, stored: StoredRows, name: str) -> ir.Value:
-        """The product, under the name."""
+        """The product of the rows and a stored weight; its node and output are called `name`."""
         op, weight = self._writer.op, self._writer.weight
         inputs = [self._levels, weight(stored.weight), self._scale, weight(stored.scales), self._zero]
         if self._largest is None:
@@ -49,8 +53,3 @@ class Rounded:
             return op("Mul", [unit, self._largest], name)
         product = op("Mul", [unit, self._largest], f"{name}_unbiased")
         return op("Add", [product, weight(stored.bias)], name)
-
-    def _magnitude(self, hidden: ir.Value, name: str) -> ir.Value:
-        last = self._writer.integers("last_axis", [-1])
-        absolute = self._writer.op("Abs", [hidden], f"{name}_absolute")
-        return self._writer.op("ReduceMax", [absolute, last], f"{name}_largest", {"keepdims": 1})

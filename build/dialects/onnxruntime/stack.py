@@ -9,25 +9,24 @@ import onnx_ir as ir
 from build.architecture.parts import Norm, Positions
 from build.architecture.seq2seq import AnyLayer, DecoderLayer, Stack
 from build.dialects.onnxruntime.blocks import Blocks
-from build.dialects.writer import CONTRIB, Writer
-
-_OPSETS = {"": 21, CONTRIB: 1}
-_IR_VERSION = 10
-
-
-def new_writer() -> Writer:
-    return Writer(_OPSETS, _IR_VERSION)
+from build.dialects.writer import Writer
 
 
 class Stream:
-    """Each part of a layer reads `hidden`, and `add` takes what it makes of it.
+    """The residual stream of a stack: a part of a layer reads `hidden`, and `add` takes what it makes of it.
 
     Where `norm_first`, `hidden` is a norm of the sum of all that was added; else that sum is normed itself.
+    The norms are those of all parts of all layers, in order, and the last one where there is one.
     """
 
-    def __init__(self, blocks: Blocks, norms: list[Norm], norm_first: bool, start: ir.Value) -> None:
-        self._blocks = blocks
+    def __init__(self, blocks: Blocks, stack: Stack[AnyLayer], norm_first: bool, start: ir.Value) -> None:
+        norms: list[Norm] = []
+        for layer in stack.layers:
+            cross = [layer.cross_norm] if isinstance(layer, DecoderLayer) else []
+            norms += [layer.attention_norm, *cross, layer.ffn_norm]
+        norms += [stack.final_norm] if stack.final_norm else []
         self._norms: Iterator[Norm] = iter(norms)
+        self._blocks = blocks
         self._norm_first = norm_first
         self._residual = start
         self.hidden = blocks.norm(start, next(self._norms), "first_normed") if norm_first else start
@@ -36,15 +35,6 @@ class Stream:
         normed, total = self._blocks.add_norm(self._residual, change, next(self._norms), name)
         self.hidden = normed
         self._residual = total if self._norm_first else normed
-
-
-def stream(blocks: Blocks, stack: Stack[AnyLayer], norm_first: bool, start: ir.Value) -> Stream:
-    """A stream with the norms of all parts of all layers, in order, and the last one where there is one."""
-    norms: list[Norm] = []
-    for layer in stack.layers:
-        cross = [layer.cross_norm] if isinstance(layer, DecoderLayer) else []
-        norms += [layer.attention_norm, *cross, layer.ffn_norm]
-    return Stream(blocks, norms + ([stack.final_norm] if stack.final_norm else []), norm_first, start)
 
 
 def embedded(

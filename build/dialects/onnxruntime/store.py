@@ -1,4 +1,4 @@
-"""The weights of a model, encoded and written once, as initializers that every graph over them shares."""
+"""The weights of a model as ONNX Runtime's operators take them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from build.architecture.parts import Norm, Projection
-from build.checkpoint import Checkpoint
-from build.dialects.encoding import Role, bias, encode
-from build.dialects.weight_file import WeightFile
+from build.architecture.parts import Projection
+from build.dialects import store as dialects
+from build.dialects.encoding import Role, encode
 from build.quantise import Blocks, Precision, Rows
 
 
@@ -54,81 +52,40 @@ class Rounding:
 
 
 @dataclass(frozen=True)
-class Store:
-    """What has been written; every tensor and every projection once, under the names of the checkpoint.
+class Store(dialects.Store):
+    """With a `rounding` every product is `rounded`, without one a projection of the precision."""
 
-    Activations, norms and tables are of `dtype`: float16 at Precision.FP16, else float32. With a `rounding`
-    every product is `rounded`.
-    """
-
-    checkpoint: Checkpoint
-    precision: Precision
-    file: WeightFile
     rounding: Rounding | None = None
-    tensors: dict[str, ir.Value] = field(default_factory=dict)
-    projections: dict[Projection, StoredProjection] = field(default_factory=dict)
-    rounded: dict[Projection, tuple[StoredRows, ...]] = field(default_factory=dict)
+    projections: dict[Projection, StoredProjection] = field(default_factory=dict, init=False)
+    rounded: dict[Projection, tuple[StoredRows, ...]] = field(default_factory=dict, init=False)
 
     @property
-    def dtype(self) -> type[np.float16] | type[np.float32]:
-        return np.float16 if self.precision is Precision.FP16 else np.float32
-
-    @property
-    def ir_dtype(self) -> ir.DataType:
-        return ir.DataType.from_numpy(np.dtype(self.dtype))
-
-    def has(self, name: str) -> bool:
-        return name in self.tensors
-
-    def add_tensor(self, name: str, shape: tuple[int, ...]) -> None:
-        """The checkpoint's tensor as it is."""
-        if name not in self.tensors:
-            self.add_values(name, self.checkpoint.weight(name, shape).read())
-
-    def add_values(self, name: str, values: NDArray[np.generic]) -> None:
-        """Values that follow from the architecture, in `dtype`."""
-        self.tensors[name] = self.file.add(name, values.astype(self.dtype))
-
-    def add_norm(self, norm: Norm | None) -> None:
-        for name, shape in norm.tensors().items() if norm else ():
-            self.add_tensor(name, shape)
+    def compute(self) -> ir.DataType:
+        return ir.DataType.FLOAT16 if self.precision is Precision.FP16 else ir.DataType.FLOAT
 
     def add_projection(self, name: str, projection: Projection, role: Role) -> None:
-        """Quantised as the precision says; one that was added as a tensor and needs no rounding is shared."""
         if projection in self.projections or projection in self.rounded:
             return
-        if self.rounding:
-            self.rounded[projection] = self._rows(name, projection, self.rounding)
-            return
-        self.projections[projection] = self._shared(name, projection) or self._encoded(name, projection, role)
+        if self.rounding is None:
+            self.projections[projection] = self._stored(name, projection, role)
+        elif projection in self.rounding.apart:
+            parts = enumerate(projection.apart())
+            self.rounded[projection] = tuple(
+                self._stored_rows(f"{name}_{index}", part, self.rounding) for index, part in parts
+            )
+        else:
+            self.rounded[projection] = (self._stored_rows(name, projection, self.rounding),)
 
-    def _rows(self, name: str, projection: Projection, rounding: Rounding) -> tuple[StoredRows, ...]:
-        if projection not in rounding.apart:
-            return (self._one(name, projection, rounding),)
-        return tuple(self._one(f"{name}_{i}", part, rounding) for i, part in enumerate(projection.apart()))
-
-    def _one(self, name: str, projection: Projection, rounding: Rounding) -> StoredRows:
-        parts = [rounding.rows[part] for part in projection.parts]
-        levels = np.concatenate([part.levels for part in parts])
-        return StoredRows(
-            name=name,
-            weight=self.file.add(f"{name}_weight", np.ascontiguousarray(levels.T)),
-            scales=self.file.add(f"{name}_scales", np.concatenate([part.scales for part in parts])),
-            bias=self._bias(name, projection),
-        )
-
-    def _shared(self, name: str, projection: Projection) -> StoredProjection | None:
+    def _stored(self, name: str, projection: Projection, role: Role) -> StoredProjection:
+        offsets = self.add_bias(name, projection)
         dense = self.precision in (Precision.FP32, Precision.FP16)
-        if not dense or len(projection.parts) > 1 or projection.parts[0] not in self.tensors:
-            return None
-        return self._dense(name, self.tensors[projection.parts[0]], self._bias(name, projection), projection)
-
-    def _encoded(self, name: str, projection: Projection, role: Role) -> StoredProjection:
-        offsets = self._bias(name, projection)
+        if dense and len(projection.parts) == 1 and projection.parts[0] in self.tensors:
+            weight = self.tensors[projection.parts[0]]
+            return StoredProjection(name, weight, None, offsets, sum(projection.rows), projection.columns)
         encoded = encode(self.checkpoint, projection, self.precision, role)
         if not isinstance(encoded, Blocks):
             weight = self.file.add(f"{name}_weight", encoded.astype(self.dtype, copy=False))
-            return self._dense(name, weight, offsets, projection)
+            return StoredProjection(name, weight, None, offsets, sum(projection.rows), projection.columns)
         return StoredProjection(
             name=name,
             weight=self.file.add(f"{name}_weight", encoded.packed()),
@@ -140,11 +97,12 @@ class Store:
             block_size=encoded.block_size,
         )
 
-    def _dense(
-        self, name: str, weight: ir.Value, offsets: ir.Value | None, projection: Projection
-    ) -> StoredProjection:
-        return StoredProjection(name, weight, None, offsets, sum(projection.rows), projection.columns)
-
-    def _bias(self, name: str, projection: Projection) -> ir.Value | None:
-        offsets = bias(self.checkpoint, projection)
-        return None if offsets is None else self.file.add(f"{name}_bias", offsets.astype(self.dtype))
+    def _stored_rows(self, name: str, projection: Projection, rounding: Rounding) -> StoredRows:
+        parts = [rounding.rows[part] for part in projection.parts]
+        levels = np.concatenate([part.levels for part in parts])
+        return StoredRows(
+            name=name,
+            weight=self.file.add(f"{name}_weight", np.ascontiguousarray(levels.T)),
+            scales=self.file.add(f"{name}_scales", np.concatenate([part.scales for part in parts])),
+            bias=self.add_bias(name, projection),
+        )

@@ -1,8 +1,8 @@
 """Attention over caches of a static capacity, with masks that the runner makes.
 
 A cache is a graph input and, with this step's keys and values written into it by TensorScatter, a graph
-output: bind one address as both. TensorRT ignores `is_causal` beside a mask and `nonpad_kv_seqlen`, so that
-the masks say all.
+output: bind one address as both. TensorRT ignores `is_causal` next to a mask, and `nonpad_kv_seqlen`: the
+masks say all.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Heads:
         return self._writer.op("Reshape", [packed, shape], f"{packed.name}_heads")
 
     def first(self, inner: ir.Value, output: ir.Value) -> ir.Value:
-        """[batch, heads, seq, size], which becomes `output`."""
+        """Makes `output` [batch, heads, seq, size] of `inner` [batch, seq, heads, size]."""
         self._writer.emit("Transpose", [inner], [output], _HEADS_FIRST)
         return output
 
@@ -57,7 +57,7 @@ class Cache:
         self._presents: list[ir.Value] = []
 
     def write(self, index: int, key: ir.Value, value: ir.Value) -> list[ir.Value]:
-        """The layer's keys and values, past and new; takes [batch, kv_heads, seq, size]."""
+        """Writes a layer's new [batch, kv_heads, seq, size]; returns its keys and values, past and new."""
         return [self._written(f"{kind}_{index}", new) for kind, new in (("key", key), ("value", value))]
 
     def _written(self, name: str, new: ir.Value) -> ir.Value:
@@ -107,7 +107,7 @@ def attend(
 
 
 class SelfAttention:
-    """Of one stack of layers; `rotations` are the rotary frequencies whose tables the store has."""
+    """Self-attention of one stack of layers; `rotations` are the frequencies whose tables the store has."""
 
     def __init__(
         self,

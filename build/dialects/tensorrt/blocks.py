@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
 from build.architecture.parts import Activation, FeedForward, Norm, NormKind, Projection
-from build.dialects.scored import Scored
+from build.dialects.contents import Scored
 from build.dialects.tensorrt.store import Store, StoredProjection
-from build.dialects.writer import Writer, tensor
+from build.dialects.writer import SharedBlocks, tensor
 
 OPSETS = {"": 24}
 IR_VERSION = 11
@@ -19,15 +18,8 @@ _ACTIVATIONS: dict[Activation, tuple[str, dict[str, str]]] = {
 }
 
 
-class Blocks:
+class Blocks(SharedBlocks[Store]):
     """Parts of a graph over stored weights; tensors are [batch, seq, hidden]."""
-
-    def __init__(self, writer: Writer, store: Store) -> None:
-        self.writer = writer
-        self.store = store
-
-    def tensor(self, name: str) -> ir.Value:
-        return self.writer.weight(self.store.tensors[name])
 
     def project(self, hidden: ir.Value, projection: Projection, name: str | None = None) -> ir.Value:
         stored = self.store.projections[projection]
@@ -39,7 +31,7 @@ class Blocks:
         return self.writer.op("Add", [product, self.writer.weight(stored.bias)], name)
 
     def _weight(self, stored: StoredProjection) -> ir.Value:
-        """[columns, rows] in the type computed in."""
+        """The weight [columns, rows] in the type that is computed in."""
         weight = self.writer.weight(stored.weight)
         if stored.turned:
             return self.writer.op("Transpose", [weight], f"{stored.name}_turned", {"perm": [1, 0]})
@@ -48,13 +40,6 @@ class Blocks:
         attributes = {"axis": 0, "block_size": stored.block_size} if stored.block_size else {"axis": 1}
         inputs = [weight, self.writer.weight(stored.scales)]
         return self.writer.op("DequantizeLinear", inputs, f"{stored.name}_restored", attributes)
-
-    def split(self, packed: ir.Value, rows: tuple[int, ...], names: list[str]) -> list[ir.Value]:
-        """The products of a projection's parts."""
-        parts = [ir.Value(name=name) for name in names]
-        sizes = self.writer.integers(f"rows_{'_'.join(map(str, rows))}", list(rows))
-        self.writer.emit("Split", [packed, sizes], parts, {"axis": -1})
-        return parts
 
     def feed_forward(self, name: str, ffn: FeedForward, hidden: ir.Value) -> ir.Value:
         inner = self.project(hidden, ffn.inner)
@@ -88,29 +73,14 @@ class Blocks:
         return self.scaled(rows, scale, "embedded_scaled")
 
     def placed(self, table: str, positions: ir.Value, offset: int) -> ir.Value:
-        """Rows of a table of positions."""
+        """The rows of positions in a table, whose position 0 is row `offset`."""
         if offset:
             rows = self.writer.integers("first_row", offset)
             positions = self.writer.op("Add", [positions, rows], "position_rows")
         return self.writer.op("Gather", [self.tensor(table), positions], "placed")
 
-    def scaled(self, hidden: ir.Value, by: float, name: str) -> ir.Value:
-        """Times a number."""
-        if by == 1.0:
-            return hidden
-        factor = self.writer.constant(f"{name}_factor", np.array(by, self.store.dtype))
-        return self.writer.op("Mul", [hidden, factor], name)
-
-    def last_position(self, hidden: ir.Value, name: str) -> ir.Value:
-        bounds = [
-            self.writer.integers("last", [-1]),
-            self.writer.integers("end", [np.iinfo(np.int64).max]),
-            self.writer.integers("position_axis", [1]),
-        ]
-        return self.writer.op("Slice", [hidden, *bounds], name)
-
     def logits(self, hidden: ir.Value, head: Projection, scored: Scored) -> ir.Value:
-        """FLOAT, whatever is computed in."""
+        """The logits, FLOAT whatever type the graph computes in."""
         product = self.project(hidden, head, "logits_narrow")
         seq: str | int = 1 if scored is Scored.LAST else "seq"
         logits = tensor("logits", ir.DataType.FLOAT, ["batch", seq, sum(head.rows)])

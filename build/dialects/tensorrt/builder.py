@@ -1,4 +1,4 @@
-"""From an ONNX graph to a serialised plan, by TensorRT or TensorRT-RTX: the code is the same for both.
+"""Makes a serialised plan of an ONNX graph, with the same code for TensorRT and TensorRT-RTX.
 
 TensorRT-RTX builds without a GPU, for a kind of GPU that is named; that checks a graph, but Triton loads none
 of its plans. TensorRT builds on and for the GPU of this host.
@@ -33,7 +33,7 @@ def decode_profile(rows: int) -> Profile:
 
 
 def prefill_profile(tokens: int) -> Profile:
-    """One row at a time. Two are allowed: with one alone, TensorRT-RTX 1.7 fails on masks that are shared."""
+    """One row at a time; two are allowed, since TensorRT-RTX 1.7 fails on shared masks if only one is."""
     return Profile({"batch": (1, 1, 2), "seq": (1, tokens, tokens)})
 
 
@@ -83,7 +83,7 @@ def check_and_serialise(
 
 
 def _said(messages: Iterable[str]) -> str:
-    """On one line, without what TensorRT-RTX says of every machine that has no GPU."""
+    """The messages on one line, without what TensorRT-RTX says on every machine that has no GPU."""
     lines = (line.strip() for message in messages for line in message.splitlines())
     return "; ".join(line for line in lines if line and _NO_GPU not in line)
 
@@ -94,13 +94,13 @@ def named(tensorrt: Any) -> str:
 
 
 def _strongly_typed(tensorrt: Any) -> int:
-    """The graph's types are what is computed in; versions that know nothing else have no flag for it."""
+    """The flag by which the graph's types are what is computed in; versions that always do so have none."""
     flag = getattr(tensorrt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     return 0 if flag is None else 1 << int(flag)
 
 
 def _allow_decomposition(tensorrt: Any, network: Any) -> None:
-    """Where no fused kernel fits a shape, the attention's parts do; without this the build fails."""
+    """Lets TensorRT split an attention whose shape no fused kernel fits; else the build would fail."""
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     for attention in attentions(tensorrt, layers):
         attention.decomposable = True

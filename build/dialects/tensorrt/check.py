@@ -1,4 +1,4 @@
-"""Rules of docs/tensorrt-graph.md on an ONNX graph: what TensorRT refuses, and what it silently gets wrong.
+"""The rules of docs/tensorrt-graph.md for an ONNX graph: what TensorRT refuses or silently gets wrong.
 
 Each rule is a function that names the faults it finds; a sound graph has none.
 """
@@ -59,7 +59,7 @@ def _attention_relies_on_nothing_that_is_ignored(graph: ir.Graph) -> Iterator[st
         for name in _IGNORED:
             attribute = node.attributes.get(name)
             if attribute is not None and attribute.value:
-                yield f"{node.name}: TensorRT ignores {name} beside a mask, or refuses it"
+                yield f"{node.name}: TensorRT ignores {name} next to a mask, or refuses it"
         if _input(node, _LENGTHS) is not None:
             yield f"{node.name}: TensorRT ignores nonpad_kv_seqlen"
         if len(node.outputs) > 1 or _input(node, _PAST_KEY) is not None:

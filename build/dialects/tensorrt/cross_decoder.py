@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from build.architecture.parts import Attention
 from build.architecture.seq2seq import CrossAttention, DecoderLayer, EncoderDecoder
-from build.dialects.scored import Scored
+from build.dialects.contents import Scored
 from build.dialects.tensorrt.attention import Cache, Heads, Masks, SelfAttention, attend
 from build.dialects.tensorrt.blocks import IR_VERSION, OPSETS, Blocks
 from build.dialects.tensorrt.stack import biased_mask, embedded, residual

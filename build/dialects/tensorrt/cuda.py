@@ -1,4 +1,7 @@
-"""A GPU's memory, for verifying a plan; `runtime` is `cuda.bindings.runtime`. Never run yet, and so small."""
+"""A GPU's memory, for verifying a plan. Experimental: never run on a GPU.
+
+`runtime` is the module `cuda.bindings.runtime`.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,14 @@ class Cuda:
         self.stream = int(self._checked(runtime.cudaStreamCreate()))
 
     def allocate(self, size: int) -> int:
-        """Zeroed; the address is a multiple of 256."""
+        """The address, a multiple of 256, of so many zeroed bytes."""
         address = int(self._checked(self._runtime.cudaMalloc(size)))
         self._addresses.append(address)
         self._checked(self._runtime.cudaMemsetAsync(address, 0, size, self.stream))
         return address
 
     def write(self, address: int, array: NDArray[Any]) -> None:
-        """The array must be contiguous, and may go once this returns."""
+        """Copies a contiguous array, which may be freed once this returns."""
         kind = self._kinds.cudaMemcpyHostToDevice
         self._copy(address, array.ctypes.data, array.nbytes, kind)
 
@@ -34,7 +37,7 @@ class Cuda:
         self._copy(array.ctypes.data, address, array.nbytes, self._kinds.cudaMemcpyDeviceToHost)
 
     def copy_rows(self, target: int, target_pitch: int, source: int, width: int, rows: int) -> None:
-        """`rows` of `width` bytes, side by side at `source`, to places `target_pitch` bytes apart."""
+        """Copies `rows` of `width` bytes, adjacent at `source`, to places `target_pitch` bytes apart."""
         kind = self._kinds.cudaMemcpyDeviceToDevice
         copied = (target, target_pitch, source, width, width, rows, kind, self.stream)
         self._checked(self._runtime.cudaMemcpy2DAsync(*copied))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from build.architecture.parts import Architecture, Layer
-from build.dialects.rotary import rotations
-from build.dialects.scored import Scored
+from build.dialects.contents import Scored, rotations
 from build.dialects.tensorrt.attention import Cache, Masks, SelfAttention, attend
 from build.dialects.tensorrt.blocks import IR_VERSION, OPSETS, Blocks
 from build.dialects.tensorrt.store import Store

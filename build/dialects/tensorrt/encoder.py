@@ -43,7 +43,7 @@ class _EncoderBuilder:
         return self._writer.model("encoder", [self._ids, self._seen], outputs)
 
     def _positions(self) -> ir.Value:
-        """0 to source - 1, [source]"""
+        """The positions 0 to source - 1, [source]."""
         op, integers = self._writer.op, self._writer.integers
         shape = op("Shape", [self._ids], "source_shape", {"start": 1, "end": 2})
         count = op("Squeeze", [shape], "source_length")

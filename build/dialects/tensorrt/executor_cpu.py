@@ -1,4 +1,8 @@
-"""Runs a graph of this dialect with ONNX Runtime on a CPU, its caches bound in place."""
+"""Runs a graph of this dialect with ONNX Runtime on a CPU, its caches bound in place.
+
+ONNX Runtime has no bfloat16 arithmetic there: each operation is computed in float32 and its result rounded to
+bfloat16, which is what a GPU does, so that the numbers of the one tell of the other.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,14 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from build.dialects.inference import open_session
-from build.dialects.tensorrt.cpu import runnable
 from build.dialects.tensorrt.session import Feeds, Profile
 from build.quantise import Floats
 
 _CPU = ("cpu", 0)
 _OWN, _CROSS = _CACHES = ("past_", "cross_")
+# These move values and compute none: ONNX Runtime has them for every type.
+_MOVES = {"Cast", "Gather", "Reshape", "Slice", "Split", "TensorScatter", "Transpose"}
+_NARROW = ir.DataType.BFLOAT16
 _TYPES = {
     "tensor(float)": ir.DataType.FLOAT,
     "tensor(float16)": ir.DataType.FLOAT16,
@@ -75,14 +81,57 @@ class CpuExecutor:
 
 
 def open_graph(graph: Path) -> ort.InferenceSession:
-    """Computes what the graph says, in bfloat16 too; writes a file beside it for that."""
+    """A session that computes what the graph says; for bfloat16 it writes another file next to the graph."""
     # Else products of int8 weights round their inputs too, which TensorRT does not.
-    return open_session(runnable(graph), entries={"session.disable_quant_qdq": "1"})
+    return open_session(_runnable(graph), entries={"session.disable_quant_qdq": "1"})
 
 
 def _bound(binding: Any, feeds: Feeds) -> dict[str, NDArray[Any]]:
-    """Inputs are bound by address: what is returned must live until the run is over."""
+    """Binds the inputs by address: the arrays returned must live until the run is over."""
     held = {name: np.ascontiguousarray(value) for name, value in feeds.items()}
     for name, value in held.items():
         binding.bind_cpu_input(name, value)
     return held
+
+
+def _runnable(graph: Path) -> Path:
+    """The graph itself, or a new file over the same weights with its bfloat16 arithmetic in float32."""
+    model = ir.load(graph)
+    if not any(value.dtype is _NARROW for value in model.graph.initializers.values()):
+        return graph
+    _widen(model.graph)
+    path = graph.with_name(f"cpu_{graph.name}")
+    ir.save(model, path)
+    return path
+
+
+def _widen(graph: ir.Graph) -> None:
+    narrow = {value for value in (*graph.inputs, *graph.initializers.values()) if value.dtype is _NARROW}
+    for node in list(graph):
+        if node.op_type == "Cast":
+            if node.attributes["to"].as_int() == _NARROW:
+                narrow.update(node.outputs)
+        elif not narrow.isdisjoint(node.inputs):
+            if node.op_type not in _MOVES:
+                _compute_wide(graph, node, narrow)
+            narrow.update(node.outputs)
+
+
+def _compute_wide(graph: ir.Graph, node: ir.Node, narrow: set[ir.Value]) -> None:
+    """Casts a node's inputs to float32 and its outputs back; the node's readers then read rounded values."""
+    for index, value in enumerate(node.inputs):
+        if value in narrow:
+            cast = _cast(value, ir.DataType.FLOAT, f"{node.name}_wide_{index}")
+            graph.insert_before(node, cast)
+            node.replace_input_with(index, cast.outputs[0])
+    for value in node.outputs:
+        uses = list(value.uses())
+        cast = _cast(value, _NARROW, f"{node.name}_rounded")
+        graph.insert_after(node, cast)
+        for use in uses:
+            use.node.replace_input_with(use.idx, cast.outputs[0])
+        narrow.update(cast.outputs)
+
+
+def _cast(value: ir.Value | None, to: ir.DataType, name: str) -> ir.Node:
+    return ir.node("Cast", [value], {"to": int(to)}, outputs=[ir.Value(name=name)], name=f"{name}_Cast")

@@ -1,4 +1,4 @@
-"""Runs a plan on the GPU with its caches bound in place, for verifying it. Never run yet, and so small."""
+"""Runs a plan on the GPU with its caches bound in place, to verify it. Experimental: never run on a GPU."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class PlanExecutor:
         )
         self.capacity = self._decoder.shape(own[0])[2]
         self.source_capacity = self._decoder.shape(cross[0])[2] if cross else 0
-        self._rows = {name: self._row_bytes(name) for name in (*own, *cross)}
+        self._rows = {
+            name: prod(self._decoder.shape(name)[1:]) * self._decoder.item_bytes(name)
+            for name in (*own, *cross)
+        }
         self._caches = {name: cuda.allocate(rows * size) for name, size in self._rows.items()}
         self._vocabulary = self._decoder.shape("logits")[-1]
         self._buffers: dict[str, tuple[int, int]] = {}
-
-    def _row_bytes(self, name: str) -> int:
-        return prod(self._decoder.shape(name)[1:]) * self._decoder.item_bytes(name)
 
     def encode(self, feeds: Feeds, row: int) -> None:
         assert self._encoder is not None
@@ -53,7 +53,7 @@ class PlanExecutor:
         self._cuda.synchronise()
 
     def _put(self, name: str, row: int, source: int, shape: tuple[int, ...]) -> None:
-        """A head's keys stand side by side in what is encoded, and `source_capacity` apart in the cache."""
+        """Copies one row's keys or values: adjacent heads to heads `source_capacity` apart in the cache."""
         _, heads, count, size = shape
         item = self._decoder.item_bytes(name)
         target = self._caches[name] + row * self._rows[name]
@@ -86,7 +86,7 @@ class PlanExecutor:
         return places
 
     def _buffer(self, name: str, size: int) -> int:
-        """The same one as before where it is large enough."""
+        """The buffer of that name: the same one as before where it is large enough."""
         address, room = self._buffers.get(name, (0, 0))
         if room < size:
             address = self._cuda.allocate(size)
@@ -110,7 +110,7 @@ class _Plan:
         self._contexts: dict[Profile, Any] = {}
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """-1 where it is dynamic."""
+        """The shape of an input or output, -1 where it is dynamic."""
         return tuple(self._engine.get_tensor_shape(name))
 
     def item_bytes(self, name: str) -> int:

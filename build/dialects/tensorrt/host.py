@@ -1,4 +1,4 @@
-"""Where plans are built: a host with TensorRT and a GPU. They run on nothing else than what built them."""
+"""Where plans are built: a host with TensorRT and a GPU. A plan runs only on what it was built on."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class Host(Protocol):
 
     @property
     def version(self) -> str:
-        """Of TensorRT."""
+        """The version of TensorRT."""
 
     @property
     def compute_capability(self) -> str:
-        """Of the GPU: "9.0"."""
+        """The GPU's compute capability, such as "9.0"."""
 
     def executor(self, plan: Path, rows: int, encoder: Path | None) -> AbstractContextManager[Executor]:
-        """Runs what has been built; its memory is free again afterwards."""
+        """Runs a plan; its memory is free again when the context ends."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def find_host(timings: Path) -> GpuHost:
 
 
 def compute_capability(runtime: Any) -> str:
-    """Raises Missing where there is no GPU that CUDA can use."""
+    """The first GPU's; raises Missing where there is no GPU that CUDA can use."""
     status, count = runtime.cudaGetDeviceCount()
     if status != runtime.cudaError_t.cudaSuccess or not count:
         raise Missing(f"no GPU that CUDA can use ({status.name}): nvidia-smi shows those there are")

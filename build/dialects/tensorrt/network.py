@@ -1,4 +1,4 @@
-"""The rules on what TensorRT made of a graph: its parser may leave out what it does not understand.
+"""Checks the network that TensorRT's parser made of a graph: it may leave out what it does not understand.
 
 `tensorrt` is the module, of TensorRT or of TensorRT-RTX.
 """
@@ -16,7 +16,7 @@ _CACHE, _MASK = 0, 3  # inputs of KV_CACHE_UPDATE and of attention
 
 
 def network_faults(tensorrt: Any, network: Any, graph: ir.Graph) -> list[str]:
-    """What has been lost on the way from the graph to the network; a sound network has nothing."""
+    """What has been lost between the graph and the network: nothing in a sound one."""
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     return [
         *_inputs(network, layers, graph),
@@ -26,7 +26,7 @@ def network_faults(tensorrt: Any, network: Any, graph: ir.Graph) -> list[str]:
 
 
 def attentions(tensorrt: Any, layers: list[Any]) -> Iterator[Any]:
-    """TensorRT shows an attention as two layers at its ends; its own object hangs at the first."""
+    """The attentions of the network. TensorRT shows each as two layers; the first refers to its object."""
     for layer in layers:
         if layer.type == tensorrt.LayerType.ATTENTION_INPUT:
             layer.__class__ = tensorrt.IAttentionInputLayer

@@ -36,7 +36,7 @@ class Executor(Protocol):
 
     @property
     def source_capacity(self) -> int:
-        """0 for a decoder alone."""
+        """Source tokens that fit, 0 for a decoder alone."""
 
     def encode(self, feeds: Feeds, row: int) -> None:
         """Runs the encoder, whose outputs become the row's keys and values of cross-attention."""
@@ -56,7 +56,12 @@ class Session:
         self.capacity = executor.capacity
         self.lengths = np.zeros(rows, np.int64)
         self.sources = np.zeros(rows, np.int64)
-        self._masks = {name: _window(name) for name in executor.inputs if name.startswith("attention_mask")}
+        # `attention_mask` sees all that came before, `attention_mask_N` the last N positions.
+        self._masks: dict[str, int | None] = {}
+        for name in executor.inputs:
+            if name.startswith("attention_mask"):
+                window = name.removeprefix("attention_mask").lstrip("_")
+                self._masks[name] = int(window) if window else None
 
     def encode(self, row: int, ids: Ids) -> None:
         """A new source for one row, whose tokens are forgotten."""
@@ -84,24 +89,16 @@ class Session:
         assert positions.max() < self.capacity
         feeds = {"input_ids": ids, "position_ids": positions, "write_indices": starts}
         feeds |= {name: causal_mask(positions, self.capacity, window) for name, window in self._masks.items()}
-        feeds["source_mask"] = self._source_mask(rows, ids.shape[1])
+        seen = np.arange(self._executor.source_capacity) < self.sources[rows, None]
+        feeds["source_mask"] = np.repeat(seen[:, None, None, :], ids.shape[1], axis=2)
         feeds = {name: value for name, value in feeds.items() if name in self._executor.inputs}
         logits = self._executor.run(profile, feeds, rows)
         self.lengths[rows] += ids.shape[1]
         return logits
 
-    def _source_mask(self, rows: slice, seq: int) -> NDArray[np.bool_]:
-        seen = np.arange(self._executor.source_capacity) < self.sources[rows, None]
-        return np.repeat(seen[:, None, None, :], seq, axis=2)
-
 
 def causal_mask(positions: Ids, capacity: int, window: int | None = None) -> NDArray[np.bool_]:
-    """[rows, 1, seq, capacity], true where a query at one of `positions` [rows, seq] may look."""
+    """A mask [rows, 1, seq, capacity], true where a query at one of `positions` [rows, seq] may look."""
     distance = positions[:, None, :, None] - np.arange(capacity)
     seen: NDArray[np.bool_] = distance >= 0
     return seen if window is None else seen & (distance < window)
-
-
-def _window(mask: str) -> int | None:
-    suffix = mask.removeprefix("attention_mask").lstrip("_")
-    return int(suffix) if suffix else None

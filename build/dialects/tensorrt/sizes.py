@@ -1,4 +1,4 @@
-"""How much a plan has room for: it is compiled in, and the server's settings must stay within."""
+"""The sizes of a plan: they are compiled in, and the server's settings must stay within them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from math import gcd
 
 from build.architecture import Model
 from build.architecture.parts import Architecture
-from build.architecture.seq2seq import EncoderDecoder
 from build.dialects.tensorrt.check import ALIGNMENT
 
 
@@ -34,15 +33,18 @@ class Sizes:
         return asdict(self)
 
     def settings(self) -> dict[str, int]:
-        """Of the server, to fill the plan."""
+        """The settings of a server that fill the plan."""
         source = {"max_source": self.source_capacity} if self.source_capacity else {}
         context = {"slots": self.rows, "max_context": self.capacity, "prefill_chunk": self.prefill}
         return context | source
 
 
 def sizes(model: Model, room: Room, item_bytes: int) -> Sizes:
-    """`item_bytes` is the size of one number of a cache."""
-    heads, head_dim, source = _cache(model)
+    """The sizes of a plan with the room that is asked for; a number of a cache takes `item_bytes`."""
+    if isinstance(model, Architecture):
+        heads, head_dim, source = model.kv_heads, model.head_dim, 0
+    else:
+        heads, head_dim, source = model.decoder.heads, model.decoder.head_dim, model.encoder.max_positions
     step = ALIGNMENT // gcd(ALIGNMENT, heads * head_dim * item_bytes)
     capacity = _whole(min(room.max_context, model.max_positions), step)
     return Sizes(
@@ -53,14 +55,9 @@ def sizes(model: Model, room: Room, item_bytes: int) -> Sizes:
     )
 
 
-def _cache(model: Model) -> tuple[int, int, int]:
-    """Heads and their size, and the positions of a source."""
-    if isinstance(model, Architecture):
-        return model.kv_heads, model.head_dim, 0
-    assert isinstance(model, EncoderDecoder)
-    return model.decoder.heads, model.decoder.head_dim, model.encoder.max_positions
-
-
 def _whole(most: int, step: int) -> int:
-    """Steps of which every row of a cache begins at an address that TensorRT takes."""
+    """The largest multiple of `step` that is not above `most`, at least one step.
+
+    So every row of a cache begins at an address that TensorRT takes.
+    """
     return max(step, most // step * step)

@@ -10,14 +10,14 @@ import onnx_ir as ir
 
 from build.architecture.parts import Norm, Positions
 from build.architecture.seq2seq import AnyLayer, Stack
-from build.dialects.seq2seq_contents import distance_table, position_table
+from build.dialects.contents import distance_table, position_table
 from build.dialects.tensorrt.blocks import Blocks
 
 Part = Callable[[ir.Value], ir.Value]
 
 
 def embedded(blocks: Blocks, stack: Stack[AnyLayer], ids: ir.Value, positions: ir.Value) -> ir.Value:
-    """Of ids [batch, seq] at `positions`, [batch, seq] or [seq]."""
+    """The embedded ids [batch, seq] at `positions`, [batch, seq] or [seq]."""
     rows = blocks.embed(ids, stack.embedding, stack.embedding_scale)
     table = position_table(stack)
     if table is not None:

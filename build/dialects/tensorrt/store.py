@@ -11,14 +11,20 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from build.architecture.parts import Norm, Projection
-from build.checkpoint import Checkpoint
-from build.dialects.encoding import Role, bias, stacked
-from build.dialects.tensorrt.precision import compute_type, stored_kind
-from build.dialects.tensorrt.rounding import BLOCK_SIZES, Kind, Rounded, round_blocks, round_rows
-from build.dialects.weight_file import WeightFile
+from build.architecture.parts import Projection
+from build.dialects import store as dialects
+from build.dialects.encoding import Role, stacked
+from build.dialects.tensorrt.precision import (
+    BLOCK_SIZES,
+    Kind,
+    Rounded,
+    compute_type,
+    round_blocks,
+    round_rows,
+    stored_kind,
+)
 from build.errors import BuildError
-from build.quantise import Floats, Precision
+from build.quantise import Floats
 
 _LARGEST_FLOAT16 = 65504.0
 
@@ -36,42 +42,27 @@ class StoredProjection:
 
 
 @dataclass(frozen=True)
-class Store:
-    """What has been written; every tensor and every projection once, under the names of the checkpoint."""
+class Store(dialects.Store):
+    """`block_size` is that of products in 4 bits."""
 
-    checkpoint: Checkpoint
-    precision: Precision
-    compute: ir.DataType
-    file: WeightFile
     block_size: int = BLOCK_SIZES[0]
-    tensors: dict[str, ir.Value] = field(default_factory=dict)
-    projections: dict[Projection, StoredProjection] = field(default_factory=dict)
+    projections: dict[Projection, StoredProjection] = field(default_factory=dict, init=False)
 
     @property
-    def dtype(self) -> np.dtype[np.generic]:
-        return np.dtype(self.compute.numpy())
+    def compute(self) -> ir.DataType:
+        return compute_type(self.precision, str(self.checkpoint.config.get("model_type")))
 
-    def has(self, name: str) -> bool:
-        return name in self.tensors
-
-    def add_tensor(self, name: str, shape: tuple[int, ...]) -> None:
-        """The checkpoint's tensor as it is."""
-        if name not in self.tensors:
-            self.add_values(name, self.checkpoint.weight(name, shape).read())
-
-    def add_values(self, name: str, values: Floats) -> None:
-        """Values that follow from the architecture, in the type computed in."""
-        self.tensors[name] = self.file.add(name, self._narrowed(name, values))
-
-    def add_norm(self, norm: Norm | None) -> None:
-        for name, shape in norm.tensors().items() if norm else ():
-            self.add_tensor(name, shape)
+    def narrowed(self, name: str, values: Floats) -> NDArray[np.generic]:
+        """The values as `dtype`; BuildError for those beyond the range of float16."""
+        largest = np.abs(values).max(initial=0)
+        if self.compute is ir.DataType.FLOAT16 and not largest <= _LARGEST_FLOAT16:
+            raise BuildError(f"{name}: {largest:.3g} is more than float16 holds: build with precision bf16")
+        return super().narrowed(name, values)
 
     def add_projection(self, name: str, projection: Projection, role: Role) -> None:
-        """Rounded as the precision says; one that was added as a tensor and needs no rounding is shared."""
         if projection in self.projections:
             return
-        offsets = self._bias(name, projection)
+        offsets = self.add_bias(name, projection)
         rounded = self.rounded(projection, role)
         if rounded is not None:
             weight = self.file.add(f"{name}_weight", rounded.levels.T)
@@ -81,12 +72,12 @@ class Store:
             assert len(projection.parts) == 1
             stored = StoredProjection(name, self.tensors[projection.parts[0]], None, offsets, turned=True)
         else:
-            dense = self._narrowed(name, stacked(self.checkpoint, projection)).T
+            dense = self.narrowed(name, stacked(self.checkpoint, projection)).T
             stored = StoredProjection(name, self.file.add(f"{name}_weight", dense), None, offsets)
         self.projections[projection] = stored
 
     def rounded(self, projection: Projection, role: Role) -> Rounded | None:
-        """None where the precision keeps the product dense."""
+        """The rounded product, None where the precision keeps it dense."""
         kind = stored_kind(self.precision, role, projection.columns % self.block_size == 0)
         if kind is None:
             return None
@@ -94,21 +85,3 @@ class Store:
         if kind is Kind.INT4:
             return round_blocks(matrix, self.block_size, self.dtype)
         return round_rows(matrix, kind, self.dtype)
-
-    def _bias(self, name: str, projection: Projection) -> ir.Value | None:
-        offsets = bias(self.checkpoint, projection)
-        return None if offsets is None else self.file.add(f"{name}_bias", self._narrowed(name, offsets))
-
-    def _narrowed(self, name: str, values: Floats) -> NDArray[np.generic]:
-        largest = np.abs(values).max(initial=0)
-        if self.compute is ir.DataType.FLOAT16 and not largest <= _LARGEST_FLOAT16:
-            raise BuildError(f"{name}: {largest:.3g} is more than float16 holds: build with precision bf16")
-        return values.astype(self.dtype)
-
-
-def open_store(
-    checkpoint: Checkpoint, precision: Precision, file: WeightFile, block_size: int = BLOCK_SIZES[0]
-) -> Store:
-    """`block_size` is that of products in 4 bits."""
-    family = str(checkpoint.config.get("model_type"))
-    return Store(checkpoint, precision, compute_type(precision, family), file, block_size)

@@ -27,12 +27,12 @@ class RtxToolkit:
         config.set_compute_capability(getattr(self.module.ComputeCapability, _CHECKED_FOR), 0)
 
     def end(self, config: Any) -> None:
-        """It times nothing."""
+        """TensorRT-RTX times nothing."""
 
 
 @dataclass(frozen=True)
 class TensorRtToolkit:
-    """`timings` is a file that grows with every build; one of another TensorRT or GPU is begun anew."""
+    """`timings` is a file that grows with every build; one from another TensorRT or GPU is replaced."""
 
     module: Any
     timings: Path
@@ -50,17 +50,17 @@ class TensorRtToolkit:
 
 
 def rtx() -> RtxToolkit:
-    """Raises Missing where TensorRT-RTX is not installed."""
+    """TensorRT-RTX; raises Missing where it is not installed."""
     return RtxToolkit(imported("tensorrt_rtx", "pip install '.[tensorrt-check]'"))
 
 
 def tensorrt(timings: Path) -> TensorRtToolkit:
-    """Raises Missing where TensorRT is not installed."""
+    """TensorRT; raises Missing where it is not installed."""
     return TensorRtToolkit(imported("tensorrt", _GPU_HOST), timings)
 
 
 def imported(name: str, remedy: str) -> Any:
-    """Raises Missing with the remedy."""
+    """The module; raises Missing, which ends in the remedy, where it cannot be imported."""
     try:
         return import_module(name)
     except (ImportError, OSError) as error:  # OSError: a library that it links is missing

@@ -15,16 +15,12 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from build.architecture.parts import Architecture, Attention, Layer, Norm, Positions
-from build.dialects.onnxruntime.blocks import Blocks
+from build.dialects.contents import Scored, rotations
+from build.dialects.onnxruntime.blocks import IR_VERSION, OPSETS, Blocks
 from build.dialects.onnxruntime.store import Store
-from build.dialects.rotary import rotations
-from build.dialects.scored import Scored
 from build.dialects.writer import CONTRIB, Writer, tensor
 from build.errors import Unsupported
 from build.quantise import Precision
-
-_OPSETS = {"": 21, CONTRIB: 1}
-_IR_VERSION = 10
 
 
 def require_runnable(architecture: Architecture, precision: Precision) -> None:
@@ -41,17 +37,17 @@ def require_runnable(architecture: Architecture, precision: Precision) -> None:
         )
 
 
-def build_graph(architecture: Architecture, store: Store, scored: Scored) -> ir.Model:
+def build_decoder(architecture: Architecture, store: Store, scored: Scored) -> ir.Model:
     """The graph over stored weights; variants of one model share them."""
-    return _GraphBuilder(architecture, store, scored).build()
+    return _DecoderBuilder(architecture, store, scored).build()
 
 
-class _GraphBuilder:
+class _DecoderBuilder:
     def __init__(self, architecture: Architecture, store: Store, scored: Scored) -> None:
         self._arch = architecture
         self._store = store
         self._scored = scored
-        self._writer = Writer(_OPSETS, _IR_VERSION)
+        self._writer = Writer(OPSETS, IR_VERSION)
         self._rotations = rotations(architecture)
         self._presents: list[ir.Value] = []
         self._ids = tensor("input_ids", ir.DataType.INT64, ["batch", "seq"])
@@ -59,7 +55,7 @@ class _GraphBuilder:
         self._lengths = tensor("seqlens_k", ir.DataType.INT32, ["batch"])
         self._longest = tensor("total_sequence_length", ir.DataType.INT32, [])
         self._pasts = [
-            tensor(f"past_{kind}_{index}", store.ir_dtype, self._cache_shape())
+            tensor(f"past_{kind}_{index}", store.compute, self._cache_shape())
             for index in range(len(architecture.layers))
             for kind in ("key", "value")
         ]
@@ -79,17 +75,7 @@ class _GraphBuilder:
         following = [*(layer.input_norm for layer in layers[1:]), self._arch.final_norm]
         for index, (layer, norm) in enumerate(zip(layers, following, strict=True)):
             residual, hidden = self._layer(index, layer, norm, residual, hidden)
-        seq = 1 if self._scored is Scored.LAST else "seq"
-        logits = self._as_floats(hidden)
-        logits.type = ir.TensorType(ir.DataType.FLOAT)
-        logits.shape = ir.Shape(["batch", seq, self._arch.vocab_size])
-        return logits
-
-    def _as_floats(self, hidden: ir.Value) -> ir.Value:
-        if self._store.ir_dtype is ir.DataType.FLOAT:
-            return self._blocks.project(hidden, self._arch.head, "logits")
-        product = self._blocks.project(hidden, self._arch.head, "logits_half")
-        return self._writer.op("Cast", [product], "logits", {"to": int(ir.DataType.FLOAT)})
+        return self._blocks.logits(hidden, self._arch.head, 1 if self._scored is Scored.LAST else "seq")
 
     def _embedded(self) -> ir.Value:
         table = self._blocks.tensor(self._arch.embedding)
@@ -100,7 +86,7 @@ class _GraphBuilder:
         return self._writer.op("Add", [rows, self._position_rows(self._arch.positions)], "placed")
 
     def _position_rows(self, positions: Positions) -> ir.Value:
-        """Position of each token: its row's length, counted back from the last token of this step."""
+        """The rows of the tokens' positions, counted back from each row's length after this step."""
         op, integers = self._writer.op, self._writer.integers
         seq = op("Shape", [self._ids], "seq_shape", {"start": 1, "end": 2})
         count = op("Squeeze", [seq], "seq_count")
@@ -132,7 +118,7 @@ class _GraphBuilder:
     def _attention(self, index: int, attention: Attention, hidden: ir.Value) -> ir.Value:
         query, key, value = self._normed_heads(f"layer_{index}", attention, hidden)
         presents = [
-            tensor(f"present_{kind}_{index}", self._store.ir_dtype, self._cache_shape())
+            tensor(f"present_{kind}_{index}", self._store.compute, self._cache_shape())
             for kind in ("key", "value")
         ]
         attended = ir.Value(name=f"layer_{index}_attended")
@@ -161,7 +147,7 @@ class _GraphBuilder:
     def _normed_heads(
         self, name: str, attention: Attention, hidden: ir.Value
     ) -> tuple[ir.Value, ir.Value | None, ir.Value | None]:
-        """q, k and v apart where q and k are normed per head; else the operator takes them packed."""
+        """q, k and v as three values where q and k are normed per head; else packed in the first."""
         if attention.q_norm is None or attention.k_norm is None:
             return self._blocks.project(hidden, attention.qkv), None, None
         names = [f"{name}_{part}" for part in ("query", "key", "value")]

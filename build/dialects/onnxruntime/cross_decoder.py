@@ -21,11 +21,11 @@ import onnx_ir as ir
 
 from build.architecture.parts import Attention
 from build.architecture.seq2seq import CrossAttention, EncoderDecoder
-from build.dialects.onnxruntime.blocks import Blocks
-from build.dialects.onnxruntime.stack import embedded, first_row, new_writer, stream
+from build.dialects.contents import distance_table, position_table
+from build.dialects.onnxruntime.blocks import IR_VERSION, OPSETS, Blocks
+from build.dialects.onnxruntime.stack import Stream, embedded, first_row
 from build.dialects.onnxruntime.store import Store
-from build.dialects.seq2seq_contents import distance_table, position_table
-from build.dialects.writer import CONTRIB, tensor
+from build.dialects.writer import CONTRIB, Writer, tensor
 
 
 def build_cross_decoder(model: EncoderDecoder, store: Store) -> ir.Model:
@@ -38,7 +38,7 @@ class _DecoderBuilder:
         self._model = model
         self._stack = model.decoder
         self._store = store
-        self._writer = new_writer()
+        self._writer = Writer(OPSETS, IR_VERSION)
         self._ids = tensor("input_ids", ir.DataType.INT64, ["batch", 1])
         self._blocks = Blocks(self._writer, store, self._ids)
         self._lengths = tensor("seqlens_k", ir.DataType.INT32, ["batch"])
@@ -53,7 +53,7 @@ class _DecoderBuilder:
 
     def _caches(self, prefix: str, capacity: str) -> list[tuple[ir.Value, ir.Value]]:
         """Keys and values of each layer."""
-        stack, dtype = self._stack, self._store.ir_dtype
+        stack, dtype = self._stack, self._store.compute
         shape: list[str | int] = ["batch", stack.heads, capacity, stack.head_dim]
         return [
             (tensor(f"{prefix}key_{index}", dtype, shape), tensor(f"{prefix}value_{index}", dtype, shape))
@@ -70,23 +70,14 @@ class _DecoderBuilder:
     def _logits(self) -> ir.Value:
         bias = self._distance_bias() if self._stack.relative else None
         start = embedded(self._writer, self._blocks, self._stack, self._ids, self._positions())
-        flow = stream(self._blocks, self._stack, self._model.norm_first, start)
+        stream = Stream(self._blocks, self._stack, self._model.norm_first, start)
         for index, layer in enumerate(self._stack.layers):
             name = f"decoder_{index}"
-            flow.add(self._attention(index, layer.attention, flow.hidden, bias), f"{name}_attended")
-            flow.add(self._cross(index, layer.cross, flow.hidden), f"{name}_crossed")
-            flow.add(self._blocks.feed_forward(name, layer.ffn, flow.hidden), f"{name}_fed")
-        hidden = self._blocks.scaled(flow.hidden, self._model.head_scale, "head_scaled")
-        logits = self._as_floats(hidden)
-        logits.type = ir.TensorType(ir.DataType.FLOAT)
-        logits.shape = ir.Shape(["batch", 1, self._model.vocab_size])
-        return logits
-
-    def _as_floats(self, hidden: ir.Value) -> ir.Value:
-        if self._store.ir_dtype is ir.DataType.FLOAT:
-            return self._blocks.project(hidden, self._model.head, "logits")
-        product = self._blocks.project(hidden, self._model.head, "logits_half")
-        return self._writer.op("Cast", [product], "logits", {"to": int(ir.DataType.FLOAT)})
+            stream.add(self._attention(index, layer.attention, stream.hidden, bias), f"{name}_attended")
+            stream.add(self._cross(index, layer.cross, stream.hidden), f"{name}_crossed")
+            stream.add(self._blocks.feed_forward(name, layer.ffn, stream.hidden), f"{name}_fed")
+        hidden = self._blocks.scaled(stream.hidden, self._model.head_scale, "head_scaled")
+        return self._blocks.logits(hidden, self._model.head, 1)
 
     def _column(self) -> ir.Value:
         """The position of each row's token, [batch, 1]."""
@@ -102,7 +93,7 @@ class _DecoderBuilder:
         return self._writer.op("Gather", [self._blocks.tensor(table), rows], "position_rows")
 
     def _distance_bias(self) -> ir.Value:
-        """[batch, heads, 1, longest]: that of each key's position minus that of the row's token.
+        """The bias [batch, heads, 1, longest] by each key's position minus the position of the row's token.
 
         A key beyond the row's token is not seen, whatever its bias.
         """
@@ -140,7 +131,7 @@ class _DecoderBuilder:
         return self._blocks.project(attended, cross.output)
 
     def _no_keys(self, query: ir.Value) -> ir.Value:
-        """[batch, 0, heads * size], for all layers."""
+        """No new keys, [batch, 0, heads * size], for all layers."""
         zero, axis = self._writer.integers("no_step", [0]), self._writer.integers("step_axis", [1])
         return self._writer.op("Slice", [query, zero, zero, axis], "no_keys")
 

@@ -1,4 +1,4 @@
-"""The encoder's graph, and what the decoder's cross-attention needs of it: run once for a request.
+"""The encoder's graph, run once for a request: it ends in what the decoder's cross-attention reads.
 
 inputs   input_ids INT64 [1, source]
 outputs  cross_key_i, cross_value_i [1, heads, source, head_dim] for each layer of the decoder
@@ -11,11 +11,11 @@ import onnx_ir as ir
 
 from build.architecture.parts import Attention
 from build.architecture.seq2seq import CrossAttention, EncoderDecoder
-from build.dialects.onnxruntime.blocks import Blocks
-from build.dialects.onnxruntime.stack import embedded, first_row, new_writer, stream
+from build.dialects.contents import distance_table, position_table
+from build.dialects.onnxruntime.blocks import IR_VERSION, OPSETS, Blocks
+from build.dialects.onnxruntime.stack import Stream, embedded, first_row
 from build.dialects.onnxruntime.store import Store
-from build.dialects.seq2seq_contents import distance_table, position_table
-from build.dialects.writer import CONTRIB, tensor
+from build.dialects.writer import CONTRIB, Writer, tensor
 
 
 def build_encoder(model: EncoderDecoder, store: Store) -> ir.Model:
@@ -28,27 +28,24 @@ class _EncoderBuilder:
         self._model = model
         self._stack = model.encoder
         self._store = store
-        self._writer = new_writer()
+        self._writer = Writer(OPSETS, IR_VERSION)
         self._ids = tensor("input_ids", ir.DataType.INT64, [1, "source"])
         self._blocks = Blocks(self._writer, store, self._ids)
 
     def build(self) -> ir.Model:
-        self._count = self._source_length()
+        shape = self._writer.op("Shape", [self._ids], "source_shape", {"start": 1, "end": 2})
+        self._count = self._writer.op("Squeeze", [shape], "source_length")
         bias = self._distance_bias() if self._stack.relative else None
         start = embedded(self._writer, self._blocks, self._stack, self._ids, self._positions())
-        flow = stream(self._blocks, self._stack, self._model.norm_first, start)
+        stream = Stream(self._blocks, self._stack, self._model.norm_first, start)
         for index, layer in enumerate(self._stack.layers):
             name = f"encoder_{index}"
-            flow.add(self._attention(name, layer.attention, flow.hidden, bias), f"{name}_attended")
-            flow.add(self._blocks.feed_forward(name, layer.ffn, flow.hidden), f"{name}_fed")
+            stream.add(self._attention(name, layer.attention, stream.hidden, bias), f"{name}_attended")
+            stream.add(self._blocks.feed_forward(name, layer.ffn, stream.hidden), f"{name}_fed")
         outputs: list[ir.Value] = []
         for index, target in enumerate(self._model.decoder.layers):
-            outputs += self._cross(index, target.cross, flow.hidden)
+            outputs += self._cross(index, target.cross, stream.hidden)
         return self._writer.model("encoder", [self._ids], outputs)
-
-    def _source_length(self) -> ir.Value:
-        shape = self._writer.op("Shape", [self._ids], "source_shape", {"start": 1, "end": 2})
-        return self._writer.op("Squeeze", [shape], "source_length")
 
     def _positions(self) -> ir.Value | None:
         table = position_table(self._stack)
@@ -61,7 +58,7 @@ class _EncoderBuilder:
         return op("Gather", [self._blocks.tensor(table), rows], "position_rows")
 
     def _distance_bias(self) -> ir.Value:
-        """[1, heads, source, source]: that of each key's position minus the query's."""
+        """The bias [1, heads, source, source] by each key's position minus the query's."""
         assert self._stack.relative is not None
         far = self._stack.relative.max_distance
         op, integers = self._writer.op, self._writer.integers
@@ -95,6 +92,6 @@ class _EncoderBuilder:
         shape = self._writer.integers("per_head", [1, -1, decoder.heads, decoder.head_dim])
         heads = self._writer.op("Reshape", [flat, shape], f"{name}_heads")
         turned = self._writer.op("Transpose", [heads], name, {"perm": [0, 2, 1, 3]})
-        turned.type = ir.TensorType(self._store.ir_dtype)
+        turned.type = ir.TensorType(self._store.compute)
         turned.shape = ir.Shape([1, decoder.heads, "source", decoder.head_dim])
         return turned

@@ -1,26 +1,31 @@
-"""What a file stores beside a model's own tensors: a tensor twice, tables that follow from the config.
+"""What the families' `view` functions are made of: a checkpoint's tensors under the names and in the shapes
+that its description gives.
 
-Nothing goes by its name alone: transformers has two tensors that differ as two, and so have we.
+Files store a tensor twice, tables that follow from the config, and matrices turned or joined. No copy or
+table is dropped for its name alone: transformers keeps two tensors that differ, and so do we. A view reads
+only the tensors that it must compare.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from build.checkpoint import Checkpoint, Weight
 from build.errors import Unsupported
+from build.quantise import Floats
 
 HEAD = "lm_head.weight"
-# Of a table that follows from the config, and is stored in bfloat16.
+# How far a stored table may be from the computed one: files in bfloat16 round it.
 _ROUNDING = 0.005
 
 
 def joined(checkpoint: Checkpoint, name: str, copies: Sequence[str]) -> Checkpoint:
-    """The tensor under `name` alone, whichever of the names it has; Unsupported where two of them differ."""
+    """The checkpoint with a tensor under `name` alone; Unsupported where copies of it differ."""
     present = [other for other in (name, *copies) if other in checkpoint.weights]
     for other in present[1:]:
         if not _equal(checkpoint.weights[present[0]], checkpoint.weights[other]):
@@ -40,9 +45,9 @@ def has_own_head(checkpoint: Checkpoint, embedding: str) -> bool:
 
 
 def headed(checkpoint: Checkpoint, embedding: str) -> Checkpoint:
-    """A checkpoint whose config ties the head, with the embedding alone, or the head that differs from it.
+    """The checkpoint of a config that ties the head: without a head, or untied where the head differs.
 
-    As in transformers the tensors decide: the config then says that they are not tied.
+    As in transformers the tensors decide: where they differ, the config then says that they are not tied.
     """
     if has_own_head(checkpoint, embedding):
         return replace(checkpoint, config={**checkpoint.config, "tie_word_embeddings": False})
@@ -50,7 +55,7 @@ def headed(checkpoint: Checkpoint, embedding: str) -> Checkpoint:
 
 
 def prefixed(checkpoint: Checkpoint, prefix: str, bare: Sequence[str]) -> Checkpoint:
-    """Tensors whose names begin with one of `bare` with the prefix: a model without its head has none."""
+    """The checkpoint with the prefix, which a model saved without its head lacks, before names in `bare`."""
     weights = {
         f"{prefix}{name}" if name.startswith(tuple(bare)) else name: weight
         for name, weight in checkpoint.weights.items()
@@ -59,19 +64,19 @@ def prefixed(checkpoint: Checkpoint, prefix: str, bare: Sequence[str]) -> Checkp
 
 
 def without(checkpoint: Checkpoint, names: Sequence[str]) -> Checkpoint:
-    """What is left of the weights."""
+    """The checkpoint without the weights of these names."""
     weights = {key: weight for key, weight in checkpoint.weights.items() if key not in names}
     return replace(checkpoint, weights=weights)
 
 
 def without_buffers(checkpoint: Checkpoint, pattern: str, shape: tuple[int, ...]) -> Checkpoint:
-    """What is left without buffers that transformers does not read, known by their whole name and shape."""
+    """The checkpoint without buffers that transformers does not read, known by whole name and shape."""
     weights = checkpoint.weights.items()
     found = [name for name, weight in weights if re.fullmatch(pattern, name) and weight.shape == shape]
     return without(checkpoint, found)
 
 
-def is_table(weight: Weight, table: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> bool:
+def is_table(weight: Weight, table: Floats) -> bool:
     """Whether the tensor holds these values, but for the rounding of a file in half precision."""
     if weight.shape != table.shape:
         return False
@@ -80,3 +85,24 @@ def is_table(weight: Weight, table: np.ndarray[tuple[int, ...], np.dtype[np.floa
 
 def _equal(first: Weight, second: Weight) -> bool:
     return first.shape == second.shape and np.array_equal(first.read(), second.read())
+
+
+def transposed(weight: Weight) -> Weight:
+    """A stored [columns, rows] as [rows, columns]."""
+    return Weight(weight.shape[::-1], partial(_read, weight.read, np.transpose))
+
+
+def part(weight: Weight, index: int, count: int) -> Weight:
+    """One of `count` equal parts, side by side on the last axis."""
+    size = weight.shape[-1] // count
+    at = slice(index * size, (index + 1) * size)
+    return Weight((*weight.shape[:-1], size), partial(_read, weight.read, lambda values: values[..., at]))
+
+
+def shifted(weight: Weight, by: float) -> Weight:
+    """The tensor plus a number."""
+    return Weight(weight.shape, partial(_read, weight.read, lambda values: values + np.float32(by)))
+
+
+def _read(read: Callable[[], Floats], change: Callable[[Floats], Floats]) -> Floats:
+    return np.ascontiguousarray(change(read()))
