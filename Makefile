@@ -127,7 +127,7 @@ load-crosscheck: $(VENV)/.test ## the same load by our load test and by aiperf; 
 
 load-soak: $(VENV)/.test ## load for MINUTES at RATE=R or that of SWEEP=sweep.json; memory, errors, drift of p99
 	@[ -n '$(RATE)$(SWEEP)' ] || { echo 'give RATE=requests a second, or SWEEP=sweep.json' >&2; exit 2; }
-	@$(paths) $(py) -m loadtest.soak --minutes $(MINUTES) --profile '$(PROFILE)' $(if $(RATE),--rate $(RATE),--sweep '$(SWEEP)') $(if $(OUT),--out '$(OUT)')
+	@$(paths) $(py) -m loadtest.load --minutes $(MINUTES) --profile '$(PROFILE)' $(if $(RATE),--rate $(RATE),--sweep '$(SWEEP)') $(if $(OUT),--out '$(OUT)')
 
 recommend-check: $(VENV)/.run ## what recommend estimates beside what the benchmarks measured here, as ratios
 	@$(py) -m build recommend --check

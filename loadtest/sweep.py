@@ -15,19 +15,17 @@ from pathlib import Path
 from rich.console import Console
 
 from loadtest import pages
-from loadtest.errors import BenchError, exit_code
+from loadtest.errors import BenchError, TrafficError, exit_code
 from loadtest.measure import sweep as sweeps
 from loadtest.measure.result import Result
 from loadtest.measure.rungs import Search, next_rate
 from loadtest.measure.sweep import Rung, sweep_of
 from loadtest.traffic.arrivals import Closed, Trace
-from loadtest.traffic.errors import TrafficError
 from loadtest.traffic.overrides import with_overrides
 from loadtest.traffic.profile import Profile
-from loadtest.users.cooldown import cool_down
-from loadtest.users.options import add_options, fitting, folder_of, guarded, profile_of, say, session_of
-from loadtest.users.session import Session, store
-from loadtest.users.stopping import stopping
+from loadtest.users.live import stopping
+from loadtest.users.server import cool_down
+from loadtest.users.session import Session, add_options, folder_of, profile_of, say, session
 
 HELD, MISSED, INTERRUPTED = 0, 3, 130
 _EXAMPLES = """examples:
@@ -42,7 +40,7 @@ at each, 1 nothing could be measured, 2 the command or the profile is at fault, 
 
 def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
-    return exit_code(guarded(lambda: _sweep(options)))
+    return exit_code(lambda: _sweep(options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,8 +63,8 @@ def _sweep(options: argparse.Namespace) -> int:
     profile = _profile(options)
     search = Search(profile.sweep.start_per_s, profile.sweep.max_per_s, profile.sweep.resolution)
     folder = folder_of(options, f"{profile.name}-sweep", "sweep.json")
-    with stopping() as wishes, session_of(options, profile, wishes) as session:
-        found = _climb(session, fitting(options, profile), search, folder)
+    with stopping() as wishes, session(options, profile, wishes) as running:
+        found = _climb(running, running.profile, search, folder)
     if not found:
         say("interrupted: no rate is done")
         return INTERRUPTED
@@ -79,17 +77,17 @@ def _sweep(options: argparse.Namespace) -> int:
     return MISSED if sweep.highest_rate_per_s is None else HELD
 
 
-def _climb(session: Session, profile: Profile, search: Search, folder: Path) -> list[Rung]:
+def _climb(running: Session, profile: Profile, search: Search, folder: Path) -> list[Rung]:
     """The rates that were measured; what is done is stored after each."""
     found: list[Rung] = []
     while (rate_per_s := next_rate(search, [rung.outcome for rung in found])) is not None:
-        cool_down(session.addresses.metrics, session.stopping)
-        if session.stopping.wishes:
+        cool_down(running.addresses.metrics, running.stopping)
+        if running.stopping.wishes:
             break
-        ran = session.run(at_rate(profile, rate_per_s))
+        ran = running.run(at_rate(profile, rate_per_s))
         if ran.interrupted or ran.result is None:
             break
-        store(ran, folder / f"rate-{rate_per_s:.4g}")
+        ran.store(folder / f"rate-{rate_per_s:.4g}")
         found.append(Rung(rate_per_s, ran.result))
         (folder / "sweep.json").write_text(sweeps.encode(sweep_of(profile.as_table(), found)), "utf-8")
         say(_words(rate_per_s, ran.result))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.traffic.errors import TrafficError
+from loadtest.errors import TrafficError
 from loadtest.traffic.generator import INPUT, OUTPUT
 from loadtest.traffic.lengths import Constant, Lengths, Lognormal, Quantiles, Uniform, lengths_of
 from loadtest.traffic.table import Table

@@ -10,7 +10,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from loadtest.artifacts import ROOT
-from loadtest.traffic.errors import TrafficError
+from loadtest.errors import TrafficError
 from loadtest.traffic.profile import profile_of
 from loadtest.traffic.prompts import SERIAL_TOKENS, PromptWriter, plain_words, tokens_per_word
 from loadtest.traffic.schedule import Planned, schedule

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.traffic.errors import TrafficError
+from loadtest.errors import TrafficError
 from loadtest.traffic.mix import Bad
 from loadtest.traffic.overrides import with_overrides
 from loadtest.traffic.profile import Profile, profile_of

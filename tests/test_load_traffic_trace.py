@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.traffic.errors import TrafficError
+from loadtest.errors import TrafficError
 from loadtest.traffic.trace import Arrival, read_trace
 
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens\n"

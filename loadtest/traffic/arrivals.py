@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from loadtest.traffic.errors import TrafficError
+from loadtest.errors import TrafficError
 from loadtest.traffic.table import Table
 
 COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")

@@ -10,7 +10,7 @@ from random import Random
 from statistics import NormalDist
 from typing import Any
 
-from loadtest.traffic.errors import TrafficError
+from loadtest.errors import TrafficError
 from loadtest.traffic.table import MAX_TOKENS, Table, shown
 
 _Z90 = NormalDist().inv_cdf(0.9)

@@ -8,7 +8,7 @@ from enum import Enum
 from random import Random
 from typing import Any
 
-from loadtest.traffic.errors import TrafficError
+from loadtest.errors import TrafficError
 from loadtest.traffic.lengths import Lengths, lengths_of
 from loadtest.traffic.table import Table
 

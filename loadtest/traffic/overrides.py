@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from loadtest.errors import TrafficError
 from loadtest.traffic.arrivals import MAX_RATE_PER_S, Arrivals, Closed, Trace
-from loadtest.traffic.errors import TrafficError
 from loadtest.traffic.profile import MAX_SEED, Profile
 
 

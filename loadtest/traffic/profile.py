@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from loadtest.errors import TrafficError
 from loadtest.traffic import arrivals as arriving
 from loadtest.traffic import mix as mixing
 from loadtest.traffic.arrivals import Arrivals, Closed, Trace, arrivals_of
-from loadtest.traffic.errors import TrafficError
 from loadtest.traffic.mix import Bad, MixEntry, entry_of
 from loadtest.traffic.table import Table
 

@@ -14,7 +14,7 @@ from functools import cache
 from random import Random
 from typing import Protocol
 
-from loadtest.traffic.errors import TrafficError
+from loadtest.errors import TrafficError
 from loadtest.traffic.mix import Bad
 from loadtest.traffic.schedule import Planned
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import count, islice
 from random import Random
 
+from loadtest.errors import TrafficError
 from loadtest.traffic.arrivals import Closed, Constant, Gamma, Poisson, Trace, constant_times, random_times
-from loadtest.traffic.errors import TrafficError
 from loadtest.traffic.generator import generated
 from loadtest.traffic.lengths import Lengths
 from loadtest.traffic.mix import Bad, MixEntry, choose

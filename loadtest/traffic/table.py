@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any, TypeVar
 
-from loadtest.traffic.errors import TrafficError
+from loadtest.errors import TrafficError
 
 Chosen = TypeVar("Chosen", bound=Enum)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from loadtest.traffic.errors import TrafficError
+from loadtest.errors import TrafficError
 
 
 class TokenizerFile:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from loadtest.errors import TrafficError
 from loadtest.traffic.arrivals import COLUMNS
-from loadtest.traffic.errors import TrafficError
 from loadtest.traffic.table import MAX_TOKENS, shown
 
 

@@ -1,36 +1,72 @@
-"""A run as it goes on, on stderr: in place on a terminal, else a line now and then."""
+"""A run as it goes on: on stderr, in place on a terminal, else a line now and then; as a page for a browser;
+and how somebody ends it."""
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import escape
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import FrameType
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
+from loadtest.errors import BenchError
+from loadtest.ports import HOST
 from loadtest.traffic.profile import Profile
+from loadtest.users.request import phase_of
 from loadtest.users.tally import Progress
-from loadtest.users.tape import phase_of
 
 _DRAW_S = 0.5
 _LINE_S = 5.0
 
 
-class Shown:
-    """`live` is None where nobody looks."""
+class Stopping:
+    """Ctrl-C and SIGTERM as `wishes`, so that what was measured is not lost: the first ends the load, the
+    second the rest."""
 
-    def __init__(self, profile: Profile, live: Live | None) -> None:
+    def __init__(self) -> None:
+        self.wishes = 0
+
+    def wish(self, _number: int = 0, _frame: FrameType | None = None) -> None:
+        self.wishes += 1
+
+    def check(self) -> None:
+        """Before there is anything to save."""
+        if self.wishes:
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def stopping() -> Iterator[Stopping]:
+    wishes = Stopping()
+    before = {number: signal.signal(number, wishes.wish) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield wishes
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Shown:
+    """`live` is None where nobody looks; `page` has the words for the browser."""
+
+    def __init__(self, profile: Profile, live: Live | None, page: list[str]) -> None:
         self._profile = profile
         self._live = live
+        self._page = page
         self._next_s = 0.0
 
     def watch(self, now_s: float, progress: Progress) -> None:
+        self._page[:] = head, body = words(self._profile, now_s, progress)
         if now_s < self._next_s:
             return
-        head, body = words(self._profile, now_s, progress)
         if self._live is None:
             self._next_s = now_s + _LINE_S
             print(f"{head}: {body}", file=sys.stderr, flush=True)
@@ -57,9 +93,39 @@ def words(profile: Profile, now_s: float, progress: Progress) -> tuple[str, str]
 
 
 @contextmanager
-def shown(profile: Profile) -> Iterator[Shown]:
+def shown(profile: Profile, page: list[str]) -> Iterator[Shown]:
     if not sys.stderr.isatty():
-        yield Shown(profile, None)
+        yield Shown(profile, None, page)
         return
     with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
-        yield Shown(profile, live)
+        yield Shown(profile, live, page)
+
+
+@contextmanager
+def web(port: int | None) -> Iterator[list[str]]:
+    """Lines that a page of the loopback interface shows, read again every second; without a port nobody
+    does."""
+    lines = ["the run has not begun"]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            text = f'<!doctype html><meta http-equiv="refresh" content="1"><pre>{escape(chr(10).join(lines))}'
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    if port is None:
+        yield lines
+        return
+    try:
+        server = ThreadingHTTPServer((HOST, port), Handler)
+    except OSError as error:
+        raise BenchError(f"--web {port}: {error.strerror}") from error
+    with server:
+        threading.Thread(target=server.serve_forever, name="web", daemon=True).start()
+        yield lines
+        server.shutdown()

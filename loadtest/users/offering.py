@@ -13,7 +13,7 @@ from typing import Any
 
 from loadtest.measure.record import Record
 from loadtest.traffic.schedule import Planned
-from loadtest.users.faults import INTERRUPTED, NOT_SENT
+from loadtest.users.request import INTERRUPTED, NOT_SENT
 
 # Performs one request that should begin at that time, and returns its record also when it is cancelled:
 # the message of the cancellation is the class of the error.
