@@ -24,8 +24,7 @@ from loadtest.measure.result import Result
 from loadtest.measure.soak import Limits, finding, to_json
 from loadtest.memory import memory_of_tree
 from loadtest.served import served
-from loadtest.traffic.overrides import with_overrides
-from loadtest.traffic.profile import Profile
+from loadtest.traffic.profile import Profile, with_overrides
 from loadtest.users.live import stopping
 from loadtest.users.session import (
     MASTER_PORT,

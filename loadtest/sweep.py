@@ -21,8 +21,7 @@ from loadtest.measure.result import Result
 from loadtest.measure.rungs import Search, next_rate
 from loadtest.measure.sweep import Rung, sweep_of
 from loadtest.traffic.arrivals import Closed, Trace
-from loadtest.traffic.overrides import with_overrides
-from loadtest.traffic.profile import Profile
+from loadtest.traffic.profile import Profile, with_overrides
 from loadtest.users.live import stopping
 from loadtest.users.server import cool_down
 from loadtest.users.session import Session, add_options, folder_of, profile_of, say, session

@@ -10,15 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtest.errors import TrafficError
-from loadtest.traffic.generator import INPUT, OUTPUT
+from loadtest.traffic.arrivals import INPUT, OUTPUT
 from loadtest.traffic.lengths import Constant, Lengths, Lognormal, Quantiles, Uniform, lengths_of
-from loadtest.traffic.table import Table
 
 SAMPLES = 20_000
 
 
 def _read(content: dict[str, Any]) -> Lengths:
-    return lengths_of(Table("mix[0].prompt_tokens", content))
+    return lengths_of(content, "mix[0].prompt_tokens")
 
 
 def _samples(lengths: Lengths, number: int = SAMPLES) -> list[int]:

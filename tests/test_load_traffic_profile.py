@@ -15,8 +15,18 @@ from hypothesis import strategies as st
 from loadtest.artifacts import ROOT
 from loadtest.errors import TrafficError
 from loadtest.traffic import arrivals, lengths
-from loadtest.traffic.mix import Bad, MixEntry, Protocol, SharedPrefix, Task
-from loadtest.traffic.profile import Profile, Slo, Sweep, load_profile, profile_of
+from loadtest.traffic.profile import (
+    Bad,
+    MixEntry,
+    Profile,
+    Protocol,
+    SharedPrefix,
+    Slo,
+    Sweep,
+    Task,
+    load_profile,
+    profile_of,
+)
 from loadtest.traffic.schedule import schedule
 
 SHIPPED = sorted((ROOT / "loadtest" / "profiles").glob("*.toml"))

@@ -15,9 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtest.errors import TrafficError
-from loadtest.traffic.mix import Bad
-from loadtest.traffic.overrides import with_overrides
-from loadtest.traffic.profile import Profile, profile_of
+from loadtest.traffic.profile import Bad, Profile, profile_of, with_overrides
 from loadtest.traffic.schedule import MIN_OWN_TOKENS, TEMPLATE_TOKENS, Planned, schedule, share_of
 
 TWO: list[dict[str, Any]] = [

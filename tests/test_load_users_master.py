@@ -18,8 +18,7 @@ import pytest
 from loadtest.errors import BenchError
 from loadtest.measure.record import encode
 from loadtest.ports import HOST, held_ports
-from loadtest.traffic.mix import Protocol
-from loadtest.traffic.profile import Profile
+from loadtest.traffic.profile import Profile, Protocol
 from loadtest.traffic.schedule import schedule
 from loadtest.users import master, worker
 from loadtest.users.live import Stopping, web

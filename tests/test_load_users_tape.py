@@ -18,7 +18,7 @@ from halimede.errors import (
 )
 from halimede.results import Chunk
 from loadtest.measure.record import decode, encode
-from loadtest.traffic.mix import Bad, Protocol
+from loadtest.traffic.profile import Bad, Protocol
 from loadtest.users.request import INCOMPLETE, Tape, error_class, phase_of
 from tests.load_planned import planned, profile, protocols
 

@@ -17,8 +17,7 @@ from loadtest.crosscheck.figures import MEASURES, Figures, Timing, figures_of
 from loadtest.crosscheck.plan import Plan
 from loadtest.errors import BenchError
 from loadtest.served import Served
-from loadtest.traffic.prompts import PromptWriter
-from loadtest.traffic.tokenizer import TokenizerFile
+from loadtest.traffic.prompts import PromptWriter, TokenizerFile
 
 _TAIL_LINES = 12
 # What a tool may take beyond the time of its load, to start, drain and write.

@@ -1,125 +1,153 @@
-"""A table of TOML that is read key by key; what nobody asked for is refused with the keys that exist."""
+"""Frozen dataclasses from tables of TOML, and back: what a field may hold is its annotation.
+
+A field without a default must be given; a key that is no field is refused with those that there are. An
+annotation may carry what reads its value: `Annotated[float, Number(above=0)]`. Every error is a TrafficError
+with the place, such as `mix[0].weight`, the value and what it must be.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import Enum
-from typing import Any, TypeVar
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from loadtest.errors import TrafficError
 
-Chosen = TypeVar("Chosen", bound=Enum)
+_T = TypeVar("_T")
 
 MAX_TOKENS = 1_000_000
 
 
-class Table:
-    """One table and its place in the file, such as `mix[0].prompt_tokens`. Every error is a TrafficError."""
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A finite number; `above` excludes its limit, `least` and `most` include theirs."""
 
-    def __init__(self, place: str, content: object) -> None:
-        if not isinstance(content, Mapping):
-            raise TrafficError(f"{place}: {shown(content)}, must be a table")
-        self.place = place
-        self._content: Mapping[str, Any] = content
-        self._known: list[str] = []
+    above: float | None = None
+    least: float = 0.0
+    most: float = math.inf
 
-    def has(self, key: str) -> bool:
-        self._note(key)
-        return key in self._content
-
-    def text(self, key: str, default: str | None = None) -> str:
-        value = self._take(key, default)
-        if not isinstance(value, str) or not value.strip():
-            raise self.fault(key, value, "must be text")
-        return value
-
-    def flag(self, key: str, default: bool) -> bool:
-        value = self._take(key, default)
-        if not isinstance(value, bool):
-            raise self.fault(key, value, "must be true or false")
-        return value
-
-    def number(
-        self,
-        key: str,
-        default: float | None = None,
-        *,
-        above: float | None = None,
-        least: float = 0.0,
-        most: float = math.inf,
-    ) -> float:
-        """A finite number; `above` excludes its limit, `least` and `most` include theirs."""
-        value = self._take(key, default)
-        limit = _limit(above, least, most)
+    def __call__(self, value: object, place: str) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise self.fault(key, value, f"must be a number{limit}")
-        if value > most or (value < least if above is None else value <= above):
-            raise self.fault(key, value, f"must be{limit}")
+            raise fault(place, value, f"must be a number {self.limit}")
+        if not self.holds(value):
+            raise fault(place, value, f"must be {self.limit}")
         return float(value)
 
-    def whole(self, key: str, default: int | None = None, *, least: int = 1, most: int = MAX_TOKENS) -> int:
-        value = self._take(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise self.fault(key, value, f"must be a whole number from {least} to {most:,}")
+    def holds(self, value: float) -> bool:
+        return value <= self.most and (value >= self.least if self.above is None else value > self.above)
+
+    @property
+    def limit(self) -> str:
+        low = f"of at least {self.least:g}" if self.above is None else f"above {self.above:g}"
+        return low if math.isinf(self.most) else f"{low} and at most {self.most:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    least: int = 1
+    most: int = MAX_TOKENS
+
+    def __call__(self, value: object, place: str) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not self.least <= value <= self.most:
+            raise fault(place, value, f"must be a whole number from {self.least} to {self.most:,}")
         return value
 
-    def choice(self, key: str, kind: type[Chosen], default: Chosen | None = None) -> Chosen:
-        value = self._take(key, None if default is None else default.value)
-        for member in kind:
+
+Tokens = Annotated[int, Whole()]
+
+
+def read(kind: type[_T], content: object, place: str = "", also: Iterable[str] = ()) -> _T:
+    """The dataclass `kind` of a table; `also` are keys that somebody else reads."""
+    table = table_of(content, place)
+    hints = get_type_hints(kind, include_extras=True)
+    items = fields(kind)  # type: ignore[arg-type]
+    values = {}
+    for item in items:
+        if item.name in table:
+            values[item.name] = _value(hints[item.name], table[item.name], at(place, item.name))
+        elif item.default is MISSING and item.default_factory is MISSING:
+            raise TrafficError(f"{at(place, item.name)}: is missing")
+    require_known(table, place, (*also, *(item.name for item in items)))
+    return kind(**values)
+
+
+def _value(hint: Any, value: object, place: str) -> Any:
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return parts[1](value, place)
+    if origin in (UnionType, Union):  # of None, which a table cannot hold, and something else
+        (hint,) = (part for part in parts if part is not NoneType)
+        return _value(hint, value, place)
+    if origin is tuple:
+        return tuple(_value(parts[0], item, f"{place}[{n}]") for n, item in enumerate(list_of(value, place)))
+    return read(hint, value, place) if is_dataclass(hint) else _plainly(hint, value, place)  # type: ignore[arg-type]
+
+
+def _plainly(hint: Any, value: object, place: str) -> Any:
+    """A bool, a member of an Enum, a str or a Path."""
+    if hint is bool:
+        if not isinstance(value, bool):
+            raise fault(place, value, "must be true or false")
+        return value
+    if issubclass(hint, Enum):
+        for member in hint:
             if member.value == value:
                 return member
-        names = ", ".join(str(member.value) for member in kind)
-        raise self.fault(key, value, f"must be one of {names}")
+        raise fault(place, value, f"must be one of {', '.join(str(member.value) for member in hint)}")
+    if not isinstance(value, str) or not value.strip():
+        raise fault(place, value, "must be text")
+    return hint(value)
 
-    def table(self, key: str) -> Table:
-        return Table(self.path(key), self._take(key, None))
 
-    def list(self, key: str, default: Sequence[object] | None = None) -> Sequence[Any]:
-        value = self._take(key, default)
-        if not isinstance(value, list | tuple) or not value:
-            raise self.fault(key, value, "must be a list that is not empty")
-        return value
+def table_from(value: Any) -> dict[str, Any]:
+    """What `read` reads as this dataclass: None and empty text are left out."""
+    values = {item.name: getattr(value, item.name) for item in fields(value)}
+    return {name: _plain(found) for name, found in values.items() if found is not None and found != ""}
 
-    def tables(self, key: str) -> tuple[Table, ...]:
-        return tuple(Table(f"{self.path(key)}[{i}]", item) for i, item in enumerate(self.list(key)))
 
-    def names(self) -> tuple[str, ...]:
-        """Of a table whose keys are the user's own, such as quantiles."""
-        self._known.extend(self._content)
-        return tuple(self._content)
+def _plain(value: Any) -> Any:
+    if hasattr(value, "as_table"):
+        return value.as_table()
+    if is_dataclass(value):
+        return table_from(value)
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Path):
+        return str(value)
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
-    def close(self) -> None:
-        """Refuses the keys that nobody asked for."""
-        for key in self._content:
-            if key not in self._known:
-                known = ", ".join(sorted(self._known))
-                raise TrafficError(f"{self.path(key)}: is not known here; known are {known}")
 
-    def path(self, key: str) -> str:
-        return f"{self.place}.{key}" if self.place else key
+def table_of(content: object, place: str) -> Mapping[str, Any]:
+    if not isinstance(content, Mapping):
+        raise fault(place, content, "must be a table")
+    return content
 
-    def fault(self, key: str, value: object, limit: str) -> TrafficError:
-        return TrafficError(f"{self.path(key)}: {shown(value)}, {limit}")
 
-    def _note(self, key: str) -> None:
-        if key not in self._known:
-            self._known.append(key)
+def list_of(value: object, place: str) -> Sequence[Any]:
+    if not isinstance(value, list | tuple) or not value:
+        raise fault(place, value, "must be a list that is not empty")
+    return value
 
-    def _take(self, key: str, default: object) -> Any:
-        self._note(key)
-        if key in self._content:
-            return self._content[key]
-        if default is None:
-            raise TrafficError(f"{self.path(key)}: is missing")
-        return default
+
+def require_known(table: Mapping[str, Any], place: str, names: Iterable[str]) -> None:
+    known = sorted(names)
+    for key in table:
+        if key not in known:
+            raise TrafficError(f"{at(place, key)}: is not known here; known are {', '.join(known)}")
+
+
+def at(place: str, key: str) -> str:
+    return f"{place}.{key}" if place else key
+
+
+def fault(place: str, value: object, must: str) -> TrafficError:
+    return TrafficError(f"{place}: {shown(value)}, {must}")
 
 
 def shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _limit(above: float | None, least: float, most: float) -> str:
-    low = f" of at least {least:g}" if above is None else f" above {above:g}"
-    return low if math.isinf(most) else f"{low} and at most {most:g}"

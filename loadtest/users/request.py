@@ -23,8 +23,7 @@ from halimede.timeouts import with_grace
 from halimede.wire.request import GenerateRequest
 from halimede.wire.rest import encode_body
 from loadtest.measure.record import Record
-from loadtest.traffic.mix import Bad, Protocol, Task
-from loadtest.traffic.profile import Profile
+from loadtest.traffic.profile import Bad, Profile, Protocol, Task
 from loadtest.traffic.schedule import Planned
 
 # Classes of errors, as a Record names them. The server's own are its codes: UNAVAILABLE, INVALID_ARG, ...

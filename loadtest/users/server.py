@@ -22,8 +22,7 @@ from loadtest.artifacts import ROOT, engine_of
 from loadtest.errors import BenchError, TrafficError
 from loadtest.measure.gauges import Scrape
 from loadtest.measure.result import Server
-from loadtest.traffic.mix import Protocol
-from loadtest.traffic.profile import Profile
+from loadtest.traffic.profile import Profile, Protocol
 from loadtest.traffic.prompts import PromptWriter, tokens_per_word
 from loadtest.users.live import Stopping
 from loadtest.users.worker import Words

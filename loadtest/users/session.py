@@ -22,8 +22,7 @@ from loadtest.measure.record import Record, encode_lines
 from loadtest.measure.result import Facts, Result, Server, summarise
 from loadtest.options import positive
 from loadtest.ports import HOST
-from loadtest.traffic.mix import Protocol
-from loadtest.traffic.profile import Profile, load_profile
+from loadtest.traffic.profile import Profile, Protocol, load_profile
 from loadtest.traffic.schedule import clipped
 from loadtest.users.live import Stopping, shown, web
 from loadtest.users.master import Collected, Crew, Watch, listening, processes

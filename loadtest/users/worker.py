@@ -28,11 +28,9 @@ from halimede.target import parse_target
 from loadtest.errors import BenchError
 from loadtest.measure.record import Record, encode
 from loadtest.traffic.arrivals import Closed
-from loadtest.traffic.mix import Protocol
-from loadtest.traffic.profile import profile_of
-from loadtest.traffic.prompts import PromptWriter
+from loadtest.traffic.profile import Protocol, profile_of
+from loadtest.traffic.prompts import PromptWriter, TokenizerFile
 from loadtest.traffic.schedule import Planned, schedule, share_of
-from loadtest.traffic.tokenizer import TokenizerFile
 from loadtest.users.offering import Offering
 from loadtest.users.request import INTERRUPTED, UNFINISHED, Attempts, Sender
 from loadtest.users.senders import GrpcSender, HttpSender

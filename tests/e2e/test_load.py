@@ -21,8 +21,7 @@ from loadtest.measure import sweep as sweeps
 from loadtest.measure.record import Record, decode_lines
 from loadtest.measure.result import Result, decode
 from loadtest.ports import held_ports
-from loadtest.traffic.overrides import with_overrides
-from loadtest.traffic.profile import load_profile, profile_of
+from loadtest.traffic.profile import load_profile, profile_of, with_overrides
 from loadtest.traffic.schedule import schedule
 from tests.e2e.artifacts import MODEL, ROOT, built
 from tests.e2e.serving import Server, eventually, started
