@@ -9,13 +9,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from loadtest import pages
 from loadtest.errors import BenchError, exit_code
 from loadtest.measure import result as results
 from loadtest.measure.comparison import LATENCIES, Difference, Run, compare, misfits
 from loadtest.measure.record import decode_lines
 from loadtest.options import names_of
-from loadtest.pages.screen import console_for
-from loadtest.pages.versus import show_versus, versus_page
 
 _EXAMPLES = """examples:
   python -m loadtest.compare runs/20261101-100000-chat runs/20261102-100000-chat
@@ -36,9 +35,9 @@ def _run(options: argparse.Namespace) -> int:
     runs = read_run(options.run_a), read_run(options.run_b)
     found = compare(*runs)
     warnings = list(misfits(runs[0].result, runs[1].result))
-    show_versus(found, runs, warnings, console_for(Console()))
+    pages.show_versus(found, runs, warnings, Console())
     if options.html is not None:
-        _written(options.html, versus_page(found, runs, warnings))
+        _written(options.html, pages.versus_page(found, runs, warnings))
     return _verdict(found, options.fail_above, options.on)
 
 

@@ -10,7 +10,7 @@ from matplotlib.ticker import NullLocator
 
 from loadtest.chunks.judged import Point
 from loadtest.chunks.plan import SIDES, Plan
-from loadtest.pages.canvas import PALETTE, Plot, render
+from loadtest.pages.plots import PALETTE, Plot, render
 
 # The median of a ratio, and its extremes.
 Spread = tuple[float, float, float]

@@ -34,8 +34,8 @@ LATENCIES = tuple(f"{name}_p{percent}_s" for name, percents in _LATENCIES.items(
 class Change(Enum):
     BETTER = "better"
     WORSE = "worse"
-    NOISE = "no change beyond noise"
-    UNKNOWN = "not comparable"
+    NOISE = "noise"
+    UNKNOWN = "unknown"  # the runs are too thin
 
 
 @dataclass(frozen=True, slots=True)
