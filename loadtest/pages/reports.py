@@ -68,7 +68,7 @@ def write_sweep(sweep: Sweep, folder: Path) -> list[Path]:
     ]
     sections = [
         Section("Against the offered rate", [*map(figure, drawn)]),
-        Section("Rungs", [table(tables.rungs(sweep))]),
+        Section("Rungs (latencies in ms)", [table(tables.rungs(sweep))]),
         Section("Doubts", doubts),
         _offered(sweep.profile),
     ]

@@ -47,9 +47,10 @@ class Grid:
     columns: Sequence[str]
     rows: Sequence[Row]
 
-    def only(self, *columns: str) -> Grid:
+    def only(self, columns: Mapping[str, str]) -> Grid:
+        """These columns alone, under other titles."""
         places = [self.columns.index(column) for column in columns]
-        return Grid(columns, [[row[place] for place in places] for row in self.rows])
+        return Grid(list(columns.values()), [[row[place] for place in places] for row in self.rows])
 
 
 def met(value: bool | None) -> Mark:
@@ -135,8 +136,9 @@ def gauges(result: Result) -> Grid:
 
 
 def rungs(sweep: Sweep) -> Grid:
+    """Latencies are in ms."""
     columns = (
-        "rate/s", "complete/s", "goodput/s", "tokens/s", "TTFT p50, ms", "TTFT p99", "ITL p50", "ITL p99",
+        "rate/s", "complete/s", "goodput/s", "tokens/s", "TTFT p50", "TTFT p99", "ITL p50", "ITL p99",
         "TPOT p50", "TPOT p99", "failed", "SLO",
     )  # fmt: skip
     rows: list[Row] = []
