@@ -19,7 +19,7 @@ from loadtest.options import names_of
 _EXAMPLES = """examples:
   python -m loadtest.compare runs/20261101-100000-chat runs/20261102-100000-chat
   python -m loadtest.compare BEFORE AFTER --html versus.html
-  python -m loadtest.compare BEFORE AFTER --fail-above 1.1 --on ttft_p99_s,itl_p99_s
+  python -m loadtest.compare BEFORE AFTER --fail-above 1.1 --on ttft_p99_s,gap_p99_s
 
 exit code: 0, or 3 when a latency of --on got worse by more than --fail-above, 1 where a run cannot be read,
 2 for a bad command

@@ -56,7 +56,7 @@ _EXAMPLES = f"""examples:
 Ctrl-C ends the load, waits for the answers that are open and writes what was measured; a second one does
 not wait.
 A soak asks for no error, memory (RSS of all the server's processes) that does not grow, and a p99 of TTFT and
-ITL in the last third like in the first.
+gaps in the last third like in the first.
 Exit codes: 0 the SLO was met, 3 it was missed (of a soak: it holds, or it does not or cannot be told), 1
 nothing could be measured (no server, every request failed), 2 the command or the profile is at fault, 130
 interrupted.

@@ -17,7 +17,8 @@ Stream = Sequence[tuple[float, int]]
 class Sample:
     """Times are seconds. `decode_tokens_per_s` is the rate between the last stream's first token and the
     first stream's last one: while all streams decode and none waits for a prompt. `itl_*` is the time
-    between two chunks, for each token of the later one its share. `ttft_s` has one entry a stream.
+    between two chunks, for each token of the later one its share: the pace, not what a reader waits for.
+    `ttft_s` has one entry a stream.
     """
 
     row: str

@@ -11,7 +11,7 @@ from loadtest.measure.record import Chunk, Record
 from loadtest.measure.result import Facts, Result, Server, summarise
 
 WARMUP_S, MEASURED_S = 10.0, 50.0
-SLO = {"error_ratio": 0.1, "ttft_p99_s": 1.0, "itl_p99_s": 0.2, "request_ttft_s": 1.0, "request_tpot_s": 0.1}
+SLO = {"error_ratio": 0.1, "ttft_p99_s": 1.0, "gap_p99_s": 0.2, "request_ttft_s": 1.0, "request_tpot_s": 0.1}
 
 
 def facts(name: str = "chat", gauges: Gauges | None = None) -> Facts:

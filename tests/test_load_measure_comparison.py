@@ -97,8 +97,8 @@ class TestCommand:
         assert "result.json: No such file" in capsys.readouterr().err
         (tmp_path / "a" / "result.json").write_text('{"version": 99}')
         assert main([run, run]) == 1
-        assert "version is 99, this program reads 1" in capsys.readouterr().err
-        (tmp_path / "a" / "result.json").write_text('{"version": 1}')
+        assert "version is 99, this program reads 2" in capsys.readouterr().err
+        (tmp_path / "a" / "result.json").write_text('{"version": 2}')
         assert main([run, run]) == 1
         assert "must be an object of version, profile" in capsys.readouterr().err
 

@@ -34,7 +34,8 @@ def test_latencies_count_from_the_intended_start() -> None:
     assert (FINE.ttft_s, FINE.e2e_s, FINE.lag_s) == (0.5, 2.0, 0.25)
 
 
-def test_each_token_of_a_chunk_has_its_share_of_the_gap() -> None:
+def test_a_reader_waits_for_a_chunk_and_each_of_its_tokens_has_its_share() -> None:
+    assert FINE.gaps_s == (0.5, 0.75)
     assert FINE.itl == ((0.25, 2), (0.25, 3))
     assert FINE.tpot_s == 1.25 / 5
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from statistics import quantiles
 
 import numpy as np
@@ -56,9 +57,10 @@ def test_nothing_seen_is_no_latency() -> None:
 @given(st.lists(records(), max_size=6))
 def test_gaps_of_a_stream_add_up_to_its_length(found: list[Record]) -> None:
     seen = observe(found)
-    assert float((seen.itl.value * seen.itl.weight).sum()) == pytest.approx(
-        sum(record.chunks[-1][0] - record.chunks[0][0] for record in found if record.chunks)
-    )
+    length_s = sum(record.chunks[-1][0] - record.chunks[0][0] for record in found if record.chunks)
+    assert float((seen.itl.value * seen.itl.weight).sum()) == pytest.approx(length_s)
+    assert float(seen.gap.value.sum()) == pytest.approx(length_s)
+    assert len(seen.gap) == sum(max(len(record.chunks) - 1, 0) for record in found)
     assert int(seen.tokens.weight.sum()) == sum(record.tokens_out for record in found)
 
 
@@ -91,7 +93,7 @@ class TestSummary:
 
     def test_an_answer_in_one_piece_has_no_ttft(self) -> None:
         unary = played(1).by_kind["unary"]
-        assert (unary.ttft_s, unary.itl_s, unary.tpot_s) == (None, None, None)
+        assert (unary.ttft_s, unary.gap_s, unary.itl_s, unary.tpot_s) == (None,) * 4
         assert unary.e2e_s is not None
 
     def test_planned_refusals_are_no_failures(self) -> None:
@@ -112,6 +114,13 @@ class TestObjectives:
         found = latency(points([(0.5, 1)]))
         met = {v.name: v.met for v in verdicts(limits, {"ttft": found, "itl": found, "e2e": None}, 0.0)}
         assert met == {"error_ratio": True, "ttft_p99_s": True, "itl_p50_s": False, "e2e_max_s": None}
+
+    def test_an_answer_is_as_good_as_its_longest_gap(self) -> None:
+        record = next(r for r in play(1) if r.is_complete and len(r.chunks) > 2)
+        moments = [at_s for at_s, _ in record.chunks]
+        longest_s = max(later - earlier for earlier, later in pairwise(moments))
+        assert limits_of({"request_gap_s": longest_s}).accepts(record)
+        assert not limits_of({"request_gap_s": 0.99 * longest_s}).accepts(record)
 
     def test_what_nobody_measured_does_not_hold(self) -> None:
         assert not holds(verdicts(limits_of({}), {}, None))

@@ -130,8 +130,8 @@ def test_a_slow_middle_is_no_drift() -> None:
 
 
 def test_a_third_without_a_request_does_not_hold() -> None:
-    ttft, itl = drifts([record(20.0)], WINDOW_S)
-    assert (ttft.ratio, itl.last_p99_s) == (None, None)
+    ttft, gap = drifts([record(20.0)], WINDOW_S)
+    assert (ttft.ratio, gap.last_p99_s) == (None, None)
     assert not ttft.holds(LIMITS)
 
 

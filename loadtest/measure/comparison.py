@@ -24,6 +24,7 @@ from loadtest.measure.statistics import Floats, Points, of_ordered, percentiles
 BLOCKS, DRAWS, CONFIDENCE = 20, 1000, 0.99
 _LATENCIES: Mapping[str, tuple[int, ...]] = {
     "ttft": (50, 90, 99),
+    "gap": (50, 90, 99),
     "itl": (50, 90, 99),
     "tpot": (50, 99),
     "e2e": (50, 99),

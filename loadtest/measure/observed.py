@@ -1,6 +1,6 @@
 """What the records hold of each measure, as arrays.
 
-TTFT, TPOT and lag are seen at the moment the request should have been sent, E2E too; gaps between tokens
+TTFT, TPOT and lag are seen at the moment the request should have been sent, E2E too; gaps between chunks
 and the tokens themselves when they came. A request that ended without a token has no TTFT: it is among the
 errors, so a limit on latency says nothing without the one on errors.
 """
@@ -21,6 +21,7 @@ class Observed:
     """`e2e` is of complete requests alone. `tokens` are values of 1, weighted by how many came."""
 
     ttft: Points
+    gap: Points
     itl: Points
     tpot: Points
     e2e: Points
@@ -31,7 +32,8 @@ class Observed:
 def observe(records: Sequence[Record]) -> Observed:
     return Observed(
         ttft=Points.of([(r.intended_s, r.ttft_s, 1) for r in records if r.ttft_s is not None]),
-        itl=Points.of(list(_gaps(records))),
+        gap=Points.of(list(_gaps(records))),
+        itl=Points.of(list(_shares(records))),
         tpot=Points.of([(r.intended_s, r.tpot_s, 1) for r in records if r.tpot_s is not None]),
         e2e=Points.of([(r.intended_s, r.e2e_s, 1) for r in records if r.is_complete]),
         lag=Points.of([(r.intended_s, r.lag_s, 1) for r in records]),
@@ -51,8 +53,14 @@ def error_class(record: Record) -> str | None:
 
 def _gaps(records: Iterable[Record]) -> Iterator[tuple[float, float, int]]:
     for record in records:
-        for (at_s, _), (gap_s, tokens) in zip(record.chunks[1:], record.itl, strict=True):
-            yield at_s, gap_s, tokens
+        for (at_s, _), gap_s in zip(record.chunks[1:], record.gaps_s, strict=True):
+            yield at_s, gap_s, 1
+
+
+def _shares(records: Iterable[Record]) -> Iterator[tuple[float, float, int]]:
+    for record in records:
+        for (at_s, _), (share_s, tokens) in zip(record.chunks[1:], record.itl, strict=True):
+            yield at_s, share_s, tokens
 
 
 def _tokens(records: Iterable[Record]) -> Iterator[tuple[float, float, int]]:

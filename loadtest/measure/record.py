@@ -66,6 +66,11 @@ class Record:
         return self.sent_s - self.intended_s
 
     @property
+    def gaps_s(self) -> tuple[float, ...]:
+        """What a reader waits for: from each chunk to the next, however many tokens it has."""
+        return tuple(now - before for (before, _), (now, _) in pairwise(self.chunks))
+
+    @property
     def itl(self) -> tuple[Chunk, ...]:
         """Inter-token latency: for each chunk after the first, the share of each token of the time since
         the chunk before, and how many tokens had it."""

@@ -16,7 +16,7 @@ from loadtest.measure.slo import Verdict, limits_of
 from loadtest.measure.statistics import Latency, latency
 from loadtest.measure.timeline import Window, timeline, width_of
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,7 @@ class Kind:
     tokens_in: int
     tokens_out: int
     ttft_s: Latency | None
+    gap_s: Latency | None
     itl_s: Latency | None
     tpot_s: Latency | None
     e2e_s: Latency | None
@@ -82,6 +83,7 @@ class Result:
     window_s: tuple[float, float]
     requests: Requests
     ttft_s: Latency | None
+    gap_s: Latency | None
     itl_s: Latency | None
     tpot_s: Latency | None
     e2e_s: Latency | None
@@ -119,7 +121,7 @@ def summarise(records: Sequence[Record], facts: Facts) -> Result:
     limits = limits_of(facts.profile.get("slo", {}))
     taken = measured(records)
     seen, requests = observe(taken), _requests(taken)
-    latencies = {name: latency(getattr(seen, name)) for name in ("ttft", "itl", "tpot", "e2e", "lag")}
+    latencies = {name: latency(getattr(seen, name)) for name in ("ttft", "gap", "itl", "tpot", "e2e", "lag")}
     ratio = requests.unexpected / requests.total if taken else None
     measured_s = end_s - start_s
     width_s = width_of(measured_s)
@@ -132,6 +134,7 @@ def summarise(records: Sequence[Record], facts: Facts) -> Result:
         window_s=facts.window_s,
         requests=requests,
         ttft_s=latencies["ttft"],
+        gap_s=latencies["gap"],
         itl_s=latencies["itl"],
         tpot_s=latencies["tpot"],
         e2e_s=latencies["e2e"],
@@ -167,6 +170,7 @@ def _kind(taken: Sequence[Record]) -> Kind:
         tokens_in=sum(record.tokens_in for record in taken),
         tokens_out=sum(record.tokens_out for record in taken),
         ttft_s=latency(seen.ttft),
+        gap_s=latency(seen.gap),
         itl_s=latency(seen.itl),
         tpot_s=latency(seen.tpot),
         e2e_s=latency(seen.e2e),

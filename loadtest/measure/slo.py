@@ -15,8 +15,8 @@ from loadtest.errors import BenchError
 from loadtest.measure.record import Record
 from loadtest.measure.statistics import Latency
 
-_LATENCY = re.compile(r"(ttft|itl|tpot|e2e|lag)_(p50|p90|p95|p99|mean|max)_s")
-_REQUEST = ("request_ttft_s", "request_tpot_s", "request_e2e_s")
+_LATENCY = re.compile(r"(ttft|gap|itl|tpot|e2e|lag)_(p50|p90|p95|p99|mean|max)_s")
+_REQUEST = ("request_ttft_s", "request_gap_s", "request_tpot_s", "request_e2e_s")
 _ERRORS = "error_ratio"
 
 
@@ -39,9 +39,10 @@ class Limits:
 
     def accepts(self, record: Record) -> bool:
         """Whether the request is complete and within each limit. A limit on what the request does not have
-        holds: an answer in one piece has no TTFT, one of one chunk no time per token after it."""
+        holds: an answer in one piece has no TTFT, one of one chunk no gap and no time per token after it."""
         found = {
             "request_ttft_s": record.ttft_s,
+            "request_gap_s": max(record.gaps_s, default=None),
             "request_tpot_s": record.tpot_s,
             "request_e2e_s": record.e2e_s,
         }
@@ -67,7 +68,7 @@ def limits_of(slo: Mapping[str, object]) -> Limits:
 def verdicts(
     limits: Limits, latencies: Mapping[str, Latency | None], error_ratio: float | None
 ) -> tuple[Verdict, ...]:
-    """`latencies` by measure: ttft, itl, tpot, e2e, lag; `error_ratio` is None without a request."""
+    """`latencies` by measure: ttft, gap, itl, tpot, e2e, lag; `error_ratio` is None without a request."""
     return tuple(_judge(name, top, latencies, error_ratio) for name, top in limits.run.items())
 
 

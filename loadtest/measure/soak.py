@@ -185,7 +185,7 @@ def trend(slope: Slope | None, limits: Limits) -> Trend:
 
 
 def drifts(records: Sequence[Record], window_s: tuple[float, float]) -> tuple[Drift, Drift]:
-    """TTFT and ITL, by when a request should have been sent."""
+    """TTFT and the gap between chunks, by when a request should have been sent."""
 
     def p99(points: Points) -> float | None:
         return percentiles(points, (99,))[0] if len(points) else None
@@ -194,7 +194,7 @@ def drifts(records: Sequence[Record], window_s: tuple[float, float]) -> tuple[Dr
     third_s = (end_s - start_s) / 3
     first = observe([r for r in records if start_s <= r.intended_s < start_s + third_s])
     last = observe([r for r in records if end_s - third_s <= r.intended_s < end_s])
-    return Drift("TTFT", p99(first.ttft), p99(last.ttft)), Drift("ITL", p99(first.itl), p99(last.itl))
+    return Drift("TTFT", p99(first.ttft), p99(last.ttft)), Drift("gap", p99(first.gap), p99(last.gap))
 
 
 def theil_sen(points: Sequence[Point], confidence: float = 0.95) -> Slope | None:

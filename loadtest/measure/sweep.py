@@ -10,7 +10,7 @@ from loadtest.measure import rungs, stored
 from loadtest.measure.result import Result, Server
 from loadtest.measure.rungs import Outcome
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ class Window:
     in_flight: float
     lag_max_s: float | None
     ttft_s: Band | None
-    itl_s: Band | None
+    gap_s: Band | None
     errors: Mapping[str, int]
 
 
@@ -75,7 +75,7 @@ class _Seen:
             in_flight=float(overlap.clip(0).sum()) / width_s,
             lag_max_s=float(lag.value.max()) if len(lag) else None,
             ttft_s=_band(self._observed.ttft.between(start_s, end_s)),
-            itl_s=_band(self._observed.itl.between(start_s, end_s)),
+            gap_s=_band(self._observed.gap.between(start_s, end_s)),
             errors=dict(Counter(name for at_s, name in self._errors if start_s <= at_s < end_s)),
         )
 

@@ -29,6 +29,7 @@ from loadtest.pages.plots import (
     steps,
     widen,
 )
+from loadtest.pages.tables import SHORT_NAMES
 
 _SECONDS = "seconds since the start of the run"
 _MINUTE_S = 60.0
@@ -63,7 +64,7 @@ def run_plots(result: Result, records: Sequence[Record]) -> dict[str, list[Plot]
         Plot(
             f"{m}-over-time", f"{title} over time", f"Percentiles of {width}", 1, partial(_latency, result, m)
         )
-        for m, title in (("ttft", "Time to first token"), ("itl", "Inter-token latency"))
+        for m, title in (("ttft", "Time to first token"), ("gap", "Gap between responses"))
     ]
     latency.append(
         Plot("ttft-spread", "Distribution of the time to first token", spread, 1, partial(_kinds, records))
@@ -178,10 +179,10 @@ def _lag(result: Result, axes: list[Axes]) -> None:
 def sweep_plots(sweep: Sweep) -> list[Plot]:
     hollow = "Filled marks met the SLO, hollow ones missed it."
     goodput = "Requests a second that met every limit of a request; on the diagonal all offered ones did."
-    ttft, itl = (partial(_latency_by_rate, sweep, name) for name in ("ttft", "itl"))
+    ttft, gap = (partial(_latency_by_rate, sweep, name) for name in ("ttft", "gap"))
     return [
         Plot("ttft-by-rate", "TTFT against rate", hollow, 1, ttft),
-        Plot("itl-by-rate", "Inter-token latency against rate", hollow, 1, itl),
+        Plot("gap-by-rate", "Gap against rate", hollow, 1, gap),
         Plot("goodput", "Goodput against rate", f"{goodput} {hollow}", 1, partial(_goodput, sweep)),
         Plot("tokens-by-rate", "Output tokens against rate", hollow, 1, partial(_tokens_by_rate, sweep)),
     ]
@@ -261,13 +262,13 @@ def versus_plots(runs: tuple[Run, Run]) -> list[Plot]:
 
     latency = {
         name: both("ms", (" p50", 1.0, band(name, "p50")), (" p99", 0.4, band(name, "p99")))
-        for name in ("ttft", "itl")
+        for name in ("ttft", "gap")
     }
     tokens = both("tokens/s", ("", 1.0, lambda window: window.tokens_per_s))
     in_flight = both("requests", ("", 1.0, lambda window: window.in_flight))
     return [
         Plot("ttft", "Time to first token over time", medians, 1, latency["ttft"]),
-        Plot("itl", "Inter-token latency over time", medians, 1, latency["itl"]),
+        Plot("gap", "Gap between responses over time", medians, 1, latency["gap"]),
         Plot("spread", "Distribution of the time to first token", "", 1, spread),
         Plot("tokens", "Output tokens per second", "", 1, tokens),
         Plot("in-flight", "Requests in flight", "", 1, in_flight),
@@ -277,7 +278,7 @@ def versus_plots(runs: tuple[Run, Run]) -> list[Plot]:
 def soak_plot(result: Result, looks: Sequence[Look], found: Finding) -> Plot:
     def draw(axes: list[Axes]) -> None:
         _memory(axes[0], looks, found)
-        for axis, name in zip(axes[1:], ("ttft", "itl"), strict=True):
+        for axis, name in zip(axes[1:], ("ttft", "gap"), strict=True):
             bands = [getattr(window, f"{name}_s") for window in result.timeline]
             for number, percentile in enumerate(("p50", "p99")):
                 times = (at_s / _MINUTE_S for at_s in _middles(result))
@@ -285,7 +286,7 @@ def soak_plot(result: Result, looks: Sequence[Look], found: Finding) -> Plot:
                     (m, band and getattr(band, percentile)) for m, band in zip(times, bands, strict=True)
                 ]
                 curve(axis, points, percentile, PALETTE[number])
-            finish(axis, "minutes", f"{name.upper()}, s")
+            finish(axis, "minutes", f"{SHORT_NAMES[name]}, s")
         for axis in axes:
             axis.set_xlim(0, max(looks[-1].at_s, 1) / _MINUTE_S)
 

@@ -23,7 +23,7 @@ _COLOURS = {True: "green", False: "red", None: "yellow"}
 _RUNGS = {
     "rate/s": "rate/s", "goodput/s": "good/s", "tokens/s": "tokens/s", "TTFT p50": "TTFT p50",
     "TTFT p99": "p99",
-    "ITL p99": "ITL p99", "failed": "failed", "SLO": "SLO",
+    "gap p99": "gap p99", "failed": "failed", "SLO": "SLO",
 }  # fmt: skip
 
 

@@ -12,10 +12,11 @@ from loadtest.measure.soak import Drift, Finding, Slope, Trend
 from loadtest.measure.statistics import Latency
 from loadtest.measure.sweep import Sweep
 
-SHORT_NAMES = {"ttft": "TTFT", "itl": "ITL", "tpot": "TPOT", "e2e": "E2E", "lag": "lag"}
+SHORT_NAMES = {"ttft": "TTFT", "gap": "gap", "itl": "ITL", "tpot": "TPOT", "e2e": "E2E", "lag": "lag"}
 LONG_NAMES = {
     "ttft": "time to first token (TTFT)",
-    "itl": "inter-token latency (ITL)",
+    "gap": "gap between responses",
+    "itl": "the same by its tokens: inter-token latency (ITL)",
     "tpot": "time per output token (TPOT)",
     "e2e": "end to end (E2E)",
     "lag": "lag of the load generator",
@@ -115,11 +116,11 @@ def endings(requests: Requests) -> Grid:
 
 def kinds(by_kind: Mapping[str, Kind]) -> Grid:
     columns = ("kind", "requests", "failed", "tokens in", "tokens out")
-    measures = ("TTFT p50, ms", "p99", "ITL p50, ms", "p99", "E2E p50, ms", "p99")
+    measures = ("TTFT p50, ms", "p99", "gap p50, ms", "p99", "E2E p50, ms", "p99")
     rows = []
     for name, kind in by_kind.items():
         counts = (kind.requests.total, kind.requests.unexpected, kind.tokens_in, kind.tokens_out)
-        found = (kind.ttft_s, kind.itl_s, kind.e2e_s)
+        found = (kind.ttft_s, kind.gap_s, kind.e2e_s)
         times = (cell for latency in found for cell in milliseconds(latency, "p50", "p99"))
         rows.append((name, *(f"{count:,}" for count in counts), *times))
     return Grid((*columns, *measures), rows)
@@ -138,14 +139,14 @@ def gauges(result: Result) -> Grid:
 def rungs(sweep: Sweep) -> Grid:
     """Latencies are in ms."""
     columns = (
-        "rate/s", "complete/s", "goodput/s", "tokens/s", "TTFT p50", "TTFT p99", "ITL p50", "ITL p99",
+        "rate/s", "complete/s", "goodput/s", "tokens/s", "TTFT p50", "TTFT p99", "gap p50", "gap p99",
         "TPOT p50", "TPOT p99", "failed", "SLO",
     )  # fmt: skip
     rows: list[Row] = []
     for rung in sweep.rungs:
         r = rung.result
         rates = (rung.rate_per_s, r.requests_per_s, r.goodput_per_s, r.tokens_per_s)
-        times = (t for found in (r.ttft_s, r.itl_s, r.tpot_s) for t in milliseconds(found, "p50", "p99"))
+        times = (t for found in (r.ttft_s, r.gap_s, r.tpot_s) for t in milliseconds(found, "p50", "p99"))
         rows.append((*map(number, rates), *times, f"{r.requests.unexpected:,}", met(r.slo_met)))
     return Grid(columns, rows)
 

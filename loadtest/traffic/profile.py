@@ -83,11 +83,13 @@ class Slo:
 
     ttft_p50_s: _Positive | None = None
     ttft_p99_s: _Positive | None = None
+    gap_p99_s: _Positive | None = None
     itl_p99_s: _Positive | None = None
     tpot_p99_s: _Positive | None = None
     e2e_p99_s: _Positive | None = None
     error_ratio: _Share = 0.0
     request_ttft_s: _Positive | None = None
+    request_gap_s: _Positive | None = None
     request_tpot_s: _Positive | None = None
     request_e2e_s: _Positive | None = None
 
