@@ -14,8 +14,9 @@ from loadtest.errors import BenchError, exit_code
 from loadtest.measure import result as results
 from loadtest.measure.comparison import LATENCIES, Difference, Run, compare, misfits
 from loadtest.measure.record import decode_lines
-from loadtest.options import names_of
+from loadtest.options import decimal, names_of
 
+_FACTOR = decimal("of at least 1", lambda factor: factor >= 1)
 _EXAMPLES = """examples:
   python -m loadtest.compare runs/20261101-100000-chat runs/20261102-100000-chat
   python -m loadtest.compare BEFORE AFTER --html versus.html
@@ -87,7 +88,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("run_a", type=Path, metavar="RUN_A", help="the folder of the run to compare with")
     parser.add_argument("run_b", type=Path, metavar="RUN_B", help="the folder of the other run")
     parser.add_argument("--html", type=Path, metavar="OUT", help="write a page with plots of both")
-    parser.add_argument("--fail-above", type=_factor, metavar="FACTOR", help="at least 1, e.g. 1.1")
+    parser.add_argument(
+        "--fail-above",
+        type=_FACTOR,
+        metavar="FACTOR",
+        help="at least 1, e.g. 1.1",
+    )
     parser.add_argument(
         "--on",
         type=names_of(LATENCIES),
@@ -96,16 +102,6 @@ def _parser() -> argparse.ArgumentParser:
         help=f"the latencies --fail-above looks at, all by default: {','.join(LATENCIES)}",
     )
     return parser
-
-
-def _factor(text: str) -> float:
-    try:
-        factor = float(text)
-    except ValueError:
-        factor = 0.0
-    if not 1 <= factor < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}, must be a number of at least 1")
-    return factor
 
 
 if __name__ == "__main__":

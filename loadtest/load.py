@@ -23,6 +23,7 @@ from loadtest.measure import sweep as sweeps
 from loadtest.measure.result import Result
 from loadtest.measure.soak import Limits, finding, to_json
 from loadtest.memory import memory_of_tree
+from loadtest.options import above_zero
 from loadtest.served import served
 from loadtest.traffic.profile import Profile, with_overrides
 from loadtest.users.live import stopping
@@ -35,7 +36,7 @@ from loadtest.users.session import (
     say,
     session,
 )  # fmt: skip
-from loadtest.users.watch import Watch, fill
+from loadtest.users.watch import fill, watching
 from loadtest.users.worker import work
 
 MET, MISSED, INTERRUPTED = 0, 3, 130
@@ -79,13 +80,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     rate, duration = parser.add_mutually_exclusive_group(), parser.add_mutually_exclusive_group()
     rate.add_argument(
-        "--rate", type=_above_zero, metavar="R", help="requests a second, instead of the profile's"
+        "--rate", type=above_zero, metavar="R", help="requests a second, instead of the profile's"
     )
     rate.add_argument(
         "--sweep", type=Path, metavar="FILE", help="sweep.json: the highest rate within the SLO"
     )
     duration.add_argument("--duration", type=float, metavar="S", help="seconds that are measured")
-    duration.add_argument("--minutes", type=_above_zero, metavar="M", help="a soak test, measured so long")
+    duration.add_argument("--minutes", type=above_zero, metavar="M", help="a soak test, measured so long")
     add = parser.add_argument
     add("--users", type=int, metavar="N", help="of closed arrivals")
     add("--warmup", type=float, metavar="S", help="seconds before, which are not")
@@ -97,25 +98,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--pid", type=int, help="of the first process of the server at --url; without --url one is started")
     add("--repository", type=Path, metavar="DIR", help="to start a server of; default: one is built")
     add("--no-fill", action="store_true", help="start with empty slots; memory then grows as they fill")
-    add(
-        "--interval", type=_above_zero, default=5.0, metavar="S", help="between looks at memory; default: 5 s"
-    )
+    add("--interval", type=above_zero, default=5.0, metavar="S", help="between looks at memory; default: 5 s")
     settle = f"that memory may grow in at first; default: {_SETTLE_MINUTES:g}, a third at most"
-    add("--settle", type=_above_zero, metavar="M", help=f"minutes {settle}")
+    add("--settle", type=above_zero, metavar="M", help=f"minutes {settle}")
     growth, drift = limits.growth_mb_per_h, limits.drift
-    add("--max-growth", type=_above_zero, default=growth, metavar="MB", help="an hour; default: %(default)g")
-    add("--max-drift", type=_above_zero, default=drift, metavar="X", help="of p99; default: %(default)g")
+    add("--max-growth", type=above_zero, default=growth, metavar="MB", help="an hour; default: %(default)g")
+    add("--max-drift", type=above_zero, default=drift, metavar="X", help="of p99; default: %(default)g")
     return parser
-
-
-def _above_zero(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}, must be a number above 0")
-    return value
 
 
 def _load(options: argparse.Namespace) -> int:
@@ -140,7 +129,7 @@ def _soak(options: argparse.Namespace) -> int:
         _server(options, folder) as pid,
         stopping() as wishes,
         session(options, profile, wishes) as running,
-        Watch(pid, options.interval, wishes.wish) as watch,
+        watching(pid, options.interval, wishes.wish) as watch,
     ):
         ran = running.run(running.profile)
     result = _told(ran, profile, folder)

@@ -18,8 +18,7 @@ from loadtest import pages
 from loadtest.errors import BenchError, TrafficError, exit_code
 from loadtest.measure import sweep as sweeps
 from loadtest.measure.result import Result
-from loadtest.measure.rungs import Search, next_rate
-from loadtest.measure.sweep import Rung, sweep_of
+from loadtest.measure.sweep import Rung, Search, next_rate, sweep_of
 from loadtest.traffic.arrivals import Closed, Trace
 from loadtest.traffic.profile import Profile, with_overrides
 from loadtest.users.live import stopping

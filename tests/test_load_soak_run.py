@@ -15,7 +15,7 @@ import pytest
 from loadtest import artifacts
 from loadtest.errors import BenchError
 from loadtest.load import main
-from loadtest.users.watch import Watch, fill, sizes
+from loadtest.users.watch import fill, sizes, watching
 
 SLEEPER = [sys.executable, "-c", "import time; print(flush=True); time.sleep(600)"]
 
@@ -31,7 +31,7 @@ def asleep() -> Iterator[subprocess.Popen[bytes]]:
 
 def test_a_watch_sees_the_memory_of_a_process() -> None:
     with asleep() as process:
-        with Watch(process.pid, 0.02) as watch:
+        with watching(process.pid, 0.02) as watch:
             while len(watch.looks) < 3:
                 time.sleep(0.01)
         process.kill()
@@ -42,7 +42,7 @@ def test_a_watch_sees_the_memory_of_a_process() -> None:
 
 def test_a_watch_says_that_the_process_ended_and_keeps_what_it_saw() -> None:
     ends: list[None] = []
-    with asleep() as process, Watch(process.pid, 0.02, lambda: ends.append(None)) as watch:
+    with asleep() as process, watching(process.pid, 0.02, lambda: ends.append(None)) as watch:
         while not watch.looks:
             time.sleep(0.01)
         process.kill()

@@ -15,11 +15,10 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtest.measure.observed import measured, observe
 from loadtest.measure.record import Record
 from loadtest.measure.result import Result
 from loadtest.measure.slo import limits_of
-from loadtest.measure.statistics import Floats, Points, of_ordered, percentiles
+from loadtest.measure.statistics import Floats, Points, measured, observe, of_ordered, percentiles
 
 BLOCKS, DRAWS, CONFIDENCE = 20, 1000, 0.99
 _LATENCIES: Mapping[str, tuple[int, ...]] = {

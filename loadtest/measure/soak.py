@@ -20,9 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from loadtest.measure.observed import measured, observe
 from loadtest.measure.record import Record
-from loadtest.measure.statistics import Points, percentiles
+from loadtest.measure.statistics import Points, measured, observe, percentiles
 
 VERSION = 1
 MB = 1e6

@@ -9,12 +9,11 @@ from statistics import median
 from matplotlib.axes import Axes
 
 from loadtest.measure.comparison import Run
-from loadtest.measure.observed import measured
 from loadtest.measure.record import Record
 from loadtest.measure.result import Result
 from loadtest.measure.soak import MB, Finding, Look
+from loadtest.measure.statistics import Window, measured
 from loadtest.measure.sweep import Sweep
-from loadtest.measure.timeline import Window
 from loadtest.pages.plots import (
     INK,
     PALETTE,

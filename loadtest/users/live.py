@@ -6,7 +6,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -52,6 +52,25 @@ def stopping() -> Iterator[Stopping]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def repeatedly(look: Callable[[], bool], every_s: float) -> Iterator[None]:
+    """Calls `look` in a thread of its own, at once and then every so many seconds, until the `with` block
+    ends or it returns false."""
+    over = threading.Event()
+
+    def run() -> None:
+        while look() and not over.wait(every_s):
+            pass
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 class Shown:

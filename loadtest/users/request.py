@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any
 from typing import Protocol as Interface
@@ -19,7 +17,6 @@ from halimede.errors import (
 )
 from halimede.results import Chunk
 from halimede.sampling import Sampling
-from halimede.timeouts import with_grace
 from halimede.wire.request import GenerateRequest
 from halimede.wire.rest import encode_body
 from loadtest.measure.record import Record
@@ -184,49 +181,3 @@ class Sender(Interface):
         """Calls `sent` when the request leaves. Closing the generator leaves the request."""
 
     async def close(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Attempts:
-    """`model` is asked where the mix names none; `write` makes prompts; `heard` gets the number of tokens as
-    they come, `failed` the class and the words of an error that the mix did not ask for."""
-
-    profile: Profile
-    model: str
-    senders: Mapping[Protocol, Sender]
-    write: Callable[[Planned], str]
-    now: Callable[[], float]
-    heard: Callable[[int], None]
-    failed: Callable[[str, str], None]
-
-    async def perform(self, planned: Planned, intended_s: float) -> Record:
-        """Swallows its cancellation, whose message becomes the error: no request is without its record."""
-        tape, error = self._tape(planned, intended_s), None
-        try:
-            async with asyncio.timeout(with_grace(planned.kind.timeout_s)):
-                await self._follow(planned, tape)
-        except TimeoutError:
-            error = TIMEOUT
-        except asyncio.CancelledError as cut:
-            error = str(cut)
-        except HalimedeError as fault:
-            error = error_class(fault)
-            if planned.kind.bad is None:
-                self.failed(error, str(fault))
-        return tape.record(self.now(), error)
-
-    def refuse(self, planned: Planned, intended_s: float, error: str) -> Record:
-        return self._tape(planned, intended_s).record(self.now(), error)
-
-    async def _follow(self, planned: Planned, tape: Tape) -> None:
-        ask = ask_of(planned, self.write(planned), planned.kind.model or self.model)
-        sender = self.senders[planned.kind.protocol]
-        async with aclosing(sender.send(ask, lambda: tape.sent(self.now()))) as chunks:
-            async for chunk in chunks:
-                self.heard(tape.take(chunk, self.now()))
-                if tape.leaves:
-                    return
-
-    def _tape(self, planned: Planned, intended_s: float) -> Tape:
-        name = planned.kind.model or self.model
-        return Tape(planned, name, intended_s, phase_of(self.profile, intended_s))

@@ -3,13 +3,11 @@ what its metrics say, and whether it has nothing left to do."""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import httpx
 
@@ -24,7 +22,7 @@ from loadtest.measure.gauges import Scrape
 from loadtest.measure.result import Server
 from loadtest.traffic.profile import Profile, Protocol
 from loadtest.traffic.prompts import PromptWriter, tokens_per_word
-from loadtest.users.live import Stopping
+from loadtest.users.live import Stopping, repeatedly
 from loadtest.users.worker import Words
 
 # Words that the server is asked to count.
@@ -151,50 +149,41 @@ def _counted(url: str, model: str) -> float:
     return tokens_per_word(short, long)
 
 
-class Scraper:
-    """Reads the metrics every second in a thread of its own while its `with` block runs; without a URL it
-    reads nothing. `failures` are the readings that brought nothing."""
+class Scrapes:
+    """What the metrics said, and when; `failures` are the readings that brought nothing."""
 
-    def __init__(self, url: str | None) -> None:
+    def __init__(self, url: str, http: httpx.Client) -> None:
         self._url = url
+        self._http = http
         self._texts: list[tuple[float, str]] = []
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="scraper", daemon=True)
         self.failures = 0
         self.reason = ""
 
-    def scrapes(self, start_epoch_s: float) -> list[Scrape]:
+    def since(self, start_epoch_s: float) -> list[Scrape]:
         """By the clock of the run that began then; what came earlier is left out."""
-        found = [(at - start_epoch_s, text) for at, text in list(self._texts)]
-        return [(at_s, text) for at_s, text in found if at_s >= 0]
+        return [(at - start_epoch_s, text) for at, text in self._texts if at >= start_epoch_s]
 
-    def __enter__(self) -> Self:
-        if self._url is not None:
-            self._thread.start()
-        return self
+    def read(self) -> bool:
+        try:
+            text = self._http.get(self._url).raise_for_status().text
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            self.failures += 1
+            self.reason = str(error).partition("\n")[0] or type(error).__name__
+        else:
+            self._texts.append((time.time(), text))
+        return True
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._over.set()
-        if self._url is not None:
-            self._thread.join()
 
-    def _run(self) -> None:
-        assert self._url is not None
-        with httpx.Client(timeout=_SCRAPE_TIMEOUT_S) as http:
-            while not self._over.is_set():
-                try:
-                    text = http.get(self._url).raise_for_status().text
-                except (httpx.HTTPError, httpx.InvalidURL) as error:
-                    self.failures += 1
-                    self.reason = str(error).partition("\n")[0] or type(error).__name__
-                else:
-                    self._texts.append((time.time(), text))
-                self._over.wait(_SCRAPE_S)
+@contextmanager
+def scraping(url: str | None) -> Iterator[Scrapes | None]:
+    """Reads the metrics every second while its `with` block runs; without a URL it reads nothing."""
+    if url is None:
+        yield None
+        return
+    with httpx.Client(timeout=_SCRAPE_TIMEOUT_S) as http:
+        scrapes = Scrapes(url, http)
+        with repeatedly(scrapes.read, _SCRAPE_S):
+            yield scrapes
 
 
 def cool_down(url: str | None, stopping: Stopping) -> None:
@@ -209,10 +198,8 @@ def cool_down(url: str | None, stopping: Stopping) -> None:
             metrics = parse_metrics(httpx.get(url, timeout=_LOOK_TIMEOUT_S).raise_for_status().text)
         except (httpx.HTTPError, httpx.InvalidURL, ProtocolError) as error:
             raise BenchError(f"{url}: the metrics cannot be read, give --metrics-url: {error}") from error
-        busy = metrics.total("halimede_num_requests_running") or metrics.total(
-            "halimede_num_requests_waiting"
-        )
-        looks = 0 if busy else looks + 1
+        gauges = ("halimede_num_requests_running", "halimede_num_requests_waiting")
+        looks = 0 if any(metrics.total(name) for name in gauges) else looks + 1
         if time.monotonic() > deadline:
             raise BenchError(f"{url}: the server is still busy after {_BUSY_S:.0f} s: who else uses it?")
         time.sleep(_LOOK_S)

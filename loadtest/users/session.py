@@ -20,13 +20,13 @@ from loadtest.measure import result as results
 from loadtest.measure.gauges import Gauges, read_gauges
 from loadtest.measure.record import Record, encode_lines
 from loadtest.measure.result import Facts, Result, Server, summarise
-from loadtest.options import positive
+from loadtest.options import decimal, positive
 from loadtest.ports import HOST
 from loadtest.traffic.profile import Profile, Protocol, load_profile
 from loadtest.traffic.schedule import clipped
 from loadtest.users.live import Stopping, shown, web
 from loadtest.users.master import Collected, Crew, Watch, listening, processes
-from loadtest.users.server import Addresses, Scraper, addresses_of, check, fitted, words_of
+from loadtest.users.server import Addresses, Scrapes, addresses_of, check, fitted, scraping, words_of
 from loadtest.users.tally import Progress
 from loadtest.users.worker import Plan, Words
 
@@ -35,6 +35,7 @@ DEFAULT_PROFILE = "chat"
 DEFAULT_URL = "127.0.0.1:8001"
 MASTER_PORT = 5557
 WEB_PORT = 8089
+_SECONDS = decimal("of seconds of at least 0", lambda seconds: seconds >= 0)
 # Local workers import numpy, gRPC and what they need.
 _LOCAL_S, _REMOTE_S = 60.0, 600.0
 
@@ -84,7 +85,7 @@ class Session:
             drain_s=self.options.drain,
             connections=self.options.connections,
         )
-        with Scraper(self.addresses.metrics) as scraper, shown(profile, self.page) as live:
+        with scraping(self.addresses.metrics) as scrapes, shown(profile, self.page) as live:
 
             def look(now_s: float, progress: Progress) -> None:
                 live.watch(now_s, progress)
@@ -94,7 +95,7 @@ class Session:
         window_s = profile.warmup_s, min(profile.total_s, collected.ended_s)
         if window_s[1] <= window_s[0]:
             return Ran(collected.records, None, collected.interrupted)
-        gauges, remarks = _gauges(scraper, collected)
+        gauges, remarks = _gauges(scrapes, collected.start_epoch_s)
         started = datetime.fromtimestamp(collected.start_epoch_s, UTC).isoformat(timespec="seconds")
         facts = Facts(profile.as_table(), started, self.machine, self.server, window_s, gauges)
         found = summarise(collected.records, facts)
@@ -129,13 +130,16 @@ def _crew(options: argparse.Namespace, stopping: Stopping) -> Iterator[Crew]:
             crew.close()  # the processes wait for that
 
 
-def _gauges(scraper: Scraper, collected: Collected) -> tuple[Gauges, tuple[str, ...]]:
+def _gauges(scrapes: Scrapes | None, start_epoch_s: float) -> tuple[Gauges, tuple[str, ...]]:
+    """And why there are none, or fewer."""
+    if scrapes is None:
+        return {}, ()
     try:
-        gauges = read_gauges(scraper.scrapes(collected.start_epoch_s))
+        gauges = read_gauges(scrapes.since(start_epoch_s))
     except BenchError as error:
         return {}, (str(error),)
-    if scraper.failures:
-        return gauges, (f"the metrics could not be read {scraper.failures} times: {scraper.reason}",)
+    if scrapes.failures:
+        return gauges, (f"the metrics could not be read {scrapes.failures} times: {scrapes.reason}",)
     return gauges, ()
 
 
@@ -180,7 +184,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--master-bind-host", default="*", metavar="HOST", help="with --master; default: every interface")
     add("--master-port", type=_port, default=MASTER_PORT, metavar="PORT", help="default: %(default)s")
     add("--in-flight", type=positive, default=2000, metavar="N", help="open requests a worker may have")
-    add("--drain", type=_seconds, default=60.0, metavar="S", help="wait for open requests; default: 60")
+    add("--drain", type=_SECONDS, default=60.0, metavar="S", help="wait for open requests; default: 60")
     add("--connections", type=positive, default=4, metavar="N", help="gRPC connections a worker; default: 4")
     add(
         "--web",
@@ -224,16 +228,6 @@ def folder_of(options: argparse.Namespace, name: str, result: str) -> Path:
     if folder.exists() and not folder.is_dir():
         raise TrafficError(f"--out {folder}: is no folder")
     return folder
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}, must be a number of seconds of at least 0")
-    return value
 
 
 def _port(text: str) -> int:

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from itertools import islice
 
-from loadtest.measure.observed import error_class
 from loadtest.measure.record import Record
+from loadtest.measure.statistics import error_class
 from loadtest.traffic.arrivals import Closed
 from loadtest.traffic.profile import Profile
 from loadtest.traffic.schedule import Planned, schedule, share_of

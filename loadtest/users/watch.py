@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from loadtest import artifacts
 from loadtest.errors import BenchError
@@ -16,52 +14,34 @@ from loadtest.measure.soak import Look
 from loadtest.memory import memory_of_tree
 from loadtest.prompts import Prompts
 from loadtest.streams import Streams
+from loadtest.users.live import repeatedly
 
 
+@dataclass(slots=True)
 class Watch:
-    """Looks at the tree of `root` every `interval_s` while its `with` block runs.
+    """The looks at a server's processes so far; `ended` is true where they are gone, and looks end there."""
 
-    It ends by itself when the tree is gone: it says so once by `on_end`, and keeps the looks until then.
-    """
+    looks: list[Look] = field(default_factory=list)
+    ended: bool = False
 
-    def __init__(self, root: int, interval_s: float, on_end: Callable[[], None] = lambda: None) -> None:
-        self._root = root
-        self._interval_s = interval_s
-        self._on_end = on_end
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._began = 0.0
-        self._looks: list[Look] = []
-        self.ended = False
 
-    @property
-    def looks(self) -> tuple[Look, ...]:
-        return tuple(self._looks)
+@contextmanager
+def watching(root: int, interval_s: float, on_end: Callable[[], None] = lambda: None) -> Iterator[Watch]:
+    """Looks at the tree of `root` every `interval_s` while its `with` block runs. Where the tree ends it says
+    so once, by `on_end`."""
+    watch, began = Watch(), time.monotonic()
 
-    def __enter__(self) -> Self:
-        self._began = time.monotonic()
-        self._thread.start()
-        return self
+    def look() -> bool:
+        found, at_s = memory_of_tree(root), time.monotonic() - began
+        watch.ended = found.processes == 0
+        if watch.ended:
+            on_end()
+        else:
+            watch.looks.append(Look(at_s, found.rss, found.pss, found.processes))
+        return not watch.ended
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while True:
-            found, at_s = memory_of_tree(self._root), time.monotonic() - self._began
-            if found.processes == 0:
-                self.ended = True
-                self._on_end()
-                return
-            self._looks.append(Look(at_s, found.rss, found.pss, found.processes))
-            if self._done.wait(self._interval_s):
-                return
+    with repeatedly(look, interval_s):
+        yield watch
 
 
 def fill(url: str, repository: Path, model: str) -> str:

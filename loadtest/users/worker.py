@@ -18,13 +18,15 @@ import sys
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from halimede.errors import HalimedeError
 from halimede.target import parse_target
+from halimede.timeouts import with_grace
 from loadtest.errors import BenchError
 from loadtest.measure.record import Record, encode
 from loadtest.traffic.arrivals import Closed
@@ -32,7 +34,16 @@ from loadtest.traffic.profile import Protocol, profile_of
 from loadtest.traffic.prompts import PromptWriter, TokenizerFile
 from loadtest.traffic.schedule import Planned, schedule, share_of
 from loadtest.users.offering import Offering
-from loadtest.users.request import INTERRUPTED, UNFINISHED, Attempts, Sender
+from loadtest.users.request import (
+    INTERRUPTED,
+    TIMEOUT,
+    UNFINISHED,
+    Sender,
+    Tape,
+    ask_of,
+    error_class,
+    phase_of,
+)
 from loadtest.users.senders import GrpcSender, HttpSender
 
 # How to stop: begin no more requests, or end those that are open too.
@@ -116,7 +127,7 @@ class Share:
         self._tell = tell
         self._zero_s = time.monotonic()
         self._users: list[asyncio.Task[None]] = []
-        self._offering: Offering | None = None
+        self._offering = Offering(self._perform, self._refuse, self._ended, self._now, cap=plan.cap)
         self._tokens = 0
         self._examples: dict[str, str] = {}
 
@@ -135,21 +146,15 @@ class Share:
         """Begins no more requests; HARD ends those that are open, too."""
         for user in self._users:
             user.cancel()
-        if how == HARD and self._offering is not None:
+        if how == HARD:
             self._offering.cut(INTERRUPTED)
 
     async def _run(self) -> None:
-        plan, profile = self._plan, profile_of(self._plan.profile)
+        plan, offering = self._plan, self._offering
+        self._profile = profile = profile_of(plan.profile)
         requests = schedule(profile, plan.worker, plan.workers)
-        writers = {model: words.writer(plan.salt) for model, words in plan.words.items()}
-
-        def write(planned: Planned) -> str:
-            return writers[planned.kind.model or plan.model].write(planned)
-
-        async with _connected({entry.protocol for entry in profile.mix}, plan) as senders:
-            attempts = Attempts(profile, plan.model, senders, write, self._now, self._heard, self._failed)
-            offering = Offering(attempts.perform, attempts.refuse, self._ended, self._now, cap=plan.cap)
-            self._offering = offering
+        self._writers = {model: words.writer(plan.salt) for model, words in plan.words.items()}
+        async with _connected({entry.protocol for entry in profile.mix}, plan) as self._senders:
             self._report(State.READY)
             # From here on the monotonic clock counts; on the wall clock the hosts must agree.
             start_epoch_s = await self.go
@@ -169,17 +174,44 @@ class Share:
             finally:
                 reporting.cancel()
 
-    def _now(self) -> float:
-        return time.monotonic() - self._zero_s
+    async def _perform(self, planned: Planned, intended_s: float) -> Record:
+        """Swallows its cancellation, whose message becomes the error: no request is without its record."""
+        tape, error = self._tape(planned, intended_s), None
+        try:
+            async with asyncio.timeout(with_grace(planned.kind.timeout_s)):
+                await self._follow(planned, tape)
+        except TimeoutError:
+            error = TIMEOUT
+        except asyncio.CancelledError as cut:
+            error = str(cut)
+        except HalimedeError as fault:
+            error = error_class(fault)
+            if planned.kind.bad is None:
+                self._examples.setdefault(error, str(fault))
+        return tape.record(self._now(), error)
 
-    def _heard(self, tokens: int) -> None:
-        self._tokens += tokens
+    async def _follow(self, planned: Planned, tape: Tape) -> None:
+        model = planned.kind.model or self._plan.model
+        ask = ask_of(planned, self._writers[model].write(planned), model)
+        sender = self._senders[planned.kind.protocol]
+        async with aclosing(sender.send(ask, lambda: tape.sent(self._now()))) as chunks:
+            async for chunk in chunks:
+                self._tokens += tape.take(chunk, self._now())
+                if tape.leaves:
+                    return
 
-    def _failed(self, error: str, words: str) -> None:
-        self._examples.setdefault(error, words)
+    def _refuse(self, planned: Planned, intended_s: float, error: str) -> Record:
+        return self._tape(planned, intended_s).record(self._now(), error)
+
+    def _tape(self, planned: Planned, intended_s: float) -> Tape:
+        name = planned.kind.model or self._plan.model
+        return Tape(planned, name, intended_s, phase_of(self._profile, intended_s))
 
     def _ended(self, record: Record) -> None:
         self._tell("record", encode(record))
+
+    def _now(self) -> float:
+        return time.monotonic() - self._zero_s
 
     async def _keep_reporting(self) -> None:
         while True:
@@ -187,11 +219,8 @@ class Share:
             await asyncio.sleep(REPORT_S)
 
     def _report(self, state: State, fault: str | None = None) -> None:
-        begun, still_open, capped = 0, 0, 0
-        if self._offering is not None:
-            begun, still_open, capped = self._offering.begun, self._offering.open, self._offering.capped
-        told = (begun, still_open, capped, self._tokens, self._examples, fault)
-        self._tell("report", Report(state, time.time(), *told).encode())
+        counts = self._offering.begun, self._offering.open, self._offering.capped, self._tokens
+        self._tell("report", Report(state, time.time(), *counts, self._examples, fault).encode())
 
 
 @asynccontextmanager
