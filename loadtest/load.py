@@ -45,7 +45,7 @@ _SETTLE_MINUTES = 10.0
 _SETTLE_SHARE = 1 / 3
 _EXAMPLES = f"""examples:
   python -m loadtest.load                                     the profile chat against 127.0.0.1:8001
-  python -m loadtest.load --profile steady --rate 2 --duration 120
+  python -m loadtest.load --profile burst --rate 2 --duration 120
   python -m loadtest.load --profile ./mine.toml --url 10.0.0.7:8001 --model smollm2
   python -m loadtest.load --processes 2                       where one generator is too slow
   python -m loadtest.load --master --expect-workers 4         and on four other machines:

@@ -28,7 +28,7 @@ from loadtest.users.session import Session, add_options, folder_of, profile_of, 
 HELD, MISSED, INTERRUPTED = 0, 3, 130
 _EXAMPLES = """examples:
   python -m loadtest.sweep                                    the profile chat against 127.0.0.1:8001
-  python -m loadtest.sweep --profile steady --start 1 --max 8 --step 60
+  python -m loadtest.sweep --profile burst --start 1 --max 8 --step 60
   python -m loadtest.sweep --protocol http --resolution 0.05
 
 Ctrl-C ends the sweep with the rates that are done. Exit codes: 0 the SLO holds at some rate, 3 it is missed

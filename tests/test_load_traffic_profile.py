@@ -228,10 +228,10 @@ VALUES = [
     "name", sorted({item.name for kind in DOCUMENTED for item in fields(kind)} | {*VALUES})
 )
 def test_every_key_and_every_name_that_it_takes_is_documented(name: str) -> None:
-    page = (ROOT / "docs" / "loadtest-profiles.md").read_text("utf-8")
+    page = (ROOT / "docs" / "loadtest.md").read_text("utf-8")
     assert f"`{name}`" in page
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_shipped_profile_is_documented(path: Path) -> None:
-    assert f"`{path.stem}`" in (ROOT / "docs" / "loadtest-profiles.md").read_text("utf-8")
+    assert f"`{path.stem}`" in (ROOT / "docs" / "loadtest.md").read_text("utf-8")

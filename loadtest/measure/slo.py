@@ -79,11 +79,11 @@ def verdicts(
         found = latencies[match[1]]
         return None if found is None else float(getattr(found, match[2]))
 
-    values = {name: value_of(name) for name in limits.run}
-    return tuple(
-        Verdict(name, limit, value, None if value is None else value <= limit)
-        for (name, limit), value in zip(limits.run.items(), values.values(), strict=True)
-    )
+    found = []
+    for name, limit in limits.run.items():
+        value = value_of(name)
+        found.append(Verdict(name, limit, value, None if value is None else value <= limit))
+    return tuple(found)
 
 
 def holds(found: Sequence[Verdict]) -> bool:
