@@ -12,11 +12,11 @@ class BenchError(Exception):
 
 
 class TrafficError(BenchError):
-    """A command, a profile or a trace is at fault; names the key or the option, its value and the limit."""
+    """A command, a profile or a trace is wrong; names the key or the option, its value and the limit."""
 
 
 def exit_code(run: Callable[[], int]) -> int:
-    """That of a benchmark's command: what it returns, 1 where it failed, 2 where the command is at fault, 130
+    """That of a benchmark's command: what it returns, 1 where it failed, 2 where the command is wrong, 130
     where it was interrupted."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -58,8 +58,8 @@ Ctrl-C ends the load, waits for the answers that are open and writes what was me
 not wait.
 A soak asks for no error, memory (RSS of all the server's processes) that does not grow, and a p99 of TTFT and
 gaps in the last third like in the first.
-Exit codes: 0 the SLO was met, 3 it was missed (of a soak: it holds, or it does not or cannot be told), 1
-nothing could be measured (no server, every request failed), 2 the command or the profile is at fault, 130
+Exit codes: 0 the SLO was met, 3 it was missed (of a soak: it holds, or it does not or was too short to tell),
+1 nothing could be measured (no server, every request failed), 2 the command or the profile is wrong, 130
 interrupted.
 """
 
@@ -115,7 +115,7 @@ def _load(options: argparse.Namespace) -> int:
             raise TrafficError(f"--{name} {value}: is for a soak test; give --minutes, too")
     with stopping() as wishes, session(options, profile, wishes) as running:
         ran = running.run(running.profile)
-    result = _told(ran, profile, folder)
+    result = _report(ran, profile, folder)
     if result is None or ran.interrupted:
         return INTERRUPTED
     return MET if result.slo_met else MISSED
@@ -132,7 +132,7 @@ def _soak(options: argparse.Namespace) -> int:
         watching(pid, options.interval, wishes.wish) as watch,
     ):
         ran = running.run(running.profile)
-    result = _told(ran, profile, folder)
+    result = _report(ran, profile, folder)
     interrupted = wishes.wishes > watch.ended  # its end is a wish that nobody had
     if result is None:
         if interrupted:
@@ -182,7 +182,7 @@ def _rate_of(path: Path) -> float:
     return rate_per_s
 
 
-def _told(ran: Ran, profile: Profile, folder: Path) -> Result | None:
+def _report(ran: Ran, profile: Profile, folder: Path) -> Result | None:
     """Stores and shows what came of a run; None where it ended in the warm-up. BenchError for a whole one of
     which nothing came."""
     ran.store(folder)

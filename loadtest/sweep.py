@@ -32,7 +32,7 @@ _EXAMPLES = """examples:
   python -m loadtest.sweep --protocol http --resolution 0.05
 
 Ctrl-C ends the sweep with the rates that are done. Exit codes: 0 the SLO holds at some rate, 3 it is missed
-at each, 1 nothing could be measured, 2 the command or the profile is at fault, 130 interrupted.
+at each, 1 nothing could be measured, 2 the command or the profile is wrong, 130 interrupted.
 """
 
 

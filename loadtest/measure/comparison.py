@@ -46,7 +46,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """`ratio` is b over a, `low` and `high` the ends of its interval; None where a is nought or nothing was
+    """`ratio` is b over a, `low` and `high` the ends of its interval; None where a is zero or nothing was
     seen. A latency is better when lower, a rate when higher."""
 
     name: str
@@ -66,7 +66,7 @@ class Difference:
         return Change.BETTER if (self.high < 1) == self.lower_is_better else Change.WORSE
 
     def is_worse_than(self, factor: float) -> bool:
-        """Whether even the near end of the interval is worse than so many times."""
+        """Whether even the near end of the interval is worse by more than `factor`."""
         if self.low is None or self.high is None:
             return False
         return self.low > factor if self.lower_is_better else self.high < 1 / factor

@@ -26,7 +26,7 @@ from loadtest.measure.statistics import Points, measured, observe, percentiles
 VERSION = 1
 MB = 1e6
 MIN_POINTS = 8
-# All pairs of so many points are some 10,000: more would only pretend to know more.
+# All pairs of 150 points are about 11,000; more would not know more.
 MAX_POINTS = 150
 _HOUR_S = 3600.0
 
@@ -215,7 +215,8 @@ def theil_sen(points: Sequence[Point], confidence: float = 0.95) -> Slope | None
 
 
 def thinned(points: Sequence[Point], most: int = MAX_POINTS) -> list[Point]:
-    """At most so many points, each the medians of as many neighbours as any other, or one more."""
+    """At most `most` points: each the medians of a group of neighbours, the groups of one size or one
+    more."""
     ordered = sorted(points)
     count = min(len(ordered), most)
     edges = [round(index * len(ordered) / count) for index in range(count + 1)] if count else []

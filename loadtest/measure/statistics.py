@@ -166,7 +166,7 @@ class Window:
 
 
 def width_of(measured_s: float) -> float:
-    """Seconds of a window, for a measured part of so many seconds."""
+    """Seconds of a window, where `measured_s` were measured."""
     return max(1.0, measured_s / _WINDOWS)
 
 

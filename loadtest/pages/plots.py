@@ -1,4 +1,4 @@
-"""How plots are drawn: a figure in the colours of the page, as SVG for the page and as PNG beside it.
+"""How plots are drawn: a figure in the colours of the page, as SVG for the page and as a PNG file.
 
 The SVG names its colours by CSS variables, so that a dark page has light lines. Its text stays text: small,
 searchable, and never outlines of somebody's font.
@@ -28,7 +28,7 @@ _FAR = 2.5
 _DASHES = (0, (6, 3))
 # Lines with this at the head of their id are no data.
 REFERENCE = "reference-"
-# A range of more decades than this is told apart on a logarithmic scale only.
+# Values of a wider range than this are distinct on a logarithmic scale only.
 _WIDE = 30
 # Okabe and Ito, Color Universal Design, 2008; yellow, too pale for lines, is left out.
 INK, GRID, SHADE = "#222324", "#d8d9da", "#eeeff0"
@@ -144,7 +144,7 @@ def steps(axis: Axes, values: Sequence[float], label: str, colour: str, style: s
 
 
 def widen(axis: Axis, scale: Callable[[str], None], values: Sequence[float]) -> None:
-    """Logarithmic where the values lie far apart and none is nought."""
+    """Logarithmic where the values lie far apart and none is zero."""
     if values and min(values) > 0 and max(values) > _WIDE * min(values):
         scale("log")
         axis.set_major_formatter(lambda value, _: f"{value:,.4g}")
@@ -177,12 +177,12 @@ def limit_lines(axis: Axes, result: Result, measure: str) -> None:
             line.set_gid(f"{REFERENCE}{len(axis.lines)}")
 
 
-def finish(axis: Axes, below: str, beside: str) -> None:
-    """Units, a scale from nought, and the legend above the plot, where no curve runs."""
-    axis.set_xlabel(below)
+def finish(axis: Axes, x_label: str, y_label: str) -> None:
+    """Units, a scale from zero, and the legend above the plot, where no curve runs."""
+    axis.set_xlabel(x_label)
     # Of panels one below the other only the last names what runs along them all.
     axis.label_outer()
-    axis.set_ylabel(beside)
+    axis.set_ylabel(y_label)
     if axis.get_yscale() == "linear":
         top = axis.get_ylim()[1]
         axis.set_ylim(0.0, top if top > 0 else 1.0)

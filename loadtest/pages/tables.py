@@ -1,4 +1,4 @@
-"""The numbers of a run, a sweep, two runs and a soak test as tables, for the page and the terminal alike."""
+"""The numbers of a run, a sweep, two runs and a soak test as tables, for both the page and the terminal."""
 
 from __future__ import annotations
 

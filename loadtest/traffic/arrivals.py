@@ -66,7 +66,7 @@ class _Kind:
 
 @dataclass(frozen=True, slots=True)
 class Closed(_Kind):
-    """So many users, each of whom waits for the answer, thinks, and sends the next request."""
+    """Each user waits for the answer, thinks, and sends the next request."""
 
     users: Annotated[int, USERS] = 8
     think_s: Annotated[float, Number()] = 0.0

@@ -45,7 +45,7 @@ class Constant:
 
 @dataclass(frozen=True, slots=True)
 class Uniform:
-    """Every whole number from `least` to `most` alike, both included."""
+    """Each whole number from `least` to `most` is equally likely, both included."""
 
     least: int
     most: int
@@ -169,16 +169,16 @@ def _quantiles(table: Mapping[str, Any], place: str) -> Quantiles:
 
 
 def _choices(table: Mapping[str, Any], place: str) -> Choices:
-    inside, beside = at(place, "choices"), at(place, "weights")
+    inside, weighted = at(place, "choices"), at(place, "weights")
     tokens = tuple(Whole()(value, inside) for value in list_of(table["choices"], inside))
-    weights = list_of(table.get("weights", [1.0] * len(tokens)), beside)
+    weights = list_of(table.get("weights", [1.0] * len(tokens)), weighted)
     if len(weights) != len(tokens):
-        raise fault(beside, weights, f"must have {len(tokens)} numbers, one for each choice")
+        raise fault(weighted, weights, f"must have {len(tokens)} numbers, one for each choice")
     for weight in weights:
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
-            raise fault(beside, weight, "must be a number of at least 0")
+            raise fault(weighted, weight, "must be a number of at least 0")
     if not sum(weights) > 0:
-        raise fault(beside, weights, "must not all be 0")
+        raise fault(weighted, weights, "must not all be 0")
     return Choices(tokens, tuple(map(float, weights)))
 
 

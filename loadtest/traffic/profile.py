@@ -51,7 +51,7 @@ class Bad(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SharedPrefix:
-    """So many of the requests (a share) begin with the text of one of some groups."""
+    """A share of the requests begin with the text of one of some groups."""
 
     share: _Share = 0.5
     tokens: Tokens = 256
@@ -141,7 +141,7 @@ class Profile:
 
 
 def load_profile(path: Path) -> Profile:
-    """The profile in the file. TrafficError when it cannot be read, or names the key that is at fault."""
+    """The profile in the file. TrafficError when it cannot be read, or names the key that is wrong."""
     try:
         content = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:

@@ -1,4 +1,5 @@
-"""The text of prompts: exactly so many tokens, and a shared beginning where the profile says so alone.
+"""The text of prompts: exactly the planned number of tokens, and a shared beginning only where the profile
+says so.
 
 The words are those of Python's own documentation that are one token each, so a prompt of n tokens is n words,
 and costs the load generator no tokenizing. Without the model's tokenizer words are counted and their tokens
@@ -39,7 +40,7 @@ class PromptWriter:
     """Writes the prompts of a schedule.
 
     Two runs with the same `salt` have the same prompts; give each run against the same server another one,
-    lest the second finds the first one's prompts in the server's prefix cache. `tokens_per_word` is for a
+    or the second finds the first one's prompts in the server's prefix cache. `tokens_per_word` is for a
     writer without the model's tokenizer (no `encoder`).
     """
 
@@ -64,7 +65,7 @@ class PromptWriter:
         return " ".join((*shared, *self._text(f"{planned.seed}", max(own, 0))))
 
     def probe(self, words: int) -> str:
-        """So many words, to learn from a server how many tokens they are."""
+        """That many words, to learn from a server how many tokens they are."""
         return " ".join(self._text("probe", words))
 
     def _count(self, tokens: int) -> int:

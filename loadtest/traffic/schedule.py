@@ -71,7 +71,7 @@ def schedule(profile: Profile, worker: int = 0, workers: int = 1) -> Iterator[Pl
 
 
 def clipped(profile: Profile, requests: int) -> int:
-    """Of the first so many requests of a schedule, those whose lengths were cut to max_context."""
+    """How many of the first `requests` of a schedule had their lengths cut to max_context."""
     return sum(planned.clipped for planned in islice(schedule(profile), requests))
 
 

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import FrameType
@@ -56,8 +56,8 @@ def stopping() -> Iterator[Stopping]:
 
 @contextmanager
 def repeatedly(look: Callable[[], bool], every_s: float) -> Iterator[None]:
-    """Calls `look` in a thread of its own, at once and then every so many seconds, until the `with` block
-    ends or it returns false."""
+    """Calls `look` in a thread of its own, at once and then every `every_s`, until the `with` block ends or
+    it returns false."""
     over = threading.Event()
 
     def run() -> None:
@@ -71,28 +71,6 @@ def repeatedly(look: Callable[[], bool], every_s: float) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
-
-
-class Shown:
-    """`live` is None where nobody looks; `page` has the words for the browser."""
-
-    def __init__(self, profile: Profile, live: Live | None, page: list[str]) -> None:
-        self._profile = profile
-        self._live = live
-        self._page = page
-        self._next_s = 0.0
-
-    def watch(self, now_s: float, progress: Progress) -> None:
-        self._page[:] = head, body = words(self._profile, now_s, progress)
-        if now_s < self._next_s:
-            return
-        if self._live is None:
-            self._next_s = now_s + _LINE_S
-            print(f"{head}: {body}", file=sys.stderr, flush=True)
-        else:
-            self._next_s = now_s + _DRAW_S
-            bar = ProgressBar(self._profile.total_s, min(now_s, self._profile.total_s), width=40)
-            self._live.update(Group(Text(head), bar, Text(body)), refresh=True)
 
 
 def words(profile: Profile, now_s: float, progress: Progress) -> tuple[str, str]:
@@ -112,12 +90,27 @@ def words(profile: Profile, now_s: float, progress: Progress) -> tuple[str, str]
 
 
 @contextmanager
-def shown(profile: Profile, page: list[str]) -> Iterator[Shown]:
-    if not sys.stderr.isatty():
-        yield Shown(profile, None, page)
-        return
-    with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
-        yield Shown(profile, live, page)
+def shown(profile: Profile, page: list[str]) -> Iterator[Callable[[float, Progress], None]]:
+    """What to call with the progress, as often as there is some; `page` gets the words for the browser."""
+    next_s = 0.0
+    is_terminal = sys.stderr.isatty()
+
+    def watch(now_s: float, progress: Progress) -> None:
+        nonlocal next_s
+        page[:] = head, body = words(profile, now_s, progress)
+        if now_s < next_s:
+            return
+        if is_terminal:
+            next_s = now_s + _DRAW_S
+            bar = ProgressBar(profile.total_s, min(now_s, profile.total_s), width=40)
+            live.update(Group(Text(head), bar, Text(body)), refresh=True)
+        else:
+            next_s = now_s + _LINE_S
+            print(f"{head}: {body}", file=sys.stderr, flush=True)
+
+    live = Live(console=Console(stderr=True), auto_refresh=False, transient=True)
+    with live if is_terminal else nullcontext():
+        yield watch
 
 
 @contextmanager
@@ -146,5 +139,7 @@ def web(port: int | None) -> Iterator[list[str]]:
         raise BenchError(f"--web {port}: {error.strerror}") from error
     with server:
         threading.Thread(target=server.serve_forever, name="web", daemon=True).start()
-        yield lines
-        server.shutdown()
+        try:
+            yield lines
+        finally:
+            server.shutdown()

@@ -1,6 +1,6 @@
-"""The master: workers that come to it, a run that they make together, and what they tell of it.
+"""The master: workers connect to it, it gives them a plan, and gathers what comes of the run.
 
-worker.py has the lines that they send each other.
+worker.py describes the lines that they send each other.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Crew:
     def gather(
         self, expect: int, stopping: Stopping, waiting_s: float, alive: Callable[[], bool] = lambda: True
     ) -> None:
-        """Waits for so many workers; BenchError when they do not come in time, or are not `alive` any
+        """Waits for `expect` workers. BenchError when they do not come in time, or are not `alive` any
         more."""
         deadline = time.monotonic() + waiting_s
         while len(self._peers) < expect:
@@ -131,18 +131,18 @@ class Crew:
         for peer in self._team:
             peer.heard_s = zero
             peer.tell("go", start)
-        ended_s, told = profile.total_s, 0
+        ended_s, wishes = profile.total_s, 0
         lost: dict[int, float] = {}
         reports = self._tally.reports
         while not all(n in lost or reports[n].state is State.DONE for n in range(len(self._team))):
             self._listen()
             now_s = time.monotonic() - zero
             self._raise_fault()
-            if stopping.wishes > told:
-                ended_s = min(ended_s, now_s) if not told else ended_s
-                told = stopping.wishes
+            if stopping.wishes > wishes:
+                ended_s = min(ended_s, now_s) if not wishes else ended_s
+                wishes = stopping.wishes
                 for peer in self._team:
-                    peer.tell("stop", SOFT if told == 1 else HARD)
+                    peer.tell("stop", SOFT if wishes == 1 else HARD)
             self._note_lost(lost, now_s, last=now_s > ended_s + plan.drain_s + _GRACE_S)
             watch(now_s, self._tally.progress(now_s))
         seen = {record.request for record in self._tally.records}
@@ -154,7 +154,7 @@ class Crew:
             records=tuple(sorted(self._tally.records, key=lambda record: record.intended_s)),
             start_epoch_s=start,
             ended_s=max(ended_s, 0.0),
-            interrupted=told > 0,
+            interrupted=wishes > 0,
             capped=sum(report.capped for report in reports.values()),
             remarks=tuple(self._remarks(lost)),
         )
@@ -249,7 +249,8 @@ def listening(host: str, port: int) -> Iterator[tuple[Crew, int]]:
 
 @contextmanager
 def processes(count: int, port: int) -> Iterator[Callable[[], bool]]:
-    """So many workers on this machine, of the master on that port; yields whether all of them are alive."""
+    """Starts `count` workers of the master on that port; yields a function that says whether all are
+    alive."""
     command = [sys.executable, "-m", "loadtest.load", "--worker"]
     command += ["--master-host", HOST, "--master-port", f"{port}"]
     # Sessions of their own: a Ctrl-C is for the master, who tells them.

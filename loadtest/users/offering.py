@@ -21,8 +21,8 @@ Attempt = Callable[[Planned, float], Coroutine[Any, Any, Record]]
 
 
 class Offering:
-    """`refuse` makes the record of a request that was not sent, `take` gets each record. `now` tells seconds
-    since the start of the run and `sleep` waits so many: both are passed in, so that tests need not wait."""
+    """`refuse` makes the record of a request that was not sent, `take` gets each record. `now` is in
+    seconds since the start of the run, `sleep` waits: both are passed in, so that tests need not wait."""
 
     def __init__(
         self,

@@ -63,7 +63,7 @@ def _channel(target: Target) -> Any:
 
 
 class HttpSender:
-    """Each request on a connection of its own, as of a client that comes anew: no pool has to be waited for,
+    """Each request has a connection of its own, as from a new client: no pool has to be waited for,
     and none can hand out a connection that the server is about to close. Opening it counts as lag."""
 
     def __init__(self, target: Target) -> None:

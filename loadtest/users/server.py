@@ -31,7 +31,7 @@ _SCRAPE_S, _SCRAPE_TIMEOUT_S = 1.0, 2.0
 # Without metrics there is nothing to see.
 _BLIND_S = 5.0
 _BUSY_S = 180.0
-# The engine tells its metrics twice a second: one look may be of the moment before.
+# The engine updates its metrics twice a second: one look may be of the moment before.
 _LOOK_S, _LOOKS, _LOOK_TIMEOUT_S = 0.7, 2, 5.0
 
 
@@ -54,14 +54,14 @@ def addresses_of(url: str, http_url: str | None, metrics_url: str | None) -> Add
     `url` may be of gRPC or of HTTP; `metrics_url` may be "none".
     """
     try:
-        told, web = parse_target(url), parse_target(http_url) if http_url else None
+        given, web = parse_target(url), parse_target(http_url) if http_url else None
     except InvalidArgument as error:
         raise TrafficError(str(error)) from error
     if web is not None and web.is_grpc:
         raise TrafficError(f"--http-url {http_url}: must begin with http:// or https://")
-    grpc = told if told.is_grpc else _neighbour(told, "grpc", 1)
-    web = web or (_neighbour(told, "http", -1) if told.is_grpc else told)
-    metrics = None if metrics_url == "none" else metrics_url or told.metrics_url
+    grpc = given if given.is_grpc else _neighbour(given, "grpc", 1)
+    web = web or (_neighbour(given, "http", -1) if given.is_grpc else given)
+    metrics = None if metrics_url == "none" else metrics_url or given.metrics_url
     return Addresses(str(grpc), str(web), metrics)
 
 

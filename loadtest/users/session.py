@@ -25,9 +25,8 @@ from loadtest.ports import HOST
 from loadtest.traffic.profile import Profile, Protocol, load_profile
 from loadtest.traffic.schedule import clipped
 from loadtest.users.live import Stopping, shown, web
-from loadtest.users.master import Collected, Crew, Watch, listening, processes
+from loadtest.users.master import Collected, Crew, listening, processes
 from loadtest.users.server import Addresses, Scrapes, addresses_of, check, fitted, scraping, words_of
-from loadtest.users.tally import Progress
 from loadtest.users.worker import Plan, Words
 
 PROFILES = ROOT / "loadtest" / "profiles"
@@ -71,7 +70,7 @@ class Session:
     stopping: Stopping
     page: list[str]
 
-    def run(self, profile: Profile, watch: Watch = lambda _now_s, _progress: None) -> Ran:
+    def run(self, profile: Profile) -> Ran:
         plan = Plan(
             profile=profile.as_table(),
             worker=0,
@@ -85,13 +84,8 @@ class Session:
             drain_s=self.options.drain,
             connections=self.options.connections,
         )
-        with scraping(self.addresses.metrics) as scrapes, shown(profile, self.page) as live:
-
-            def look(now_s: float, progress: Progress) -> None:
-                live.watch(now_s, progress)
-                watch(now_s, progress)
-
-            collected = self.crew.run(profile, plan, self.stopping, look)
+        with scraping(self.addresses.metrics) as scrapes, shown(profile, self.page) as watch:
+            collected = self.crew.run(profile, plan, self.stopping, watch)
         window_s = profile.warmup_s, min(profile.total_s, collected.ended_s)
         if window_s[1] <= window_s[0]:
             return Ran(collected.records, None, collected.interrupted)
@@ -106,12 +100,13 @@ class Session:
 @contextmanager
 def session(options: argparse.Namespace, profile: Profile, stopping: Stopping) -> Iterator[Session]:
     """BenchError where the server or a worker does not come."""
+    machine = describe()  # its load average is that of the minute before
     addresses = addresses_of(options.url or DEFAULT_URL, options.http_url, options.metrics_url)
     server = check(profile, addresses, options.model)
     profile = fitted(profile, addresses, options.model, say)
     words = words_of(profile, addresses, options.model, options.tokenizer)
     with _crew(options, stopping) as crew, web(options.web) as page:
-        yield Session(options, addresses, server, profile, words, describe(), crew, stopping, page)
+        yield Session(options, addresses, server, profile, words, machine, crew, stopping, page)
 
 
 @contextmanager
@@ -165,7 +160,7 @@ def say(what: str) -> None:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Of a run; --worker, which takes part in anybody's, is apart."""
+    """Those of a run; --worker is load's own."""
     known = ", ".join(sorted(path.stem for path in PROFILES.glob("*.toml")))
     add = parser.add_argument_group("the load").add_argument
     add("--profile", default=DEFAULT_PROFILE, metavar="NAME|FILE", help=f"one of {known}, or a TOML file")
@@ -180,7 +175,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("the generator").add_argument
     add("--processes", type=positive, default=1, metavar="N", help="workers on this machine; default: 1")
     add("--master", action="store_true", help="wait for workers of other machines instead")
-    add("--expect-workers", type=positive, metavar="N", help="with --master: so many")
+    add("--expect-workers", type=positive, metavar="N", help="with --master: how many")
     add("--master-bind-host", default="*", metavar="HOST", help="with --master; default: every interface")
     add("--master-port", type=_port, default=MASTER_PORT, metavar="PORT", help="default: %(default)s")
     add("--in-flight", type=positive, default=2000, metavar="N", help="open requests a worker may have")

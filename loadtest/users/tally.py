@@ -16,7 +16,7 @@ from loadtest.traffic.schedule import Planned, schedule, share_of
 from loadtest.users.request import WORKER_LOST, Tape, phase_of
 from loadtest.users.worker import Report, State
 
-# Tokens a second are shown over so many seconds.
+# Tokens a second are a mean over the last so many seconds.
 _RATE_S = 5.0
 
 
