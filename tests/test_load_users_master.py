@@ -156,6 +156,23 @@ def test_a_worker_whose_connection_ends_is_lost_and_the_run_goes_on() -> None:
         assert any("worker 1 (worker-1) was lost" in remark for remark in found.remarks)
 
 
+def test_without_a_worker_there_is_no_further_run() -> None:
+    of = load()
+    with crew_of(1) as (crew, (dies,)):
+
+        def play() -> None:
+            dies.hears("plan")
+            dies.report(State.READY)
+            dies.hears("go")
+            dies.link.shutdown(socket.SHUT_RDWR)
+
+        with meanwhile(play):
+            found = crew.run(of, plan(of), Stopping(), unwatched)
+        assert {record.error for record in found.records} == {"worker_lost"}
+        with pytest.raises(BenchError, match="no worker is left"):
+            crew.run(of, plan(of), Stopping(), unwatched)
+
+
 def test_a_worker_that_gives_up_ends_the_run_with_its_words() -> None:
     of = load()
     with crew_of(1) as (crew, (faulty,)):

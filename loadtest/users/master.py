@@ -110,6 +110,8 @@ class Crew:
     def run(self, profile: Profile, plan: Plan, stopping: Stopping, watch: Watch) -> Collected:
         """`plan` is everybody's; who is who is filled in. BenchError when a worker could not do its part."""
         self._tally, self._team = Tally(), list(self._peers)
+        if not self._team:
+            raise BenchError("no worker is left; their words are above, or on their own terminals")
         for number, peer in enumerate(self._team):
             peer.tell("plan", asdict(replace(plan, worker=number, workers=len(self._team))))
         deadline = time.monotonic() + _READY_S

@@ -4,8 +4,8 @@ Master and worker send each other lines, each a word and JSON. To a worker: `pla
 the wall clock), `stop` (SOFT or HARD). To the master: `hello` (a name), `record` (one request, when it has
 ended), `report` (the counts so far, twice a second).
 
-One asyncio loop does everything. A record's line costs about 1 µs for each chunk, which delays a timestamp at
-most.
+One asyncio loop does everything. What delays a timestamp most is a record's line, 1 µs for each of its
+chunks.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from halimede.timeouts import with_grace
 from loadtest.errors import BenchError
 from loadtest.measure.record import Record, encode
 from loadtest.traffic.arrivals import Closed
-from loadtest.traffic.profile import Protocol, profile_of
+from loadtest.traffic.profile import Profile, Protocol, profile_of
 from loadtest.traffic.prompts import PromptWriter, TokenizerFile
 from loadtest.traffic.schedule import Planned, schedule, share_of
 from loadtest.users.offering import Offering
@@ -121,6 +121,11 @@ def report_of(content: Mapping[str, Any]) -> Report:
 
 class Share:
     """A worker's share of one run; `tell` sends a word and its JSON to the master."""
+
+    # Once the plan is read.
+    _profile: Profile
+    _writers: Mapping[str, PromptWriter]
+    _senders: Mapping[Protocol, Sender]
 
     def __init__(self, plan: Plan, tell: Callable[[str, str], None]) -> None:
         self.go: asyncio.Future[float] = asyncio.get_running_loop().create_future()
