@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from loadtest.measure import slo, stored
+from loadtest.fields import dump, load
+from loadtest.measure import slo
 from loadtest.measure.gauges import Gauges
 from loadtest.measure.record import Record
 from loadtest.measure.slo import Verdict, limits_of
@@ -179,12 +180,12 @@ def _doubts(latencies: Mapping[str, Latency | None], requests: int) -> Iterator[
 
 
 def encode(result: Result) -> str:
-    return stored.dump(result)
+    return dump(result)
 
 
 def decode(text: str) -> Result:
     """Raises BenchError for a result of another version or with a bad field."""
-    return stored.load(Result, text, VERSION)
+    return load(Result, text, VERSION)
 
 
 def _kind(taken: Sequence[Record]) -> Kind:

@@ -13,7 +13,7 @@ from math import isfinite, sqrt
 from typing import Any
 
 from loadtest.errors import BenchError
-from loadtest.measure import stored
+from loadtest.fields import dump, load
 from loadtest.measure.result import Result, Server
 
 VERSION = 2
@@ -121,9 +121,9 @@ def sweep_of(profile: Mapping[str, Any], found: Sequence[Rung]) -> Sweep:
 
 
 def encode(sweep: Sweep) -> str:
-    return stored.dump(sweep)
+    return dump(sweep)
 
 
 def decode(text: str) -> Sweep:
     """Raises BenchError for a sweep of another version or with a bad field."""
-    return stored.load(Sweep, text, VERSION)
+    return load(Sweep, text, VERSION)

@@ -18,8 +18,7 @@ from random import Random
 from typing import Annotated, Any
 
 from loadtest.errors import TrafficError
-from loadtest.traffic.lengths import Quantiles
-from loadtest.traffic.table import (
+from loadtest.fields import (
     MAX_TOKENS,
     Number,
     Whole,
@@ -31,6 +30,7 @@ from loadtest.traffic.table import (
     table_from,
     table_of,
 )
+from loadtest.traffic.lengths import Quantiles
 
 COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 # A conversation service, by its published quantiles, for a trace that needs no file: Azure LLM inference

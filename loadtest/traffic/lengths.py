@@ -12,7 +12,7 @@ from statistics import NormalDist
 from typing import Annotated, Any
 
 from loadtest.errors import TrafficError
-from loadtest.traffic.table import (
+from loadtest.fields import (
     MAX_TOKENS,
     Number,
     Tokens,
@@ -171,6 +171,8 @@ def _quantiles(table: Mapping[str, Any], place: str) -> Quantiles:
 def _choices(table: Mapping[str, Any], place: str) -> Choices:
     inside, weighted = at(place, "choices"), at(place, "weights")
     tokens = tuple(Whole()(value, inside) for value in list_of(table["choices"], inside))
+    if not tokens:
+        raise fault(inside, [], "must be a list that is not empty")
     weights = list_of(table.get("weights", [1.0] * len(tokens)), weighted)
     if len(weights) != len(tokens):
         raise fault(weighted, weights, f"must have {len(tokens)} numbers, one for each choice")

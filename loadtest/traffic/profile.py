@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from loadtest.errors import TrafficError
+from loadtest.fields import Number, Text, Tokens, Whole, fault, read, table_from, table_of
 from loadtest.traffic.arrivals import RATE, SPEED, USERS, Arrivals, Closed, Trace, arrivals_of
 from loadtest.traffic.lengths import Lengths, lengths_of
-from loadtest.traffic.table import Number, Tokens, Whole, read, table_from, table_of
 
 _SEED = Whole(0, 2**63 - 1)
 _ABOVE_0, _FROM_0 = Number(above=0), Number()
@@ -62,10 +62,10 @@ class SharedPrefix:
 class MixEntry:
     """One kind of request. Without lengths it takes those of the trace."""
 
-    name: str
+    name: Text
     weight: _Positive = 1.0
     protocol: Protocol = Protocol.GRPC
-    model: str | None = None
+    model: Text | None = None
     task: Task = Task.CHAT
     prompt_tokens: _Lengths | None = None
     output_tokens: _Lengths | None = None
@@ -120,10 +120,10 @@ class Profile:
     `max_context` is the served model's, or less: longer requests are cut to it, and marked.
     """
 
-    name: str
+    name: Text
     mix: tuple[MixEntry, ...]
     arrivals: Annotated[Arrivals, arrivals_of] = field(default_factory=Closed)
-    description: str = ""
+    description: Text = ""
     duration_s: _Positive = 60.0
     warmup_s: Annotated[float, _FROM_0] = 5.0
     seed: Annotated[int, _SEED] = 1
@@ -157,6 +157,8 @@ def load_profile(path: Path) -> Profile:
 def profile_of(content: Mapping[str, Any], name: str = "profile", folder: Path = Path()) -> Profile:
     """The profile of a parsed file; `name` where it has none, `folder` has its trace."""
     profile = read(Profile, {"name": name, **content})
+    if not profile.mix:
+        raise fault("mix", [], "must be a list that is not empty")
     for number, entry in enumerate(profile.mix):
         place = f"mix[{number}]"
         if entry.name in [other.name for other in profile.mix[:number]]:

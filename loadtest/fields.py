@@ -1,4 +1,4 @@
-"""Frozen dataclasses from tables of TOML, and back: what a field may hold is its annotation.
+"""Frozen dataclasses from plain values, of TOML or JSON, and back: what a field may hold is its annotation.
 
 A field without a default must be given; a key that is no field is refused with those that there are. An
 annotation may carry what reads its value: `Annotated[float, Number(above=0)]`. Every error is a TrafficError
@@ -7,19 +7,21 @@ with the place, such as `mix[0].weight`, the value and what it must be.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from loadtest.errors import TrafficError
+from loadtest.errors import BenchError, TrafficError
 
 _T = TypeVar("_T")
 
 MAX_TOKENS = 1_000_000
+_HUGE = 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,15 @@ class Whole:
         return value
 
 
+def text(value: object, place: str) -> str:
+    """Some, and not only blanks."""
+    if not isinstance(value, str) or not value.strip():
+        raise fault(place, value, "must be text")
+    return value
+
+
 Tokens = Annotated[int, Whole()]
+Text = Annotated[str, text]
 
 
 def read(kind: type[_T], content: object, place: str = "", also: Iterable[str] = ()) -> _T:
@@ -79,28 +89,57 @@ def _value(hint: Any, value: object, place: str) -> Any:
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return parts[1](value, place)
-    if origin in (UnionType, Union):  # of None, which a table cannot hold, and something else
-        (hint,) = (part for part in parts if part is not NoneType)
-        return _value(hint, value, place)
+    if origin in (UnionType, Union):  # of something and None
+        (some,) = (part for part in parts if part is not NoneType)
+        return None if value is None else _value(some, value, place)
+    if origin is Mapping:
+        return {key: _value(parts[1], item, at(place, key)) for key, item in table_of(value, place).items()}
     if origin is tuple:
-        return tuple(_value(parts[0], item, f"{place}[{n}]") for n, item in enumerate(list_of(value, place)))
+        items = list_of(value, place)
+        kinds = parts[:1] * len(items) if parts[-1] is Ellipsis else parts
+        if len(items) != len(kinds):
+            raise fault(place, value, f"must be a list of {len(kinds)}")
+        pairs = enumerate(zip(kinds, items, strict=True))
+        return tuple(_value(kind, item, f"{place}[{number}]") for number, (kind, item) in pairs)
     return read(hint, value, place) if is_dataclass(hint) else _plainly(hint, value, place)  # type: ignore[arg-type]
 
 
 def _plainly(hint: Any, value: object, place: str) -> Any:
-    """A bool, a member of an Enum, a str or a Path."""
-    if hint is bool:
-        if not isinstance(value, bool):
-            raise fault(place, value, "must be true or false")
+    """Anything, a bool, a number, a str, a Path or a member of an Enum."""
+    if hint is Any:
         return value
+    if hint in (int, float):
+        return (Whole(-_HUGE, _HUGE) if hint is int else Number(least=-math.inf))(value, place)
     if issubclass(hint, Enum):
         for member in hint:
             if member.value == value:
                 return member
         raise fault(place, value, f"must be one of {', '.join(str(member.value) for member in hint)}")
-    if not isinstance(value, str) or not value.strip():
-        raise fault(place, value, "must be text")
+    if not isinstance(value, bool if hint is bool else str):
+        raise fault(place, value, "must be true or false" if hint is bool else "must be text")
     return hint(value)
+
+
+def dump(value: Any) -> str:
+    """A dataclass as JSON; numbers must be finite."""
+    return json.dumps(asdict(value), indent=1, allow_nan=False) + "\n"
+
+
+def load(kind: type[_T], text: str, version: int) -> _T:
+    """What `dump` wrote. BenchError says which field is wrong, or that the version is another."""
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise BenchError(f"no JSON: {error}") from error
+    if isinstance(found, dict) and found.get("version") != version:
+        raise BenchError(f"version is {found.get('version')!r}, this program reads {version}")
+    names = [item.name for item in fields(kind)]  # type: ignore[arg-type]
+    if not isinstance(found, dict) or set(found) != set(names):
+        raise BenchError(f"it is {shown(found)}, must be an object of {', '.join(names)}")
+    try:
+        return read(kind, found)
+    except TrafficError as error:  # here no command is wrong
+        raise BenchError(str(error)) from error
 
 
 def table_from(value: Any) -> dict[str, Any]:
@@ -128,8 +167,8 @@ def table_of(content: object, place: str) -> Mapping[str, Any]:
 
 
 def list_of(value: object, place: str) -> Sequence[Any]:
-    if not isinstance(value, list | tuple) or not value:
-        raise fault(place, value, "must be a list that is not empty")
+    if not isinstance(value, list | tuple):
+        raise fault(place, value, "must be a list")
     return value
 
 
