@@ -89,8 +89,9 @@ def _climb(running: Session, profile: Profile, search: Search, folder: Path) -> 
         found.append(Rung(rate_per_s, ran.result))
         (folder / "sweep.json").write_text(sweeps.encode(sweep_of(profile.as_table(), found)), "utf-8")
         say(_words(rate_per_s, ran.result))
-        if len(found) == 1:
-            _require_some(ran.result)
+        requests = ran.result.requests
+        if len(found) == 1 and requests.total and requests.unexpected == requests.total:
+            raise BenchError(f"every one of {requests.total} requests failed: {requests.errors}")
     return found
 
 
@@ -101,7 +102,11 @@ def at_rate(profile: Profile, rate_per_s: float) -> Profile:
 
 def _profile(options: argparse.Namespace) -> Profile:
     profile = with_overrides(profile_of(options), seed=options.seed)
-    _require_rate(profile)
+    arrivals = profile.arrivals
+    if isinstance(arrivals, Closed):
+        raise TrafficError(f"{profile.name}: closed arrivals have no rate to search for; choose open ones")
+    if isinstance(arrivals, Trace) and arrivals.file:
+        raise TrafficError(f"{profile.name}: a trace's file brings its own times, there is no rate to search")
     given = {
         "start_per_s": options.start,
         "max_per_s": options.max,
@@ -116,19 +121,6 @@ def _profile(options: argparse.Namespace) -> Profile:
     if sweep.start_per_s > sweep.max_per_s:
         raise TrafficError(f"--start {sweep.start_per_s:g}: must be at most --max, {sweep.max_per_s:g}")
     return replace(profile, sweep=sweep)
-
-
-def _require_rate(profile: Profile) -> None:
-    arrivals = profile.arrivals
-    if isinstance(arrivals, Closed):
-        raise TrafficError(f"{profile.name}: closed arrivals have no rate to search for; choose open ones")
-    if isinstance(arrivals, Trace) and arrivals.file:
-        raise TrafficError(f"{profile.name}: a trace's file brings its own times, there is no rate to search")
-
-
-def _require_some(result: Result) -> None:
-    if result.requests.total and result.requests.unexpected == result.requests.total:
-        raise BenchError(f"every one of {result.requests.total} requests failed: {result.requests.errors}")
 
 
 def _words(rate_per_s: float, result: Result) -> str:
