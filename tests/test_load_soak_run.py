@@ -63,7 +63,7 @@ def test_a_watch_says_that_the_process_ended_and_keeps_what_it_saw() -> None:
         (["--sweep", "absent.json"], "--sweep absent.json"),
     ],
 )
-def test_a_command_at_fault_is_told(
+def test_a_wrong_command_is_refused(
     arguments: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["--minutes", "1", *arguments, "--out", str(tmp_path)]) == 2
@@ -94,7 +94,7 @@ def test_a_config_without_them_is_an_error_that_names_them(parameters: dict[str,
         sizes(parameters)
 
 
-def test_slots_that_cannot_be_filled_are_told_of_and_end_nothing(tmp_path: Path) -> None:
+def test_slots_that_cannot_be_filled_are_reported_and_end_nothing(tmp_path: Path) -> None:
     shutil.copytree(
         artifacts.ROOT / "model_repository" / "smollm2_engine",
         tmp_path / "smollm2_engine",

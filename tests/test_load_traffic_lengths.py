@@ -53,7 +53,7 @@ any_lengths = _uniforms | _lognormals | _quantiles | _choices | _constants
 
 
 @given(content=any_lengths)
-def test_what_is_read_and_written_is_read_alike(content: dict[str, Any]) -> None:
+def test_what_is_read_and_written_is_read_the_same(content: dict[str, Any]) -> None:
     lengths = _read(content)
     assert _read(lengths.as_table()) == lengths
 

@@ -119,7 +119,7 @@ _profiles: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
 
 
 @given(_profiles)
-def test_what_is_read_and_written_is_read_alike(content: dict[str, Any]) -> None:
+def test_what_is_read_and_written_is_read_the_same(content: dict[str, Any]) -> None:
     profile = profile_of(content)
     assert profile_of(json.loads(json.dumps(profile.as_table()))) == profile
 
@@ -205,7 +205,7 @@ def test_a_file_that_is_none_is_refused_by_its_name(tmp_path: Path) -> None:
         load_profile(path)
 
 
-def test_a_traces_file_lies_beside_its_profile(tmp_path: Path) -> None:
+def test_a_traces_file_is_in_the_folder_of_its_profile(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text('[arrivals]\nkind = "trace"\nfile = "t.csv"\n[[mix]]\nname = "a"\n', "utf-8")
     found = load_profile(path).arrivals

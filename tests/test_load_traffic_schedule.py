@@ -185,7 +185,7 @@ def test_requests_that_must_be_refused_are_not_cut() -> None:
     assert not any(planned.clipped for planned in found.values())
 
 
-def test_a_trace_that_cannot_be_read_is_told_before_the_first_request(tmp_path: Path) -> None:
+def test_a_trace_that_cannot_be_read_is_reported_before_the_first_request(tmp_path: Path) -> None:
     content = {"arrivals": {"kind": "trace", "file": "no.csv"}, "mix": [{"name": "t"}]}
     profile = profile_of(content, folder=tmp_path)
     with pytest.raises(TrafficError, match=r"no\.csv: cannot be read"):
