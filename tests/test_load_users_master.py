@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from loadtest.errors import BenchError
-from loadtest.measure.record import encode
+from loadtest.measure.record import decode, encode
 from loadtest.ports import HOST, held_ports
 from loadtest.traffic.profile import Profile, Protocol
 from loadtest.traffic.schedule import schedule
@@ -91,8 +91,8 @@ def meanwhile(*works: Any) -> Iterator[None]:
         assert not thread.is_alive()
 
 
-def unwatched(_now_s: float, _progress: Progress) -> None:
-    pass
+def unwatched(now_s: float, _progress: Progress) -> None:
+    assert now_s < WAIT_S, "the run does not end"
 
 
 def line(of: Profile, request: int) -> str:
@@ -133,7 +133,8 @@ def test_users_of_a_closed_loop_are_shared_between_real_workers() -> None:
     assert {record.request % 2 for record in found.records} == {0, 1}
 
 
-def test_a_worker_whose_connection_ends_is_lost_and_the_run_goes_on() -> None:
+def test_a_worker_whose_connection_ends_is_lost_and_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(master, "_SILENT_S", 2 * WAIT_S)
     of = load()
     with crew_of(2) as (crew, (good, dies)):
 
@@ -149,11 +150,32 @@ def test_a_worker_whose_connection_ends_is_lost_and_the_run_goes_on() -> None:
             good.report(State.DONE, begun=4)
 
         with meanwhile(play):
-            found = crew.run(of, plan(of), Stopping(), unwatched)
+            found = crew.run(of, plan(of, drain_s=2 * WAIT_S), Stopping(), unwatched)
         assert [record.request for record in found.records] == list(range(8))
         errors = {record.request: record.error for record in found.records}
         assert {number for number, error in errors.items() if error == "worker_lost"} == {3, 5, 7}
         assert any("worker 1 (worker-1) was lost" in remark for remark in found.remarks)
+
+
+def test_a_real_worker_counts_from_the_moment_that_the_master_names() -> None:
+    of, told = load(), []
+
+    async def run() -> float:
+        share = worker.Share(plan(of), lambda word, content: told.append((word, time.time(), content)))
+        running = asyncio.create_task(share.run())
+        while not told:  # READY
+            await asyncio.sleep(0.01)
+        start_epoch_s = time.time() + 0.5
+        share.go.set_result(start_epoch_s)
+        await running
+        return start_epoch_s
+
+    start_epoch_s = asyncio.run(run())
+    ended = [(at, decode(content)) for word, at, content in told if word == "record"]
+    assert len(ended) == 8
+    for at, record in ended:
+        assert at - start_epoch_s == pytest.approx(record.end_s, abs=0.1)
+        assert record.end_s >= record.sent_s >= record.intended_s
 
 
 def test_without_a_worker_there_is_no_further_run() -> None:
@@ -213,7 +235,7 @@ def test_wishes_to_stop_go_on_to_the_workers_and_a_clock_that_differs_is_warned_
 
         def play() -> None:
             played.hears("plan")
-            played.report(State.READY, wall_s=time.time() + 7)
+            played.report(State.READY, wall_s=time.time() + 7.5)
             played.hears("go")
             wishes.wish()
             assert played.hears("stop") == SOFT
@@ -263,8 +285,9 @@ def test_a_silent_worker_is_lost_and_one_that_reports_is_not(monkeypatch: pytest
                 each.report(State.READY)
             good.hears("go")
 
-        def watch(now_s: float, _progress: Progress) -> None:
+        def watch(now_s: float, progress: Progress) -> None:
             """The good worker is done when the other one has been silent for too long."""
+            unwatched(now_s, progress)
             if now_s < 0.7:
                 good.report(State.RUNNING)
                 return
@@ -273,7 +296,7 @@ def test_a_silent_worker_is_lost_and_one_that_reports_is_not(monkeypatch: pytest
             good.report(State.DONE)
 
         with meanwhile(play):
-            found = crew.run(of, plan(of), Stopping(), watch)
+            found = crew.run(of, plan(of, drain_s=2 * WAIT_S), Stopping(), watch)
     lost = {record.request for record in found.records if record.error == "worker_lost"}
     assert lost == {0, 2, 4, 6}
 
