@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -122,3 +126,26 @@ def test_a_soak_at_the_rate_of_a_sweep_is_too_short_to_tell(streams: FakeGrpcSer
     assert content["memory"]["rss_bytes"]
     assert (out / "soak.png").read_bytes().startswith(b"\x89PNG")
     assert stored(out)[0].profile["duration_s"] == pytest.approx(0.6)
+
+
+def test_a_soak_ends_with_its_server_and_does_not_hold(streams: FakeGrpcServer, tmp_path: Path) -> None:
+    path, out = profile(tmp_path, "grpc"), tmp_path / "out"
+    options = ["--profile", path, "--url", streams.url, "--metrics-url", "none", "--out", str(out)]
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as process:
+
+        def die() -> None:
+            while len(streams.requests) < 10:
+                time.sleep(0.01)
+            process.kill()
+            process.wait()
+
+        killer = Thread(target=die)
+        killer.start()
+        soak = ["--minutes", "10", "--rate", "20", "--pid", str(process.pid), "--interval", "0.05"]
+        assert load.main([*options, *soak]) == 3
+        killer.join()
+    content = json.loads((out / "soak.json").read_text())
+    assert (content["finding"]["ended"], content["interrupted"], content["holds"]) == (True, False, False)
+    result, records = stored(out)
+    assert result.window_s[1] < 60
+    assert all(record.is_complete for record in records)
