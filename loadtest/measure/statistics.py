@@ -173,36 +173,29 @@ def width_of(measured_s: float) -> float:
 def timeline(records: Sequence[Record], width_s: float) -> tuple[Window, ...]:
     if not records:
         return ()
-    seen = _Seen(records)
-    count = int(max(record.end_s for record in records) // width_s) + 1
-    return tuple(seen.window(index * width_s, (index + 1) * width_s) for index in range(count))
+    seen = observe(records)
+    sent: Floats = np.array([record.sent_s for record in records])
+    end: Floats = np.array([record.end_s for record in records])
+    finished = [record.end_s for record in records if record.is_complete]
+    errors = [(record.end_s, name) for record in records if (name := error_class(record)) is not None]
 
-
-class _Seen:
-    """What all windows are cut from."""
-
-    def __init__(self, records: Sequence[Record]) -> None:
-        self._observed: Observed = observe(records)
-        self._sent: Floats = np.array([record.sent_s for record in records])
-        self._end: Floats = np.array([record.end_s for record in records])
-        self._finished = [record.end_s for record in records if record.is_complete]
-        self._errors = [(r.end_s, name) for r in records if (name := error_class(r)) is not None]
-
-    def window(self, start_s: float, end_s: float) -> Window:
-        width_s = end_s - start_s
-        lag = self._observed.lag.between(start_s, end_s)
-        overlap = np.minimum(self._end, end_s) - np.maximum(self._sent, start_s)
+    def window(start_s: float, end_s: float) -> Window:
+        lag = seen.lag.between(start_s, end_s)
+        overlap = np.minimum(end, end_s) - np.maximum(sent, start_s)
         return Window(
             t_s=start_s,
             offered_per_s=len(lag) / width_s,
-            finished_per_s=sum(start_s <= at_s < end_s for at_s in self._finished) / width_s,
-            tokens_per_s=float(self._observed.tokens.between(start_s, end_s).weight.sum()) / width_s,
+            finished_per_s=sum(start_s <= at_s < end_s for at_s in finished) / width_s,
+            tokens_per_s=float(seen.tokens.between(start_s, end_s).weight.sum()) / width_s,
             in_flight=float(overlap.clip(0).sum()) / width_s,
             lag_max_s=float(lag.value.max()) if len(lag) else None,
-            ttft_s=_band(self._observed.ttft.between(start_s, end_s)),
-            gap_s=_band(self._observed.gap.between(start_s, end_s)),
-            errors=dict(Counter(name for at_s, name in self._errors if start_s <= at_s < end_s)),
+            ttft_s=_band(seen.ttft.between(start_s, end_s)),
+            gap_s=_band(seen.gap.between(start_s, end_s)),
+            errors=dict(Counter(name for at_s, name in errors if start_s <= at_s < end_s)),
         )
+
+    count = int(max(end) // width_s) + 1
+    return tuple(window(index * width_s, (index + 1) * width_s) for index in range(count))
 
 
 def _band(points: Points) -> Band | None:
