@@ -118,7 +118,7 @@ load-sweep: $(VENV)/.load ## find the highest rate at which PROFILE's SLO holds 
 
 load-soak: $(VENV)/.test ## load for MINUTES at RATE=R or that of SWEEP=sweep.json; memory, errors, drift of p99
 	@[ -n '$(RATE)$(SWEEP)' ] || { echo 'give RATE=requests a second, or SWEEP=sweep.json' >&2; exit 2; }
-	@$(paths) $(py) -m loadtest.soak --minutes $(MINUTES) --profile '$(PROFILE)' $(if $(RATE),--rate $(RATE),--sweep '$(SWEEP)') $(if $(OUT),--out '$(OUT)')
+	@$(paths) $(py) -m loadtest.load --minutes $(MINUTES) --profile '$(PROFILE)' $(if $(RATE),--rate $(RATE),--sweep '$(SWEEP)') $(if $(OUT),--out '$(OUT)')
 
 gpu-check: ## on a host with an NVIDIA GPU: every test, and both GPU engines served and measured
 	@python3 .ci/gpu_host.py

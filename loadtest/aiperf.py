@@ -29,9 +29,8 @@ from loadtest.errors import BenchError, exit_code
 from loadtest.measure.record import decode_lines
 from loadtest.options import positive
 from loadtest.traffic.profile import Profile, profile_of
-from loadtest.traffic.prompts import PromptWriter
+from loadtest.traffic.prompts import PromptWriter, TokenizerFile
 from loadtest.traffic.schedule import schedule
-from loadtest.traffic.tokenizer import TokenizerFile
 
 RECORDS = "profile_export.jsonl"
 TEMPLATE = (

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 
+from loadtest import pages
 from loadtest.errors import BenchError, exit_code
 from loadtest.measure import result as results
-from loadtest.measure.comparison import LATENCIES, Difference, Run, compare, misfits
+from loadtest.measure.comparison import LATENCIES, Run, compare, misfits
 from loadtest.measure.record import decode_lines
-from loadtest.options import names_of
-from loadtest.pages.screen import console_for
-from loadtest.pages.versus import show_versus, versus_page
+from loadtest.options import decimal, names_of
 
+_T = TypeVar("_T")
+
+_FACTOR = decimal("of at least 1", lambda factor: factor >= 1)
 _EXAMPLES = """examples:
   python -m loadtest.compare runs/20261101-100000-chat runs/20261102-100000-chat
   python -m loadtest.compare BEFORE AFTER --html versus.html
@@ -36,46 +39,34 @@ def _run(options: argparse.Namespace) -> int:
     runs = read_run(options.run_a), read_run(options.run_b)
     found = compare(*runs)
     warnings = list(misfits(runs[0].result, runs[1].result))
-    show_versus(found, runs, warnings, console_for(Console()))
+    pages.show_versus(found, runs, warnings, Console())
     if options.html is not None:
-        _written(options.html, versus_page(found, runs, warnings))
-    return _verdict(found, options.fail_above, options.on)
+        try:
+            options.html.write_text(pages.versus_page(found, runs, warnings), "utf-8")
+        except OSError as error:
+            raise BenchError(f"{options.html}: {error.strerror}") from error
+    factor: float | None = options.fail_above
+    worse = [d.name for d in found if factor is not None and d.name in options.on and d.is_worse_than(factor)]
+    for name in worse:
+        print(f"{name} got worse by more than {factor:g} times", file=sys.stderr)
+    return 3 if worse else 0
 
 
 def read_run(folder: Path) -> Run:
     """BenchError names the file that is missing, of another version, or wrong."""
-    text, lines = _text(folder / "result.json"), _text(folder / "records.jsonl")
-    try:
-        result = results.decode(text)
-    except BenchError as error:
-        raise BenchError(f"{folder / 'result.json'}: {error}") from error
-    try:
-        return Run(result, list(decode_lines(lines.splitlines())))
-    except BenchError as error:
-        raise BenchError(f"{folder / 'records.jsonl'}: {error}") from error
+    result = _read(folder / "result.json", results.decode)
+    return Run(result, _read(folder / "records.jsonl", lambda text: list(decode_lines(text.splitlines()))))
 
 
-def _text(path: Path) -> str:
+def _read(path: Path, decode: Callable[[str], _T]) -> _T:
     try:
-        return path.read_text("utf-8")
+        return decode(path.read_text("utf-8"))
     except OSError as error:
         raise BenchError(f"{path}: {error.strerror}; a run's folder has it") from error
     except UnicodeDecodeError as error:
         raise BenchError(f"{path}: is not UTF-8") from error
-
-
-def _written(path: Path, page: str) -> None:
-    try:
-        path.write_text(page, "utf-8")
-    except OSError as error:
-        raise BenchError(f"{path}: {error.strerror}") from error
-
-
-def _verdict(found: Sequence[Difference], factor: float | None, names: Sequence[str]) -> int:
-    worse = [d.name for d in found if factor is not None and d.name in names and d.is_worse_than(factor)]
-    for name in worse:
-        print(f"{name} got worse by more than {factor:g} times", file=sys.stderr)
-    return 3 if worse else 0
+    except BenchError as error:
+        raise BenchError(f"{path}: {error}") from error
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -88,7 +79,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("run_a", type=Path, metavar="RUN_A", help="the folder of the run to compare with")
     parser.add_argument("run_b", type=Path, metavar="RUN_B", help="the folder of the other run")
     parser.add_argument("--html", type=Path, metavar="OUT", help="write a page with plots of both")
-    parser.add_argument("--fail-above", type=_factor, metavar="FACTOR", help="at least 1, e.g. 1.1")
+    parser.add_argument(
+        "--fail-above",
+        type=_FACTOR,
+        metavar="FACTOR",
+        help="at least 1, e.g. 1.1",
+    )
     parser.add_argument(
         "--on",
         type=names_of(LATENCIES),
@@ -97,16 +93,6 @@ def _parser() -> argparse.ArgumentParser:
         help=f"the latencies --fail-above looks at, all by default: {','.join(LATENCIES)}",
     )
     return parser
-
-
-def _factor(text: str) -> float:
-    try:
-        factor = float(text)
-    except ValueError:
-        factor = 0.0
-    if not 1 <= factor < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}, must be a number of at least 1")
-    return factor
 
 
 if __name__ == "__main__":

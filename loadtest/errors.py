@@ -11,14 +11,19 @@ class BenchError(Exception):
     """Says what is wrong and what to do about it."""
 
 
+class TrafficError(BenchError):
+    """A command, a profile or a trace is wrong; names the key or the option, its value and the limit."""
+
+
 def exit_code(run: Callable[[], int]) -> int:
-    """That of a benchmark's command: what it returns, 1 where it failed, 130 where it was interrupted."""
+    """That of a benchmark's command: what it returns, 1 where it failed, 2 where the command is wrong, 130
+    where it was interrupted."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return run()
     except BenchError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, TrafficError) else 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

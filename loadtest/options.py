@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Iterable
 
 
@@ -10,6 +11,24 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text}, must be a whole number of at least 1")
     return int(text)
+
+
+def decimal(must: str, fits: Callable[[float], bool]) -> Callable[[str], float]:
+    """A parser of a finite number that `fits`; `must` says so in words."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and fits(value)):
+            raise argparse.ArgumentTypeError(f"{text}, must be a number {must}")
+        return value
+
+    return parse
+
+
+above_zero = decimal("above 0", lambda value: value > 0)
 
 
 def numbers(text: str) -> tuple[int, ...]:

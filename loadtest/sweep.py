@@ -15,34 +15,30 @@ from pathlib import Path
 from rich.console import Console
 
 from loadtest import pages
-from loadtest.errors import BenchError, exit_code
+from loadtest.errors import BenchError, TrafficError, exit_code
 from loadtest.measure import sweep as sweeps
 from loadtest.measure.result import Result
-from loadtest.measure.rungs import Search, next_rate
-from loadtest.measure.sweep import Rung, sweep_of
+from loadtest.measure.sweep import Rung, Search, next_rate, sweep_of
 from loadtest.traffic.arrivals import Closed, Trace
-from loadtest.traffic.errors import TrafficError
-from loadtest.traffic.overrides import with_overrides
-from loadtest.traffic.profile import Profile
-from loadtest.users.cooldown import cool_down
-from loadtest.users.options import add_options, fitting, folder_of, guarded, profile_of, say, session_of
-from loadtest.users.session import Session, store
-from loadtest.users.stopping import stopping
+from loadtest.traffic.profile import Profile, with_overrides
+from loadtest.users.live import stopping
+from loadtest.users.server import cool_down
+from loadtest.users.session import Session, add_options, folder_of, profile_of, say, session
 
 HELD, MISSED, INTERRUPTED = 0, 3, 130
 _EXAMPLES = """examples:
   python -m loadtest.sweep                                    the profile chat against 127.0.0.1:8001
-  python -m loadtest.sweep --profile steady --start 1 --max 8 --step 60
+  python -m loadtest.sweep --profile burst --start 1 --max 8 --step 60
   python -m loadtest.sweep --protocol http --resolution 0.05
 
 Ctrl-C ends the sweep with the rates that are done. Exit codes: 0 the SLO holds at some rate, 3 it is missed
-at each, 1 nothing could be measured, 2 the command or the profile is at fault, 130 interrupted.
+at each, 1 nothing could be measured, 2 the command or the profile is wrong, 130 interrupted.
 """
 
 
 def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
-    return exit_code(guarded(lambda: _sweep(options)))
+    return exit_code(lambda: _sweep(options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,8 +61,8 @@ def _sweep(options: argparse.Namespace) -> int:
     profile = _profile(options)
     search = Search(profile.sweep.start_per_s, profile.sweep.max_per_s, profile.sweep.resolution)
     folder = folder_of(options, f"{profile.name}-sweep", "sweep.json")
-    with stopping() as wishes, session_of(options, profile, wishes) as session:
-        found = _climb(session, fitting(options, profile), search, folder)
+    with stopping() as wishes, session(options, profile, wishes) as running:
+        found = _climb(running, running.profile, search, folder)
     if not found:
         say("interrupted: no rate is done")
         return INTERRUPTED
@@ -79,22 +75,23 @@ def _sweep(options: argparse.Namespace) -> int:
     return MISSED if sweep.highest_rate_per_s is None else HELD
 
 
-def _climb(session: Session, profile: Profile, search: Search, folder: Path) -> list[Rung]:
+def _climb(running: Session, profile: Profile, search: Search, folder: Path) -> list[Rung]:
     """The rates that were measured; what is done is stored after each."""
     found: list[Rung] = []
     while (rate_per_s := next_rate(search, [rung.outcome for rung in found])) is not None:
-        cool_down(session.addresses.metrics, session.stopping)
-        if session.stopping.wishes:
+        cool_down(running.addresses.metrics, running.stopping)
+        if running.stopping.wishes:
             break
-        ran = session.run(at_rate(profile, rate_per_s))
+        ran = running.run(at_rate(profile, rate_per_s))
         if ran.interrupted or ran.result is None:
             break
-        store(ran, folder / f"rate-{rate_per_s:.4g}")
+        ran.store(folder / f"rate-{rate_per_s:.4g}")
         found.append(Rung(rate_per_s, ran.result))
         (folder / "sweep.json").write_text(sweeps.encode(sweep_of(profile.as_table(), found)), "utf-8")
         say(_words(rate_per_s, ran.result))
-        if len(found) == 1:
-            _require_some(ran.result)
+        requests = ran.result.requests
+        if len(found) == 1 and requests.total and requests.unexpected == requests.total:
+            raise BenchError(f"every one of {requests.total} requests failed: {requests.errors}")
     return found
 
 
@@ -105,7 +102,11 @@ def at_rate(profile: Profile, rate_per_s: float) -> Profile:
 
 def _profile(options: argparse.Namespace) -> Profile:
     profile = with_overrides(profile_of(options), seed=options.seed)
-    _require_rate(profile)
+    arrivals = profile.arrivals
+    if isinstance(arrivals, Closed):
+        raise TrafficError(f"{profile.name}: closed arrivals have no rate to search for; choose open ones")
+    if isinstance(arrivals, Trace) and arrivals.file:
+        raise TrafficError(f"{profile.name}: a trace's file brings its own times, there is no rate to search")
     given = {
         "start_per_s": options.start,
         "max_per_s": options.max,
@@ -120,19 +121,6 @@ def _profile(options: argparse.Namespace) -> Profile:
     if sweep.start_per_s > sweep.max_per_s:
         raise TrafficError(f"--start {sweep.start_per_s:g}: must be at most --max, {sweep.max_per_s:g}")
     return replace(profile, sweep=sweep)
-
-
-def _require_rate(profile: Profile) -> None:
-    arrivals = profile.arrivals
-    if isinstance(arrivals, Closed):
-        raise TrafficError(f"{profile.name}: closed arrivals have no rate to search for; choose open ones")
-    if isinstance(arrivals, Trace) and arrivals.file:
-        raise TrafficError(f"{profile.name}: a trace's file brings its own times, there is no rate to search")
-
-
-def _require_some(result: Result) -> None:
-    if result.requests.total and result.requests.unexpected == result.requests.total:
-        raise BenchError(f"every one of {result.requests.total} requests failed: {result.requests.errors}")
 
 
 def _words(rate_per_s: float, result: Result) -> str:

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from loadtest.traffic.arrivals import Closed, Constant
 from loadtest.traffic.lengths import Constant as Fixed
-from loadtest.traffic.mix import Bad, MixEntry, Protocol, Task
-from loadtest.traffic.profile import Profile
+from loadtest.traffic.profile import Bad, MixEntry, Profile, Protocol, Task
 from loadtest.traffic.schedule import Planned
 
 

@@ -11,7 +11,7 @@ import yaml
 from loadtest import load
 from loadtest.artifacts import ROOT
 from loadtest.traffic.profile import load_profile
-from loadtest.users.options import MASTER_PORT
+from loadtest.users.session import MASTER_PORT
 
 FOLDER = ROOT / "k8s" / "manifests" / "loadtest"
 DOCUMENTS: list[dict[str, Any]] = [

@@ -30,7 +30,7 @@ def by_name(found: tuple[Difference, ...]) -> dict[str, Difference]:
     return {difference.name: difference for difference in found}
 
 
-def test_a_slower_server_is_told_from_noise() -> None:
+def test_a_slower_server_is_distinct_from_noise() -> None:
     before, after = run_of(play(1, rate_per_s=4)), run_of(play(2, rate_per_s=4, step_s=0.045))
     found = by_name(compare(before, after))
     assert found["itl_p50_s"].change is Change.WORSE
@@ -47,7 +47,7 @@ def test_noise_is_seldom_called_a_change() -> None:
     assert sum(change is not Change.NOISE for change in changes) <= 1
 
 
-def test_a_run_beside_itself_is_unchanged() -> None:
+def test_a_run_compared_with_itself_is_unchanged() -> None:
     run = run_of(play(5))
     found = compare(run, run)
     assert {difference.ratio for difference in found} == {1.0}

@@ -5,8 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtest.errors import BenchError
-from loadtest.measure.rungs import Outcome, Search, highest, lowest_miss, next_rate
-from loadtest.measure.sweep import Rung, decode, encode, sweep_of
+from loadtest.measure.sweep import (
+    Outcome,
+    Rung,
+    Search,
+    decode,
+    encode,
+    highest,
+    lowest_miss,
+    next_rate,
+    sweep_of,
+)
 from tests.load_play import facts, played
 
 rates = st.floats(0.01, 1000)

@@ -10,12 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtest.errors import BenchError
-from loadtest.measure.observed import measured, observe
 from loadtest.measure.record import Record
 from loadtest.measure.result import summarise
 from loadtest.measure.slo import Limits, holds, limits_of, verdicts
-from loadtest.measure.statistics import Points, latency, percentiles
-from loadtest.measure.timeline import timeline
+from loadtest.measure.statistics import Points, latency, measured, observe, percentiles, timeline
 from tests.load_play import MEASURED_S, WARMUP_S, facts, play, played
 from tests.load_records import records
 

@@ -16,9 +16,8 @@ from loadtest.measure.comparison import Run, compare
 from loadtest.measure.record import Record
 from loadtest.measure.result import Facts, Result, Server, summarise
 from loadtest.measure.sweep import Rung, sweep_of
-from loadtest.pages.canvas import legend_text
-from loadtest.pages.markup import tag
-from loadtest.pages.versus import versus_page
+from loadtest.pages.html import tag
+from loadtest.pages.plots import legend_text
 from tests.load_play import facts, play, played
 from tests.load_records import records
 
@@ -132,7 +131,7 @@ def test_names_of_others_stay_text() -> None:
     result = summarise(found, hostile)
     assert "alert(1)" in " ".join(page_of(result, found).text)
     run = Run(result, found)
-    checked(versus_page(compare(run, run), (run, run), [ATTACK]))
+    checked(pages.versus_page(compare(run, run), (run, run), [ATTACK]))
 
 
 @pytest.mark.slow
@@ -158,7 +157,7 @@ def test_a_sweep_of_nothing_but_errors_has_a_page(tmp_path: Path) -> None:
 
 def test_two_runs_share_their_plots() -> None:
     runs = Run(played(1), play(1)), Run(played(2, step_s=0.05), play(2, step_s=0.05))
-    page = checked(versus_page(compare(*runs), runs, ["the machines differ"]))
+    page = checked(pages.versus_page(compare(*runs), runs, ["the machines differ"]))
     said = " ".join(page.text)
     assert "worse" in said
     assert "the machines differ" in said

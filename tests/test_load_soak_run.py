@@ -1,7 +1,8 @@
-"""The soak test's watch, its child and its command line."""
+"""A soak test's watch, its filling of the slots, and its command line."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -11,20 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.soak.__main__ import main
-from loadtest.soak.offered import Addresses, Load, put
-from loadtest.soak.watch import Watch
-from loadtest.users.stopping import Stopping
+from loadtest import artifacts
+from loadtest.errors import BenchError
+from loadtest.load import main
+from loadtest.users.watch import fill, sizes, watching
 
 SLEEPER = [sys.executable, "-c", "import time; print(flush=True); time.sleep(600)"]
-# Ends upon a Ctrl-C as the load test does; says first that it is ready to.
-WRITER = """
-import pathlib, signal, sys, time
-def stop(*_): sys.exit(130)
-signal.signal(signal.SIGINT, stop)
-pathlib.Path(sys.argv[1]).touch()
-time.sleep(600)
-"""
 
 
 @contextmanager
@@ -38,7 +31,7 @@ def asleep() -> Iterator[subprocess.Popen[bytes]]:
 
 def test_a_watch_sees_the_memory_of_a_process() -> None:
     with asleep() as process:
-        with Watch(process.pid, 0.02) as watch:
+        with watching(process.pid, 0.02) as watch:
             while len(watch.looks) < 3:
                 time.sleep(0.01)
         process.kill()
@@ -48,7 +41,8 @@ def test_a_watch_sees_the_memory_of_a_process() -> None:
 
 
 def test_a_watch_says_that_the_process_ended_and_keeps_what_it_saw() -> None:
-    with asleep() as process, Watch(process.pid, 0.02) as watch:
+    ends: list[None] = []
+    with asleep() as process, watching(process.pid, 0.02, lambda: ends.append(None)) as watch:
         while not watch.looks:
             time.sleep(0.01)
         process.kill()
@@ -57,42 +51,7 @@ def test_a_watch_says_that_the_process_ended_and_keeps_what_it_saw() -> None:
             time.sleep(0.01)
     assert watch.looks
     assert watch.looks[-1].processes == 1
-
-
-def test_the_load_ends_with_its_own_code() -> None:
-    assert put([sys.executable, "-c", "raise SystemExit(3)"], Stopping(), lambda: True) == 3
-
-
-def test_a_wish_to_stop_goes_on_to_the_load(tmp_path: Path) -> None:
-    ready, wishes = tmp_path / "ready", Stopping()
-
-    def goes_on() -> bool:
-        if ready.exists() and not wishes.wishes:
-            wishes.wish()
-        return True
-
-    assert put([sys.executable, "-c", WRITER, str(ready)], wishes, goes_on) == 130
-
-
-def test_the_load_ends_with_the_server(tmp_path: Path) -> None:
-    ready = tmp_path / "ready"
-    command = [sys.executable, "-c", WRITER, str(ready)]
-    assert put(command, Stopping(), lambda: not ready.exists()) == 130
-
-
-def test_the_load_is_told_what_is_known() -> None:
-    load = Load("chat", 1.5, 1800.0, "smollm2")
-    words = load.command(Addresses("grpc://h:1", metrics="http://h:3/metrics"), Path("out"))
-    told = dict(zip(words[3::2], words[4::2], strict=True))
-    assert told == {
-        "--profile": "chat",
-        "--rate": "1.5",
-        "--duration": "1800",
-        "--model": "smollm2",
-        "--url": "grpc://h:1",
-        "--metrics-url": "http://h:3/metrics",
-        "--out": "out",
-    }
+    assert len(ends) == 1
 
 
 @pytest.mark.parametrize(
@@ -104,22 +63,45 @@ def test_the_load_is_told_what_is_known() -> None:
         (["--sweep", "absent.json"], "--sweep absent.json"),
     ],
 )
-def test_a_command_at_fault_is_told(
+def test_a_wrong_command_is_refused(
     arguments: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*arguments, "--out", str(tmp_path)]) == 2
+    assert main(["--minutes", "1", *arguments, "--out", str(tmp_path)]) == 2
     assert says in capsys.readouterr().err
 
 
 def test_results_are_never_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "result.json").touch()
-    assert main(["--rate", "1", "--out", str(tmp_path)]) == 2
+    assert main(["--minutes", "1", "--rate", "1", "--out", str(tmp_path)]) == 2
     assert "has a result.json already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("rate", ["0", "-1", "nan", "inf", "many"])
 def test_a_rate_must_be_above_zero(rate: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["--rate", rate])
+        main(["--minutes", "1", "--rate", rate])
     assert ended.value.code == 2
     assert "must be a number above 0" in capsys.readouterr().err
+
+
+def test_the_sizes_are_those_of_the_engines_config() -> None:
+    assert sizes(artifacts.parameters_of(artifacts.ROOT / "model_repository", "smollm2")) == (16, 2048)
+
+
+@pytest.mark.parametrize("parameters", [{}, {"slots": "many", "max_context": "2048"}, {"slots": "4"}])
+def test_a_config_without_them_is_an_error_that_names_them(parameters: dict[str, str]) -> None:
+    with pytest.raises(BenchError, match="slots or max_context"):
+        sizes(parameters)
+
+
+def test_slots_that_cannot_be_filled_are_reported_and_end_nothing(tmp_path: Path) -> None:
+    shutil.copytree(
+        artifacts.ROOT / "model_repository" / "smollm2_engine",
+        tmp_path / "smollm2_engine",
+        ignore=shutil.ignore_patterns("1"),
+    )
+    config = tmp_path / "smollm2_engine" / "config.pbtxt"
+    config.write_text(config.read_text().replace('"slots"', '"rows"'))
+    said = fill("grpc://127.0.0.1:1", tmp_path, "smollm2")
+    assert said.startswith("the slots are not filled beforehand")
+    assert "KeyError('slots')" in said

@@ -9,16 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.traffic.errors import TrafficError
-from loadtest.traffic.generator import INPUT, OUTPUT
+from loadtest.errors import TrafficError
+from loadtest.traffic.arrivals import INPUT, OUTPUT
 from loadtest.traffic.lengths import Constant, Lengths, Lognormal, Quantiles, Uniform, lengths_of
-from loadtest.traffic.table import Table
 
 SAMPLES = 20_000
 
 
 def _read(content: dict[str, Any]) -> Lengths:
-    return lengths_of(Table("mix[0].prompt_tokens", content))
+    return lengths_of(content, "mix[0].prompt_tokens")
 
 
 def _samples(lengths: Lengths, number: int = SAMPLES) -> list[int]:
@@ -54,7 +53,7 @@ any_lengths = _uniforms | _lognormals | _quantiles | _choices | _constants
 
 
 @given(content=any_lengths)
-def test_what_is_read_and_written_is_read_alike(content: dict[str, Any]) -> None:
+def test_what_is_read_and_written_is_read_the_same(content: dict[str, Any]) -> None:
     lengths = _read(content)
     assert _read(lengths.as_table()) == lengths
 

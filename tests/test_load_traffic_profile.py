@@ -13,10 +13,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtest.artifacts import ROOT
+from loadtest.errors import TrafficError
 from loadtest.traffic import arrivals, lengths
-from loadtest.traffic.errors import TrafficError
-from loadtest.traffic.mix import Bad, MixEntry, Protocol, SharedPrefix, Task
-from loadtest.traffic.profile import Profile, Slo, Sweep, load_profile, profile_of
+from loadtest.traffic.profile import (
+    Bad,
+    MixEntry,
+    Profile,
+    Protocol,
+    SharedPrefix,
+    Slo,
+    Sweep,
+    Task,
+    load_profile,
+    profile_of,
+)
 from loadtest.traffic.schedule import schedule
 
 SHIPPED = sorted((ROOT / "loadtest" / "profiles").glob("*.toml"))
@@ -109,7 +119,7 @@ _profiles: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
 
 
 @given(_profiles)
-def test_what_is_read_and_written_is_read_alike(content: dict[str, Any]) -> None:
+def test_what_is_read_and_written_is_read_the_same(content: dict[str, Any]) -> None:
     profile = profile_of(content)
     assert profile_of(json.loads(json.dumps(profile.as_table()))) == profile
 
@@ -195,7 +205,7 @@ def test_a_file_that_is_none_is_refused_by_its_name(tmp_path: Path) -> None:
         load_profile(path)
 
 
-def test_a_traces_file_lies_beside_its_profile(tmp_path: Path) -> None:
+def test_a_traces_file_is_in_the_folder_of_its_profile(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text('[arrivals]\nkind = "trace"\nfile = "t.csv"\n[[mix]]\nname = "a"\n', "utf-8")
     found = load_profile(path).arrivals
@@ -218,10 +228,10 @@ VALUES = [
     "name", sorted({item.name for kind in DOCUMENTED for item in fields(kind)} | {*VALUES})
 )
 def test_every_key_and_every_name_that_it_takes_is_documented(name: str) -> None:
-    page = (ROOT / "docs" / "loadtest-profiles.md").read_text("utf-8")
+    page = (ROOT / "docs" / "loadtest.md").read_text("utf-8")
     assert f"`{name}`" in page
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_shipped_profile_is_documented(path: Path) -> None:
-    assert f"`{path.stem}`" in (ROOT / "docs" / "loadtest-profiles.md").read_text("utf-8")
+    assert f"`{path.stem}`" in (ROOT / "docs" / "loadtest.md").read_text("utf-8")

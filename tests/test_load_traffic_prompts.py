@@ -10,11 +10,10 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from loadtest.artifacts import ROOT
-from loadtest.traffic.errors import TrafficError
+from loadtest.errors import TrafficError
 from loadtest.traffic.profile import profile_of
-from loadtest.traffic.prompts import SERIAL_TOKENS, PromptWriter, plain_words, tokens_per_word
+from loadtest.traffic.prompts import SERIAL_TOKENS, PromptWriter, TokenizerFile, plain_words, tokens_per_word
 from loadtest.traffic.schedule import Planned, schedule
-from loadtest.traffic.tokenizer import TokenizerFile
 
 BUILT = ROOT / "model_repository" / "smollm2_engine" / "1" / "tokenizer.json"
 

@@ -14,10 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.traffic.errors import TrafficError
-from loadtest.traffic.mix import Bad
-from loadtest.traffic.overrides import with_overrides
-from loadtest.traffic.profile import Profile, profile_of
+from loadtest.errors import TrafficError
+from loadtest.traffic.profile import Bad, Profile, profile_of, with_overrides
 from loadtest.traffic.schedule import MIN_OWN_TOKENS, TEMPLATE_TOKENS, Planned, schedule, share_of
 
 TWO: list[dict[str, Any]] = [
@@ -187,7 +185,7 @@ def test_requests_that_must_be_refused_are_not_cut() -> None:
     assert not any(planned.clipped for planned in found.values())
 
 
-def test_a_trace_that_cannot_be_read_is_told_before_the_first_request(tmp_path: Path) -> None:
+def test_a_trace_that_cannot_be_read_is_reported_before_the_first_request(tmp_path: Path) -> None:
     content = {"arrivals": {"kind": "trace", "file": "no.csv"}, "mix": [{"name": "t"}]}
     profile = profile_of(content, folder=tmp_path)
     with pytest.raises(TrafficError, match=r"no\.csv: cannot be read"):

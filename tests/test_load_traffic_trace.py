@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.traffic.errors import TrafficError
-from loadtest.traffic.trace import Arrival, read_trace
+from loadtest.errors import TrafficError
+from loadtest.traffic.arrivals import Arrival, read_trace
 
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
 

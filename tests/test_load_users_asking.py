@@ -5,8 +5,8 @@ import json
 from hypothesis import given
 
 from halimede.wire import proto
-from loadtest.traffic.mix import Bad, Protocol, Task
-from loadtest.users.asking import ask_of, body_of, message_of
+from loadtest.traffic.profile import Bad, Protocol, Task
+from loadtest.users.request import ask_of, body_of, message_of
 from tests.load_planned import bads, planned, protocols, tasks
 
 

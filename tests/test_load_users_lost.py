@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtest.traffic.schedule import schedule
-from loadtest.users.lost import Loss, owed
+from loadtest.users.tally import Loss, owed
 from tests.load_planned import profile
 
 

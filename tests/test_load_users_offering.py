@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from loadtest.measure.record import Record
 from loadtest.traffic.schedule import Planned
 from loadtest.users.offering import Offering
-from loadtest.users.tape import Tape
+from loadtest.users.request import Tape
 from tests.load_planned import planned
 
 times = st.lists(st.floats(0, 50), max_size=12).map(sorted)

@@ -18,9 +18,8 @@ from halimede.errors import (
 )
 from halimede.results import Chunk
 from loadtest.measure.record import decode, encode
-from loadtest.traffic.mix import Bad, Protocol
-from loadtest.users.faults import INCOMPLETE, error_class
-from loadtest.users.tape import Tape, phase_of
+from loadtest.traffic.profile import Bad, Protocol
+from loadtest.users.request import INCOMPLETE, Tape, error_class, phase_of
 from tests.load_planned import planned, profile, protocols
 
 FINAL = Chunk(" end", "length", 20, 1)

@@ -15,11 +15,10 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtest.measure.observed import measured, observe
 from loadtest.measure.record import Record
 from loadtest.measure.result import Result
 from loadtest.measure.slo import limits_of
-from loadtest.measure.statistics import Floats, Points, of_ordered, percentiles
+from loadtest.measure.statistics import Floats, Points, measured, observe, of_ordered, percentiles
 
 BLOCKS, DRAWS, CONFIDENCE = 20, 1000, 0.99
 _LATENCIES: Mapping[str, tuple[int, ...]] = {
@@ -35,8 +34,8 @@ LATENCIES = tuple(f"{name}_p{percent}_s" for name, percents in _LATENCIES.items(
 class Change(Enum):
     BETTER = "better"
     WORSE = "worse"
-    NOISE = "no change beyond noise"
-    UNKNOWN = "not comparable"
+    NOISE = "noise"
+    UNKNOWN = "unknown"  # the runs are too thin
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """`ratio` is b over a, `low` and `high` the ends of its interval; None where a is nought or nothing was
+    """`ratio` is b over a, `low` and `high` the ends of its interval; None where a is zero or nothing was
     seen. A latency is better when lower, a rate when higher."""
 
     name: str
@@ -67,7 +66,7 @@ class Difference:
         return Change.BETTER if (self.high < 1) == self.lower_is_better else Change.WORSE
 
     def is_worse_than(self, factor: float) -> bool:
-        """Whether even the near end of the interval is worse than so many times."""
+        """Whether even the near end of the interval is worse by more than `factor`."""
         if self.low is None or self.high is None:
             return False
         return self.low > factor if self.lower_is_better else self.high < 1 / factor

@@ -18,74 +18,64 @@ from loadtest.errors import BenchError
 Scrape = tuple[float, str]
 Series = tuple[tuple[float, float], ...]
 Gauges = Mapping[str, Series]
-_Points = Iterable[tuple[float, float]]
 _Reading = tuple[float, Metrics]
+# From all readings to the points of a series.
+_Points = Callable[[Sequence[_Reading]], Iterable[tuple[float, float]]]
 
 
 def read_gauges(scrapes: Iterable[Scrape]) -> Gauges:
     """Each series that the server has at least one value of. BenchError names the moment of a bad text."""
-    readings = [(at_s, _parse(at_s, text)) for at_s, text in scrapes]
-    found = {name: tuple(_finite(points(readings))) for name, points in _SERIES.items()}
+    readings = []
+    for at_s, text in scrapes:
+        try:
+            readings.append((at_s, parse_metrics(text)))
+        except ProtocolError as error:
+            raise BenchError(f"the server's metrics at {at_s:.1f} s: {error}") from error
+    found = {
+        name: tuple((at_s, value) for at_s, value in points(readings) if isfinite(value))
+        for name, points in _SERIES.items()
+    }
     return {name: series for name, series in found.items() if series}
 
 
-def _parse(at_s: float, text: str) -> Metrics:
-    try:
-        return parse_metrics(text)
-    except ProtocolError as error:
-        raise BenchError(f"the server's metrics at {at_s:.1f} s: {error}") from error
-
-
-def _gauge(name: str) -> Callable[[Sequence[_Reading]], _Points]:
+def _gauge(name: str) -> _Points:
     """The sum over models and versions."""
-
-    def points(readings: Sequence[_Reading]) -> Iterator[tuple[float, float]]:
-        for at_s, metrics in readings:
-            if (value := metrics.total(name)) is not None:
-                yield at_s, value
-
-    return points
+    return lambda readings: (
+        (at_s, value) for at_s, metrics in readings if (value := metrics.total(name)) is not None
+    )
 
 
-def _fullest(name: str) -> Callable[[Sequence[_Reading]], _Points]:
+def _fullest(name: str) -> _Points:
     """The largest over models: shares of different caches do not add up."""
-
-    def points(readings: Sequence[_Reading]) -> Iterator[tuple[float, float]]:
-        for at_s, metrics in readings:
-            if values := [sample.value for sample in metrics.select(name)]:
-                yield at_s, max(values)
-
-    return points
+    return lambda readings: (
+        (at_s, max(sample.value for sample in samples))
+        for at_s, metrics in readings
+        if (samples := metrics.select(name))
+    )
 
 
-def _rate(name: str) -> Callable[[Sequence[_Reading]], _Points]:
+def _rate(name: str) -> _Points:
     """Per second between two readings; a counter that fell was started anew, and says nothing."""
-
-    def points(readings: Sequence[_Reading]) -> Iterator[tuple[float, float]]:
-        for (before_s, before), (now_s, now) in pairwise(_gauge(name)(readings)):
-            if now_s > before_s and now >= before:
-                yield now_s, (now - before) / (now_s - before_s)
-
-    return points
+    return lambda readings: (
+        (now_s, (now - before) / (now_s - before_s))
+        for (before_s, before), (now_s, now) in pairwise(_gauge(name)(readings))
+        if now_s > before_s and now >= before
+    )
 
 
-def _share(part: str, whole: str) -> Callable[[Sequence[_Reading]], _Points]:
+def _share(part: str, whole: str) -> _Points:
     """How much of one counter's growth the other had; nothing is said where the whole did not grow."""
 
     def points(readings: Sequence[_Reading]) -> Iterator[tuple[float, float]]:
-        hits, asked = dict(_rate(part)(readings)), dict(_rate(whole)(readings))
-        for at_s, rate in asked.items():
-            if rate > 0 and at_s in hits:
-                yield at_s, hits[at_s] / rate
+        hits = dict(_rate(part)(readings))
+        return (
+            (at_s, hits[at_s] / rate) for at_s, rate in _rate(whole)(readings) if rate > 0 and at_s in hits
+        )
 
     return points
 
 
-def _finite(points: _Points) -> Iterator[tuple[float, float]]:
-    return ((at_s, value) for at_s, value in points if isfinite(value))
-
-
-_SERIES: Mapping[str, Callable[[Sequence[_Reading]], _Points]] = {
+_SERIES: Mapping[str, _Points] = {
     "running": _gauge("halimede_num_requests_running"),
     "waiting": _gauge("halimede_num_requests_waiting"),
     "kv_usage": _fullest("halimede_kv_cache_usage_perc"),

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from loadtest.measure import slo, stored
-from loadtest.measure.doubts import doubts
+from loadtest.fields import dump, load
+from loadtest.measure import slo
 from loadtest.measure.gauges import Gauges
-from loadtest.measure.observed import error_class, measured, observe
 from loadtest.measure.record import Record
 from loadtest.measure.slo import Verdict, limits_of
-from loadtest.measure.statistics import Latency, latency
-from loadtest.measure.timeline import Window, timeline, width_of
+from loadtest.measure.statistics import (
+    Latency,
+    Window,
+    error_class,
+    latency,
+    measured,
+    observe,
+    timeline,
+    width_of,
+)
 
 VERSION = 2
+# Of fewer values the 99th percentile is little but the largest.
+_ENOUGH = 100
+# A generator this late, or by this share of the TTFT, measures itself.
+_LATE_S, _LATE_SHARE = 0.05, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +157,7 @@ def summarise(records: Sequence[Record], facts: Facts) -> Result:
         offered_per_s=len(taken) / measured_s,
         goodput_per_s=sum(map(limits.accepts, taken)) / measured_s,
         slo=slo.verdicts(limits, latencies, ratio),
-        doubts=tuple(doubts(latencies, requests.total)),
+        doubts=tuple(_doubts(latencies, requests.total)),
         window_width_s=width_s,
         timeline=timeline(records, width_s),
         gauges=facts.gauges,
@@ -154,13 +165,27 @@ def summarise(records: Sequence[Record], facts: Facts) -> Result:
     )
 
 
+def _doubts(latencies: Mapping[str, Latency | None], requests: int) -> Iterator[str]:
+    if not requests:
+        yield "no request fell into the measured window"
+        return
+    if requests < _ENOUGH:
+        yield f"{requests} requests were measured: the 99th percentiles are little but the largest values"
+    lag, ttft = latencies["lag"], latencies["ttft"]
+    if lag is not None and lag.p99 > max(_LATE_S, _LATE_SHARE * (ttft.p50 if ttft else 0)):
+        yield (
+            f"the load generator sent requests late (p99 {lag.p99:.2f} s): it, or its connections, are part"
+            " of what was measured"
+        )
+
+
 def encode(result: Result) -> str:
-    return stored.dump(result)
+    return dump(result)
 
 
 def decode(text: str) -> Result:
     """Raises BenchError for a result of another version or with a bad field."""
-    return stored.load(Result, text, VERSION)
+    return load(Result, text, VERSION)
 
 
 def _kind(taken: Sequence[Record]) -> Kind:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import inf
 
 from loadtest.errors import BenchError
 from loadtest.measure.record import Record
@@ -54,7 +54,9 @@ def limits_of(slo: Mapping[str, object]) -> Limits:
     """From a profile's [slo]. BenchError names an unknown limit or one that is no number of at least 0."""
     run, request = {_ERRORS: 0.0}, {}
     for name, limit in slo.items():
-        number = _number(name, limit)
+        if isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 <= limit < inf:
+            raise BenchError(f"slo.{name} is {limit!r}, must be a finite number of at least 0")
+        number = float(limit)
         if name in _REQUEST:
             request[name] = number
         elif name == _ERRORS or _LATENCY.fullmatch(name):
@@ -69,28 +71,20 @@ def verdicts(
     limits: Limits, latencies: Mapping[str, Latency | None], error_ratio: float | None
 ) -> tuple[Verdict, ...]:
     """`latencies` by measure: ttft, gap, itl, tpot, e2e, lag; `error_ratio` is None without a request."""
-    return tuple(_judge(name, top, latencies, error_ratio) for name, top in limits.run.items())
+
+    def value_of(name: str) -> float | None:
+        match = _LATENCY.fullmatch(name)
+        if match is None:
+            return error_ratio
+        found = latencies[match[1]]
+        return None if found is None else float(getattr(found, match[2]))
+
+    found = []
+    for name, limit in limits.run.items():
+        value = value_of(name)
+        found.append(Verdict(name, limit, value, None if value is None else value <= limit))
+    return tuple(found)
 
 
 def holds(found: Sequence[Verdict]) -> bool:
     return all(verdict.met is True for verdict in found)
-
-
-def _judge(
-    name: str, limit: float, latencies: Mapping[str, Latency | None], error_ratio: float | None
-) -> Verdict:
-    value = error_ratio if name == _ERRORS else _value(name, latencies)
-    return Verdict(name, limit, value, None if value is None else value <= limit)
-
-
-def _value(name: str, latencies: Mapping[str, Latency | None]) -> float | None:
-    match = _LATENCY.fullmatch(name)
-    assert match is not None
-    found = latencies[match[1]]
-    return None if found is None else float(getattr(found, match[2]))
-
-
-def _number(name: str, limit: object) -> float:
-    if isinstance(limit, bool) or not isinstance(limit, int | float) or not isfinite(limit) or limit < 0:
-        raise BenchError(f"slo.{name} is {limit!r}, must be a finite number of at least 0")
-    return float(limit)

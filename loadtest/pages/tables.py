@@ -1,34 +1,95 @@
-"""The numbers of a run as tables of its page."""
+"""The numbers of a run, a sweep, two runs and a soak test as tables, for both the page and the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
+from loadtest.measure.comparison import Change, Difference
 from loadtest.measure.result import Kind, Requests, Result
 from loadtest.measure.slo import Verdict
+from loadtest.measure.soak import Drift, Finding, Slope, Trend
 from loadtest.measure.statistics import Latency
-from loadtest.pages.document import badge
-from loadtest.pages.markup import Markup, table, tag
-from loadtest.pages.words import LONG_NAMES, MEASURES, limit_words, number, verdict_words
+from loadtest.measure.sweep import Sweep
 
+SHORT_NAMES = {"ttft": "TTFT", "gap": "gap", "itl": "ITL", "tpot": "TPOT", "e2e": "E2E", "lag": "lag"}
+LONG_NAMES = {
+    "ttft": "time to first token (TTFT)",
+    "gap": "gap between responses",
+    "itl": "the same by its tokens: inter-token latency (ITL)",
+    "tpot": "time per output token (TPOT)",
+    "e2e": "end to end (E2E)",
+    "lag": "lag of the load generator",
+}
 _STATISTICS = ("p50", "p90", "p95", "p99", "mean", "max")
+_CHANGES = {Change.BETTER: True, Change.WORSE: False, Change.NOISE: None, Change.UNKNOWN: None}
+_TRENDS = {
+    Trend.STEADY: ("steady", True),
+    Trend.GROWING: ("growing", False),
+    Trend.UNDECIDED: ("undecided: run it longer", None),
+}
 
 
-def verdict_badge(met: bool | None) -> Markup:
-    return badge(verdict_words(met), met)
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A verdict in words; `met` is None where there is none."""
+
+    text: str
+    met: bool | None
 
 
-def objectives(found: tuple[Verdict, ...]) -> Markup:
-    rows = [(v.name, *limit_words(v), verdict_badge(v.met)) for v in found]
-    return table(("objective", "limit", "found", "verdict"), rows)
+Row = Sequence[str | Mark]
 
 
-def latencies(result: Result) -> Markup:
-    rows = [(LONG_NAMES[name], *_cells(getattr(result, f"{name}_s"))) for name in MEASURES]
-    return table(("milliseconds", *_STATISTICS, "values"), rows)
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The first column is text, the others are numbers or verdicts."""
+
+    columns: Sequence[str]
+    rows: Sequence[Row]
+
+    def only(self, columns: Mapping[str, str]) -> Grid:
+        """These columns alone, under other titles."""
+        places = [self.columns.index(column) for column in columns]
+        return Grid(list(columns.values()), [[row[place] for place in places] for row in self.rows])
 
 
-def rates(result: Result) -> Markup:
+def met(value: bool | None) -> Mark:
+    return Mark({True: "met", False: "missed", None: "not measured"}[value], value)
+
+
+def number(value: float | None) -> str:
+    """Three figures, or every one of a whole number; a dash where there is none."""
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def milliseconds(found: Latency | None, *statistics: str) -> Iterator[str]:
+    return (number(None if found is None else 1e3 * getattr(found, name)) for name in statistics)
+
+
+def objectives(found: Sequence[Verdict]) -> Grid:
+    """With units: seconds as milliseconds, a ratio as per cent."""
+
+    def row(verdict: Verdict) -> Row:
+        scale, unit = (1e3, " ms") if verdict.name.endswith("_s") else (100.0, " %")
+        value = "-" if verdict.value is None else f"{number(scale * verdict.value)}{unit}"
+        return verdict.name, f"≤ {number(scale * verdict.limit)}{unit}", value, met(verdict.met)
+
+    return Grid(("objective", "limit", "found", "verdict"), [row(verdict) for verdict in found])
+
+
+def latencies(result: Result, names: Mapping[str, str]) -> Grid:
+    found = {title: getattr(result, f"{name}_s") for name, title in names.items()}
+    rows = [
+        (title, *milliseconds(latency, *_STATISTICS), f"{latency.n if latency else 0:,}")
+        for title, latency in found.items()
+    ]
+    return Grid(("ms", *_STATISTICS, "n"), rows)
+
+
+def rates(result: Result) -> Grid:
     rows = [
         ("output tokens/s", number(result.tokens_per_s)),
         ("complete requests/s", number(result.requests_per_s)),
@@ -37,54 +98,101 @@ def rates(result: Result) -> Markup:
         ("input tokens", f"{result.tokens_in:,}"),
         ("output tokens", f"{result.tokens_out:,}"),
     ]
-    return table(("of the measured window", ""), rows)
+    return Grid(("of the measured window", ""), rows)
 
 
-def endings(requests: Requests) -> Markup:
+def endings(requests: Requests) -> Grid:
+    counted = {
+        "ended by": requests.finishes,
+        "failed": requests.errors,
+        "refused as planned": requests.planned_errors,
+    }
     rows = [
         ("complete", f"{requests.complete:,}"),
-        *_counted("ended by", requests.finishes),
-        *_counted("failed", requests.errors),
-        *_counted("refused as planned", requests.planned_errors),
+        *((f"{w}: {name}", f"{n:,}") for w, counts in counted.items() for name, n in counts.items()),
     ]
-    return table(("requests", f"{requests.total:,}"), rows)
+    return Grid(("requests", f"{requests.total:,}"), rows)
 
 
-def kinds(by_kind: Mapping[str, Kind]) -> Markup:
+def kinds(by_kind: Mapping[str, Kind]) -> Grid:
     columns = ("kind", "requests", "failed", "tokens in", "tokens out")
     measures = ("TTFT p50, ms", "p99", "gap p50, ms", "p99", "E2E p50, ms", "p99")
-    return table((*columns, *measures), [(name, *_kind(kind)) for name, kind in by_kind.items()])
+    rows = []
+    for name, kind in by_kind.items():
+        counts = (kind.requests.total, kind.requests.unexpected, kind.tokens_in, kind.tokens_out)
+        found = (kind.ttft_s, kind.gap_s, kind.e2e_s)
+        times = (cell for latency in found for cell in milliseconds(latency, "p50", "p99"))
+        rows.append((name, *(f"{count:,}" for count in counts), *times))
+    return Grid((*columns, *measures), rows)
 
 
-def gauges(result: Result) -> Markup:
+def gauges(result: Result) -> Grid:
     """As the server said them, in their own units."""
     rows = []
     for name, series in result.gauges.items():
         values = [value for _, value in series]
         mean = sum(values) / len(values)
         rows.append((name, *map(number, (min(values), mean, max(values))), str(len(values))))
-    return table(("gauge", "least", "mean", "most", "readings"), rows)
+    return Grid(("gauge", "least", "mean", "most", "readings"), rows)
 
 
-def doubts(found: tuple[str, ...]) -> list[Markup]:
-    return [tag("ul", *(tag("li", doubt) for doubt in found), class_="doubts")] if found else []
+def rungs(sweep: Sweep) -> Grid:
+    """Latencies are in ms."""
+    columns = (
+        "rate/s", "complete/s", "goodput/s", "tokens/s", "TTFT p50", "TTFT p99", "gap p50", "gap p99",
+        "TPOT p50", "TPOT p99", "failed", "SLO",
+    )  # fmt: skip
+    rows: list[Row] = []
+    for rung in sweep.rungs:
+        r = rung.result
+        rates = (rung.rate_per_s, r.requests_per_s, r.goodput_per_s, r.tokens_per_s)
+        times = (t for found in (r.ttft_s, r.gap_s, r.tpot_s) for t in milliseconds(found, "p50", "p99"))
+        rows.append((*map(number, rates), *times, f"{r.requests.unexpected:,}", met(r.slo_met)))
+    return Grid(columns, rows)
 
 
-def _kind(kind: Kind) -> Iterator[str]:
-    yield f"{kind.requests.total:,}"
-    yield f"{kind.requests.unexpected:,}"
-    yield f"{kind.tokens_in:,}"
-    yield f"{kind.tokens_out:,}"
-    for found in (kind.ttft_s, kind.gap_s, kind.e2e_s):
-        yield number(None if found is None else 1e3 * found.p50)
-        yield number(None if found is None else 1e3 * found.p99)
+def sweep_words(sweep: Sweep) -> str:
+    if sweep.highest_rate_per_s is None or sweep.goodput_per_s is None:
+        return "the SLO was missed at every rate"
+    held = (
+        f"the SLO holds up to {sweep.highest_rate_per_s:.3g} requests/s: goodput {sweep.goodput_per_s:.3g}/s"
+    )
+    if sweep.lowest_miss_per_s is None:
+        return f"{held}; no rate missed it, so there may be more"
+    return f"{held}; it is missed at {sweep.lowest_miss_per_s:.3g}/s"
 
 
-def _counted(what: str, counts: Mapping[str, int]) -> Iterator[tuple[str, str]]:
-    return ((f"{what}: {name}", f"{value:,}") for name, value in counts.items())
+def differences(found: Sequence[Difference]) -> Grid:
+    def ratio(value: float | None) -> str:
+        return "-" if value is None else f"{value:.2f}"
+
+    rows: list[Row] = []
+    for d in found:
+        is_time = d.name.endswith("_s") and not d.name.endswith("_per_s")
+        name, scale = (f"{d.name.removesuffix('_s')}, ms", 1e3) if is_time else (d.name, 1.0)
+        values = (number(None if value is None else scale * value) for value in (d.a, d.b))
+        interval = "-" if d.low is None else f"{ratio(d.low)} to {ratio(d.high)}"
+        rows.append((name, *values, ratio(d.ratio), interval, Mark(d.change.value, _CHANGES[d.change])))
+    return Grid(("", "A", "B", "B / A", "99 % interval", ""), rows)
 
 
-def _cells(found: Latency | None) -> Iterator[str]:
-    for statistic in _STATISTICS:
-        yield number(None if found is None else 1e3 * getattr(found, statistic))
-    yield f"{0 if found is None else found.n:,}"
+def soak(found: Finding) -> Grid:
+    growth, drift = f"{found.limits.growth_mb_per_h:g}", f"{found.limits.drift:g}"
+    rows: list[Row] = [
+        ("errors", f"{found.errors:,}", "0", met(found.errors == 0)),
+        ("RSS slope, MB/h (95 %)", slope(found.rss_slope), growth, Mark(*_TRENDS[found.rss_trend])),
+    ]
+    for each in found.drifts:
+        name = f"p99 {each.name}, last third by first"
+        rows.append((name, _drift(each), drift, met(each.holds(found.limits))))
+    return Grid(("", "found", "limit", ""), rows)
+
+
+def _drift(drift: Drift) -> str:
+    if drift.ratio is None or drift.first_p99_s is None or drift.last_p99_s is None:
+        return "not measured"
+    return f"{drift.ratio:.2f} ({drift.last_p99_s * 1000:,.0f} ms by {drift.first_p99_s * 1000:,.0f} ms)"
+
+
+def slope(found: Slope | None) -> str:
+    return "too few looks" if found is None else f"{found.value:+.1f} ({found.low:+.1f} to {found.high:+.1f})"

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from random import Random
 from statistics import NormalDist
-from typing import Any
+from typing import Annotated, Any
 
-from loadtest.traffic.errors import TrafficError
-from loadtest.traffic.table import MAX_TOKENS, Table, shown
+from loadtest.errors import TrafficError
+from loadtest.fields import (
+    MAX_TOKENS,
+    Number,
+    Tokens,
+    Whole,
+    at,
+    fault,
+    list_of,
+    read,
+    require_known,
+    shown,
+    table_of,
+)
 
 _Z90 = NormalDist().inv_cdf(0.9)
 # Of two probabilities: a nearer pair says nothing, and its slope overflows.
 _MIN_GAP = 1e-6
+_TOKENS = Number(least=1, most=MAX_TOKENS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +45,7 @@ class Constant:
 
 @dataclass(frozen=True, slots=True)
 class Uniform:
-    """Every whole number from `least` to `most` alike, both included."""
+    """Each whole number from `least` to `most` is equally likely, both included."""
 
     least: int
     most: int
@@ -47,15 +61,15 @@ class Uniform:
 class Lognormal:
     """By its median and its 90th percentile; what lies outside `min` and `max` is moved to them."""
 
-    median: float
-    p90: float
-    min: int = 1
-    max: int = MAX_TOKENS
+    median: Annotated[float, _TOKENS]
+    p90: Annotated[float, _TOKENS]
+    min: Tokens = 1
+    max: Tokens = MAX_TOKENS
 
     def sample(self, random: Random) -> int:
         sigma = math.log(self.p90 / self.median) / _Z90
         drawn = math.exp(min(random.gauss(math.log(self.median), sigma), math.log(MAX_TOKENS)))
-        return _bounded(drawn, self.min, self.max)
+        return min(max(round(drawn), self.min), self.max)
 
     def as_table(self) -> dict[str, Any]:
         return {"lognormal": {"median": self.median, "p90": self.p90, "min": self.min, "max": self.max}}
@@ -73,7 +87,7 @@ class Quantiles:
     max: int = MAX_TOKENS
 
     def sample(self, random: Random) -> int:
-        return _bounded(self.at(random.random()), self.min, self.max)
+        return min(max(round(self.at(random.random())), self.min), self.max)
 
     def at(self, probability: float) -> float:
         """The quantile, before it is rounded and bounded."""
@@ -107,96 +121,74 @@ class Choices:
 
 Lengths = Constant | Uniform | Lognormal | Quantiles | Choices
 KINDS = ("constant", "uniform", "lognormal", "quantiles", "choices")
+_MORE = {"quantiles": ("min", "max"), "choices": ("weights",)}
 
 
-def lengths_of(table: Table) -> Lengths:
+def lengths_of(content: object, place: str) -> Lengths:
     """The distribution of a table such as `{constant = 128}`."""
-    named = [kind for kind in KINDS if table.has(kind)]
+    table = table_of(content, place)
+    named = [kind for kind in KINDS if kind in table]
     if len(named) != 1:
-        raise TrafficError(f"{table.place}: {named or 'nothing'}, must have one of {', '.join(KINDS)}")
-    readers = {
-        "constant": _constant, "uniform": _uniform, "lognormal": _lognormal, "quantiles": _quantiles,
-        "choices": _choices,
-    }  # fmt: skip
-    found = readers[named[0]](table)
-    table.close()
-    return found
+        raise TrafficError(f"{place}: {named or 'nothing'}, must have one of {', '.join(KINDS)}")
+    (kind,) = named
+    require_known(table, place, (*KINDS, *_MORE.get(kind, ())))
+    value, inside = table[kind], at(place, kind)
+    match kind:
+        case "constant":
+            return Constant(Whole()(value, inside))
+        case "uniform":
+            if len(list_of(value, inside)) != 2:
+                raise fault(inside, value, "must be two whole numbers")
+            least, most = (Whole()(bound, inside) for bound in value)
+            if least > most:
+                raise fault(inside, value, "must have the smaller number first")
+            return Uniform(least, most)
+        case "lognormal":
+            found = read(Lognormal, value, inside)
+            Number(least=found.median)(value["p90"], at(inside, "p90"))
+            Whole(found.min)(found.max, at(inside, "max"))
+            return found
+        case "quantiles":
+            return _quantiles(table, place)
+    return _choices(table, place)
 
 
-def _constant(table: Table) -> Lengths:
-    return Constant(table.whole("constant"))
-
-
-def _uniform(table: Table) -> Lengths:
-    bounds = table.list("uniform")
-    if len(bounds) != 2:
-        raise table.fault("uniform", bounds, "must be two whole numbers")
-    least, most = _wholes(table, "uniform", bounds)
-    if least > most:
-        raise table.fault("uniform", bounds, "must have the smaller number first")
-    return Uniform(least, most)
-
-
-def _lognormal(table: Table) -> Lengths:
-    inner = table.table("lognormal")
-    median = inner.number("median", least=1, most=MAX_TOKENS)
-    p90 = inner.number("p90", least=median, most=MAX_TOKENS)
-    bounds = _bounds(inner)
-    inner.close()
-    return Lognormal(median, p90, *bounds)
-
-
-def _quantiles(table: Table) -> Lengths:
-    inner = table.table("quantiles")
-    points = sorted(
-        (_probability(inner, key), inner.number(key, least=1, most=MAX_TOKENS)) for key in inner.names()
-    )
+def _quantiles(table: Mapping[str, Any], place: str) -> Quantiles:
+    inside = at(place, "quantiles")
+    given = table_of(table["quantiles"], inside)
+    points = sorted((_probability(inside, key), _TOKENS(given[key], at(inside, key))) for key in given)
     if not points:
-        raise table.fault("quantiles", {}, 'must have at least one point such as "0.5" = 128')
+        raise fault(inside, {}, 'must have at least one point such as "0.5" = 128')
     for (p0, low), (p1, high) in pairwise(points):
         if p1 - p0 < _MIN_GAP:
-            raise TrafficError(f"{inner.place}: {p0:g} and {p1:g}, must be {_MIN_GAP:g} apart")
+            raise TrafficError(f"{inside}: {p0:g} and {p1:g}, must be {_MIN_GAP:g} apart")
         if high < low:
-            raise TrafficError(
-                f'{inner.place}: "{p1:g}" = {high:g}, must be at least the {low:g} of "{p0:g}"'
-            )
-    return Quantiles(tuple(points), *_bounds(table))
+            raise TrafficError(f'{inside}: "{p1:g}" = {high:g}, must be at least the {low:g} of "{p0:g}"')
+    least = Whole()(table.get("min", 1), at(place, "min"))
+    return Quantiles(tuple(points), least, Whole(least)(table.get("max", MAX_TOKENS), at(place, "max")))
 
 
-def _choices(table: Table) -> Lengths:
-    tokens = _wholes(table, "choices", table.list("choices"))
-    weights = table.list("weights", [1.0] * len(tokens))
+def _choices(table: Mapping[str, Any], place: str) -> Choices:
+    inside, weighted = at(place, "choices"), at(place, "weights")
+    tokens = tuple(Whole()(value, inside) for value in list_of(table["choices"], inside))
+    if not tokens:
+        raise fault(inside, [], "must be a list that is not empty")
+    weights = list_of(table.get("weights", [1.0] * len(tokens)), weighted)
     if len(weights) != len(tokens):
-        raise table.fault("weights", weights, f"must have {len(tokens)} numbers, one for each choice")
+        raise fault(weighted, weights, f"must have {len(tokens)} numbers, one for each choice")
     for weight in weights:
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
-            raise table.fault("weights", weight, "must be a number of at least 0")
+            raise fault(weighted, weight, "must be a number of at least 0")
     if not sum(weights) > 0:
-        raise table.fault("weights", weights, "must not all be 0")
+        raise fault(weighted, weights, "must not all be 0")
     return Choices(tokens, tuple(map(float, weights)))
 
 
-def _bounds(table: Table) -> tuple[int, int]:
-    least = table.whole("min", 1)
-    return least, table.whole("max", MAX_TOKENS, least=least)
-
-
-def _probability(table: Table, key: str) -> float:
+def _probability(place: str, key: str) -> float:
     try:
         probability = float(key)
     except ValueError:
         probability = math.nan
     if not 0 <= probability <= 1:
-        raise TrafficError(f"{table.place}: {shown(key)}, must be a probability from 0 to 1")
+        raise TrafficError(f"{place}: {shown(key)}, must be a probability from 0 to 1")
     return probability
-
-
-def _wholes(table: Table, key: str, values: Any) -> tuple[int, ...]:
-    for value in values:
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_TOKENS:
-            raise table.fault(key, value, f"must be a whole number from 1 to {MAX_TOKENS:,}")
-    return tuple(values)
-
-
-def _bounded(drawn: float, least: int, most: int) -> int:
-    return min(max(round(drawn), least), most)

@@ -1,52 +1,116 @@
 """A profile: everything that a load test offers and asks for, read from TOML.
 
-docs/loadtest-profiles.md has every key.
+docs/loadtest.md has every key.
 """
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from loadtest.traffic import arrivals as arriving
-from loadtest.traffic import mix as mixing
-from loadtest.traffic.arrivals import Arrivals, Closed, Trace, arrivals_of
-from loadtest.traffic.errors import TrafficError
-from loadtest.traffic.mix import Bad, MixEntry, entry_of
-from loadtest.traffic.table import Table
+from loadtest.errors import TrafficError
+from loadtest.fields import Number, Text, Tokens, Whole, fault, read, table_from, table_of
+from loadtest.traffic.arrivals import RATE, SPEED, USERS, Arrivals, Closed, Trace, arrivals_of
+from loadtest.traffic.lengths import Lengths, lengths_of
 
-MAX_SEED = 2**63 - 1
-MIN_CONTEXT = 128
+_SEED = Whole(0, 2**63 - 1)
+_ABOVE_0, _FROM_0 = Number(above=0), Number()
+_Positive = Annotated[float, _ABOVE_0]
+_Share = Annotated[float, Number(most=1)]
+_Lengths = Annotated[Lengths, lengths_of]
+
+
+class Protocol(Enum):
+    GRPC = "grpc"  # a stream over gRPC
+    HTTP = "http"  # generate_stream
+    UNARY = "unary"  # generate: one answer
+
+
+class Task(Enum):
+    """What the prompt asks for. A chat's prompt is a message, the others' are text as it stands."""
+
+    CHAT = "chat"
+    COMPLETE = "complete"
+    SUMMARIZE = "summarize"
+    TRANSLATE = "translate"
+
+
+class Bad(Enum):
+    """A request that the server must refuse."""
+
+    TOO_LONG = "too_long"  # more tokens than its context
+    BAD_TEMPERATURE = "bad_temperature"
+    EMPTY = "empty"  # no prompt
+    NOT_JSON = "not_json"
+
+
+@dataclass(frozen=True, slots=True)
+class SharedPrefix:
+    """A share of the requests begin with the text of one of some groups."""
+
+    share: _Share = 0.5
+    tokens: Tokens = 256
+    groups: Tokens = 4
+
+
+@dataclass(frozen=True, slots=True)
+class MixEntry:
+    """One kind of request. Without lengths it takes those of the trace."""
+
+    name: Text
+    weight: _Positive = 1.0
+    protocol: Protocol = Protocol.GRPC
+    model: Text | None = None
+    task: Task = Task.CHAT
+    prompt_tokens: _Lengths | None = None
+    output_tokens: _Lengths | None = None
+    shared_prefix: SharedPrefix | None = None
+    disconnect_after_tokens: Tokens | None = None
+    bad: Bad | None = None
+    temperature: Annotated[float, _FROM_0] = 0.0
+    ignore_eos: bool = True
+    timeout_s: _Positive = 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class Slo:
     """The limits of the whole run, each where given; `request_*` are those of one request, for goodput."""
 
-    ttft_p50_s: float | None = None
-    ttft_p99_s: float | None = None
-    gap_p99_s: float | None = None
-    itl_p99_s: float | None = None
-    tpot_p99_s: float | None = None
-    e2e_p99_s: float | None = None
-    error_ratio: float = 0.0
-    request_ttft_s: float | None = None
-    request_gap_s: float | None = None
-    request_tpot_s: float | None = None
-    request_e2e_s: float | None = None
+    ttft_p50_s: _Positive | None = None
+    ttft_p99_s: _Positive | None = None
+    gap_p99_s: _Positive | None = None
+    itl_p99_s: _Positive | None = None
+    tpot_p99_s: _Positive | None = None
+    e2e_p99_s: _Positive | None = None
+    error_ratio: _Share = 0.0
+    request_ttft_s: _Positive | None = None
+    request_gap_s: _Positive | None = None
+    request_tpot_s: _Positive | None = None
+    request_e2e_s: _Positive | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
     """The rates that a sweep probes. `resolution` is relative to the rate."""
 
-    start_per_s: float = 0.25
-    max_per_s: float = 64.0
-    step_s: float = 30.0
-    resolution: float = 0.1
+    start_per_s: _Positive = 0.25
+    max_per_s: _Positive = 64.0
+    step_s: _Positive = 30.0
+    resolution: Annotated[float, Number(least=0.01, most=1)] = 0.1
+
+
+def _sweep(content: object, place: str) -> Sweep:
+    """No rate above `max_per_s` is probed, the first one neither."""
+    sweep, table = read(Sweep, content, place), table_of(content, place)
+    if "max_per_s" not in table:
+        return replace(sweep, max_per_s=max(sweep.max_per_s, sweep.start_per_s))
+    Number(least=sweep.start_per_s)(table["max_per_s"], f"{place}.max_per_s")
+    return sweep
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +120,16 @@ class Profile:
     `max_context` is the served model's, or less: longer requests are cut to it, and marked.
     """
 
-    name: str
+    name: Text
     mix: tuple[MixEntry, ...]
-    arrivals: Arrivals = field(default_factory=Closed)
-    description: str = ""
-    duration_s: float = 60.0
-    warmup_s: float = 5.0
-    seed: int = 1
-    max_context: int | None = None
+    arrivals: Annotated[Arrivals, arrivals_of] = field(default_factory=Closed)
+    description: Text = ""
+    duration_s: _Positive = 60.0
+    warmup_s: Annotated[float, _FROM_0] = 5.0
+    seed: Annotated[int, _SEED] = 1
+    max_context: Annotated[int, Whole(128)] | None = None
     slo: Slo = field(default_factory=Slo)
-    sweep: Sweep = field(default_factory=Sweep)
+    sweep: Annotated[Sweep, _sweep] = field(default_factory=Sweep)
 
     @property
     def total_s(self) -> float:
@@ -73,22 +137,11 @@ class Profile:
 
     def as_table(self) -> dict[str, Any]:
         """What `profile_of` reads as this profile: for JSON, and for the workers of a distributed run."""
-        return {
-            **({"description": self.description} if self.description else {}),
-            **({"max_context": self.max_context} if self.max_context else {}),
-            "name": self.name,
-            "duration_s": self.duration_s,
-            "warmup_s": self.warmup_s,
-            "seed": self.seed,
-            "arrivals": arriving.as_table(self.arrivals),
-            "mix": [mixing.as_table(entry) for entry in self.mix],
-            "slo": _given(self.slo),
-            "sweep": _given(self.sweep),
-        }
+        return table_from(self)
 
 
 def load_profile(path: Path) -> Profile:
-    """The profile in the file. TrafficError when it cannot be read, or names the key that is at fault."""
+    """The profile in the file. TrafficError when it cannot be read, or names the key that is wrong."""
     try:
         content = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -103,64 +156,82 @@ def load_profile(path: Path) -> Profile:
 
 def profile_of(content: Mapping[str, Any], name: str = "profile", folder: Path = Path()) -> Profile:
     """The profile of a parsed file; `name` where it has none, `folder` has its trace."""
-    table = Table("", content)
-    profile = Profile(
-        name=table.text("name", name),
-        description=table.text("description") if table.has("description") else "",
-        duration_s=table.number("duration_s", 60.0, above=0),
-        warmup_s=table.number("warmup_s", 5.0),
-        seed=table.whole("seed", 1, least=0, most=MAX_SEED),
-        max_context=table.whole("max_context", least=MIN_CONTEXT) if table.has("max_context") else None,
-        arrivals=arrivals_of(table.table("arrivals"), folder) if table.has("arrivals") else Closed(),
-        mix=tuple(entry_of(entry) for entry in table.tables("mix")),
-        slo=_slo(table.table("slo")) if table.has("slo") else Slo(),
-        sweep=_sweep(table.table("sweep")) if table.has("sweep") else Sweep(),
-    )
-    table.close()
-    _check(profile)
+    profile = read(Profile, {"name": name, **content})
+    if not profile.mix:
+        raise fault("mix", [], "must be a list that is not empty")
+    for number, entry in enumerate(profile.mix):
+        place = f"mix[{number}]"
+        if entry.name in [other.name for other in profile.mix[:number]]:
+            raise TrafficError(f"{place}.name: {entry.name!r}, is given twice")
+        _check(place, entry, has_trace=isinstance(profile.arrivals, Trace))
+    if isinstance(profile.arrivals, Trace) and profile.arrivals.file:
+        return replace(profile, arrivals=replace(profile.arrivals, file=folder / profile.arrivals.file))
     return profile
 
 
-def _slo(table: Table) -> Slo:
-    limits = {
-        item.name: table.number(item.name, above=0)
-        for item in fields(Slo)
-        if item.name != "error_ratio" and table.has(item.name)
-    }
-    slo = Slo(**limits, error_ratio=table.number("error_ratio", 0.0, most=1))
-    table.close()
-    return slo
-
-
-def _sweep(table: Table) -> Sweep:
-    known = Sweep()
-    start_per_s = table.number("start_per_s", known.start_per_s, above=0)
-    sweep = Sweep(
-        start_per_s,
-        table.number("max_per_s", max(known.max_per_s, start_per_s), least=start_per_s),
-        table.number("step_s", known.step_s, above=0),
-        table.number("resolution", known.resolution, least=0.01, most=1),
-    )
-    table.close()
-    return sweep
-
-
-def _check(profile: Profile) -> None:
-    names = [entry.name for entry in profile.mix]
-    for number, entry in enumerate(profile.mix):
-        place = f"mix[{number}]"
-        if entry.name in names[:number]:
-            raise TrafficError(f"{place}.name: {entry.name!r}, is given twice")
-        if not isinstance(profile.arrivals, Trace) and entry.bad is not Bad.EMPTY:
-            _require_lengths(place, entry)
-
-
-def _require_lengths(place: str, entry: MixEntry) -> None:
+def _check(place: str, entry: MixEntry, *, has_trace: bool) -> None:
+    """A disconnect needs a stream, and an answer to leave; lengths must come from somewhere."""
+    leaves = f"{place}.disconnect_after_tokens"
+    if entry.disconnect_after_tokens and entry.protocol is Protocol.UNARY:
+        raise TrafficError(f"{leaves}: a unary request has no stream to leave; protocol must be grpc or http")
+    if entry.disconnect_after_tokens and entry.bad:
+        raise TrafficError(f"{leaves}: a bad request has no answer to leave; give one of the two")
     for key in ("prompt_tokens", "output_tokens"):
-        if getattr(entry, key) is None:
+        if getattr(entry, key) is None and not has_trace and entry.bad is not Bad.EMPTY:
             raise TrafficError(f"{place}.{key}: is missing; only a trace brings lengths of its own")
 
 
-def _given(part: Slo | Sweep) -> dict[str, float]:
-    values = ((item.name, getattr(part, item.name)) for item in fields(part))
-    return {name: value for name, value in values if value is not None}
+def with_overrides(
+    profile: Profile,
+    *,
+    rate_per_s: float | None = None,
+    users: int | None = None,
+    duration_s: float | None = None,
+    warmup_s: float | None = None,
+    seed: int | None = None,
+    speed: float | None = None,
+) -> Profile:
+    """The profile with what the command line says instead; TrafficError where it has none such."""
+    arrivals = profile.arrivals
+    if users is not None:
+        if not isinstance(arrivals, Closed):
+            raise TrafficError(f"--users {users}: only closed arrivals have users; --rate changes these")
+        arrivals = replace(arrivals, users=_whole("--users", users, USERS))
+    if speed is not None:
+        if not isinstance(arrivals, Trace):
+            raise TrafficError(f"--speed {speed:g}: only a trace has a speed")
+        arrivals = replace(arrivals, speed=_number("--speed", speed, SPEED))
+    if rate_per_s is not None:
+        arrivals = _with_rate(arrivals, _number("--rate", rate_per_s, RATE))
+    if duration_s is not None:
+        profile = replace(profile, duration_s=_number("--duration", duration_s, _ABOVE_0))
+    if warmup_s is not None:
+        profile = replace(profile, warmup_s=_number("--warmup", warmup_s, _FROM_0))
+    if seed is not None:
+        profile = replace(profile, seed=_whole("--seed", seed, _SEED))
+    return replace(profile, arrivals=arrivals)
+
+
+def _with_rate(arrivals: Arrivals, rate_per_s: float) -> Arrivals:
+    """At exactly this rate: a generator's speed is 1 from here on."""
+    if isinstance(arrivals, Closed):
+        raise TrafficError(f"--rate {rate_per_s:g}: closed arrivals have no rate; --users changes these")
+    if not isinstance(arrivals, Trace):
+        return replace(arrivals, rate_per_s=rate_per_s)
+    if arrivals.file:
+        raise TrafficError(
+            f"--rate {rate_per_s:g}: a trace's file brings its own times; --speed changes them"
+        )
+    return replace(arrivals, rate_per_s=rate_per_s, speed=1.0)
+
+
+def _number(flag: str, value: float, limits: Number) -> float:
+    if not math.isfinite(value) or not limits.holds(value):
+        raise TrafficError(f"{flag} {value:g}: must be a number {limits.limit}")
+    return float(value)
+
+
+def _whole(flag: str, value: int, limits: Whole) -> int:
+    if not limits.least <= value <= limits.most:
+        raise TrafficError(f"{flag} {value}: must be a whole number from {limits.least} to {limits.most:,}")
+    return value

@@ -1,4 +1,5 @@
-"""The text of prompts: exactly so many tokens, and a shared beginning where the profile says so alone.
+"""The text of prompts: exactly the planned number of tokens, and a shared beginning only where the profile
+says so.
 
 The words are those of Python's own documentation that are one token each, so a prompt of n tokens is n words,
 and costs the load generator no tokenizing. Without the model's tokenizer words are counted and their tokens
@@ -11,11 +12,14 @@ import pydoc_data.topics
 import re
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from random import Random
 from typing import Protocol
 
-from loadtest.traffic.errors import TrafficError
-from loadtest.traffic.mix import Bad
+from tokenizers import Tokenizer
+
+from loadtest.errors import TrafficError
+from loadtest.traffic.profile import Bad
 from loadtest.traffic.schedule import Planned
 
 # Of this text under the tokenizers of SmolLM2 (1.13) and its like.
@@ -36,7 +40,7 @@ class PromptWriter:
     """Writes the prompts of a schedule.
 
     Two runs with the same `salt` have the same prompts; give each run against the same server another one,
-    lest the second finds the first one's prompts in the server's prefix cache. `tokens_per_word` is for a
+    or the second finds the first one's prompts in the server's prefix cache. `tokens_per_word` is for a
     writer without the model's tokenizer (no `encoder`).
     """
 
@@ -61,7 +65,7 @@ class PromptWriter:
         return " ".join((*shared, *self._text(f"{planned.seed}", max(own, 0))))
 
     def probe(self, words: int) -> str:
-        """So many words, to learn from a server how many tokens they are."""
+        """That many words, to learn from a server how many tokens they are."""
         return " ".join(self._text("probe", words))
 
     def _count(self, tokens: int) -> int:
@@ -93,6 +97,22 @@ def tokens_per_word(short: tuple[str, int], long: tuple[str, int]) -> float:
     return (more - tokens) / words
 
 
+class TokenizerFile:
+    """An Encoder for prompts. TrafficError when the file holds no tokenizer."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises no other class
+            raise TrafficError(f"{path}: is no tokenizer.json: {error}") from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+
+    def encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+
 @cache
 def plain_words() -> tuple[str, ...]:
     """English of Python's own documentation, in its order."""
@@ -103,7 +123,11 @@ def plain_words() -> tuple[str, ...]:
 
 def _single(words: tuple[str, ...], encoder: Encoder) -> tuple[str, ...]:
     """The words that are one token at a text's beginning and within; TrafficError when they do not add up."""
-    good = {word for word in set(words) if _is_single(word, encoder)}
+    good = {
+        word
+        for word in set(words)
+        if len(encoder.encode(word)) == 1 and len(encoder.encode(f"{word} {word}")) == 2
+    }
     found = tuple(word for word in words if word in good)
     if len(good) < _MIN_VOCABULARY:
         raise TrafficError(
@@ -117,7 +141,3 @@ def _single(words: tuple[str, ...], encoder: Encoder) -> tuple[str, ...]:
             "go without it, and the tokens are estimated by words"
         )
     return found
-
-
-def _is_single(word: str, encoder: Encoder) -> bool:
-    return len(encoder.encode(word)) == 1 and len(encoder.encode(f"{word} {word}")) == 2

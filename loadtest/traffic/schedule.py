@@ -9,16 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import count, islice, takewhile
 from random import Random
 
-from loadtest.traffic.arrivals import Closed, Constant, Gamma, Poisson, Trace, constant_times, random_times
-from loadtest.traffic.errors import TrafficError
-from loadtest.traffic.generator import generated
+from loadtest.errors import TrafficError
+from loadtest.traffic.arrivals import (
+    Arrival,
+    Closed,
+    Constant,
+    Gamma,
+    Poisson,
+    Trace,
+    constant_times,
+    generated,
+    random_times,
+    read_trace,
+)
 from loadtest.traffic.lengths import Lengths
-from loadtest.traffic.mix import Bad, MixEntry, choose
-from loadtest.traffic.profile import Profile
-from loadtest.traffic.trace import Arrival, read_trace
+from loadtest.traffic.profile import Bad, MixEntry, Profile
 
 # A chat template adds to a prompt; SmolLM2's comes to 30 tokens.
 TEMPLATE_TOKENS = 48
@@ -63,7 +71,7 @@ def schedule(profile: Profile, worker: int = 0, workers: int = 1) -> Iterator[Pl
 
 
 def clipped(profile: Profile, requests: int) -> int:
-    """Of the first so many requests of a schedule, those whose lengths were cut to max_context."""
+    """How many of the first `requests` of a schedule had their lengths cut to max_context."""
     return sum(planned.clipped for planned in islice(schedule(profile), requests))
 
 
@@ -76,41 +84,30 @@ _Due = tuple[float | None, Arrival | None]
 
 
 def _due(profile: Profile) -> Iterator[_Due]:
+    """When each request is due, and the recorded one that it stands for."""
+    end_s, random = profile.total_s, Random(f"{profile.seed}/times")
     match profile.arrivals:
         case Closed():
             return ((None, None) for _ in count())
         case Trace() as trace:
-            return ((arrival.at_s, arrival) for arrival in _within(profile, _recorded(trace, profile.seed)))
+            recorded: Iterable[Arrival] = (
+                read_trace(trace.file, trace.columns, trace.speed)
+                if trace.file
+                else generated(trace, profile.seed)
+            )
+            return ((arrival.at_s, arrival) for arrival in takewhile(lambda a: a.at_s < end_s, recorded))
         case Constant(rate_per_s):
             times = constant_times(rate_per_s)
         case Poisson(rate_per_s):
-            times = random_times(rate_per_s, 1.0, Random(f"{profile.seed}/times"))
+            times = random_times(rate_per_s, 1.0, random)
         case Gamma(rate_per_s, variation):
-            times = random_times(rate_per_s, variation, Random(f"{profile.seed}/times"))
-    return ((at_s, None) for at_s in _until(profile.total_s, times))
-
-
-def _recorded(trace: Trace, seed: int) -> Iterable[Arrival]:
-    return read_trace(trace.file, trace.columns, trace.speed) if trace.file else generated(trace, seed)
-
-
-def _within(profile: Profile, arrivals: Iterable[Arrival]) -> Iterator[Arrival]:
-    for arrival in arrivals:
-        if arrival.at_s >= profile.total_s:
-            return
-        yield arrival
-
-
-def _until(end_s: float, times: Iterable[float]) -> Iterator[float]:
-    for at_s in times:
-        if at_s >= end_s:
-            return
-        yield at_s
+            times = random_times(rate_per_s, variation, random)
+    return ((at_s, None) for at_s in takewhile(lambda at_s: at_s < end_s, times))
 
 
 def _planned(profile: Profile, request: int, due: _Due) -> Planned:
     random = Random(f"{profile.seed}/{request}")
-    kind = choose(profile.mix, random)
+    kind = random.choices(profile.mix, [entry.weight for entry in profile.mix])[0]
     at_s, arrival = due
     scale = profile.arrivals.scale if isinstance(profile.arrivals, Trace) else 1.0
     drawn_in = _drawn(kind.prompt_tokens, arrival.tokens_in if arrival else None, scale, random)

@@ -13,7 +13,7 @@ from typing import Any
 
 from loadtest.measure.record import Record
 from loadtest.traffic.schedule import Planned
-from loadtest.users.faults import INTERRUPTED, NOT_SENT
+from loadtest.users.request import INTERRUPTED, NOT_SENT
 
 # Performs one request that should begin at that time, and returns its record also when it is cancelled:
 # the message of the cancellation is the class of the error.
@@ -21,8 +21,8 @@ Attempt = Callable[[Planned, float], Coroutine[Any, Any, Record]]
 
 
 class Offering:
-    """`refuse` makes the record of a request that was not sent, `take` gets each record. `now` tells seconds
-    since the start of the run and `sleep` waits so many: both are passed in, so that tests need not wait."""
+    """`refuse` makes the record of a request that was not sent, `take` gets each record. `now` is in
+    seconds since the start of the run, `sleep` waits: both are passed in, so that tests need not wait."""
 
     def __init__(
         self,

@@ -1,54 +1,42 @@
-"""A server that answers and workers that wait: runs, one after the other, each with its result."""
+"""A server that answers and workers that wait: runs, one after the other, each with its result; and the
+options that `loadtest.load` and `loadtest.sweep` share."""
 
 from __future__ import annotations
 
+import argparse
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from loadtest.errors import BenchError
+from loadtest.artifacts import MODEL, ROOT
+from loadtest.errors import BenchError, TrafficError
+from loadtest.machine import describe
 from loadtest.measure import result as results
 from loadtest.measure.gauges import Gauges, read_gauges
 from loadtest.measure.record import Record, encode_lines
 from loadtest.measure.result import Facts, Result, Server, summarise
-from loadtest.ports import held_ports
-from loadtest.traffic.profile import Profile
+from loadtest.options import decimal, positive
+from loadtest.ports import HOST
+from loadtest.traffic.profile import Profile, Protocol, load_profile
 from loadtest.traffic.schedule import clipped
-from loadtest.users import preflight
-from loadtest.users.crew import Collected, Crew, master
-from loadtest.users.live import shown
-from loadtest.users.plan import Plan, Words
-from loadtest.users.preflight import Addresses
-from loadtest.users.processes import processes
-from loadtest.users.scraper import Scraper
-from loadtest.users.stopping import Stopping
+from loadtest.users.live import Stopping, shown, web
+from loadtest.users.master import Collected, Crew, listening, processes
+from loadtest.users.server import Addresses, Scrapes, addresses_of, check, fitted, scraping, words_of
+from loadtest.users.worker import Plan, Words
 
-# Local workers import Locust and what it needs.
-_LOCAL_S = 60.0
-_REMOTE_S = 600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Crewing:
-    """How many workers, and where they are: processes of ours, or such as come to `host` and `port`."""
-
-    workers: int
-    host: str | None
-    port: int
-    web_port: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Of the generator: requests open at a time and the wait for them at the end, by each worker."""
-
-    cap: int
-    drain_s: float
-    connections: int
+PROFILES = ROOT / "loadtest" / "profiles"
+DEFAULT_PROFILE = "chat"
+DEFAULT_URL = "127.0.0.1:8001"
+MASTER_PORT = 5557
+WEB_PORT = 8089
+_SECONDS = decimal("of seconds of at least 0", lambda seconds: seconds >= 0)
+# Local workers import numpy, gRPC and what they need.
+_LOCAL_S, _REMOTE_S = 60.0, 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,102 +47,94 @@ class Ran:
     result: Result | None
     interrupted: bool
 
+    def store(self, folder: Path) -> None:
+        """records.jsonl, and result.json where there is a result."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "records.jsonl").open("w", encoding="utf-8") as lines:
+            lines.writelines(encode_lines(self.records))
+        if self.result is not None:
+            (folder / "result.json").write_text(results.encode(self.result), "utf-8")
+
 
 @dataclass(frozen=True, slots=True)
 class Session:
+    """`profile` is the one that was asked for, with no longer a context than the server's models have."""
+
+    options: argparse.Namespace
     addresses: Addresses
     server: Server
-    model: str
-    words: dict[str, Words]
-    machine: dict[str, Any]
-    limits: Limits
+    profile: Profile
+    words: Mapping[str, Words]
+    machine: Mapping[str, Any]
     crew: Crew
     stopping: Stopping
+    page: list[str]
 
     def run(self, profile: Profile) -> Ran:
-        with Scraper(self.addresses.metrics) as scraper, shown(profile) as live:
-            collected = self.crew.run(profile, self._plan(profile), self.stopping, live.watch)
-        gauges, remarks = _gauges(scraper, collected)
-        window_s = profile.warmup_s, min(profile.total_s, collected.ended_s)
-        if window_s[1] <= window_s[0]:
-            return Ran(collected.records, None, collected.interrupted)
-        found = summarise(collected.records, self._facts(profile, collected, window_s, gauges))
-        more = (*found.doubts, *_remarks(profile, collected), *remarks)
-        return Ran(collected.records, replace(found, doubts=more), collected.interrupted)
-
-    def _plan(self, profile: Profile) -> Plan:
-        return Plan(
-            run=0,
+        plan = Plan(
             profile=profile.as_table(),
             worker=0,
             workers=1,
             grpc_url=self.addresses.grpc,
             http_url=self.addresses.http,
-            model=self.model,
+            model=self.options.model,
             salt=time.time_ns(),
             words=self.words,
-            cap=self.limits.cap,
-            drain_s=self.limits.drain_s,
-            connections=self.limits.connections,
+            cap=self.options.in_flight,
+            drain_s=self.options.drain,
+            connections=self.options.connections,
         )
-
-    def _facts(
-        self, profile: Profile, collected: Collected, window_s: tuple[float, float], gauges: Gauges
-    ) -> Facts:
+        with scraping(self.addresses.metrics) as scrapes, shown(profile, self.page) as watch:
+            collected = self.crew.run(profile, plan, self.stopping, watch)
+        window_s = profile.warmup_s, min(profile.total_s, collected.ended_s)
+        if window_s[1] <= window_s[0]:
+            return Ran(collected.records, None, collected.interrupted)
+        gauges, remarks = _gauges(scrapes, collected.start_epoch_s)
         started = datetime.fromtimestamp(collected.start_epoch_s, UTC).isoformat(timespec="seconds")
-        return Facts(profile.as_table(), started, self.machine, self.server, window_s, gauges)
+        facts = Facts(profile.as_table(), started, self.machine, self.server, window_s, gauges)
+        found = summarise(collected.records, facts)
+        doubts = (*found.doubts, *_remarks(profile, collected), *remarks)
+        return Ran(collected.records, replace(found, doubts=doubts), collected.interrupted)
 
 
 @contextmanager
-def session(
-    profile: Profile,
-    addresses: Addresses,
-    model: str,
-    tokenizer: Path | None,
-    machine: dict[str, Any],
-    limits: Limits,
-    crewing: Crewing,
-    stopping: Stopping,
-) -> Iterator[Session]:
+def session(options: argparse.Namespace, profile: Profile, stopping: Stopping) -> Iterator[Session]:
     """BenchError where the server or a worker does not come."""
-    server = preflight.check(profile, addresses, model)
-    words = dict(preflight.words_of(profile, addresses, model, tokenizer))
-    with _crew(crewing, stopping) as crew:
-        yield Session(addresses, server, model, words, machine, limits, crew, stopping)
+    machine = describe()  # its load average is that of the minute before
+    addresses = addresses_of(options.url or DEFAULT_URL, options.http_url, options.metrics_url)
+    server = check(profile, addresses, options.model)
+    profile = fitted(profile, addresses, options.model, say)
+    words = words_of(profile, addresses, options.model, options.tokenizer)
+    with _crew(options, stopping) as crew, web(options.web) as page:
+        yield Session(options, addresses, server, profile, words, machine, crew, stopping, page)
 
 
 @contextmanager
-def _crew(crewing: Crewing, stopping: Stopping) -> Iterator[Crew]:
-    if crewing.host is not None:
-        with master(crewing.host, crewing.port, crewing.web_port, lambda: True) as crew:
-            crew.gather(crewing.workers, stopping, _REMOTE_S)
+def _crew(options: argparse.Namespace, stopping: Stopping) -> Iterator[Crew]:
+    """Workers that come from elsewhere, or processes of ours."""
+    if options.master:
+        with listening(options.master_bind_host, options.master_port) as (crew, _):
+            crew.gather(options.expect_workers, stopping, _REMOTE_S)
             yield crew
         return
-    with (
-        held_ports(1) as (port,),
-        processes(crewing.workers, port) as workers,
-        master("127.0.0.1", port, crewing.web_port, workers.alive) as crew,
-    ):
-        crew.gather(crewing.workers, stopping, _LOCAL_S)
-        yield crew
+    with listening(HOST, 0) as (crew, port), processes(options.processes, port) as alive:
+        try:
+            crew.gather(options.processes, stopping, _LOCAL_S, alive)
+            yield crew
+        finally:
+            crew.close()  # the processes wait for that
 
 
-def store(ran: Ran, folder: Path) -> None:
-    """records.jsonl, and result.json where there is a result."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "records.jsonl").open("w", encoding="utf-8") as lines:
-        lines.writelines(encode_lines(ran.records))
-    if ran.result is not None:
-        (folder / "result.json").write_text(results.encode(ran.result), "utf-8")
-
-
-def _gauges(scraper: Scraper, collected: Collected) -> tuple[Gauges, tuple[str, ...]]:
+def _gauges(scrapes: Scrapes | None, start_epoch_s: float) -> tuple[Gauges, tuple[str, ...]]:
+    """And why there are none, or fewer."""
+    if scrapes is None:
+        return {}, ()
     try:
-        gauges = read_gauges(scraper.scrapes(collected.start_epoch_s))
+        gauges = read_gauges(scrapes.since(start_epoch_s))
     except BenchError as error:
         return {}, (str(error),)
-    if scraper.failures:
-        return gauges, (f"the metrics could not be read {scraper.failures} times: {scraper.reason}",)
+    if scrapes.failures:
+        return gauges, (f"the metrics could not be read {scrapes.failures} times: {scrapes.reason}",)
     return gauges, ()
 
 
@@ -173,3 +153,79 @@ def _remarks(profile: Profile, collected: Collected) -> Iterator[str]:
             f"saturated generator: {collected.capped} requests were not sent, for as many were in flight as"
             " may be (--in-flight); they count as errors"
         )
+
+
+def say(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Those of a run; --worker is load's own."""
+    known = ", ".join(sorted(path.stem for path in PROFILES.glob("*.toml")))
+    add = parser.add_argument_group("the load").add_argument
+    add("--profile", default=DEFAULT_PROFILE, metavar="NAME|FILE", help=f"one of {known}, or a TOML file")
+    add("--seed", type=int, metavar="N", help="another schedule of the same profile")
+    add("--protocol", choices=[p.value for p in Protocol], help="for every request, instead of the profile's")
+    add = parser.add_argument_group("the server").add_argument
+    add("--url", help=f"gRPC, or http://...; default: {DEFAULT_URL}")
+    add("--http-url", metavar="URL", help="default: the port below that of gRPC")
+    add("--metrics-url", metavar="URL", help="default: the port above that of gRPC; none: no gauges")
+    add("--model", default=MODEL, help="where the profile names none; default: %(default)s")
+    add("--tokenizer", type=Path, metavar="FILE", help="tokenizer.json, where the model was not built here")
+    add = parser.add_argument_group("the generator").add_argument
+    add("--processes", type=positive, default=1, metavar="N", help="workers on this machine; default: 1")
+    add("--master", action="store_true", help="wait for workers of other machines instead")
+    add("--expect-workers", type=positive, metavar="N", help="with --master: how many")
+    add("--master-bind-host", default="*", metavar="HOST", help="with --master; default: every interface")
+    add("--master-port", type=_port, default=MASTER_PORT, metavar="PORT", help="default: %(default)s")
+    add("--in-flight", type=positive, default=2000, metavar="N", help="open requests a worker may have")
+    add("--drain", type=_SECONDS, default=60.0, metavar="S", help="wait for open requests; default: 60")
+    add("--connections", type=positive, default=4, metavar="N", help="gRPC connections a worker; default: 4")
+    add(
+        "--web",
+        type=_port,
+        nargs="?",
+        const=WEB_PORT,
+        metavar="PORT",
+        help="progress on the loopback, as a page",
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="for the results; default: runs/TIME-PROFILE")
+
+
+def profile_of(options: argparse.Namespace) -> Profile:
+    """The profile as the options that load and sweep share change it. TrafficError for such as do not fit."""
+    if options.master and options.expect_workers is None:
+        raise TrafficError("--master: needs --expect-workers, how many will come")
+    if options.expect_workers is not None and not options.master:
+        raise TrafficError("--expect-workers: needs --master; --processes are workers of this machine")
+    name, path = options.profile, PROFILES / f"{options.profile}.toml"
+    if name.endswith(".toml") or "/" in name:
+        path = Path(name).resolve()
+    elif not path.is_file():
+        known = ", ".join(sorted(found.stem for found in PROFILES.glob("*.toml")))
+        raise TrafficError(f"--profile {name}: must be one of {known}, or the path of a TOML file")
+    profile = load_profile(path)
+    if options.protocol is None:
+        return profile
+    protocol = Protocol(options.protocol)
+    mix = (replace(entry, protocol=protocol) for entry in profile.mix)
+    if protocol is Protocol.UNARY:  # has no stream to leave
+        mix = (replace(entry, disconnect_after_tokens=None) for entry in mix)
+    return replace(profile, mix=tuple(mix))
+
+
+def folder_of(options: argparse.Namespace, name: str, result: str) -> Path:
+    """Where the results go; TrafficError where there are some."""
+    time = datetime.now(UTC).astimezone().strftime("%Y%m%d-%H%M%S")
+    folder: Path = options.out or ROOT / "runs" / f"{time}-{name}"
+    if (folder / result).exists():
+        raise TrafficError(f"--out {folder}: has a {result} already; name another folder")
+    if folder.exists() and not folder.is_dir():
+        raise TrafficError(f"--out {folder}: is no folder")
+    return folder
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text}, must be a port from 1 to 65535")
+    return int(text)

@@ -1,16 +1,22 @@
-"""What is known of a run while it goes on: records as they are told, and counts for the eye. Pure."""
+"""What is known of a run while it goes on: records as they come, counts for the eye, and what a worker that
+died owed. Pure."""
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
+from itertools import islice
 
-from loadtest.measure.observed import error_class
-from loadtest.measure.record import Record, decode
-from loadtest.users.plan import Report, State
+from loadtest.measure.record import Record
+from loadtest.measure.statistics import error_class
+from loadtest.traffic.arrivals import Closed
+from loadtest.traffic.profile import Profile
+from loadtest.traffic.schedule import Planned, schedule, share_of
+from loadtest.users.request import WORKER_LOST, Tape, phase_of
+from loadtest.users.worker import Report, State
 
-# Tokens a second are shown over so many seconds.
+# Tokens a second are a mean over the last so many seconds.
 _RATE_S = 5.0
 
 
@@ -21,8 +27,6 @@ class Progress:
     begun: int
     open: int
     ended: int
-    capped: int
-    tokens: int
     tokens_per_s: float
     ttft_s: tuple[float, float] | None
     errors: Mapping[str, int]
@@ -37,11 +41,6 @@ class Tally:
         self._errors: Counter[str] = Counter()
         self._ttfts_s: dict[str, list[float]] = {}
         self._tokens: deque[tuple[float, int]] = deque()
-
-    def take(self, worker: int, report: Report) -> None:
-        self.reports[worker] = report
-        for record in map(decode, report.lines):
-            self.add(record)
 
     def add(self, record: Record) -> None:
         self.records.append(record)
@@ -61,20 +60,43 @@ class Tally:
         while self._tokens[0][0] < now_s - _RATE_S:
             self._tokens.popleft()
         begin_s, before = self._tokens[0]
+        ttfts_s = sorted(self._ttfts_s.get("measure") or self._ttfts_s.get("warmup", []))
+        count = len(ttfts_s)
         return Progress(
             begun=sum(report.begun for report in reports),
             open=sum(report.open for report in reports),
             ended=len(self.records),
-            capped=sum(report.capped for report in reports),
-            tokens=tokens,
             tokens_per_s=(tokens - before) / (now_s - begin_s) if now_s > begin_s else 0.0,
-            ttft_s=_percentiles(self._ttfts_s.get("measure") or self._ttfts_s.get("warmup", [])),
+            ttft_s=(ttfts_s[count // 2], ttfts_s[min(count - 1, int(0.99 * count))]) if count else None,
             errors=dict(self._errors.most_common()),
         )
 
 
-def _percentiles(values: list[float]) -> tuple[float, float] | None:
-    ordered = sorted(values)
-    if not ordered:
-        return None
-    return ordered[len(ordered) // 2], ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))]
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """`at_s` is when it was noticed; `until_s` when the run ended, early or not."""
+
+    worker: int
+    workers: int
+    at_s: float
+    until_s: float
+
+
+def owed(profile: Profile, model: str, loss: Loss, seen: Set[int]) -> Iterator[Record]:
+    """An error for each request of its share that nobody heard of; `seen` are the numbers of the known
+    records.
+
+    In a closed loop nobody knows what it would have sent: one for each of its users, who had one under way.
+    """
+    share = schedule(profile, loss.worker, loss.workers)
+    missing: Iterator[Planned] = (planned for planned in share if planned.request not in seen)
+    if isinstance(profile.arrivals, Closed):
+        missing = islice(missing, share_of(profile.arrivals.users, loss.worker, loss.workers))
+    for planned in missing:
+        intended_s = min(loss.at_s, loss.until_s) if planned.at_s is None else planned.at_s
+        if planned.at_s is not None and planned.at_s >= loss.until_s:
+            return
+        name = planned.kind.model or model
+        tape = Tape(planned, name, intended_s, phase_of(profile, intended_s))
+        tape.sent(intended_s)  # nobody knows, and the generator's lag it was not
+        yield tape.record(max(loss.at_s, intended_s), WORKER_LOST)

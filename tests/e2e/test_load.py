@@ -21,8 +21,7 @@ from loadtest.measure import sweep as sweeps
 from loadtest.measure.record import Record, decode_lines
 from loadtest.measure.result import Result, decode
 from loadtest.ports import held_ports
-from loadtest.traffic.overrides import with_overrides
-from loadtest.traffic.profile import load_profile, profile_of
+from loadtest.traffic.profile import load_profile, profile_of, with_overrides
 from loadtest.traffic.schedule import schedule
 from tests.e2e.artifacts import MODEL, ROOT, built
 from tests.e2e.serving import Server, eventually, started
@@ -112,7 +111,7 @@ def result_of(folder: Path) -> Result:
 
 
 def toml(folder: Path, mix: list[dict[str, object]], **fields: object) -> str:
-    """A profile's file: scalars and lists look alike in TOML and JSON, tables do not."""
+    """A profile's file: scalars and lists look the same in TOML and JSON, tables do not."""
 
     def value(found: object) -> str:
         if isinstance(found, dict):
@@ -221,7 +220,7 @@ def test_two_workers_send_the_schedule_of_one_between_them(int8: Server, tmp_pat
     assert all(r.expected for r in found)
 
 
-def test_a_worker_that_dies_is_told_of_and_what_it_owed_counts_as_errors(
+def test_a_worker_that_dies_is_reported_and_what_it_owed_counts_as_errors(
     int8: Server, tmp_path: Path, port: int
 ) -> None:
     run = ["--profile", "smoke", *at(int8), "--out", str(tmp_path), "--duration", "13"]
@@ -300,7 +299,7 @@ def test_without_a_server_it_says_what_to_start(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_an_unknown_model_is_told_with_those_there_are(int8: Server, tmp_path: Path) -> None:
+def test_an_unknown_model_is_named_with_those_there_are(int8: Server, tmp_path: Path) -> None:
     code, said = load(*at(int8), "--model", "gpt5", "--out", str(tmp_path))
     assert code == 1
     assert "gpt5" in said
@@ -337,7 +336,7 @@ def stop(pids: list[int], number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def test_a_trace_of_a_file_is_replayed_in_its_times_and_lengths_and_what_was_cut_is_told(
+def test_a_trace_of_a_file_is_replayed_in_its_times_and_lengths_and_what_was_cut_is_reported(
     int8: Server, tmp_path: Path
 ) -> None:
     rows = [

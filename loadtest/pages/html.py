@@ -1,14 +1,23 @@
-"""The page itself: one file that needs no other, reads on a dark screen and prints on paper."""
+"""The page: one file that needs no other, reads on a dark screen and prints on paper. HTML comes from
+functions: whatever is not markup already is escaped, so that no name can become a tag.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 
-from loadtest.pages.canvas import GRID, INK, PALETTE, SHADE, Drawn
-from loadtest.pages.markup import Markup, join, tag
+from loadtest.pages.plots import GRID, INK, PALETTE, SHADE, Drawn
+from loadtest.pages.tables import Grid, Mark
 
 _DARK_PALETTE = ("#5db4e8", "#f0883e", "#3fc79a", "#e39bc5", "#9fd4f5", "#f2c14e", "#a8a9aa")
+
+
+class Markup(str):
+    """Text that is HTML; only this module makes it."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,26 +26,74 @@ class Section:
     content: Sequence[Markup]
 
 
-def document(title: str, head: Sequence[Markup], sections: Sequence[Section]) -> str:
-    """Sections without content are left out."""
-    shown = [section for section in sections if section.content]
-    body = tag("body", tag("header", tag("h1", title), *head), _contents(shown), tag("main", *_bodies(shown)))
-    return f'<!doctype html>\n<html lang="en">{tag("head", *_head(title))}{body}</html>\n'
+def tag(name: str, *content: str, **attributes: str) -> Markup:
+    """`class_` stands for the attribute class."""
+    pairs = "".join(f' {key.rstrip("_")}="{escape(value)}"' for key, value in attributes.items())
+    return Markup(f"<{name}{pairs}>{join(content)}</{name}>")
+
+
+def join(content: Iterable[str]) -> Markup:
+    """Control characters, which no HTML may have, are replaced."""
+
+    def text(part: str) -> str:
+        shown = "".join(char if char.isprintable() or char in "\n\t" else "\ufffd" for char in part)
+        return escape(shown)
+
+    return Markup("".join(part if isinstance(part, Markup) else text(part) for part in content))
+
+
+def table(grid: Grid) -> Markup:
+    """The first column is text, the others are numbers or verdicts; wide ones scroll by themselves."""
+    head = tag("tr", *(tag("th", column, scope="col") for column in grid.columns))
+    body = [
+        tag(
+            "tr",
+            tag("th", str(row[0]), scope="row"),
+            *(tag("td", badge(cell) if isinstance(cell, Mark) else cell) for cell in row[1:]),
+        )
+        for row in grid.rows
+    ]
+    return tag("div", tag("table", tag("thead", head), tag("tbody", *body)), class_="scroll")
+
+
+def badge(mark: Mark) -> Markup:
+    """A verdict in words, and in colour too."""
+    colour = {True: "badge met", False: "badge missed", None: "badge unknown"}[mark.met]
+    return tag("span", mark.text, class_=colour)
 
 
 def figure(drawn: Drawn) -> Markup:
     note = [tag("p", drawn.plot.note, class_="note")] if drawn.plot.note else []
     words = tag("figcaption", tag("h3", drawn.plot.title), *note)
-    return tag("figure", words, tag("div", drawn.svg, role="img", aria_label=drawn.plot.title))
+    svg = tag("div", Markup(drawn.svg), role="img", aria_label=drawn.plot.title)
+    return tag("figure", words, svg)
 
 
 def facts(pairs: Mapping[str, str]) -> Markup:
     return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in pairs.items()))
 
 
-def badge(text: str, met: bool | None) -> Markup:
-    """A verdict in words, and in colour too."""
-    return tag("span", text, class_={True: "badge met", False: "badge missed", None: "badge unknown"}[met])
+def listed(items: Sequence[str]) -> list[Markup]:
+    return [tag("ul", *(tag("li", item) for item in items), class_="doubts")] if items else []
+
+
+def document(title: str, head: Sequence[Markup], sections: Sequence[Section]) -> str:
+    """Sections without content are left out."""
+    shown = [section for section in sections if section.content]
+    links = (
+        tag("li", tag("a", section.title, href=f"#section-{number}")) for number, section in enumerate(shown)
+    )
+    bodies = (
+        tag("section", tag("h2", section.title), join(section.content), id=f"section-{number}")
+        for number, section in enumerate(shown)
+    )
+    body = tag(
+        "body",
+        tag("header", tag("h1", title), *head),
+        tag("nav", tag("ul", *links), aria_label="contents"),
+        tag("main", *bodies),
+    )
+    return f'<!doctype html>\n<html lang="en">{tag("head", *_head(title))}{body}</html>\n'
 
 
 def _head(title: str) -> Iterator[Markup]:
@@ -47,19 +104,6 @@ def _head(title: str) -> Iterator[Markup]:
     yield Markup('<meta name="viewport" content="width=device-width, initial-scale=1">')
     yield tag("title", title)
     yield tag("style", Markup(_CSS))
-
-
-def _contents(sections: Sequence[Section]) -> Markup:
-    links = (
-        tag("li", tag("a", section.title, href=f"#section-{number}"))
-        for number, section in enumerate(sections)
-    )
-    return tag("nav", tag("ul", *links), aria_label="contents")
-
-
-def _bodies(sections: Sequence[Section]) -> Iterator[Markup]:
-    for number, section in enumerate(sections):
-        yield tag("section", tag("h2", section.title), join(section.content), id=f"section-{number}")
 
 
 def _variables(ink: str, grid: str, shade: str, lines: Sequence[str]) -> str:

@@ -1,7 +1,6 @@
-"""Triton's generate and generate_stream over HTTP, each request on a connection of its own.
+"""How a request goes out: token streams over gRPC, and Triton's generate and generate_stream over HTTP.
 
-A connection for each request, as of a client that comes anew: no pool has to be waited for, and none can hand
-out a connection that the server is about to close. Opening it counts as lag, so it is seen.
+A sender is made, used and closed within one asyncio loop; `send` raises HalimedeError alone.
 """
 
 from __future__ import annotations
@@ -9,20 +8,63 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncGenerator, Callable
+from itertools import cycle
+from typing import Any
 
+import grpc
 import h11
+from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from halimede.errors import ConnectionFailed, ConnectionLost, ProtocolError
+from halimede.grpc_faults import CHANNEL_OPTIONS, raises_our_errors
 from halimede.results import Chunk
 from halimede.target import Target
+from halimede.wire import proto
 from halimede.wire.rest import ReplyDecoder, generate_path
-from loadtest.users.asking import Ask, body_of
+from loadtest.users.request import Ask, body_of, message_of
 
 _READ_BYTES = 65536
 
 
+class GrpcSender:
+    """Some channels that requests take by turns: behind a balancer of connections one would reach one
+    server."""
+
+    def __init__(self, target: Target, connections: int) -> None:
+        self._target = target
+        self._channels = [_channel(target) for _ in range(connections)]
+        self._stubs = cycle([GRPCInferenceServiceStub(channel) for channel in self._channels])
+
+    async def connect(self) -> None:
+        """Waits for ever where nobody answers."""
+        for channel in self._channels:
+            await channel.channel_ready()
+
+    async def send(self, ask: Ask, sent: Callable[[], None]) -> AsyncGenerator[Chunk, None]:
+        call = next(self._stubs).ModelStreamInfer(iter((message_of(ask),)))
+        sent()
+        try:
+            with raises_our_errors(self._target):
+                async for response in call:
+                    yield proto.decode(response)
+        finally:
+            call.cancel()
+
+    async def close(self) -> None:
+        for channel in self._channels:
+            await channel.close()
+
+
+def _channel(target: Target) -> Any:
+    if target.is_secure:
+        credentials = grpc.ssl_channel_credentials()
+        return grpc.aio.secure_channel(target.address, credentials, options=CHANNEL_OPTIONS)
+    return grpc.aio.insecure_channel(target.address, options=CHANNEL_OPTIONS)
+
+
 class HttpSender:
-    """`send` raises HalimedeError alone."""
+    """Each request has a connection of its own, as from a new client: no pool has to be waited for,
+    and none can hand out a connection that the server is about to close. Opening it counts as lag."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -32,7 +74,12 @@ class HttpSender:
         pass
 
     async def send(self, ask: Ask, sent: Callable[[], None]) -> AsyncGenerator[Chunk, None]:
-        reader, writer = await self._open()
+        try:
+            reader, writer = await asyncio.open_connection(
+                self._target.host, self._target.port, ssl=self._tls
+            )
+        except OSError as error:
+            raise ConnectionFailed(f"no server at {self._target.address}: {error}") from error
         try:
             connection = h11.Connection(h11.CLIENT)
             request = self._encoded(connection, ask)
@@ -41,7 +88,8 @@ class HttpSender:
             reply: ReplyDecoder | None = None
             async for event in self._events(connection, reader):
                 if isinstance(event, h11.Response):
-                    reply = _decoder(event)
+                    kind = dict(event.headers).get(b"content-type", b"").decode("latin-1")
+                    reply = ReplyDecoder(event.status_code, kind)
                 elif isinstance(event, h11.Data):
                     assert reply is not None
                     for chunk in reply.feed(bytes(event.data)):
@@ -55,12 +103,6 @@ class HttpSender:
     async def close(self) -> None:
         pass
 
-    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        try:
-            return await asyncio.open_connection(self._target.host, self._target.port, ssl=self._tls)
-        except OSError as error:
-            raise ConnectionFailed(f"no server at {self._target.address}: {error}") from error
-
     def _encoded(self, connection: h11.Connection, ask: Ask) -> bytes:
         body = body_of(ask)
         headers = [
@@ -69,8 +111,9 @@ class HttpSender:
             ("Content-Length", f"{len(body)}"),
         ]
         path = self._target.path + generate_path(ask.request)
-        head = connection.send(h11.Request(method="POST", target=path, headers=headers))
-        return (head or b"") + (connection.send(h11.Data(body)) or b"") + (_end(connection))
+        request = h11.Request(method="POST", target=path, headers=headers)
+        parts = [connection.send(event) for event in (request, h11.Data(body), h11.EndOfMessage())]
+        return b"".join(part or b"" for part in parts)
 
     async def _events(
         self, connection: h11.Connection, reader: asyncio.StreamReader
@@ -93,12 +136,3 @@ class HttpSender:
             if connection.trailing_data[1]:  # the server closed it
                 raise ConnectionLost(f"connection to {self._target.address} lost: {error}") from error
             raise ProtocolError(f"answer of {self._target.address}: {error}") from error
-
-
-def _end(connection: h11.Connection) -> bytes:
-    return connection.send(h11.EndOfMessage()) or b""
-
-
-def _decoder(response: h11.Response) -> ReplyDecoder:
-    headers = dict(response.headers)
-    return ReplyDecoder(response.status_code, headers.get(b"content-type", b"").decode("latin-1"))
