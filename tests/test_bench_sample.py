@@ -43,6 +43,11 @@ def test_an_answer_in_one_piece_is_no_stream() -> None:
         sample_of("smollm2", "url", 1, 0, [[(1.0, 64)]])
 
 
+def test_a_tiny_model_may_answer_in_one_piece() -> None:
+    sample = sample_of("tiny-gpt2", "grpc", 1, 0, [[(1.0, 64)]], may_join=True)
+    assert (sample.tokens_per_s, sample.ttft_s, sample.itl_p50_s) == (64, (1.0,), None)
+
+
 def test_an_answer_of_a_search_has_a_rate_and_no_first_token() -> None:
     sample = sample_of("bart-base", "grpc", 4, 0, [[(2.0, 64)], [(4.0, 64)]])
     assert sample.tokens_per_s == pytest.approx(32)

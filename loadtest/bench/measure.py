@@ -11,7 +11,7 @@ from typing import Any
 
 from loadtest.bench.engines import Build
 from loadtest.bench.footprint import Footprint
-from loadtest.bench.plan import OURS, Load, Model, Plan, Row, order
+from loadtest.bench.plan import OURS, TINY, Load, Model, Plan, Row, order
 from loadtest.bench.program import Program
 from loadtest.bench.quality import Losses
 from loadtest.bench.rows import InProcess, Measurable, Scoring
@@ -130,7 +130,9 @@ class Measurement:
         got = self._ran(name, row, load, self._plan.tokens_out)
         if got is None:
             return
-        self._found.samples.append(sample_of(self._model.name, name, load.beams, repeat, got))
+        tiny = self._model.name.startswith(TINY)
+        sample = sample_of(self._model.name, name, load.beams, repeat, got, may_join=tiny)
+        self._found.samples.append(sample)
         if bare and name == "engine" and isinstance(row, InProcess):
             self._compare(row.last["steps"], bare, load.streams, repeat)
 
