@@ -1,4 +1,4 @@
-"""What holds for the repository as a whole: its verbs, its pins, and the folder called build."""
+"""What holds for the repository as a whole: its targets, its pins, and the folder called build."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-VERBS = {
+TARGETS = {
     "bench",
     "bench-peers",
     "chat",
@@ -69,13 +69,13 @@ def _tracked() -> list[Path]:
     return [ROOT / name for name in listed.decode().split("\0") if (ROOT / name).is_file()]
 
 
-def test_every_verb_is_phony_and_in_help() -> None:
+def test_every_target_is_phony_and_in_help() -> None:
     makefile = (ROOT / "Makefile").read_text()
     phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
     assert phony is not None
-    assert set(phony[1].split()) == VERBS
-    assert set(re.findall(r"^([a-z0-9-]+):", makefile, re.MULTILINE)) == VERBS
-    assert set(re.findall(r"^  make ([a-z0-9-]+)", _make("help"), re.MULTILINE)) == VERBS
+    assert set(phony[1].split()) == TARGETS
+    assert set(re.findall(r"^([a-z0-9-]+):", makefile, re.MULTILINE)) == TARGETS
+    assert set(re.findall(r"^  make ([a-z0-9-]+)", _make("help"), re.MULTILINE)) == TARGETS
 
 
 def test_make_alone_is_help() -> None:

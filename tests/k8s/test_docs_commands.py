@@ -1,4 +1,4 @@
-"""The operators' pages name values, files and verbs that exist: commands are parsed, charts rendered."""
+"""The operators' pages name values, files and commands that exist: each line is parsed, charts rendered."""
 
 from __future__ import annotations
 
