@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("install", "operate")
+PAGES = ("build", "gpu", "install", "operate", "serve")
 RENDERED = ("install", "upgrade", "template")
 # Flags of helm's own that change no object.
 WITHOUT_VALUE = (
@@ -37,8 +37,8 @@ class Wrong(Exception):
 def commands(text: str) -> Iterator[list[str]]:
     """Of the console blocks, split as a shell does; redirections are left out."""
     for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL):
-        for line in block.splitlines():
-            yield shlex.split(line.partition(" > ")[0])
+        for line in block.replace("\\\n", "").splitlines():
+            yield shlex.split(line.partition(" > ")[0], comments=True)
 
 
 def documented() -> list[tuple[str, list[str]]]:
@@ -126,7 +126,7 @@ def _make(rest: list[str]) -> None:
 def _python(rest: list[str]) -> None:
     count = 2 if rest[0] == "-m" else 1
     program, given = [part.removeprefix("/opt/halimede/") for part in rest[:count]], rest[count:]
-    has_commands = program[-1] in {"halimede", "server/deliver"}
+    has_commands = program[-1] in {"build", "halimede", "server/deliver"}
     command = given[:1] if has_commands and given[0].isidentifier() else []
     text = _output([sys.executable, *program, *command, "--help"])
     for flag in re.findall(r"(?<!\S)--[a-z0-9-]+", " ".join(given)):
@@ -164,6 +164,7 @@ def test_a_documented_command_names_what_exists(page: str, command: list[str], t
         ("python -m k8s.autoscaling --node 3", "--node"),
         ("python3 /opt/halimede/server/deliver s3://bucket /models --modell smollm2", "--modell"),
         ("python server/delivery seal models", "delivery"),
+        ("python -m build recommend --tsk chat", "--tsk"),
         ("halimede genrate x", "genrate"),
         ("oc apply", "oc"),
     ],
