@@ -1,4 +1,4 @@
-# Every target; CI calls only these. `make` alone lists them.
+# The targets of the project. CI calls only these; `make` alone lists them.
 
 MODEL        ?= smollm2
 MODELS       ?=
@@ -42,7 +42,7 @@ spread  := -n auto --maxprocesses 4 --no-loadscope-reorder
 
 .PHONY: help setup kernels demo engines serve chat test check bench bench-peers load load-sweep gpu-check clean contract lock load-soak manifests setup-k8s k8s-test test-unit test-avx2 test-timing kernels-check
 
-help: ## list the targets
+help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  MODEL=$(MODEL) DEVICE=$(DEVICE) ENGINE=$(ENGINE) PRECISION=$(PRECISION) HTTP_PORT=$(HTTP_PORT)" \

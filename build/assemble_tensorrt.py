@@ -174,7 +174,7 @@ class TensorRtAssembly:
         lines += [f"kept     the checked ONNX files: {kept}"] if kept is not None else []
         lines.append(
             "Nothing was published. Run the same command on the GPU host that will serve the engine, inside"
-            " its Triton image: docs/tensorrt.md"
+            " its Triton image: docs/gpu.md"
         )
         return Unbuilt("\n".join(lines))
 

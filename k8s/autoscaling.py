@@ -24,7 +24,7 @@ examples:
   helm upgrade --install halimede k8s/chart -f scaling.yaml
 
 A sweep's rate is the highest that met the SLO. A single run must have met its SLO; its own rate is taken.
-docs/capacity.md explains the formula, docs/autoscaling.md the targets.
+docs/operate.md explains the formula, docs/operate.md the targets.
 
 exit codes: 0 done, 2 an option or the report is at fault
 """

@@ -35,7 +35,7 @@ class OnnxStep:
 class OnnxExecutor:
     """Checks what TensorRT would: the profile's bounds, and that every tensor has a place of its shape.
 
-    `profiles` has (most rows, longest sequence), as docs/tensorrt-graph.md lists them.
+    `profiles` has (most rows, longest sequence), as docs/gpu.md lists them.
     """
 
     path: Path

@@ -44,7 +44,7 @@ def sweep_file(folder: Path, *rungs: tuple[float, Result]) -> Path:
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
-    """A replica that serves 2.38/s, as in docs/capacity.md; at its planned 1.666/s 6 are in flight."""
+    """A replica that serves 2.38/s, as in docs/operate.md; at its planned 1.666/s 6 are in flight."""
     rungs = [(1.0, ran(4, 0)), (2.0, ran(7, 0)), (2.38, ran(9, 1)), (2.59, ran(16, 9, met=False))]
     return sweep_file(tmp_path, *rungs)
 

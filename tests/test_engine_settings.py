@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from dataclasses import replace
+import re
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +21,13 @@ SLOT = 2 * 4 * 2 * 3 * 4  # bytes of one position: keys and values of 4 bytes, 2
 
 def test_without_parameters_there_are_defaults() -> None:
     assert read_settings({}) == Settings(16, 2048, 0, 0, 64, 0, 128, 250, 500)
+
+
+def test_the_page_has_every_setting_with_its_default() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "design.md").read_text("utf-8")
+    section = page.partition("\n## Settings\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \|", section, re.MULTILINE)
+    assert dict(rows) == {name: str(value) for name, value in asdict(Settings()).items()}
 
 
 def test_parameters_are_read_and_others_left_alone() -> None:

@@ -39,7 +39,7 @@ def test_hadolint_would_find_something(tmp_path: Path) -> None:
 
 
 def test_bases_are_pinned_to_a_version_and_can_be_pinned_to_a_digest(image: Dockerfile) -> None:
-    page = (ROOT / "docs" / "images.md").read_text()
+    page = (ROOT / "docs" / "install.md").read_text()
     for name in {re.sub(r"[${}]", "", stage.base) for stage in image.stages}:
         assert re.fullmatch(r"[\w./-]+:[\w.-]*\d[\w.-]*", image.arguments[name])
         assert f"--build-arg {name}={image.arguments[name]}@sha256:" in page
@@ -94,7 +94,7 @@ def test_what_pip_installs_exists_and_is_not_cached(image: Dockerfile) -> None:
         assert "--no-cache-dir" in part
         named = re.findall(r"\.\[([\w,-]+)\]", part)
         assert {extra for found in named for extra in found.split(",")} <= set(extras)
-    page = (ROOT / "docs" / "images.md").read_text()
+    page = (ROOT / "docs" / "install.md").read_text()
     documented = re.findall(r"--build-arg EXTRAS=([\w,-]+)", page)
     assert documented
     assert {extra for found in documented for extra in found.split(",")} <= set(extras)

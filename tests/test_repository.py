@@ -134,3 +134,27 @@ def test_the_images_have_the_versions_of_the_lock(file: str) -> None:
     lock = _pins("requirements.lock")
     image = _pins(f"server/{file}")
     assert image == {name: lock[name] for name in image}
+
+
+def _anchors(page: Path) -> set[str]:
+    """Of its headings, as GitHub makes them: a second one of a name has -1."""
+    without_code = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    found: set[str] = set()
+    for title in re.findall(r"^#+ (.+)$", without_code, re.MULTILINE):
+        name = re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+        same = sum(1 for other in found if re.fullmatch(rf"{name}(-\d+)?", other))
+        found.add(f"{name}-{same}" if same else name)
+    return found
+
+
+def test_every_link_of_the_documentation_leads_to_a_file_and_a_heading() -> None:
+    pages = [path for path in _tracked() if path.suffix == ".md" and ROOT / "docs" in path.parents]
+    links = [
+        (page, link) for page in pages for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8"))
+    ]
+    local = [(page, *link.partition("#")[::2]) for page, link in links if "://" not in link]
+    assert len(local) > 50
+    for page, path, heading in local:
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{page.name}: {path}"
+        assert not heading or heading in _anchors(target), f"{page.name}: {path}#{heading}"

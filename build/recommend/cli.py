@@ -23,7 +23,7 @@ _EXAMPLES = """examples:
   python -m build recommend --memory 4GiB --precision int4
   python -m build recommend --device l4 --json
 
-`--device cpu` measures this machine for a second; the others are data sheets. docs/choosing.md has the
+`--device cpu` measures this machine for a second; the others are data sheets. docs/build.md has the
 formulas and how far off they were.
 
 exit codes: 0 at least one model fits, 1 none does, 2 the command is at fault

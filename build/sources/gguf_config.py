@@ -1,6 +1,6 @@
 """config.json from the metadata of a GGUF file: what llama.cpp reads of it, with llama.cpp's defaults.
 
-A key that changes the result is honoured or refused by its name; docs/gguf.md lists both.
+A key that changes the result is honoured or refused by its name; docs/build.md lists both.
 """
 
 from __future__ import annotations

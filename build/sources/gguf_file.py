@@ -1,4 +1,4 @@
-"""The layout of a GGUF file (github.com/ggml-org/ggml, docs/gguf.md): metadata, then where each tensor lies.
+"""The layout of a GGUF file (github.com/ggml-org/ggml, docs/build.md): metadata, then where each tensor lies.
 
 The reader of the `gguf` package makes arrays of every string, and takes 20 s for Gemma's vocabulary.
 """

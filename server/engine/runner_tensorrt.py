@@ -1,4 +1,4 @@
-"""Experimental, not run on a GPU yet: runs graphs of the dialect `tensorrt`: docs/tensorrt-graph.md.
+"""Experimental, not run on a GPU yet: runs graphs of the dialect `tensorrt`: docs/gpu.md.
 
 TensorRT has no attention that knows lengths: the runner says with every step where each row's tokens go, what
 positions they have, and by masks what they may look at. A decode step of n rows is prepared once, and its

@@ -37,7 +37,7 @@ HOOK_LIMIT_S = 120.0
 BUSY_LIMIT_S = 60.0
 BUSY_LOOKS = 4
 IDLE_S = 6.0
-# Leaves a starting server some of two cores: one that gets none for a second gives up (see docs/failover.md).
+# Leaves a starting server some of two cores: one that gets none for a second gives up (see docs/operate.md).
 PAUSE_S = 0.5
 
 

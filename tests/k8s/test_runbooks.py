@@ -100,7 +100,7 @@ def test_a_planted_address_is_found(line: str) -> None:
 def test_its_links_lead_to_pages_and_headings_that_are_there(page: Path) -> None:
     for link in re.findall(r"\]\(([^)]+)\)", page.read_text("utf-8")):
         path, _, heading = link.partition("#")
-        target = (page.parent / path).resolve()
+        target = (page.parent / path).resolve() if path else page
         assert target.exists(), link
         if heading:
             titles = re.findall(r"^#+ (.+)$", target.read_text("utf-8"), re.MULTILINE)

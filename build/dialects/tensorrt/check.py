@@ -1,4 +1,4 @@
-"""The rules of docs/tensorrt-graph.md for an ONNX graph: what TensorRT refuses or silently gets wrong.
+"""The rules of docs/gpu.md for an ONNX graph: what TensorRT refuses or silently gets wrong.
 
 Each rule is a function that names the faults it finds; a sound graph has none.
 """

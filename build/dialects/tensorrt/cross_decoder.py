@@ -1,4 +1,4 @@
-"""The decoder's graph of an encoder-decoder; docs/tensorrt-graph.md is its contract."""
+"""The decoder's graph of an encoder-decoder; docs/gpu.md is its contract."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The graph of a decoder-only model; docs/tensorrt-graph.md is its contract."""
+"""The graph of a decoder-only model; docs/gpu.md is its contract."""
 
 from __future__ import annotations
 

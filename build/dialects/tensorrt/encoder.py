@@ -1,4 +1,4 @@
-"""The encoder's graph, which ends in what the decoder's cross-attention reads; docs/tensorrt-graph.md."""
+"""The encoder's graph, which ends in what the decoder's cross-attention reads; docs/gpu.md."""
 
 from __future__ import annotations
 
