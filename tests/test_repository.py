@@ -148,7 +148,8 @@ def _anchors(page: Path) -> set[str]:
 
 
 def test_every_link_of_the_documentation_leads_to_a_file_and_a_heading() -> None:
-    pages = [path for path in _tracked() if path.suffix == ".md" and ROOT / "docs" in path.parents]
+    pages = [path for path in _tracked() if path.suffix == ".md" and path.parent in (ROOT, ROOT / "docs")]
+    pages += (ROOT / "docs" / "runbooks").glob("*.md")
     links = [
         (page, link) for page in pages for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8"))
     ]
