@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import Any
 
 
@@ -81,18 +82,18 @@ def account(
 ) -> Account:
     """`served` has the log's lines of each request, by its id, in order."""
     failed = [one for one in requests if one.error is not None]
-    caught = [one for one in requests if death and _was_on(one, served.get(one.id, ()), death)]
-    excused = [one for one in failed if death and one in caught and _streamed_at(one, death.at_s)]
+    caught = {one.id: _caught(one, served.get(one.id, ()), death) for one in requests}
+    excused = sum(caught[one.id] is Caught.STREAMING for one in failed)
     return Account(
         sent=len(requests),
         completed=len(requests) - len(failed),
         attempts=sum(one.attempts for one in requests),
-        on_victim=len(caught),
-        on_victim_streaming=sum(death is not None and _streamed_at(one, death.at_s) for one in caught),
+        on_victim=sum(found is not None for found in caught.values()),
+        on_victim_streaming=sum(found is Caught.STREAMING for found in caught.values()),
         moved=sum(any(line.tries > 1 for line in served.get(one.id, ())) for one in requests),
         retried=sum(one.error is None and one.attempts > 1 for one in requests),
-        failed_after_first=len(excused),
-        failed_otherwise=len(failed) - len(excused),
+        failed_after_first=excused,
+        failed_otherwise=len(failed) - excused,
         errors=Counter(_errors(requests)),
     )
 
@@ -104,20 +105,24 @@ def _errors(requests: Iterable[Request]) -> Iterator[str]:
             yield one.error
 
 
-def _was_on(request: Request, lines: Sequence[Served], death: Death) -> bool:
-    """Whether an attempt in flight at that moment was on the server that died.
+class Caught(Enum):
+    """What a request had of the server that died: nothing yet, or a token."""
 
-    Attempts and lines are matched from the last: one that never reached the balancer has no line.
+    WAITING = auto()
+    STREAMING = auto()
+
+
+def _caught(request: Request, lines: Sequence[Served], death: Death | None) -> Caught | None:
+    """None if no attempt was in flight on that server at that moment.
+
+    Attempts and lines are matched from the last: one that never reached the balancer has no line. The last
+    server of a line is the one that answered, whenever the caller noticed its first token.
     """
-    pairs = zip(reversed(request.spans()), reversed(lines), strict=False)
-    return any(
-        began <= death.at_s < ended and not death.addresses.isdisjoint(line.upstreams)
-        for (began, ended), line in pairs
-    )
-
-
-def _streamed_at(request: Request, at_s: float) -> bool:
-    return request.first_s is not None and request.first_s <= at_s
+    for (began, ended), line in zip(reversed(request.spans()), reversed(lines), strict=False):
+        if death and began <= death.at_s < ended and not death.addresses.isdisjoint(line.upstreams):
+            begun = request.first_s is not None and began <= request.first_s <= ended
+            return Caught.STREAMING if begun and line.upstreams[-1] in death.addresses else Caught.WAITING
+    return None
 
 
 def served(log: Iterable[str]) -> Mapping[str, list[Served]]:

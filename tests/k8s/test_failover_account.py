@@ -79,6 +79,7 @@ def _lost(first_s: float | None, *, began_s: float = 9.0, ended_s: float = 10.1)
         (_lost(9.5), OTHER, 0),
         (_lost(10.5, began_s=10.2, ended_s=11.0), VICTIM, 0),  # sent to a server already dead
         (_lost(9.5, ended_s=9.9), VICTIM, 0),  # lost before the kill
+        (_lost(10.05), VICTIM, 1),  # a token that its caller noticed late
     ],
 )
 def test_only_a_stream_past_its_first_token_on_the_victim_may_fail(
@@ -86,6 +87,11 @@ def test_only_a_stream_past_its_first_token_on_the_victim_may_fail(
 ) -> None:
     counted = account([request_], {"a": [Served((upstream,), 1)]}, DEATH)
     assert (counted.failed_after_first, counted.failed_otherwise) == (excused, 1 - excused)
+
+
+def test_a_stream_that_was_moved_from_the_victim_may_not_fail() -> None:
+    counted = account([_lost(10.05)], {"a": [Served((VICTIM, OTHER), 2)]}, DEATH)
+    assert (counted.on_victim, counted.on_victim_streaming, counted.failed_otherwise) == (1, 0, 1)
 
 
 def test_a_retried_request_was_on_the_victim_with_its_first_attempt_alone() -> None:
