@@ -20,13 +20,13 @@ __all__ = ["CHANNEL_OPTIONS", "channel_options", "raises_our_errors"]
 def channel_options(keepalive_s: float) -> tuple[tuple[str, int | str], ...]:
     """Of a channel that pings where a request has been quiet for so long, and breaks where no answer to that
     comes in as much time again. A tritonserver allows three such pings and ends the connection at the fourth,
-    unless it is told of them, as server/launch.py does.
+    unless its flags allow more, as those of server/launch.py do.
     """
     return (
         # A name with several addresses, as a headless Service has, means several servers, asked in turn.
         ("grpc.lb_policy_name", "round_robin"),
         # Own subchannels: else every client of the process shares a connection and its backoff. The
-        # reconnect backoff starts below ours, or a retry would only be told of the last failure again.
+        # reconnect backoff starts below ours, or a retry would only get the last failure again.
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.enable_retries", 0),
         ("grpc.initial_reconnect_backoff_ms", 20),

@@ -27,8 +27,8 @@ _REPLACING = "halimede-replacing"  # its name among the handlers of encoding err
 
 
 class _Unshowable:
-    """Characters that stdout cannot show: told of once, and replaced one by one, so that it does not matter
-    how an answer is cut into pieces.
+    """Characters that stdout cannot show. One line on stderr says so. Each is replaced by itself, so that it
+    does not matter how an answer is cut into pieces.
     """
 
     def __init__(self) -> None:
