@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import traceback
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -75,6 +76,15 @@ def answer_of(error: Exception, report: Callable[[BaseException], None]) -> Engi
         return error
     report(error)
     return InternalError("request", f"could not be read ({type(error).__name__}); the server's log says more")
+
+
+def logged(error: BaseException) -> str:
+    """Where a fault came from, for the log. It quotes no prompt and no answer; an error that is not ours may
+    hold one.
+    """
+    if isinstance(error, EngineError):
+        return str(error)
+    return f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__)[-4:])}"
 
 
 def to_triton_error(pb_utils: Any, error: EngineError) -> Any:

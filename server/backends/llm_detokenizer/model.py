@@ -9,7 +9,6 @@ It decodes the chunks of whatever version of the engine sends them: each names t
 
 from __future__ import annotations
 
-import traceback
 from typing import Any
 
 import numpy as np
@@ -17,11 +16,10 @@ import triton_python_backend_utils as pb_utils
 
 from engine.answer import FALLBACK, Answer, decode_chunk, read_handle, read_table
 from engine.channel import Signal, SignalSender
-from engine.errors import EngineError
 from engine.manifest import Manifest, verify_files
 from engine.orphan import exit_with_parent
 from engine.tokens import TokenTable, load_table
-from engine.triton import engine_folder
+from engine.triton import engine_folder, logged
 from engine.versions import Versions, table_key
 
 
@@ -59,12 +57,7 @@ def _open_table(manifest: Manifest) -> TokenTable:
 
 
 def _log(error: BaseException) -> None:
-    """Where a fault came from; an answer is never in it, which an error that is not ours may quote."""
-    if isinstance(error, EngineError):
-        pb_utils.Logger.log_error(f"llm_detokenizer: {error}")
-        return
-    frames = "".join(traceback.format_tb(error.__traceback__)[-4:])
-    pb_utils.Logger.log_error(f"llm_detokenizer: {type(error).__name__}\n{frames}")
+    pb_utils.Logger.log_error(f"llm_detokenizer: {logged(error)}")
 
 
 def _response(answer: Answer) -> Any:

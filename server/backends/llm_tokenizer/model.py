@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import time
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +23,7 @@ from engine.metrics import rejection_counter
 from engine.orphan import exit_with_parent
 from engine.reader import Reader, Reading, write
 from engine.shortest_first import ShortestFirst
-from engine.triton import answer_of, engine_folder, parameters_of, to_triton_error
+from engine.triton import answer_of, engine_folder, logged, parameters_of, to_triton_error
 from engine.versions import Versions, request_key
 
 # Read in some 10 ms at most; what is longer is read aside.
@@ -135,9 +134,4 @@ def _failed(error: EngineError) -> Any:
 
 
 def _log(error: BaseException) -> None:
-    """Where a fault came from; a prompt is never in it, which an error that is not ours may quote."""
-    if isinstance(error, EngineError):
-        pb_utils.Logger.log_error(f"llm_tokenizer: {error}")
-        return
-    frames = "".join(traceback.format_tb(error.__traceback__)[-4:])
-    pb_utils.Logger.log_error(f"llm_tokenizer: {type(error).__name__}\n{frames}")
+    pb_utils.Logger.log_error(f"llm_tokenizer: {logged(error)}")
