@@ -7,7 +7,6 @@ from itertools import cycle
 from typing import Any
 
 import grpc
-from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from halimede.grpc_faults import CHANNEL_OPTIONS, raises_our_errors
 from halimede.results import Chunk
@@ -25,7 +24,7 @@ class GrpcSender:
     def __init__(self, target: Target, connections: int) -> None:
         self._target = target
         self._channels = [_channel(target) for _ in range(connections)]
-        self._stubs = cycle([GRPCInferenceServiceStub(channel) for channel in self._channels])
+        self._infer = cycle([proto.model_stream_infer(channel) for channel in self._channels])
 
     async def connect(self) -> None:
         """Before the first request, lest it pays for the connection. Waits for ever where nobody answers."""
@@ -33,7 +32,7 @@ class GrpcSender:
             await channel.channel_ready()
 
     async def send(self, ask: Ask, sent: Callable[[], None]) -> AsyncGenerator[Chunk, None]:
-        call = next(self._stubs).ModelStreamInfer(iter((message_of(ask),)))
+        call = next(self._infer)(message_of(ask))
         sent()
         try:
             with raises_our_errors(self._target):

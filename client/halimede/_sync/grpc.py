@@ -46,14 +46,15 @@ class GrpcTransport:
         self._opening = Lock()
         self._channel: Any = None
         self._stub: Any = None
+        self._infer: Any = None
 
-    def _service(self) -> Any:
-        """Opened on the first call: an asyncio channel belongs to the running loop."""
+    def _connect(self) -> None:
+        """On the first call: an asyncio channel belongs to the running loop."""
         with self._opening:
             if self._channel is None:
                 self._channel = self._open()
                 self._stub = GRPCInferenceServiceStub(self._channel)
-            return self._stub
+                self._infer = proto.model_stream_infer(self._channel)
 
     def _open(self) -> Any:
         address = self._target.address
@@ -64,10 +65,9 @@ class GrpcTransport:
 
     def generate(self, request: GenerateRequest) -> Generator[Chunk, None]:
         metadata = tuple({**dict(self._metadata), **request.headers}.items())
-        call = self._service().ModelStreamInfer(
-            iter((proto.encode(request),)),
-            metadata=metadata or None,
-            timeout=with_grace(request.timeout_s),
+        self._connect()
+        call = self._infer(
+            proto.encode(request), metadata=metadata or None, timeout=with_grace(request.timeout_s)
         )
         ended = False
         try:
@@ -101,9 +101,8 @@ class GrpcTransport:
         return model_info(_as_dict(row), config)
 
     def card(self, model: str, timeout_s: float | None) -> ModelCard:
-        call = self._service().ModelStreamInfer(
-            iter((proto.encode_card(model),)), metadata=self._metadata or None, timeout=timeout_s
-        )
+        self._connect()
+        call = self._infer(proto.encode_card(model), metadata=self._metadata or None, timeout=timeout_s)
         # Read to its end: Triton 2.51 holds on to the model of a call that was left.
         with raises_our_errors(self._target):
             cards = [card_of(proto.chunk_text(response)) for response in call]
@@ -149,7 +148,8 @@ class GrpcTransport:
         return fetch_metrics(self._metrics_url, self._tls, timeout_s)
 
     def _ask(self, method: str, message: Any, timeout_s: float | None) -> Any:
-        call = getattr(self._service(), method)
+        self._connect()
+        call = getattr(self._stub, method)
         with raises_our_errors(self._target):
             return call(message, metadata=self._metadata or None, timeout=timeout_s)
 
