@@ -44,9 +44,10 @@ class AsyncGrpcTransport:
         self._opening = Lock()
         self._channel: Any = None
         self._stub: Any = None
+        self._infer: Any = None
 
-    def _service(self) -> Any:
-        """The stub. The first call opens the channel: an asyncio channel belongs to the running loop."""
+    def _connect(self) -> None:
+        """On the first call: an asyncio channel belongs to the running loop."""
         with self._opening:
             if self._channel is None:
                 address = self._target.address
@@ -56,14 +57,13 @@ class AsyncGrpcTransport:
                 else:
                     self._channel = grpc.aio.insecure_channel(address, options=self._options)
                 self._stub = GRPCInferenceServiceStub(self._channel)
-            return self._stub
+                self._infer = proto.model_stream_infer(self._channel)
 
     async def agenerate(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
         metadata = tuple({**dict(self._metadata), **request.headers}.items())
-        call = self._service().ModelStreamInfer(
-            iter((proto.encode(request),)),
-            metadata=metadata or None,
-            timeout=with_grace(request.timeout_s),
+        self._connect()
+        call = self._infer(
+            proto.encode(request), metadata=metadata or None, timeout=with_grace(request.timeout_s)
         )
         ended = False
         try:
@@ -97,9 +97,8 @@ class AsyncGrpcTransport:
         return model_info(_as_dict(row), config)
 
     async def acard(self, model: str, timeout_s: float | None) -> ModelCard:
-        call = self._service().ModelStreamInfer(
-            iter((proto.encode_card(model),)), metadata=self._metadata or None, timeout=timeout_s
-        )
+        self._connect()
+        call = self._infer(proto.encode_card(model), metadata=self._metadata or None, timeout=timeout_s)
         # Read to the end: Triton 2.51 never unloads the model of a call that was cancelled.
         with raises_our_errors(self._target):
             cards = [card_of(proto.chunk_text(response)) async for response in call]
@@ -145,7 +144,8 @@ class AsyncGrpcTransport:
         return await fetch_metrics(self._metrics_url, self._tls, timeout_s)
 
     async def _ask(self, method: str, message: Any, timeout_s: float | None) -> Any:
-        call = getattr(self._service(), method)
+        self._connect()
+        call = getattr(self._stub, method)
         with raises_our_errors(self._target):
             return await call(message, metadata=self._metadata or None, timeout=timeout_s)
 

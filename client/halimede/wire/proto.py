@@ -21,7 +21,7 @@ from halimede.wire.inputs import INPUT_TYPES, InputValue
 from halimede.wire.repository import CARD_INPUTS, engine_of
 from halimede.wire.request import GenerateRequest
 
-__all__ = ["chunk_text", "decode", "encode", "encode_card", "is_last"]
+__all__ = ["chunk_text", "decode", "encode", "encode_card", "is_last", "model_stream_infer"]
 
 _CONTENTS = {
     "BYTES": "bytes_contents",
@@ -30,6 +30,19 @@ _CONTENTS = {
     "UINT64": "uint64_contents",
     "BOOL": "bool_contents",
 }
+
+
+def model_stream_infer(channel: Any) -> Any:
+    """ModelStreamInfer of one request: what gRPC sends is the same as with a stream of one.
+
+    grpc.aio with a stream of requests loses the status of a call that the server ends before the request is
+    on its way, as it does for a wrong key: grpc/grpc#36066.
+    """
+    return channel.unary_stream(
+        "/inference.GRPCInferenceService/ModelStreamInfer",
+        request_serializer=service_pb2.ModelInferRequest.SerializeToString,
+        response_deserializer=service_pb2.ModelStreamInferResponse.FromString,
+    )
 
 
 def encode(request: GenerateRequest) -> Any:
