@@ -81,13 +81,13 @@ test: $(VENV)/.test ## run every test but those of k8s-test
 	@$(py) -m pytest $(spread) --ignore=tests/k8s $(ONLY)
 
 test-unit: $(VENV)/.test ## run the tests that start no server and need neither transformers nor TensorRT
-	@$(py) -m pytest $(spread) --ignore=tests/k8s --ignore-glob='tests/test_tensorrt_*' -m 'not e2e and not parity and not slow' $(ONLY)
+	@$(py) -m pytest $(spread) tests/unit --ignore=tests/unit/build/tensorrt -m 'not e2e and not parity and not slow' $(ONLY)
 
 test-avx2: $(VENV)/.test ## run the exactness tests on an emulated processor that has AVX2 and no more
-	@$(py) .ci/avx2.py $(py) -m pytest -p no:cacheprovider -m exact -k 'not fp32' $(shell grep -l mark.exact tests/*.py)
+	@$(py) .ci/avx2.py $(py) -m pytest -p no:cacheprovider -m exact -k 'not fp32' $(shell grep -rl mark.exact tests/unit)
 
 kernels-check: $(VENV)/.test ## run the CPU's kernels under sanitizers for memory, undefined behaviour and threads
-	@$(py) -m tests.kernels.check
+	@$(py) -m tests.unit.kernels.check
 
 setup-k8s: $(VENV)/.test ## get helm, kubectl, Prometheus and other programs of k8s-test into .cache/k8s
 	@$(py) -m k8s.tools
@@ -127,7 +127,7 @@ gpu-check: ## on a host with an NVIDIA GPU: every test, and both GPU engines ser
 	@$(paths) $(py) -m loadtest.gpu
 
 contract: $(VENV)/.test ## run the contract tests against the server at URL
-	@HALIMEDE_URL=$(URL) $(py) -m pytest tests/e2e -m contract
+	@HALIMEDE_URL=$(URL) $(py) -m pytest tests/live -m contract
 
 clean: ## remove the environment, caches and built engines
 	rm -rf $(VENV) dist .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

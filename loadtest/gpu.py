@@ -55,7 +55,7 @@ def _build(engine: str, precision: str, repository: Path) -> None:
 
 def _contract(server: Served) -> None:
     address = {"HALIMEDE_URL": server.grpc, "HALIMEDE_HTTP_URL": server.http}
-    _run("a contract test failed", "-m", "pytest", "-q", "tests/e2e", "-m", "contract", **address)
+    _run("a contract test failed", "-m", "pytest", "-q", "tests/live", "-m", "contract", **address)
 
 
 def _bench(server: Served, path: Path, quick: bool) -> None:

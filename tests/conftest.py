@@ -13,10 +13,10 @@ from xdist.scheduler import LoadFileScheduling
 
 import loadtest  # noqa: F401  before grpc: it says how a process that speaks it starts others
 from build.dialects.tensorrt.toolkit import Missing, RtxToolkit, rtx
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 # Minutes of training before it serves what nobody else asks for.
-TRAINS = "tests/e2e/test_dates_live.py"
+TRAINS = "tests/live/test_dates_live.py"
 # No test is timed, on machines that are shared least of all.
 settings.register_profile("halimede", deadline=None)
 settings.load_profile("halimede")
@@ -42,7 +42,7 @@ def _starts_servers(file: str) -> bool:
     if file == TRAINS:
         return False
     text = (ROOT / file).read_text("utf-8")
-    return "mark.e2e" in text or "tests.e2e" in text
+    return "mark.e2e" in text or "tests.live" in text
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ServersTogether:

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.artifacts import built, variant
-from tests.e2e.serving import Server, eventually, started
-from tests.e2e.small_models import SmallModel, give_slots
 from tests.k8s import span_receiver
 from tests.k8s.faults import crowd
 from tests.k8s.stack import Stack, running
 from tests.k8s.webhook import Notice, Webhook, receiving
+from tests.live.artifacts import built, variant
+from tests.live.serving import Server, eventually, started
+from tests.live.small_models import SmallModel, give_slots
 
 MAIN = "smollm2"
 OTHER = "beta"

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from loadtest.ports import held_ports
-from tests.e2e.artifacts import MODEL
-from tests.e2e.serving import Server
-from tests.k8s.charts import BIN, ROOT
+from tests.k8s.charts import BIN
 from tests.k8s.programs import program
+from tests.live.artifacts import MODEL
+from tests.live.serving import Server
+from tests.paths import ROOT
 
 TEMPLATES = ROOT / "k8s" / "proxies"
 PLACE = re.compile(r"@\{(\w+)\}")

@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.paths import ROOT
+
 CHART = ROOT / "k8s" / "chart"
 RULES = CHART / "files" / "rules"
 BIN = ROOT / ".cache" / "k8s" / "bin"

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from halimede import Client, InvalidArgument, RetryPolicy
-from tests.e2e.serving import Server, eventually, started
-from tests.e2e.small_models import SmallModel, give_slots
 from tests.k8s.stack import Stack, running
 from tests.k8s.webhook import receiving
+from tests.live.serving import Server, eventually, started
+from tests.live.small_models import SmallModel, give_slots
 
 MODELS = ("alpha", "beta")
 # Named as the Pods of a Deployment are.

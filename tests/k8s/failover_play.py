@@ -17,10 +17,11 @@ from pathlib import Path
 from halimede import Client, HalimedeError, RetryPolicy
 from halimede.traceparent import new_traceparent
 from loadtest.launched import NotReady
-from tests.e2e.artifacts import MODEL, ROOT, built, variant
-from tests.e2e.serving import Server
 from tests.k8s.balancers import Balancer
 from tests.k8s.failover_account import Death, Failure, Request
+from tests.live.artifacts import MODEL, built, variant
+from tests.live.serving import Server
+from tests.paths import ROOT
 
 PROMPTS = ("Once upon a time", "The capital of France is", "To bake bread, first", "At night the sea")
 TOKENS = (16, 48)

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from halimede import Client, HalimedeError, RetryPolicy
-from tests.e2e.serving import Server, eventually
+from tests.live.serving import Server, eventually
 
 ONCE = RetryPolicy(attempts=1)
 PAUSE_S = 0.5  # after a refusal

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.e2e.serving import eventually
+from tests.live.serving import eventually
 
 START_LIMIT_S = 120.0
 STOP_LIMIT_S = 60.0

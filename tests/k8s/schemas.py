@@ -16,7 +16,7 @@ import jsonschema
 import kubernetes_validate
 import yaml
 
-from tests.k8s.charts import ROOT
+from tests.paths import ROOT
 
 CRDS = ROOT / "k8s" / "crds"
 VERSIONS = tuple(f"1.{minor}" for minor in range(30, 38))

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.k8s.charts import CHART, ROOT
+from tests.k8s.charts import CHART
+from tests.paths import ROOT
 
 RULES = sorted((CHART / "files" / "rules").glob("*.yaml"))
 UNIT_TESTS = sorted((ROOT / "tests" / "k8s" / "rules").glob("*.test.yaml"))

@@ -20,12 +20,12 @@ import pytest
 from halimede import ApiKey, AsyncClient, Client, PermissionDenied, Tls, TransportError
 from halimede.cli.exits import Exit
 from loadtest.ports import held_ports
-from tests.certificates import write_certificate
-from tests.e2e.artifacts import MODEL, built
-from tests.e2e.serving import Server, eventually
-from tests.e2e.wire import WAIT_SECONDS
+from tests.fakes.certificates import write_certificate
 from tests.k8s.charts import BIN, CHART, objects, one, triton
 from tests.k8s.programs import answers
+from tests.live.artifacts import MODEL, built
+from tests.live.serving import Server, eventually
+from tests.live.wire import WAIT_SECONDS
 
 KEYS = {"HALIMEDE_ADMIN_KEY": "for administration", "HALIMEDE_API_KEY": "for tokens"}
 OURS = ("--model-repository=", "--host=", "--http-port=", "--grpc-port=", "--metrics-port=")

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.k8s.charts import BIN, CHART, ROOT, SCENARIOS, Refused, objects, one, pod, triton
+from tests.k8s.charts import BIN, CHART, SCENARIOS, Refused, objects, one, pod, triton
+from tests.paths import ROOT
 
 PARSE = "import json, sys, launch; o = launch.parse(sys.argv[1:]); print(json.dumps([o.models, o.extra]))"
 

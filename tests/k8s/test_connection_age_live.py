@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from halimede import Client
-from tests.e2e.artifacts import MODEL, built
-from tests.e2e.serving import eventually, started
+from tests.live.artifacts import MODEL, built
+from tests.live.serving import eventually, started
 
 pytestmark = pytest.mark.e2e
 AGE_MS = 500

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from promql_parser import BinaryExpr, Call, ParenExpr, parse
 
-from tests.e2e.serving import eventually
 from tests.k8s.charts import NAMESPACE
 from tests.k8s.dashboard_scene import GONE_POD, MODELS, PODS, Scene, staged
 from tests.k8s.metric_names import ELSEWHERE, OF_GPUS, OF_KUBELET, TRITON, rules
 from tests.k8s.panels import Target, read, targets
 from tests.k8s.scaling_queries import queries
 from tests.k8s.stack import JOB, Stack
+from tests.live.serving import eventually
 
 pytestmark = pytest.mark.e2e
 BOARD = read()

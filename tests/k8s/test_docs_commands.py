@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.paths import ROOT
+
 PAGES = ("build", "gpu", "install", "operate", "serve")
 RENDERED = ("install", "upgrade", "template")
 # Flags of helm's own that change no object.

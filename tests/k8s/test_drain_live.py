@@ -8,10 +8,11 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
-from tests.e2e.artifacts import ROOT, built
-from tests.e2e.serving import Server, started
-from tests.e2e.wire import Reply
-from tests.e2e.wire_http import HttpWire
+from tests.live.artifacts import built
+from tests.live.serving import Server, started
+from tests.live.wire import Reply
+from tests.live.wire_http import HttpWire
+from tests.paths import ROOT
 
 pytestmark = pytest.mark.e2e
 DRAIN = [sys.executable, "-I", "-S", str(ROOT / "server" / "drain.py"), "--settle-s", "0.2"]

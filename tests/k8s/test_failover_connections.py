@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.artifacts import built, variant
-from tests.e2e.serving import Server, eventually, started
 from tests.k8s.balancers import Balancer, balancing
 from tests.k8s.failover_play import SMALL
+from tests.live.artifacts import built, variant
+from tests.live.serving import Server, eventually, started
 
 pytestmark = pytest.mark.e2e
 SETTINGS, PING, GOAWAY = 4, 6, 7

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from loadtest.launched import Launched
-from tests.dockerfiles import ROOT, read
-from tests.e2e.artifacts import built
-from tests.e2e.wire import Address, ask
-from tests.e2e.wire_http import HttpWire
+from tests.k8s.dockerfiles import read
+from tests.live.artifacts import built
+from tests.live.wire import Address, ask
+from tests.live.wire_http import HttpWire
+from tests.paths import ROOT
 
 FILES = ("server/Dockerfile", "build/Dockerfile", "loadtest/Dockerfile")
-# It wants a tag where the base is named, and ours is an ARG; tests/test_images.py looks at that.
+# It wants a tag where the base is named, and ours is an ARG; tests/unit/k8s/test_images.py looks at that.
 KEPT = ("--skip-check", "CKV_DOCKER_7")
 
 

@@ -16,10 +16,10 @@ import yaml
 
 from halimede import Client
 from loadtest.ports import held_ports
-from tests.e2e.serving import Server, eventually, started
 from tests.k8s.alert_scene import MAIN, OTHER, QUEUE, SHARED, SLOTS, Scene, staged
 from tests.k8s.charts import NAMESPACE, RULES
 from tests.k8s.faults import ONCE, crowd, halt_at_start, halted, halting, kill, step_pid, triton_pid
+from tests.live.serving import Server, eventually, started
 
 pytestmark = pytest.mark.e2e
 

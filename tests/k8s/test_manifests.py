@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from k8s import render
-from tests.k8s.charts import ROOT, objects
+from tests.k8s.charts import objects
+from tests.paths import ROOT
 
 MANIFESTS = ROOT / "k8s" / "manifests"
 

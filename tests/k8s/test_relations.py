@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from tests.k8s import relations
-from tests.k8s.charts import ROOT, SCENARIOS, objects
+from tests.k8s.charts import SCENARIOS, objects
 from tests.k8s.relations import Bundle, Object, problems
+from tests.paths import ROOT
 
 Plant = Callable[[Any], object]
 # What users of these scenarios make themselves, as their comments say.

@@ -11,10 +11,11 @@ import promql_parser
 import pytest
 
 from engine.settings import Settings
-from tests.k8s.charts import CHART, ROOT
+from tests.k8s.charts import CHART
 from tests.k8s.metric_names import ALERTS, KNOWN
 from tests.k8s.test_dashboard import unknown
 from tests.k8s.test_docs_commands import Wrong, check, commands
+from tests.paths import ROOT
 
 RUNBOOKS = ROOT / "docs" / "runbooks"
 PAGES = sorted(RUNBOOKS.glob("Halimede*.md"))

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.k8s.charts import ROOT, SCENARIOS, Refused, objects, one
+from tests.k8s.charts import SCENARIOS, Refused, objects, one
 from tests.k8s.schemas import VERSIONS, Object, is_custom, refused, refused_by_crd
+from tests.paths import ROOT
 
 LOADTEST = [ROOT / "k8s" / "manifests" / "loadtest" / name for name in ("halimede.yaml", "reader.yaml")]
 SCHEMA = {

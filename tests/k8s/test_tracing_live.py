@@ -16,10 +16,10 @@ from opentelemetry import trace as otel
 from halimede import Client, DeadlineExceeded, Generation, HalimedeError, RetryPolicy
 from halimede.traceparent import new_traceparent, trace_id_of
 from loadtest.ports import held_ports
-from tests.e2e.serving import Server, eventually, started
-from tests.e2e.small_models import SmallModel, give_slots
-from tests.e2e.wire import WAIT_SECONDS
 from tests.k8s.span_receiver import Received, Receiver, receiving
+from tests.live.serving import Server, eventually, started
+from tests.live.small_models import SmallModel, give_slots
+from tests.live.wire import WAIT_SECONDS
 
 pytestmark = pytest.mark.e2e
 
