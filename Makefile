@@ -40,7 +40,7 @@ engine  := model_repository/$(MODEL)_engine/1/manifest.json
 # A folder's tests that start servers keep to one process (tests/conftest.py); in their order, so that these begin first.
 spread  := -n auto --maxprocesses 4 --no-loadscope-reorder
 
-.PHONY: help setup kernels demo engines serve chat test check bench bench-peers load load-sweep gpu-check clean contract lock load-soak manifests setup-k8s k8s-test test-unit test-avx2 test-timing kernels-check
+.PHONY: help setup kernels demo engines serve chat test check bench bench-peers load load-sweep gpu-check clean contract lock load-soak manifests setup-k8s k8s-test test-unit test-avx2 kernels-check
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -94,9 +94,6 @@ setup-k8s: $(VENV)/.test ## get helm, kubectl, Prometheus and other programs of 
 
 k8s-test: setup-k8s ## run the tests of the chart, the monitoring and what runs beside them; K8S="-m 'not e2e'" leaves live ones out
 	@$(py) -m pytest $(spread) tests/k8s $(K8S) $(ONLY)
-
-test-timing: setup-k8s ## tests whose subject is the wall clock, on an idle machine
-	@$(py) -m pytest -m timing tests $(ONLY)
 
 check: $(VENV)/.test ## lint, types, and the boundaries between the folders
 	@$(VENV)/bin/ruff check .

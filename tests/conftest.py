@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import platform
 import signal
 from functools import cache
@@ -49,9 +48,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Servers
     return ServersTogether(config, log)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not (os.environ.get("HALIMEDE_TIMING") or "timing" in config.option.markexpr):
-        _leave_out_timing(config, items)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not Path("/dev/nvidiactl").exists():
         _skip_gpu(items)
 
@@ -64,14 +61,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     }
     everything = [f"tests, build, launcher and client: {platform.python_version()}", *sorted(found)]
     terminalreporter.write_line(f"interpreters: {'; '.join(everything)}")
-
-
-def _leave_out_timing(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests of the wall clock run where -m or HALIMEDE_TIMING=1 asks for them."""
-    timed = [item for item in items if item.get_closest_marker("timing")]
-    if timed:
-        config.hook.pytest_deselected(items=timed)
-        items[:] = [item for item in items if item not in timed]
 
 
 def _skip_gpu(items: list[pytest.Item]) -> None:

@@ -37,7 +37,6 @@ TARGETS = {
     "setup-k8s",
     "test",
     "test-avx2",
-    "test-timing",
     "test-unit",
 }
 # A path of one machine: of a person's home, of a scratch folder.
