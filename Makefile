@@ -95,11 +95,13 @@ setup-k8s: $(VENV)/.test ## get helm, kubectl, Prometheus and other programs of 
 k8s-test: setup-k8s ## run the tests of the chart, the monitoring and what runs beside them; K8S="-m 'not e2e'" leaves live ones out
 	@$(py) -m pytest $(spread) tests/k8s $(K8S) $(ONLY)
 
-check: $(VENV)/.test ## lint, types, and the boundaries between the folders
+check: $(VENV)/.test ## lint, types, the contract, and the boundaries between the folders
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 	@$(paths) $(VENV)/bin/lint-imports
+	@$(py) contract/write.py --check
+	@$(py) client/unasync.py --check
 
 bench: $(VENV)/.test ## measure MODELS, smollm2 by default; a table and bench.json; BENCH="--quick ..." adds flags
 	@$(paths) $(py) -m loadtest.bench --json bench.json $(if $(MODELS),--models '$(MODELS)') $(BENCH)

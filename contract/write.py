@@ -5,8 +5,7 @@ Usage: python contract/write.py [--check]
   server/engine/contract.py      the engine's inputs, settings and metrics, with types and limits
   client/halimede/inputs.py      the client's inputs, as arguments with types and as options
   docs/design.md                 the tables between <!-- contract: NAME --> and <!-- /contract -->
-
-`build` reads the files themselves when it writes config.pbtxt.
+  model_repository/smollm2*/     config.pbtxt, as every build writes it
 """
 
 from __future__ import annotations
@@ -20,6 +19,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from build.triton_config import configs  # noqa: E402  - it is found from here on
+
 HEADER = "# Made by contract/write.py from contract/*.toml: change those, then run it.\n"
 Row = Mapping[str, Any]
 
@@ -34,7 +37,8 @@ def read(name: str) -> dict[str, Any]:
 def generate() -> dict[Path, str]:
     """The text that each file should have, by its path."""
     inputs, settings, metrics = read("inputs")["input"], read("settings"), read("metrics")
-    page = ROOT / "docs" / "design.md"
+    page, models = ROOT / "docs" / "design.md", ROOT / "model_repository"
+    files = {models / model / "config.pbtxt": text for model, text in configs("smollm2").items()}
     tables = {
         "inputs": _inputs_table(inputs),
         "outputs": _outputs_table(read("outputs")["output"]),
@@ -42,7 +46,7 @@ def generate() -> dict[Path, str]:
         "metrics": _metrics_table(metrics["metric"]),
         "settings": _settings_table(settings["tokenizer"], settings["engine"]),
     }
-    return {
+    return files | {
         ROOT / "server" / "engine" / "contract.py": _tidy(_engine(inputs, settings, metrics)),
         ROOT / "client" / "halimede" / "inputs.py": _tidy(_client(inputs)),
         page: _with_tables(page.read_text("utf-8"), tables),
@@ -50,6 +54,7 @@ def generate() -> dict[Path, str]:
 
 
 def _engine(inputs: list[Row], settings: Mapping[str, list[Row]], metrics: Mapping[str, Any]) -> str:
+    both = (*settings["tokenizer"], *settings["engine"])
     sampled = [row for row in inputs if row["part"] == "sampling"]
     chosen = [row for row in (*sampled, *settings["engine"]) if "choices" in row]
     return f'''{HEADER}
@@ -99,7 +104,7 @@ class EngineSettings:
 
 
 SETTINGS: Final[Mapping[str, Limit | type[StrEnum]]] = {{
-    {_lines(f'"{row["name"]}": {_setting_limit(row)},' for row in (*settings["tokenizer"], *settings["engine"]))}
+    {_lines(f'"{row["name"]}": {_setting_limit(row)},' for row in both)}
 }}
 
 
@@ -249,12 +254,22 @@ def _client_default(row: Row) -> str:
     return "()" if row.get("many") else "True" if row["part"] == "reply" else "None"
 
 
+def _table(titles: str, rows: Iterable[Iterable[object]]) -> str:
+    lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+    return "\n".join((titles, "|---" * (titles.count("|") - 1) + "|", *lines))
+
+
 def _inputs_table(inputs: list[Row]) -> str:
-    rows = (
-        f"| `{row['name']}` | {row['type']} [{'n' if row.get('many') else 1}] | {_default(row)} | {_range(row)} | {_help(row)} |"
-        for row in inputs
-    )
-    return "\n".join(("| input | type | default | limits | |", "|---|---|---|---|---|", *rows))
+    rows = ((_code(row), _type(row), _default(row), _range(row), _help(row)) for row in inputs)
+    return _table("| input | type | default | limits | |", rows)
+
+
+def _code(row: Row) -> str:
+    return f"`{row['name']}`"
+
+
+def _type(row: Row) -> str:
+    return f"{row['type']} [{'n' if row.get('many') else 1}]"
 
 
 def _default(row: Row) -> str:
@@ -269,7 +284,9 @@ def _range(row: Row) -> str:
     if row.get("many"):
         return "`max_stop_words`, each of `max_stop_bytes`"
     if "most" in row:
-        return f"in ({row['above']}, {row['most']}]" if "above" in row else f"in [{row['least']}, {row['most']}]"
+        return (
+            f"in ({row['above']}, {row['most']}]" if "above" in row else f"in [{row['least']}, {row['most']}]"
+        )
     return f"at least {row['least']}" if "least" in row else ""
 
 
@@ -279,41 +296,32 @@ def _help(row: Row) -> str:
 
 
 def _outputs_table(outputs: list[Row]) -> str:
-    rows = (
-        f"| `{row['name']}` | {row['type']} [1] | {'with `' + row['when'] + '`' if 'when' in row else 'always'} | {_help(row)} |"
-        for row in outputs
-    )
-    return "\n".join(("| output | type | when | |", "|---|---|---|---|", *rows))
+    when = {row["name"]: f"with `{row['when']}`" if "when" in row else "always" for row in outputs}
+    rows = ((_code(row), _type(row), when[row["name"]], _help(row)) for row in outputs)
+    return _table("| output | type | when | |", rows)
 
 
 def _errors_table(errors: list[Row]) -> str:
-    rows = (
-        f"| {row['code']} | {row['status']} | {'yes' if row['retry'] else 'no'} | {row['help']} |" for row in errors
-    )
-    return "\n".join(("| code | Triton's status | retry | |", "|---|---|---|---|", *rows))
+    rows = ((row["code"], row["status"], "yes" if row["retry"] else "no", row["help"]) for row in errors)
+    return _table("| code | Triton's status | retry | |", rows)
 
 
 def _metrics_table(metrics: list[Row]) -> str:
-    rows = (
-        f"| `{row['name']}` | {row['kind']} | {', '.join(f'`{name}`' for name in row.get('labels', {}))} | {row['help']} |"
-        for row in metrics
-    )
-    return "\n".join(("| metric | kind | more labels | |", "|---|---|---|---|", *rows))
+    labels = {row["name"]: ", ".join(f"`{label}`" for label in row.get("labels", ())) for row in metrics}
+    rows = ((_code(row), row["kind"], labels[row["name"]], row["help"]) for row in metrics)
+    return _table("| metric | kind | more labels | |", rows)
 
 
 def _settings_table(tokenizer: list[Row], engine: list[Row]) -> str:
-    rows = (
-        f"| `{row['name']}` | {step} | {row['default']} | {_range(row)} | {row['help']} |"
-        for step, settings in (("tokenizer", tokenizer), ("engine", engine))
-        for row in settings
-    )
-    return "\n".join(("| setting | step | default | limits | |", "|---|---|---|---|---|", *rows))
+    of_step = [("tokenizer", row) for row in tokenizer] + [("engine", row) for row in engine]
+    rows = ((_code(row), step, row["default"], _range(row), row["help"]) for step, row in of_step)
+    return _table("| setting | step | default | limits | |", rows)
 
 
 def _with_tables(page: str, tables: Mapping[str, str]) -> str:
     for name, table in tables.items():
         marked = re.compile(rf"(<!-- contract: {name} -->\n).*?(\n<!-- /contract -->)", re.DOTALL)
-        page, count = marked.subn(lambda found, table=table: found[1] + table + found[2], page)
+        page, count = marked.subn(r"\g<1>" + table.replace("\\", r"\\") + r"\g<2>", page)
         if count != 1:
             raise SystemExit(f"docs/design.md has {count} places for the table {name}, must have 1")
     return page

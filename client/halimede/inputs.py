@@ -94,7 +94,9 @@ INPUTS: Mapping[str, Input] = {
         help="Beam search: above 0 favours longer answers, below 0 shorter ones.",
     ),
     "early_stopping": Input(
-        "BYTES", argument="early_stopping", help="Beam search: when it is over, as in transformers."
+        "BYTES",
+        argument="early_stopping",
+        help="Beam search: when it is over, as in transformers: false, true or never.",
     ),
     "no_repeat_ngram_size": Input(
         "INT32",
@@ -148,7 +150,7 @@ class Sampling:
     num_logprobs: Report log-probabilities: of each token, and of so many alternatives.
     num_beams: Number of beams; 1 for no beam search. A beam search is greedy, takes a slot for each beam and answers in one response.
     length_penalty: Beam search: above 0 favours longer answers, below 0 shorter ones.
-    early_stopping: Beam search: when it is over, as in transformers.
+    early_stopping: Beam search: when it is over, as in transformers: false, true or never.
     no_repeat_ngram_size: No sequence of this many tokens occurs twice; 0 disables the rule. A decoder's prompt counts too.
     forced_bos_token_id: Id of the first token of an encoder-decoder's answer, such as a language of mBART.
     forced_eos_token_id: Id of the last token of an answer that max_tokens cuts.

@@ -13,9 +13,10 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.contract import EarlyStoppingChoice
 from engine.errors import NotFinite
 from engine.processors import Floats, Ids, Processors
-from engine.request import EarlyStopping, Sampling
+from engine.request import Sampling
 
 # The score of what is not there. As in transformers it is finite: equal rows begin with it, and are taken
 # when all else is impossible.
@@ -116,9 +117,9 @@ class BeamSearch:
         """Whether a running beam may still beat a finished one; a guess, as transformers makes it."""
         s = self._sampling
         full = len(self._finished) == self._beams
-        if full and s.early_stopping is EarlyStopping.TRUE:
+        if full and s.early_stopping is EarlyStoppingChoice.TRUE:
             return False
-        distant = s.early_stopping is EarlyStopping.NEVER and s.length_penalty > 0
+        distant = s.early_stopping is EarlyStoppingChoice.NEVER and s.length_penalty > 0
         length = (self._longest if distant else self._length) - self._given
         reachable = self._scores.max() / np.float32(length**s.length_penalty)
         return bool(reachable > (self._finished[-1].score if full else NOTHING))

@@ -6,6 +6,7 @@ import ctypes
 from dataclasses import replace
 
 from engine.container import free_memory
+from engine.contract import KernelsChoice
 from engine.errors import SettingsError
 from engine.inference import open_session
 from engine.kernel_index import INDEX
@@ -15,7 +16,7 @@ from engine.manifest import KvDtype, Manifest, verify_files
 from engine.opened import Opened
 from engine.runner_kernels import BLOCK, KernelRunner
 from engine.runner_onnx import OnnxRunner
-from engine.settings import Footprint, KernelChoice, Settings, check_fit
+from engine.settings import Footprint, Settings, check_fit
 
 
 def open_cpu_runner(manifest: Manifest, settings: Settings) -> Opened:
@@ -25,15 +26,15 @@ def open_cpu_runner(manifest: Manifest, settings: Settings) -> Opened:
     try:
         kernels = _kernels(manifest, settings.kernels)
     except KernelsMissing as error:
-        if settings.kernels in (KernelChoice.AUTO, KernelChoice.OFF):
+        if settings.kernels in (KernelsChoice.AUTO, KernelsChoice.OFF):
             return _open_onnx(manifest, settings, KernelUse(None, error.why, str(error)))
         raise SettingsError("kernels", f"{settings.kernels}, {error}{_instead(error)}") from None
     return _open_kernels(manifest, settings, kernels)
 
 
-def _kernels(manifest: Manifest, choice: KernelChoice) -> Kernels:
+def _kernels(manifest: Manifest, choice: KernelsChoice) -> Kernels:
     """Raises KernelsMissing."""
-    if choice is KernelChoice.OFF:
+    if choice is KernelsChoice.OFF:
         raise KernelsMissing(Why.OFF, "the setting kernels is off")
     if INDEX not in manifest.files:
         problem = f"the engine has no {INDEX}: they run int8 decoders of the Llama line"

@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
+from engine.contract import DeviceChoice
 from engine.errors import SettingsError
-
-
-class DeviceChoice(StrEnum):
-    """The parameter `device`; auto is cuda for an instance of KIND_GPU, and where nothing else will do."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,34 +12,18 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from engine.chat import Message, parse_messages
-from engine.errors import InvalidArgument, SettingsError, shown
-from engine.request import LIMITS, Sampling, parse_logit_bias, sampling_from
+from engine.contract import INPUTS, LIMITS, TokenizerSettings
+from engine.errors import InvalidArgument, shown
+from engine.request import WORDS, Sampling, parse_logit_bias, sampling_from
 
+FIELDS: Final = tuple(INPUTS)
 NUMBERS: Final = tuple(LIMITS)
-FLAGS: Final = ("ignore_eos", "stream", "return_num_input_tokens", "return_num_output_tokens")
-TEXTS: Final = ("text_input", "messages", "logit_bias", "early_stopping")
-FIELDS: Final = (*TEXTS, *NUMBERS, *FLAGS, "stop_words")
+FLAGS: Final = tuple(name for name, one in INPUTS.items() if one.type == "BOOL")
+TEXTS: Final = tuple(name for name, one in INPUTS.items() if one.type == "STRING" and not one.many)
 
 # What Triton itself or its frontends put among the parameters of a request.
 KNOWN_PARAMETERS: Final = ("id", "timeout", "priority")
 RESERVED_PREFIX: Final = "triton_"
-
-
-@dataclass(frozen=True, slots=True)
-class InputLimits:
-    default_max_tokens: int = 256
-    max_stop_words: int = 16
-    max_stop_bytes: int = 256
-    max_input_bytes: int = 1 << 20
-
-    @classmethod
-    def read(cls, parameters: Mapping[str, str]) -> InputLimits:
-        """From the parameters of config.pbtxt; raises SettingsError for what is no positive whole number."""
-        fields = {name: parameters[name] for name in cls.__slots__ if name in parameters}
-        for name, text in fields.items():
-            if not text.isdecimal() or len(text) > 20 or int(text) < 1:
-                raise SettingsError(name, f"{shown(text)}, must be a whole number of at least 1")
-        return cls(**{name: int(text) for name, text in fields.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +43,7 @@ class Inputs:
 def parse_inputs(
     values: Mapping[str, Any],
     parameters: Mapping[str, Any],
-    limits: InputLimits,
+    limits: TokenizerSettings,
     defaults: Mapping[str, Any],
     vocab_size: int,
 ) -> Inputs:
@@ -72,8 +56,7 @@ def parse_inputs(
         fields["logit_bias"] = parse_logit_bias(texts["logit_bias"], vocab_size)
     if "early_stopping" in texts:
         fields["early_stopping"] = texts["early_stopping"]
-    if "stop_words" in values:
-        fields["stop_words"] = _stop_words(values["stop_words"], limits)
+    fields |= {name: _words(name, values[name], limits) for name in WORDS if name in values}
     flags = {name: bool(values.get(name, False)) for name in FLAGS}
     fields["ignore_eos"] = flags.pop("ignore_eos")
     defaults = {"max_tokens": limits.default_max_tokens, **defaults}
@@ -116,7 +99,7 @@ def _prompt(texts: Mapping[str, str]) -> tuple[str | None, tuple[Message, ...] |
     return texts["text_input"], None
 
 
-def _text(name: str, data: bytes, limits: InputLimits) -> str:
+def _text(name: str, data: bytes, limits: TokenizerSettings) -> str:
     if len(data) > limits.max_input_bytes:
         raise InvalidArgument(name, f"{len(data)} bytes, must be at most {limits.max_input_bytes}")
     try:
@@ -125,11 +108,11 @@ def _text(name: str, data: bytes, limits: InputLimits) -> str:
         raise InvalidArgument(name, f"not UTF-8 at byte {error.start}") from None
 
 
-def _stop_words(words: list[bytes], limits: InputLimits) -> tuple[str, ...]:
+def _words(name: str, words: list[bytes], limits: TokenizerSettings) -> tuple[str, ...]:
     if len(words) > limits.max_stop_words:
-        raise InvalidArgument("stop_words", f"{len(words)} words, must be at most {limits.max_stop_words}")
+        raise InvalidArgument(name, f"{len(words)} words, must be at most {limits.max_stop_words}")
     for index, word in enumerate(words):
         if not 1 <= len(word) <= limits.max_stop_bytes:
             problem = f"{len(word)} bytes, must be 1 to {limits.max_stop_bytes}"
-            raise InvalidArgument(f"stop_words[{index}]", problem)
-    return tuple(_text(f"stop_words[{index}]", word, limits) for index, word in enumerate(words))
+            raise InvalidArgument(f"{name}[{index}]", problem)
+    return tuple(_text(f"{name}[{index}]", word, limits) for index, word in enumerate(words))

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from engine.chat import ChatTemplate, parse_messages
+from engine.contract import TokenizerSettings
 from engine.errors import ArtifactError, EngineError, InvalidArgument, Unavailable, shown
-from engine.inputs import InputLimits, Inputs, parse_inputs
+from engine.inputs import Inputs, parse_inputs
 from engine.manifest import Manifest, read_manifest, verify_files
 from engine.prompt import PromptEncoder, load_tokenizer
 from engine.request import Request, parse_json, sampling_from
@@ -31,7 +32,7 @@ class Reader:
     Or when the manifest's own way to generate would be refused in every request.
     """
 
-    def __init__(self, manifest: Manifest, limits: InputLimits) -> None:
+    def __init__(self, manifest: Manifest, limits: TokenizerSettings) -> None:
         _check_defaults(manifest, limits)
         self._manifest = manifest
         self._limits = limits
@@ -122,7 +123,7 @@ def main(folder: Path, lines: Iterable[str]) -> None:
             print(json.dumps({"refused": str(error)}))
 
 
-def _check_defaults(manifest: Manifest, limits: InputLimits) -> None:
+def _check_defaults(manifest: Manifest, limits: TokenizerSettings) -> None:
     try:
         sampling_from({}, {"max_tokens": limits.default_max_tokens, **manifest.generation})
     except EngineError as error:

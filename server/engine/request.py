@@ -9,17 +9,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import Any, Final
 
+from engine.contract import INPUTS, LIMITS, EarlyStoppingChoice, SamplingInputs
 from engine.errors import InvalidArgument, shown
+from engine.limits import MAX_INT32, Limit
 
-MAX_SEED: Final = 2**64 - 1
-MAX_LOGPROBS: Final = 20
 MAX_BIASED_TOKENS: Final = 1024
-MAX_BEAMS: Final = 64
-MAX_INT32: Final = 2**31 - 1
+_TOKEN: Final = Limit(int, 0, MAX_INT32)
+_BIAS: Final = Limit(float, -100, 100)
+# Of the fields of Sampling those that are texts, any number of them.
+WORDS: Final = tuple(name for name, one in INPUTS.items() if one.many)
+
+
+# Those that a request may leave open.
+OPTIONAL: Final = tuple(one.name for one in fields(SamplingInputs) if one.default is None)
 
 
 class FinishReason(StrEnum):
@@ -28,116 +34,31 @@ class FinishReason(StrEnum):
     STOP_SEQUENCE = "stop_sequence"
 
 
-class EarlyStopping(StrEnum):
-    """When a beam search is over, beside its limit of tokens.
-
-    FALSE: when the best running beam, at its length, no longer beats the worst finished one. TRUE: as soon as
-    `num_beams` are finished. NEVER: when no running beam could, at the length that suits it best.
-    """
-
-    FALSE = "false"
-    TRUE = "true"
-    NEVER = "never"
-
-
 @dataclass(frozen=True, slots=True)
-class Limit:
-    """An interval of numbers; `open_low` leaves the lower end out."""
-
-    kind: type[int] | type[float]
-    low: float
-    high: float
-    open_low: bool = False
-
-    def check(self, field: str, value: object) -> None:
-        if isinstance(value, bool) or not isinstance(value, int | self.kind):
-            raise InvalidArgument(field, f"{shown(value)}, must be {self._noun}")
-        # Compared as it is: a float cannot tell the largest seeds apart, and no NaN compares.
-        above = value > self.low if self.open_low else value >= self.low
-        if not (above and value <= self.high):
-            raise InvalidArgument(field, f"{shown(value)}, must be {self._noun} {self}")
-
-    @property
-    def _noun(self) -> str:
-        return "a whole number" if self.kind is int else "a number"
-
-    def __str__(self) -> str:
-        if self.high == MAX_INT32:
-            return f"of at least {self.low}"
-        return f"in {'(' if self.open_low else '['}{self.low}, {self.high}]"
-
-
-LIMITS: Final[Mapping[str, Limit]] = {
-    "max_tokens": Limit(int, 1, MAX_INT32),
-    "min_tokens": Limit(int, 0, MAX_INT32),
-    "temperature": Limit(float, 0, 100),
-    "top_p": Limit(float, 0, 1, open_low=True),
-    "min_p": Limit(float, 0, 1),
-    "top_k": Limit(int, 0, MAX_INT32),
-    # Further down, a penalised logit would leave the range of float32.
-    "repetition_penalty": Limit(float, 0.001, 10),
-    "frequency_penalty": Limit(float, -2, 2),
-    "presence_penalty": Limit(float, -2, 2),
-    "seed": Limit(int, 0, MAX_SEED),
-    "num_logprobs": Limit(int, 0, MAX_LOGPROBS),
-    "num_beams": Limit(int, 1, MAX_BEAMS),
-    # Further out, a power of the length would leave the range of float32.
-    "length_penalty": Limit(float, -5, 5),
-    "no_repeat_ngram_size": Limit(int, 0, MAX_INT32),
-    "forced_bos_token_id": Limit(int, 0, MAX_INT32),
-    "forced_eos_token_id": Limit(int, 0, MAX_INT32),
-    "decoder_start_token_id": Limit(int, 0, MAX_INT32),
-}
-_OPTIONAL: Final = (
-    "seed", "num_logprobs", "forced_bos_token_id", "forced_eos_token_id", "decoder_start_token_id",
-)  # fmt: skip
-_TOKEN: Final = Limit(int, 0, MAX_INT32)
-_BIAS: Final = Limit(float, -100, 100)
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
+class Sampling(SamplingInputs):
     """How tokens are chosen and when to stop. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 are off.
 
     More than one beam is a search (transformers' `generate`): the answer that scores best as a whole, which
-    neither samples, nor streams, nor reports log-probabilities, nor ends at stop words.
+    neither samples, nor streams, nor reports log-probabilities, nor ends at stop words. With `early_stopping`
+    false it is over when the best running beam, at its length, no longer beats the worst finished one; true:
+    as soon as `num_beams` are finished; never: when no running beam could, at the length that suits it best.
     """
 
-    max_tokens: int
-    min_tokens: int = 0
-    temperature: float = 0.0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    top_k: int = 0
-    repetition_penalty: float = 1.0
-    frequency_penalty: float = 0.0
-    presence_penalty: float = 0.0
-    seed: int | None = None
-    stop_words: tuple[str, ...] = ()
-    logit_bias: tuple[tuple[int, float], ...] = ()
-    ignore_eos: bool = False
-    num_logprobs: int | None = None
-    num_beams: int = 1
-    length_penalty: float = 1.0
-    early_stopping: EarlyStopping = EarlyStopping.FALSE
-    no_repeat_ngram_size: int = 0
-    forced_bos_token_id: int | None = None
-    forced_eos_token_id: int | None = None
-    decoder_start_token_id: int | None = None
     suppress_tokens: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for field, limit in LIMITS.items():
             value = getattr(self, field)
-            if value is not None or field not in _OPTIONAL:
+            if value is not None or field not in OPTIONAL:
                 limit.check(field, value)
         for token, bias in self.logit_bias:
             _TOKEN.check("logit_bias", token)
             _BIAS.check("logit_bias", bias)
         for token in self.suppress_tokens:
             _TOKEN.check("suppress_tokens", token)
-        for word in self.stop_words:
-            _check_stop_word(word)
+        for field in WORDS:
+            for word in getattr(self, field):
+                _check_word(field, word)
         if not isinstance(self.ignore_eos, bool):
             raise InvalidArgument("ignore_eos", f"{shown(self.ignore_eos)}, must be true or false")
         if self.min_tokens > self.max_tokens:
@@ -160,17 +81,19 @@ class Sampling:
         return self.temperature == 0.0 or self.top_k == 1
 
 
-def _check_stop_word(word: object) -> None:
+def _check_word(field: str, word: object) -> None:
     if not isinstance(word, str) or not word or not is_unicode(word):
-        raise InvalidArgument("stop_words", f"{shown(word)}, must be Unicode text of at least 1 character")
+        raise InvalidArgument(field, f"{shown(word)}, must be Unicode text of at least 1 character")
 
 
-def parse_early_stopping(value: object) -> EarlyStopping:
+def parse_early_stopping(value: object) -> EarlyStoppingChoice:
     """Raises InvalidArgument for what is none of the three."""
-    for member in EarlyStopping:
+    for member in EarlyStoppingChoice:
         if value == member:
             return member
-    raise InvalidArgument("early_stopping", f"{shown(value)}, must be one of {', '.join(EarlyStopping)}")
+    raise InvalidArgument(
+        "early_stopping", f"{shown(value)}, must be one of {', '.join(EarlyStoppingChoice)}"
+    )
 
 
 def is_unicode(text: str) -> bool:
@@ -246,7 +169,7 @@ class Request:
         try:
             fields = dict(written)
             sampling = dict(fields.pop("sampling"))
-            sampling["stop_words"] = tuple(sampling.get("stop_words", ()))
+            sampling |= {field: tuple(sampling.get(field, ())) for field in WORDS}
             sampling["logit_bias"] = tuple((i, b) for i, b in sampling.get("logit_bias", ()))
             sampling["suppress_tokens"] = tuple(sampling.get("suppress_tokens", ()))
             sampling["early_stopping"] = parse_early_stopping(sampling.get("early_stopping", "false"))

@@ -8,71 +8,26 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 from engine.container import usable_cores
-from engine.device import DeviceChoice
+from engine.contract import SETTINGS, EngineSettings, TokenizerSettings
 from engine.errors import SettingsError, shown
+from engine.limits import Limit
 from engine.manifest import ModelShape
 
 # The launcher's name of the threads of an engine whose own setting is 0.
 THREADS: Final = "HALIMEDE_THREADS"
-_RANGES: Final = {
-    "slots": (1, 1024),
-    "max_context": (2, 2**20),
-    "max_source": (0, 2**20),
-    "threads": (0, 1024),
-    "max_queue": (1, 2**20),
-    "kv_budget_bytes": (0, 2**50),
-    "prefill_chunk": (1, 2**20),
-    "prefill_stall_percent": (0, 100_000),
-    "heartbeat_ms": (10, 60_000),
-    "stream_interval": (0, 1024),
-    "speculative_tokens": (0, 15),
-}
 _MAX_DIGITS: Final = 20
 # What the weights' working memory, the tokenizer and the rest of the server need beside the KV cache.
 _MEMORY_SHARE: Final = 0.8
 _USUAL_SOURCE: Final = 1024
 
 
-class KernelChoice(StrEnum):
-    """Which level an engine on the CPU runs on: on is the best one, auto is off where there is none."""
-
-    AUTO = "auto"
-    ON = "on"
-    OFF = "off"
-    AVX512 = "avx512"
-    AVXVNNI = "avxvnni"
-    AVX2 = "avx2"
-    PLAIN = "plain"
-
-
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """`threads` 0 uses every core; `kv_budget_bytes` 0 allows 80 % of the memory that is free at load;
-    `max_source` 0 is what the model's encoder takes, at most 1024 tokens; `prefill_stall_percent` is the time
-    of a prefill chunk beside streams, in decode steps; 0 for chunks that are always `prefill_chunk` long;
-    `stream_interval` is how many steps lie between responses, 0 for as many as suit the streams that run
-    (engine.responses); `speculative_tokens` is the most that prompt lookup proposes for a
-    step, 0 for none.
-    """
-
-    slots: int = 16
-    max_context: int = 2048
-    max_source: int = 0
-    threads: int = 0
-    max_queue: int = 64
-    kv_budget_bytes: int = 0
-    prefill_chunk: int = 128
-    prefill_stall_percent: int = 250
-    heartbeat_ms: int = 500
-    stream_interval: int = 0
-    speculative_tokens: int = 0
-    device: DeviceChoice = DeviceChoice.AUTO
-    kernels: KernelChoice = KernelChoice.AUTO
+class Settings(EngineSettings):
+    """The settings of the contract; 0 stands for what the machine and the model have."""
 
     @property
     def thread_count(self) -> int:
@@ -83,34 +38,35 @@ class Settings:
         return self.max_source or min(_USUAL_SOURCE, shape.max_source_positions)
 
 
-_CHOICES: Final[Mapping[str, type[StrEnum]]] = {"device": DeviceChoice, "kernels": KernelChoice}
-
-
 def read_settings(parameters: Mapping[str, str], environ: Mapping[str, str] | None = None) -> Settings:
     """Of a model's parameters, and of the server's environment what they leave open.
 
     Raises SettingsError for a value that is no whole number or out of its range, or no choice.
     """
-    numbers: dict[str, Any] = {
-        name: _number(name, parameters[name]) for name in _RANGES if name in parameters
-    }
-    if not numbers.get("threads") and (threads := (environ or {}).get(THREADS)):
-        numbers["threads"] = _number("threads", threads)
-    choices = {name: _choice(name, parameters[name]) for name in _CHOICES if name in parameters}
-    return Settings(**numbers, **choices)
+    given = _read(Settings, parameters)
+    if not given.get("threads") and (threads := (environ or {}).get(THREADS)):
+        given["threads"] = _value("threads", threads)
+    return Settings(**given)
 
 
-def _choice(name: str, text: str) -> Any:
-    kind = _CHOICES[name]
-    if text not in list(kind):
-        raise SettingsError(name, f"{shown(text)}, must be one of {', '.join(kind)}")
-    return kind(text)
+def read_tokenizer_settings(parameters: Mapping[str, str]) -> TokenizerSettings:
+    """As `read_settings`, of the tokenizer step."""
+    return TokenizerSettings(**_read(TokenizerSettings, parameters))
 
 
-def _number(name: str, text: str) -> int:
-    low, high = _RANGES[name]
-    if not text.strip().isdecimal() or len(text) > _MAX_DIGITS or not low <= int(text) <= high:
-        raise SettingsError(name, f"{shown(text)}, must be a whole number in [{low}, {high}]")
+def _read(of: type[Settings | TokenizerSettings], parameters: Mapping[str, str]) -> dict[str, Any]:
+    names = (one.name for one in fields(of))
+    return {name: _value(name, parameters[name]) for name in names if name in parameters}
+
+
+def _value(name: str, text: str) -> Any:
+    limit = SETTINGS[name]
+    if not isinstance(limit, Limit):
+        if text not in list(limit):
+            raise SettingsError(name, f"{shown(text)}, must be one of {', '.join(limit)}")
+        return limit(text)
+    if not text.strip().isdecimal() or len(text) > _MAX_DIGITS or not limit.low <= int(text) <= limit.high:
+        raise SettingsError(name, f"{shown(text)}, must be a whole number {limit}")
     return int(text)
 
 

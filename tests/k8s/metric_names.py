@@ -7,13 +7,15 @@ from typing import Any, Final
 
 import yaml
 
-from engine.metrics import COUNTERS, GAUGES, HISTOGRAMS, PREFIX
+from engine.contract import METRICS
+from engine.metrics import PREFIX
 from tests.k8s.charts import CHART
 
 _OF_HISTOGRAMS: Final = ("_bucket", "_sum", "_count")
 OURS: Final = frozenset(
-    [PREFIX + name for name in (*GAUGES, *COUNTERS)]
-    + [PREFIX + name + suffix for name in HISTOGRAMS for suffix in _OF_HISTOGRAMS]
+    PREFIX + name + suffix
+    for name, metric in METRICS.items()
+    for suffix in (_OF_HISTOGRAMS if metric.kind == "histogram" else ("",))
 )
 # Of Triton 2.51 on a machine without a GPU; the live test finds each of them.
 TRITON: Final = frozenset(

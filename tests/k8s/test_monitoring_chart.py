@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from engine.metrics import HISTOGRAMS
+from engine.contract import METRICS
 from engine.recorder import GAP, TTFT
 from tests.k8s.charts import CHART, Refused, objects, one, pod, triton
 from tests.k8s.schemas import refused_by_crd
@@ -257,7 +257,7 @@ def test_an_objective_can_only_be_a_bound_of_the_buckets(name: str, histogram: s
     part = json.loads((CHART / "values.schema.json").read_text("utf-8"))
     for key in ("monitoring", "rules", "objectives", name, "seconds"):
         part = part["properties"][key]
-    assert set(part["enum"]) <= set(HISTOGRAMS[histogram][1])
+    assert set(part["enum"]) <= set(METRICS[histogram].buckets)
 
 
 @pytest.mark.parametrize("kind", ["PodMonitor", "ServiceMonitor"])

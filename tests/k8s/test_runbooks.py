@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import promql_parser
 import pytest
 
-from engine.settings import Settings
+from engine.contract import EngineSettings
 from tests.k8s.charts import CHART
 from tests.k8s.metric_names import ALERTS, KNOWN
 from tests.k8s.test_dashboard import unknown
@@ -111,7 +111,7 @@ def test_its_links_lead_to_pages_and_headings_that_are_there(page: Path) -> None
 def test_the_settings_that_runbooks_name_are_those_of_the_engine() -> None:
     text = "".join(page.read_text("utf-8") for page in PAGES)
     named = set(re.findall(r"`((?:max|prefill|kv|heartbeat)_[a-z_]+|slots|threads)`", text))
-    assert named <= set(Settings.__slots__) | {"max_tokens"}
+    assert named <= set(EngineSettings.__slots__) | {"max_tokens"}
     assert {"slots", "max_context", "max_queue", "prefill_chunk", "threads"} <= named
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import time
+import tomllib
 from collections.abc import Generator, Iterable
 from typing import Any, Self
 
@@ -12,35 +13,10 @@ from tritonclient.grpc import service_pb2
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from tests.live.wire import WAIT_SECONDS, Address, Reply, WireError
+from tests.paths import ROOT
 
-TYPES = {
-    "text_input": "BYTES",
-    "messages": "BYTES",
-    "stop_words": "BYTES",
-    "logit_bias": "BYTES",
-    "max_tokens": "INT32",
-    "min_tokens": "INT32",
-    "top_k": "INT32",
-    "num_logprobs": "INT32",
-    "num_beams": "INT32",
-    "no_repeat_ngram_size": "INT32",
-    "forced_bos_token_id": "INT32",
-    "forced_eos_token_id": "INT32",
-    "decoder_start_token_id": "INT32",
-    "early_stopping": "BYTES",
-    "length_penalty": "FP32",
-    "temperature": "FP32",
-    "top_p": "FP32",
-    "min_p": "FP32",
-    "repetition_penalty": "FP32",
-    "frequency_penalty": "FP32",
-    "presence_penalty": "FP32",
-    "seed": "UINT64",
-    "ignore_eos": "BOOL",
-    "stream": "BOOL",
-    "return_num_input_tokens": "BOOL",
-    "return_num_output_tokens": "BOOL",
-}
+_ROWS = tomllib.loads((ROOT / "contract" / "inputs.toml").read_text("utf-8"))["input"]
+TYPES = {row["name"]: "BYTES" if row["type"] == "STRING" else row["type"] for row in _ROWS}
 _CONTENTS = {
     "BYTES": "bytes_contents",
     "INT32": "int_contents",

@@ -12,7 +12,7 @@ import typer
 from halimede.cli.exits import exit_code
 from halimede.cli.output import show_error
 from halimede.errors import HalimedeError
-from halimede.sampling import Sampling
+from halimede.inputs import INPUTS, Input, Sampling
 
 __all__ = ["CONNECTION", "SAMPLING", "command"]
 
@@ -42,31 +42,20 @@ CONNECTION: Options = {
     "tls_key": (str, "PEM file with the private key of the client certificate, without a password."),
 }
 
+_KINDS = {"BYTES": str, "BOOL": bool, "INT32": int, "UINT64": int, "FP32": float}
+
+
+def _option(one: Input) -> tuple[type, str]:
+    """A list of texts is an option that may be repeated, and so are the pairs of a JSON object."""
+    if one.json:
+        return list[str], f"{one.help} TOKEN=BIAS; repeatable."
+    return (list[str], f"{one.help} Repeatable.") if one.many else (_KINDS[one.datatype], one.help)
+
+
 SAMPLING: Options = {
-    "max_tokens": (int, "Maximum number of tokens in the answer."),
-    "min_tokens": (int, "Minimum number of tokens in the answer."),
-    "temperature": (float, "Sampling temperature; 0 is greedy."),
-    "top_p": (float, "Sample from the most likely tokens whose probabilities add up to this."),
-    "min_p": (float, "Drop tokens whose probability is below this share of the highest one."),
-    "top_k": (int, "Sample from this many of the most likely tokens; 0 disables the limit."),
-    "repetition_penalty": (float, "Above 1, tokens of the prompt and the answer become less likely."),
-    "frequency_penalty": (float, "Subtracted from the logit of a token for each time it is in the answer."),
-    "presence_penalty": (float, "Subtracted from the logit of a token once it is in the answer."),
-    "seed": (int, "Seed of the random numbers: the same seed gives the same answer."),
-    "stop": (list[str], "Text that ends the answer; repeatable."),
-    "logit_bias": (list[str], "TOKEN=BIAS adds BIAS to the logit of the token with that id; repeatable."),
-    "ignore_eos": (bool, "Continue after the end-of-sequence token, up to --max-tokens."),
-    "num_logprobs": (int, "Number of alternatives to report for each token (with --json)."),
-    "num_beams": (int, "Number of beams; 1 for no beam search. A beam search is not streamed."),
-    "length_penalty": (float, "Beam search: above 0 favours longer answers, below 0 shorter ones."),
-    "early_stopping": (str, "Beam search: true, false or never."),
-    "no_repeat_ngram_size": (
-        int,
-        "No sequence of this many tokens occurs twice; 0 disables the rule.",
-    ),
-    "forced_bos_token_id": (int, "Id of the first token of the answer, such as a language of mBART."),
-    "forced_eos_token_id": (int, "Id of the last token of an answer that --max-tokens cuts."),
-    "decoder_start_token_id": (int, "Id of the token with which the decoder of an encoder-decoder starts."),
+    one.argument: _option(one)
+    for name, one in INPUTS.items()
+    if one.argument and not name.startswith("return_")
 }
 
 

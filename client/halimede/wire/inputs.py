@@ -1,46 +1,13 @@
-"""The inputs of the ensemble: their datatypes, and the values that each datatype can hold."""
+"""The values that the datatype of an input can hold."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
-
 from halimede.errors import InvalidArgument
+from halimede.inputs import INPUTS
 
-__all__ = ["INPUT_TYPES", "InputValue", "checked", "checked_name"]
+__all__ = ["InputValue", "checked", "checked_name"]
 
 InputValue = str | int | float | bool | tuple[str, ...]
-
-INPUT_TYPES: Mapping[str, str] = MappingProxyType(
-    {
-        "text_input": "BYTES",
-        "messages": "BYTES",
-        "max_tokens": "INT32",
-        "min_tokens": "INT32",
-        "temperature": "FP32",
-        "top_p": "FP32",
-        "min_p": "FP32",
-        "top_k": "INT32",
-        "repetition_penalty": "FP32",
-        "frequency_penalty": "FP32",
-        "presence_penalty": "FP32",
-        "seed": "UINT64",
-        "stop_words": "BYTES",
-        "logit_bias": "BYTES",
-        "ignore_eos": "BOOL",
-        "num_logprobs": "INT32",
-        "num_beams": "INT32",
-        "length_penalty": "FP32",
-        "early_stopping": "BYTES",
-        "no_repeat_ngram_size": "INT32",
-        "forced_bos_token_id": "INT32",
-        "forced_eos_token_id": "INT32",
-        "decoder_start_token_id": "INT32",
-        "return_num_input_tokens": "BOOL",
-        "return_num_output_tokens": "BOOL",
-        "stream": "BOOL",
-    }
-)
 
 _LIMITS = {
     "BYTES": "must be text that UTF-8 can encode",
@@ -55,7 +22,7 @@ _MAX_FP32 = 3.4028234663852886e38
 
 def checked(name: str, value: InputValue) -> InputValue:
     """The value itself. Raises InvalidArgument if its datatype cannot hold it; the server checks ranges."""
-    datatype = INPUT_TYPES[name]
+    datatype = INPUTS[name].datatype
     values = value if isinstance(value, tuple) else (value,)
     if not all(_fits(datatype, element) for element in values):
         raise InvalidArgument.of(name, repr(value)[:100], _LIMITS[datatype])

@@ -14,10 +14,11 @@ from typing import Any
 from tritonclient.grpc import service_pb2
 
 from halimede.errors import ProtocolError
+from halimede.inputs import INPUTS
 from halimede.results import Chunk
 from halimede.wire.answer import chunk_of, typed
 from halimede.wire.faults import server_error
-from halimede.wire.inputs import INPUT_TYPES, InputValue
+from halimede.wire.inputs import InputValue
 from halimede.wire.repository import CARD_INPUTS, engine_of
 from halimede.wire.request import GenerateRequest
 
@@ -49,7 +50,7 @@ def encode(request: GenerateRequest) -> Any:
     """The request as a service_pb2.ModelInferRequest."""
     message = service_pb2.ModelInferRequest(model_name=request.model, id=request.request_id)
     for name, value in request.inputs().items():
-        _add_input(message, name, INPUT_TYPES[name], value)
+        _add_input(message, name, INPUTS[name].datatype, value)
     if request.timeout_us is not None:
         message.parameters["timeout"].int64_param = request.timeout_us
     return message

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from halimede.errors import InvalidArgument
-from halimede.sampling import CallOptions, Message, Sampling
+from halimede.inputs import INPUTS, Input, Sampling
+from halimede.sampling import CallOptions, Message
 from halimede.traceparent import checked_traceparent, current_traceparent
 from halimede.wire.inputs import InputValue, checked, checked_name
 
@@ -81,42 +82,20 @@ def request_of(
 
 
 def _sampling_inputs(sampling: Sampling) -> dict[str, InputValue | None]:
-    bias = sampling.logit_bias
-    return {
-        "max_tokens": sampling.max_tokens,
-        "min_tokens": sampling.min_tokens,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "min_p": sampling.min_p,
-        "top_k": sampling.top_k,
-        "repetition_penalty": sampling.repetition_penalty,
-        "frequency_penalty": sampling.frequency_penalty,
-        "presence_penalty": sampling.presence_penalty,
-        "seed": sampling.seed,
-        "stop_words": _stop_words(sampling.stop),
-        "logit_bias": None if bias is None else _json("logit_bias", dict(bias)),
-        "ignore_eos": sampling.ignore_eos,
-        "num_logprobs": sampling.num_logprobs,
-        "num_beams": sampling.num_beams,
-        "length_penalty": sampling.length_penalty,
-        "early_stopping": _early_stopping(sampling.early_stopping),
-        "no_repeat_ngram_size": sampling.no_repeat_ngram_size,
-        "forced_bos_token_id": sampling.forced_bos_token_id,
-        "forced_eos_token_id": sampling.forced_eos_token_id,
-        "decoder_start_token_id": sampling.decoder_start_token_id,
-        "return_num_input_tokens": sampling.return_num_input_tokens,
-        "return_num_output_tokens": sampling.return_num_output_tokens,
-    }
+    given = {name: getattr(sampling, one.argument) for name, one in INPUTS.items() if one.argument}
+    return {name: _value(name, INPUTS[name], value) for name, value in given.items()}
 
 
-def _stop_words(stop: str | Sequence[str]) -> tuple[str, ...] | None:
-    words = (stop,) if isinstance(stop, str) else tuple(stop)
-    return words or None
-
-
-def _early_stopping(value: bool | str | None) -> str | None:
-    """The input is text, because "never" is a third value."""
-    return str(value).lower() if isinstance(value, bool) else value
+def _value(name: str, of: Input, value: Any) -> InputValue | None:
+    """As it is sent. A text that may be true or false, too, is sent as a text."""
+    if value is None:
+        return None
+    if of.many:
+        return ((value,) if isinstance(value, str) else tuple(value)) or None
+    if of.json:
+        return _json(name, dict(value))
+    sent: InputValue = str(value).lower() if of.datatype == "BYTES" and isinstance(value, bool) else value
+    return sent
 
 
 def _json(name: str, value: object) -> str:

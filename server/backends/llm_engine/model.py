@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from engine.contract import EngineSettings
 from engine.describe import asks_to_describe, description_chunk
 from engine.errors import Cancelled, EngineError
 from engine.exporter import open_exporter
@@ -28,7 +29,7 @@ from engine.orphan import end_server, exit_with_parent
 from engine.outbox import Chunk
 from engine.reader import pick
 from engine.service import open_service
-from engine.settings import Settings, read_settings
+from engine.settings import read_settings
 from engine.tracing import Ending, Trace
 from engine.triton import (
     answer_of,
@@ -72,7 +73,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         exit_with_parent()
         config = json.loads(args["model_config"])
-        settings = read_settings(parameters_of(config, Settings.__slots__), os.environ)
+        settings = read_settings(parameters_of(config, EngineSettings.__slots__), os.environ)
         signals = signals_of(os.environ)
         self._service = open_service(artifact_folder(args), settings, signals, _log, gpu_of(args), _give_up)
         instances = instances_of(config)

@@ -17,11 +17,14 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from engine.contract import TokenizerSettings
 from engine.errors import Cancelled, EngineError, InvalidArgument
-from engine.inputs import FIELDS, TEXTS, InputLimits, read_parameters
+from engine.inputs import FIELDS, TEXTS, read_parameters
 from engine.metrics import rejection_counter
 from engine.orphan import exit_with_parent
 from engine.reader import Reader, Reading, write
+from engine.request import WORDS
+from engine.settings import read_tokenizer_settings
 from engine.shortest_first import ShortestFirst
 from engine.triton import answer_of, engine_folder, logged, parameters_of, to_triton_error
 from engine.versions import Versions, request_key
@@ -34,7 +37,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         exit_with_parent()
         config = json.loads(args["model_config"])
-        limits = InputLimits.read(parameters_of(config, InputLimits.__slots__))
+        limits = read_tokenizer_settings(parameters_of(config, TokenizerSettings.__slots__))
         self._rejected = rejection_counter(pb_utils, args)
         folder = engine_folder(args, "_tokenizer")
         self._readers = Versions(folder, request_key, lambda manifest: Reader(manifest, limits), _log)
@@ -102,7 +105,8 @@ class Unread:
     def size(self) -> int:
         """Bytes of text."""
         texts = (self.values[name] for name in TEXTS if name in self.values)
-        return sum(map(len, (*texts, *self.values.get("stop_words", ()))))
+        words = (word for name in WORDS for word in self.values.get(name, ()))
+        return sum(map(len, (*texts, *words)))
 
     def by_key(self) -> dict[str, Reading]:
         given = self.values, self.parameters, self.arrival_ns
@@ -122,7 +126,7 @@ def _value(tensor: Any) -> Any:
     array = tensor.as_numpy().reshape(-1)
     return (
         array.tolist()
-        if tensor.name() == "stop_words"
+        if tensor.name() in WORDS
         else array[0]
         if array.dtype == np.object_
         else array[0].item()

@@ -14,7 +14,7 @@ from build.checkpoint import Checkpoint
 from build.errors import BadInput
 from build.generation import LIMITS, generation, unserved
 from build.sources.folder import open_folder
-from engine import request
+from engine import contract, request
 from tests.models import tiny
 
 WORDS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "num_beams", "length_penalty")
@@ -66,7 +66,7 @@ def test_what_is_built_is_served_and_all_else_is_refused(
 @pytest.mark.parametrize("word", [*WORDS, "no_repeat_ngram_size"])
 def test_the_limits_are_those_of_a_request(word: str) -> None:
     """Where ours are wider, the value turns something off."""
-    ours, theirs = LIMITS[word], request.LIMITS[word]
+    ours, theirs = LIMITS[word], contract.LIMITS[word]
     assert ours[0] <= theirs.low
     assert ours[1] >= theirs.high
     if word not in ("top_p", "top_k", "no_repeat_ngram_size"):

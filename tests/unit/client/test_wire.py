@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as pb
 
 from halimede.errors import Internal, InvalidArgument, NotFound, ProtocolError, ServerError, Unavailable
+from halimede.inputs import INPUTS
 from halimede.results import Alternative, Chunk, TokenLogprob
 from halimede.sampling import Message, Sampling
 from halimede.wire import GenerateRequest, ReplyDecoder, proto
-from halimede.wire.inputs import INPUT_TYPES
 from halimede.wire.rest import encode_body, generate_path, status_error
+from tests.live.wire_grpc import TYPES
 
 EVERYTHING = Sampling(
     max_tokens=5,
@@ -62,7 +63,7 @@ def _request(**fields: Any) -> GenerateRequest:
 class TestRequest:
     def test_every_input_of_the_ensemble_can_be_sent(self) -> None:
         inputs = _request(sampling=EVERYTHING).inputs()
-        assert inputs.keys() | {"messages"} == INPUT_TYPES.keys()
+        assert inputs.keys() | {"messages"} == INPUTS.keys()
 
     def test_what_is_not_set_is_not_sent(self) -> None:
         assert _request().inputs() == {
@@ -133,7 +134,7 @@ class TestProto:
     def test_datatypes_and_contents(self) -> None:
         message = proto.encode(_request(sampling=EVERYTHING))
         tensors = {tensor.name: tensor for tensor in message.inputs}
-        assert {name: t.datatype for name, t in tensors.items()}.items() <= INPUT_TYPES.items()
+        assert {name: t.datatype for name, t in tensors.items()}.items() <= TYPES.items()
         assert list(tensors["seed"].contents.uint64_contents) == [2**64 - 1]
         assert list(tensors["temperature"].contents.fp32_contents) == [0.5]
         assert list(tensors["stream"].contents.bool_contents) == [True]

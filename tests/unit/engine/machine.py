@@ -8,8 +8,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from engine.contract import EarlyStoppingChoice
 from engine.errors import InternalError, Unavailable
-from engine.request import EarlyStopping, Sampling
+from engine.request import Sampling
 from tests.fakes.loop import EOS, Client, ToyEngine, answer_alone, searched_alone
 
 CAPACITY = 24
@@ -25,7 +26,7 @@ searches = st.fixed_dictionaries(
     {"max_tokens": st.integers(1, CAPACITY), "num_beams": st.integers(2, 4)},
     optional={
         "ignore_eos": st.booleans(),
-        "early_stopping": st.sampled_from(EarlyStopping),
+        "early_stopping": st.sampled_from(EarlyStoppingChoice),
         "length_penalty": st.sampled_from([-1.0, 0.0, 2.0]),
         "no_repeat_ngram_size": st.integers(1, 3),
     },

@@ -15,8 +15,9 @@ import pytest
 from build.architecture import describe
 from build.architecture.parts import Architecture as Decoder
 from build.quantise import Precision
+from engine.contract import DeviceChoice
 from engine.cuda_host import check_gpu, import_tensorrt, open_cuda_session, open_memory
-from engine.device import Device, DeviceChoice, choose_device
+from engine.device import Device, choose_device
 from engine.errors import ArtifactError, EngineError, SettingsError
 from engine.executor import Profile
 from engine.gpu import needs_gpu, tensorrt_runner

@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.chat import Message
+from engine.contract import EarlyStoppingChoice, TokenizerSettings
 from engine.errors import InvalidArgument, SettingsError
-from engine.inputs import FIELDS, FLAGS, InputLimits, Inputs, parse_inputs, read_parameters
-from engine.request import EarlyStopping, Request, Sampling
+from engine.inputs import FIELDS, FLAGS, Inputs, parse_inputs, read_parameters
+from engine.request import Request, Sampling
+from engine.settings import read_tokenizer_settings
 
-LIMITS = InputLimits(default_max_tokens=16, max_stop_words=2, max_stop_bytes=8, max_input_bytes=100)
+LIMITS = TokenizerSettings(default_max_tokens=16, max_stop_words=2, max_stop_bytes=8, max_input_bytes=100)
 DEFAULTS: dict[str, Any] = {"temperature": 0.5, "top_k": 40}
 VOCAB = 50
 
@@ -52,7 +54,7 @@ def with_search(**values: Any) -> Sampling:
 def test_the_models_own_search_is_the_default() -> None:
     sampling = with_search()
     assert (sampling.num_beams, sampling.length_penalty, sampling.min_tokens) == (4, 2.0, 9)
-    assert sampling.early_stopping is EarlyStopping.TRUE
+    assert sampling.early_stopping is EarlyStoppingChoice.TRUE
 
 
 @pytest.mark.parametrize("values", [{"temperature": 0.5}, {"num_logprobs": 2}, {"stop_words": [b"x"]}])
@@ -124,7 +126,11 @@ def test_every_input_is_read() -> None:
     for name in ("stream", "return_num_input_tokens", "return_num_output_tokens"):
         assert getattr(inputs, name) is True
     read = {name: getattr(inputs.sampling, name) for name in values if hasattr(Sampling, name)}
-    changed = {"stop_words": ("ab", "é"), "logit_bias": ((3, -1.5),), "early_stopping": EarlyStopping.NEVER}
+    changed = {
+        "stop_words": ("ab", "é"),
+        "logit_bias": ((3, -1.5),),
+        "early_stopping": EarlyStoppingChoice.NEVER,
+    }
     assert read == {name: values[name] for name in read} | changed
 
 
@@ -214,7 +220,7 @@ def test_bad_messages_name_place_and_field(messages: list[Any], problem: str) ->
 
 
 def test_messages_nested_without_end_are_refused() -> None:
-    deep = InputLimits(max_input_bytes=1 << 20)
+    deep = TokenizerSettings(max_input_bytes=1 << 20)
     for text in (b"[" * 100_000, b'[{"role":' * 50_000, b"[" * 990 + b"]" * 990):
         with pytest.raises(InvalidArgument, match=r"^INVALID_ARG: messages"):
             parse_inputs({"messages": text}, {}, deep, {}, VOCAB)
@@ -223,7 +229,7 @@ def test_messages_nested_without_end_are_refused() -> None:
 @pytest.mark.parametrize("depth", range(300, 1000, 7))
 def test_messages_nested_just_short_of_the_end_are_refused(depth: int) -> None:
     with pytest.raises(InvalidArgument, match=r"^INVALID_ARG: messages"):
-        parse_inputs({"messages": b"[" * depth + b"]" * depth}, {}, InputLimits(), {}, VOCAB)
+        parse_inputs({"messages": b"[" * depth + b"]" * depth}, {}, TokenizerSettings(), {}, VOCAB)
 
 
 @pytest.mark.parametrize("name", ["max_token", "Temperature", "text", "", "logprobs", "x\ny"])
@@ -304,12 +310,12 @@ def test_a_number_of_triton_is_a_float32() -> None:
 
 
 def test_limits_are_read_from_the_config() -> None:
-    limits = InputLimits.read({"max_stop_words": "3", "slots": "16", "default_max_tokens": "9"})
-    assert limits == InputLimits(default_max_tokens=9, max_stop_words=3)
-    assert InputLimits.read({}) == InputLimits()
+    limits = read_tokenizer_settings({"max_stop_words": "3", "slots": "16", "default_max_tokens": "9"})
+    assert limits == TokenizerSettings(default_max_tokens=9, max_stop_words=3)
+    assert read_tokenizer_settings({}) == TokenizerSettings()
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "", "many", "1.5", "²", "9" * 5000])
 def test_a_wrong_limit_in_the_config_is_refused(text: str) -> None:
     with pytest.raises(SettingsError, match=r"^INVALID_ARG: max_stop_bytes: .*, must be a whole number"):
-        InputLimits.read({"max_stop_bytes": text})
+        read_tokenizer_settings({"max_stop_bytes": text})

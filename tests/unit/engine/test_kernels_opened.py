@@ -14,6 +14,7 @@ import pytest
 from build.architecture import describe
 from build.dialects.onnxruntime.kernels import runs_on_kernels
 from engine import cpu
+from engine.contract import KernelsChoice
 from engine.cpu import open_cpu_runner
 from engine.errors import ArtifactError, SettingsError
 from engine.kernel_index import INDEX
@@ -22,7 +23,7 @@ from engine.kernels import LEVELS, KernelUse, Why, levels_here, load_kernels
 from engine.manifest import KvDtype, Manifest, ModelShape
 from engine.runner_kernels import KernelRunner
 from engine.runner_onnx import OnnxRunner
-from engine.settings import Footprint, KernelChoice, Settings
+from engine.settings import Footprint, Settings
 from tests.models import tiny
 from tests.models.kernel_engines import VOCAB, write_kernel_engine
 
@@ -62,7 +63,7 @@ def uncompiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @needs_kernels
 def test_an_int8_engine_of_the_llama_line_runs_on_the_best_level(folder: Path) -> None:
-    for choice in (KernelChoice.AUTO, KernelChoice.ON):
+    for choice in (KernelsChoice.AUTO, KernelsChoice.ON):
         opened = open_cpu_runner(manifest(folder), replace(SMALL, kernels=choice))
         assert isinstance(opened.runner, KernelRunner)
         assert opened.kernels == KernelUse(levels_here()[0])
@@ -73,7 +74,7 @@ def test_an_int8_engine_of_the_llama_line_runs_on_the_best_level(folder: Path) -
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_level_that_is_named_runs_or_says_what_is_lacking(folder: Path, level: str) -> None:
-    settings = replace(SMALL, kernels=KernelChoice(level))
+    settings = replace(SMALL, kernels=KernelsChoice(level))
     here = levels_here()
     if level in here:
         assert open_cpu_runner(manifest(folder), settings).kernels == KernelUse(level)
@@ -88,7 +89,7 @@ def test_a_level_that_is_named_runs_or_says_what_is_lacking(folder: Path, level:
 
 
 def test_they_can_be_switched_off(folder: Path) -> None:
-    opened = open_cpu_runner(manifest(folder), replace(SMALL, kernels=KernelChoice.OFF))
+    opened = open_cpu_runner(manifest(folder), replace(SMALL, kernels=KernelsChoice.OFF))
     assert isinstance(opened.runner, OnnxRunner)
     assert opened.manifest.shape == SHAPE
     assert opened.kernels == KernelUse(None, Why.OFF, "the setting kernels is off")
@@ -113,7 +114,7 @@ def test_without_a_library_kernels_that_are_asked_for_are_refused(
 ) -> None:
     problem = rf"kernels: {choice}, libhalimede-{name}-\w+.so has not been compiled: make kernels"
     with pytest.raises(SettingsError, match=rf"^INVALID_ARG: {problem}; this machine runs no level$"):
-        open_cpu_runner(manifest(folder), replace(SMALL, kernels=KernelChoice(choice)))
+        open_cpu_runner(manifest(folder), replace(SMALL, kernels=KernelsChoice(choice)))
 
 
 def test_an_engine_without_an_index_runs_on_onnx_runtime(folder: Path) -> None:
@@ -123,7 +124,7 @@ def test_an_engine_without_an_index_runs_on_onnx_runtime(folder: Path) -> None:
     problem = "the engine has no kernels.json: they run int8 decoders of the Llama line"
     assert opened.kernels == KernelUse(None, Why.MODEL, problem)
     assert not opened.kernels.could_run
-    for choice in (KernelChoice.ON, KernelChoice.PLAIN):
+    for choice in (KernelsChoice.ON, KernelsChoice.PLAIN):
         with pytest.raises(SettingsError, match=rf"^INVALID_ARG: kernels: {choice}, {problem}$"):
             open_cpu_runner(without, replace(SMALL, kernels=choice))
 

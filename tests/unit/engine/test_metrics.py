@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from engine.contract import METRICS
 from engine.kernels import KernelUse, Why
-from engine.metrics import COUNTERS, FLUSH_SECONDS, GAUGES, HISTOGRAMS, KERNELS, PREFIX, MetricsFlusher
+from engine.metrics import FLUSH_SECONDS, KERNELS, PREFIX, MetricsFlusher
 from engine.recorder import E2E, GAP, ITL, QUEUE, TTFT, Recorder
 from tests.fakes.loop import unexpected
 from tests.fakes.triton import FakeFamily, FakeMetric
@@ -52,11 +53,7 @@ def test_every_metric_of_the_design_is_there_from_the_start(triton: FakeTriton, 
         "trace_spans_dropped_total",
     }  # fmt: skip
     kinds = {name: family.kind for name, family in triton.families.items()}
-    assert kinds == {
-        PREFIX + name: kind
-        for names, kind in ((GAUGES, "gauge"), (COUNTERS, "counter"), (HISTOGRAMS, "histogram"))
-        for name in names
-    }
+    assert kinds == {PREFIX + name: metric.kind for name, metric in METRICS.items() if name != KERNELS}
     assert all(family.metrics for family in triton.families.values())
 
 
@@ -133,12 +130,14 @@ def test_what_is_left_when_it_closes_is_handed_over(triton: FakeTriton, recorder
     recorder.tokens(7)
     flusher.close()
     assert triton.metric("generation_tokens_total").total == 7
-    assert [triton.metric(name).calls[-1] for name in GAUGES] == [("set", 0)] * 3
+    gauges = ("num_requests_waiting", "num_requests_running", "kv_cache_usage_perc")
+    assert [triton.metric(name).calls[-1] for name in gauges] == [("set", 0)] * 3
 
 
 def test_buckets_are_seconds_in_order() -> None:
-    for _, buckets in HISTOGRAMS.values():
-        assert buckets == sorted(set(buckets))
+    histograms = [metric.buckets for metric in METRICS.values() if metric.kind == "histogram"]
+    assert len(histograms) == 5
+    assert [tuple(sorted(set(buckets))) for buckets in histograms] == histograms
 
 
 def test_nothing_is_lost_between_threads(recorder: Recorder) -> None:

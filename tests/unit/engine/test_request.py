@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.contract import LIMITS
 from engine.errors import (
     InvalidArgument,
 )
-from engine.request import LIMITS, MAX_SEED, Request, Sampling, parse_logit_bias, sampling_from
+from engine.limits import MAX_UINT64
+from engine.request import Request, Sampling, parse_logit_bias, sampling_from
 
 words = st.text(st.characters(codec="utf-8"), min_size=1, max_size=5)
 biases = st.lists(st.tuples(st.integers(0, 9), st.floats(-100, 100)), max_size=4, unique_by=lambda b: b[0])
@@ -26,7 +28,7 @@ samplings = st.builds(
     repetition_penalty=st.floats(0.001, 10),
     frequency_penalty=st.floats(-2, 2),
     presence_penalty=st.floats(-2, 2),
-    seed=st.none() | st.integers(0, MAX_SEED),
+    seed=st.none() | st.integers(0, MAX_UINT64),
     stop_words=st.lists(words, max_size=3).map(tuple),
     logit_bias=biases.map(tuple),
     ignore_eos=st.booleans(),
@@ -159,9 +161,9 @@ ENDS: list[tuple[str, float, bool]] = [
     ("presence_penalty", -2.1, False),
     ("seed", 0, True),
     ("seed", -1, False),
-    ("seed", MAX_SEED, True),
-    ("seed", MAX_SEED - 1, True),
-    ("seed", MAX_SEED + 1, False),
+    ("seed", MAX_UINT64, True),
+    ("seed", MAX_UINT64 - 1, True),
+    ("seed", MAX_UINT64 + 1, False),
     ("num_logprobs", 20, True),
     ("num_logprobs", 21, False),
 ]

@@ -1,18 +1,17 @@
 from __future__ import annotations
 
-import re
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 
 import pytest
 
 from engine.container import usable_cores
-from engine.device import DeviceChoice
+from engine.contract import SETTINGS, DeviceChoice, EngineSettings, KernelsChoice
 from engine.errors import SettingsError
 from engine.kernels import LEVELS
+from engine.limits import Limit
 from engine.manifest import Architecture, ModelShape
-from engine.settings import _RANGES, Footprint, KernelChoice, Settings, check_fit, read_settings
+from engine.settings import Footprint, Settings, check_fit, read_settings
 from engine.triton import parameters_of
-from tests.paths import ROOT
 
 SHAPE = ModelShape(layers=2, kv_heads=3, head_dim=4, vocab_size=10, max_positions=100)
 PLAIN = Footprint(SHAPE)
@@ -23,13 +22,6 @@ def test_without_parameters_there_are_defaults() -> None:
     assert read_settings({}) == Settings(16, 2048, 0, 0, 64, 0, 128, 250, 500)
 
 
-def test_the_page_has_every_setting_with_its_default() -> None:
-    page = (ROOT / "docs" / "design.md").read_text("utf-8")
-    section = page.partition("\n## Settings\n")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| `(\w+)` \| (\w+) \|", section, re.MULTILINE)
-    assert dict(rows) == {name: str(value) for name, value in asdict(Settings()).items()}
-
-
 def test_parameters_are_read_and_others_left_alone() -> None:
     assert read_settings({"slots": " 4 ", "max_queue": "2", "other": "x"}) == Settings(slots=4, max_queue=2)
 
@@ -37,13 +29,18 @@ def test_parameters_are_read_and_others_left_alone() -> None:
 def test_a_misspelt_parameter_of_a_config_is_refused() -> None:
     config = {"parameters": {"slot": {"string_value": "4"}, "EXECUTION_ENV_PATH": {"string_value": "x"}}}
     with pytest.raises(SettingsError, match=r"^INVALID_ARG: slot: unknown parameter, must be one of slots, "):
-        parameters_of(config, Settings.__slots__)
+        parameters_of(config, EngineSettings.__slots__)
     assert parameters_of(config, ["slot"]) == {"slot": "4", "EXECUTION_ENV_PATH": "x"}
 
 
-@pytest.mark.parametrize("name", _RANGES)
+RANGES = {one.name: SETTINGS[one.name] for one in fields(EngineSettings)}
+
+
+@pytest.mark.parametrize("name", [name for name, limit in RANGES.items() if isinstance(limit, Limit)])
 def test_the_ends_of_every_range(name: str) -> None:
-    low, high = _RANGES[name]
+    limit = RANGES[name]
+    assert isinstance(limit, Limit)
+    low, high = limit.low, limit.high
     for value in (low, high):
         assert getattr(read_settings({name: str(value)}), name) == value
     for value in (low - 1, high + 1):
@@ -69,13 +66,13 @@ def test_what_is_no_device_is_refused(text: str) -> None:
         read_settings({"device": text})
 
 
-@pytest.mark.parametrize("choice", KernelChoice)
-def test_the_kernels_are_read(choice: KernelChoice) -> None:
+@pytest.mark.parametrize("choice", KernelsChoice)
+def test_the_kernels_are_read(choice: KernelsChoice) -> None:
     assert read_settings({"kernels": choice.value}).kernels is choice
 
 
 def test_every_level_of_the_kernels_can_be_chosen() -> None:
-    assert list(KernelChoice) == ["auto", "on", "off", *LEVELS]
+    assert list(KernelsChoice) == ["auto", "on", "off", *LEVELS]
 
 
 @pytest.mark.parametrize("text", ["", "avx", "AVX2", "avxvnni-evex"])

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.answer import decode_chunk, read_table
+from engine.contract import TokenizerSettings
 from engine.errors import ArtifactError, InvalidArgument, Unavailable
-from engine.inputs import InputLimits
 from engine.manifest import Manifest, read_manifest
 from engine.outbox import Chunk
 from engine.reader import Reader, Reading, pick, write
@@ -25,7 +25,7 @@ from engine.tokens import TokenTable, load_table
 from engine.versions import Versions, request_key, table_key
 from tests.models.artifact import byte_tokenizer, write_artifact
 
-LIMITS = InputLimits()
+LIMITS = TokenizerSettings()
 
 
 class Faults:

@@ -1,0 +1,38 @@
+"""What is made of the contract is up to date, and what is written by hand agrees with it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from typing import Any
+
+from engine import errors
+from halimede.errors import ServerError
+from halimede.wire.faults import server_error
+from tests.paths import ROOT
+
+
+def rows(name: str, key: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = tomllib.loads((ROOT / "contract" / f"{name}.toml").read_text("utf-8"))[key]
+    return found
+
+
+def test_what_is_made_of_it_is_up_to_date() -> None:
+    command = [sys.executable, "contract/write.py", "--check"]
+    checked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_the_engine_has_its_error_codes() -> None:
+    kinds = {one for one in vars(errors).values() if isinstance(one, type) and hasattr(one, "status")}
+    assert {(kind.code, kind.status) for kind in kinds} == {
+        (row["code"], row["status"]) for row in rows("errors", "error")
+    }
+
+
+def test_the_client_knows_each_error_code_and_whether_to_try_again() -> None:
+    for row in rows("errors", "error"):
+        error = server_error(f"{row['code']}: field: value, limit", None)
+        assert type(error) is not ServerError
+        assert (error.code, error.retryable) == (row["code"], row["retry"])
