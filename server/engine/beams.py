@@ -17,6 +17,7 @@ from engine.contract import EarlyStoppingChoice
 from engine.errors import NotFinite
 from engine.processors import Floats, Ids, Processors
 from engine.request import Sampling
+from engine.tokens import Vocabulary
 
 # The score of what is not there. As in transformers it is finite: equal rows begin with it, and are taken
 # when all else is impossible.
@@ -46,14 +47,14 @@ class BeamSearch:
     """
 
     def __init__(
-        self, sampling: Sampling, given: tuple[int, ...], longest: int, eos: frozenset[int], vocab: int
+        self, sampling: Sampling, given: tuple[int, ...], longest: int, vocabulary: Vocabulary
     ) -> None:
         assert 0 < len(given) < longest
         self._sampling = sampling
         self._given = self._length = len(given)
         self._longest = longest
-        self._eos = np.array([] if sampling.ignore_eos else sorted(eos), np.int64)
-        self._processors = Processors(sampling, len(given), longest, eos, vocab)
+        self._eos = np.array([] if sampling.ignore_eos else sorted(vocabulary.eos), np.int64)
+        self._processors = Processors(sampling, len(given), longest, vocabulary)
         self._beams = sampling.num_beams
         self._tokens = np.zeros((self._beams, longest), np.int64)
         self._tokens[:, : len(given)] = given

@@ -14,7 +14,7 @@ from engine.sampler import TokenChooser, check_ids, check_prompt
 from engine.scheduler import Scheduler
 from engine.stops import TextStream
 from engine.stream import Stream
-from engine.tokens import TokenTable
+from engine.tokens import TokenTable, Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,30 +33,29 @@ class Intake:
 
     def __init__(self, scheduler: Scheduler, table: TokenTable, vocab: int, encoder: Encoder | None) -> None:
         self._scheduler = scheduler
-        self._table = table
-        self._vocab = vocab
+        self._vocabulary = Vocabulary(vocab, scheduler.eos, table)
         self._encoder = encoder
 
     def open(self, key: int, request: Request, responder: Responder, handle: Callable[[int], str]) -> Stream:
         """Raises InvalidArgument for what the model cannot do."""
         self._scheduler.check(request)
-        check_ids(request.sampling, self._vocab)
-        check_prompt(request.prompt, self._encoder.vocab if self._encoder else self._vocab)
+        check_ids(request.sampling, self._vocabulary.size)
+        check_prompt(request.prompt, self._encoder.vocab if self._encoder else self._vocabulary.size)
         given = self._given(request)
         words = tuple(word.encode() for word in request.sampling.stop_words)
         drop_space = self._encoder is not None and self._encoder.leading_space
-        sequence = Sequence(key, request, TextStream(self._table, words, drop_space), list(given))
+        sequence = Sequence(key, request, TextStream(self._vocabulary.table, words, drop_space), list(given))
         chooser, search = self._decider(request, given)
         return Stream(sequence, chooser, search, responder, handle(key))
 
     def _decider(
         self, request: Request, given: tuple[int, ...]
     ) -> tuple[TokenChooser | None, BeamSearch | None]:
-        sampling, eos = request.sampling, self._scheduler.eos
+        sampling = request.sampling
         longest = min(len(given) + sampling.max_tokens, self._scheduler.slots.capacity)
         if sampling.num_beams > 1:
-            return None, BeamSearch(sampling, given, longest, eos, self._vocab)
-        return TokenChooser(sampling, given, longest, eos, self._vocab), None
+            return None, BeamSearch(sampling, given, longest, self._vocabulary)
+        return TokenChooser(sampling, given, longest, self._vocabulary), None
 
     def _given(self, request: Request) -> tuple[int, ...]:
         """The tokens that the decoder begins with."""

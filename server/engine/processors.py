@@ -8,12 +8,13 @@ are all that the decoder has seen: prompt and answer, or with an encoder its sta
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.request import Sampling
+from engine.tokens import Vocabulary
 
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]
@@ -22,13 +23,11 @@ Ids = NDArray[np.int64]
 class Processors:
     """Those of one request, whose decoder begins with `given` tokens and holds `longest` at the end."""
 
-    def __init__(
-        self, sampling: Sampling, given: int, longest: int, eos: Collection[int], vocab: int
-    ) -> None:
+    def __init__(self, sampling: Sampling, given: int, longest: int, vocabulary: Vocabulary) -> None:
         self._sampling = sampling
         self._given = given
         self._longest = longest
-        self._eos = _ids(token for token in sorted(eos) if token < vocab)
+        self._eos = _ids(token for token in sorted(vocabulary.eos) if token < vocabulary.size)
         self._suppressed = _ids(sampling.suppress_tokens)
         self._biased = _ids(token for token, _ in sampling.logit_bias)
         self._bias = np.array([bias for _, bias in sampling.logit_bias], np.float32)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from engine.errors import InvalidArgument
 from engine.processors import Processors
 from engine.request import Sampling
-from engine.tokens import TokenTable
+from engine.tokens import TokenTable, Vocabulary
 
 Floats = NDArray[np.float32]
 CANDIDATES = 256  # nearly always enough for top-p; a row that needs more is sorted whole
@@ -46,11 +46,11 @@ class TokenChooser:
     """
 
     def __init__(
-        self, sampling: Sampling, given: Sequence[int], longest: int, eos: frozenset[int], vocab: int
+        self, sampling: Sampling, given: Sequence[int], longest: int, vocabulary: Vocabulary
     ) -> None:
         self.sampling = sampling
         self._random = None if sampling.greedy else np.random.default_rng(sampling.seed)
-        self._processors = Processors(sampling, len(given), longest, eos, vocab)
+        self._processors = Processors(sampling, len(given), longest, vocabulary)
         self._quiet = sampling.greedy and sampling.num_logprobs is None and not self._processors.constant
         self._quiet_from, self._quiet_until = self._processors.quiet_span
         self._generated = 0

@@ -11,6 +11,7 @@ import struct
 import sys
 from array import array
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Final
@@ -37,6 +38,15 @@ class TokenTable:
 
     def join(self, tokens: Iterable[int]) -> bytes:
         return b"".join(self[token] for token in tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What a decoder chooses from: `size` ids, of which `eos` end an answer, and the bytes that each adds."""
+
+    size: int
+    eos: frozenset[int]
+    table: TokenTable = field(default_factory=lambda: TokenTable([]))
 
 
 def load_table(path: Path) -> TokenTable:

@@ -27,7 +27,7 @@ from engine.scheduler import Scheduler
 from engine.settings import Footprint
 from engine.slots import SlotTable
 from engine.stops import TextStream
-from engine.tokens import TokenTable
+from engine.tokens import TokenTable, Vocabulary
 
 EOS: Final = 0
 START: Final = 3
@@ -81,7 +81,7 @@ def searched_alone(
     """The answer of a beam search whose beams share nothing: text, number of tokens, finish reason."""
     source, given = (prompt, [START]) if encoder else ((), list(prompt))
     model, longest = ToyModel(), min(len(given) + sampling.max_tokens, capacity)
-    search = BeamSearch(sampling, tuple(given), longest, eos, VOCAB)
+    search = BeamSearch(sampling, tuple(given), longest, Vocabulary(VOCAB, eos))
     rows = [list(given) for _ in range(sampling.num_beams)]
     while not search.done:
         branches = search.advance(np.stack([model.logits(seen(source, row)) for row in rows]))

@@ -15,6 +15,7 @@ from engine.beams import BeamSearch
 from engine.processors import Floats
 from engine.request import Sampling, parse_early_stopping
 from engine.sampler import TokenChooser, choose
+from engine.tokens import Vocabulary
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -86,7 +87,7 @@ def split(options: dict[str, Any]) -> tuple[Sampling, frozenset[int]]:
 
 def searched(seed: int, scale: float, prompt: list[int], options: dict[str, Any]) -> list[int]:
     sampling, eos = split(options)
-    search = BeamSearch(sampling, tuple(prompt), len(prompt) + sampling.max_tokens, eos, VOCAB)
+    search = BeamSearch(sampling, tuple(prompt), len(prompt) + sampling.max_tokens, Vocabulary(VOCAB, eos))
     rows = [prompt] * (1 if len(prompt) > 1 else sampling.num_beams)  # equal rows may come as one
     while not search.done:
         branches = search.advance(logits_after(rows, seed, scale))
@@ -99,7 +100,7 @@ def searched(seed: int, scale: float, prompt: list[int], options: dict[str, Any]
 
 def chosen(seed: int, scale: float, prompt: list[int], options: dict[str, Any]) -> list[int]:
     sampling, eos = split(options)
-    chooser = TokenChooser(sampling, prompt, len(prompt) + sampling.max_tokens, eos, VOCAB)
+    chooser = TokenChooser(sampling, prompt, len(prompt) + sampling.max_tokens, Vocabulary(VOCAB, eos))
     tokens = list(prompt)
     while len(tokens) < len(prompt) + sampling.max_tokens and not (
         tokens[len(prompt) :] and tokens[-1] in eos

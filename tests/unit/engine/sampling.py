@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from engine.request import Sampling
 from engine.sampler import Choice, Floats, TokenChooser, choose
+from engine.tokens import Vocabulary
 
 VOCAB = 300  # more than the candidates that are looked at first
 EOS = frozenset({7, 9})
@@ -17,7 +18,8 @@ EOS = frozenset({7, 9})
 
 def chooser(prompt: tuple[int, ...] = (), vocab: int = VOCAB, **sampling: Any) -> TokenChooser:
     """Of a request with room for many tokens, so that nothing is forced at the end."""
-    return TokenChooser(Sampling(**{"max_tokens": 9, **sampling}), prompt, len(prompt) + 10_000, EOS, vocab)
+    asked = Sampling(**{"max_tokens": 9, **sampling})
+    return TokenChooser(asked, prompt, len(prompt) + 10_000, Vocabulary(vocab, EOS))
 
 
 def logits_of(seed: int, rows: int = 1, vocab: int = VOCAB, scale: float = 3) -> Floats:

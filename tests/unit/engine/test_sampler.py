@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from engine.request import Sampling
 from engine.sampler import Floats, TokenChooser, choose
+from engine.tokens import Vocabulary
 from tests.unit.engine.sampling import EOS, VOCAB, choose_all, chooser, logits_of, seeds, tokens_at
 
 
@@ -70,7 +71,7 @@ def test_no_eos_before_min_tokens_when_sampling() -> None:
 
 
 def test_an_eos_past_the_vocabulary_is_no_trouble() -> None:
-    one = TokenChooser(Sampling(max_tokens=2, min_tokens=1), (), 2, frozenset({99}), 10)
+    one = TokenChooser(Sampling(max_tokens=2, min_tokens=1), (), 2, Vocabulary(10, frozenset({99})))
     assert choose_all(np.zeros((1, 10), np.float32), [one])[0].token == 0
 
 
