@@ -72,6 +72,12 @@ INPUTS: Mapping[str, Input] = {
     "stop_words": Input(
         "BYTES", many=True, argument="stop", help="Text that ends the answer and is not part of it."
     ),
+    "bad_words": Input(
+        "BYTES",
+        many=True,
+        argument="bad_words",
+        help="Text that the answer never contains, wherever its tokens begin and end.",
+    ),
     "logit_bias": Input(
         "BYTES", json=True, argument="logit_bias", help="Added to the logits of tokens, by their ids."
     ),
@@ -145,6 +151,7 @@ class Sampling:
     presence_penalty: Subtracted from the logit of a token once it is in the answer.
     seed: Seed of the random numbers: the same seed gives the same answer.
     stop: Text that ends the answer and is not part of it.
+    bad_words: Text that the answer never contains, wherever its tokens begin and end.
     logit_bias: Added to the logits of tokens, by their ids.
     ignore_eos: Continue after the end-of-sequence token, up to max_tokens.
     num_logprobs: Report log-probabilities: of each token, and of so many alternatives.
@@ -170,6 +177,7 @@ class Sampling:
     presence_penalty: float | None = None
     seed: int | None = None
     stop: str | Sequence[str] = ()
+    bad_words: str | Sequence[str] = ()
     logit_bias: Mapping[int, float] | None = None
     ignore_eos: bool | None = None
     num_logprobs: int | None = None
@@ -198,6 +206,7 @@ class SamplingFields(TypedDict, total=False):
     presence_penalty: float | None
     seed: int | None
     stop: str | Sequence[str]
+    bad_words: str | Sequence[str]
     logit_bias: Mapping[int, float] | None
     ignore_eos: bool | None
     num_logprobs: int | None

@@ -57,6 +57,7 @@ INPUTS: Final[Mapping[str, Input]] = {
     "presence_penalty": Input("FP32"),
     "seed": Input("UINT64"),
     "stop_words": Input("STRING", many=True),
+    "bad_words": Input("STRING", many=True),
     "logit_bias": Input("STRING", json=True),
     "ignore_eos": Input("BOOL"),
     "num_logprobs": Input("INT32"),
@@ -105,6 +106,7 @@ class SamplingInputs:
     presence_penalty: float = 0.0
     seed: int | None = None
     stop_words: tuple[str, ...] = ()
+    bad_words: tuple[str, ...] = ()
     logit_bias: tuple[tuple[int, float], ...] = ()
     ignore_eos: bool = False
     num_logprobs: int | None = None

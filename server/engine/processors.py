@@ -1,5 +1,5 @@
 """What a request changes in the scores of its next token, in the order of transformers' logits processors:
-biases, penalties, repeated n-grams, tokens that are never chosen, no end too soon, forced tokens.
+biases, penalties, repeated n-grams, bad words, tokens that are never chosen, no end too soon, forced tokens.
 
 The scores are logits where one token is chosen at a time, and log-probabilities in a beam search. `tokens`
 are all that the decoder has seen: prompt and answer, or with an encoder its start token and the answer.
@@ -8,13 +8,13 @@ are all that the decoder has seen: prompt and answer, or with an encoder its sta
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.request import Sampling
-from engine.tokens import Vocabulary
+from engine.tokens import TokenTable, Vocabulary
 
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]
@@ -34,6 +34,7 @@ class Processors:
         # transformers forces the token behind one given token alone, which is what a decoder's start is.
         self._first = sampling.forced_bos_token_id if given == 1 else None
         self._last = sampling.forced_eos_token_id
+        self._bad = BadWords([word.encode() for word in sampling.bad_words], vocabulary.table)
 
     @property
     def constant(self) -> bool:
@@ -44,6 +45,7 @@ class Processors:
             or s.frequency_penalty
             or s.presence_penalty
             or s.no_repeat_ngram_size
+            or s.bad_words
             or s.logit_bias
             or s.suppress_tokens
         )
@@ -60,6 +62,8 @@ class Processors:
         self._penalise(scores, tokens)
         if size := self._sampling.no_repeat_ngram_size:
             scores[repeating(tokens, size)] = -np.inf
+        if self._sampling.bad_words:
+            scores[self._bad.after(tokens[self._given :].tolist())] = -np.inf
         scores[self._suppressed] = -np.inf
         if len(tokens) - self._given < self._sampling.min_tokens:
             scores[self._eos] = -np.inf
@@ -77,6 +81,38 @@ class Processors:
         if s.frequency_penalty or s.presence_penalty:
             ids, counts = np.unique(tokens[self._given :], return_counts=True)
             scores[ids] -= (s.frequency_penalty * counts + s.presence_penalty).astype(np.float32)
+
+
+class BadWords:
+    """The tokens that would complete one of some texts, which may begin and end in the middle of tokens.
+
+    Nothing is kept from one step to the next, so a search may branch and a draft may be dropped.
+    """
+
+    def __init__(self, words: Sequence[bytes], table: TokenTable) -> None:
+        self._words = words
+        self._table = table
+        self._always = {token for word in words for token in table.containing(word)}
+        self._longest = max(map(len, words), default=1) - 1
+
+    def after(self, answer: Sequence[int]) -> list[int]:
+        """Those behind the tokens of an answer."""
+        end = self._end(answer)
+        found = set(self._always)
+        for word in self._words:
+            for begun in range(1, min(len(word), len(end) + 1)):
+                if end.endswith(word[:begun]):
+                    found.update(self._table.beginning_with(word[begun:]))
+        return sorted(found)
+
+    def _end(self, answer: Sequence[int]) -> bytes:
+        """As many of the last bytes as may belong to a text that is not complete, or some more."""
+        end = b""
+        for token in reversed(answer):
+            if len(end) >= self._longest:
+                break
+            end = self._table[token] + end
+        return end
 
 
 def repeating(tokens: Ids, size: int) -> Ids:

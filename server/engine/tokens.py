@@ -10,8 +10,10 @@ import codecs
 import struct
 import sys
 from array import array
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Final
@@ -35,6 +37,20 @@ class TokenTable:
     def __getitem__(self, token: int) -> bytes:
         # A head may be padded past the tokenizer's vocabulary; a padding id adds no text.
         return self._entries[token] if token < len(self._entries) else b""
+
+    def containing(self, text: bytes) -> list[int]:
+        """The tokens with this text inside them."""
+        return [token for token, entry in enumerate(self._entries) if text in entry]
+
+    def beginning_with(self, text: bytes) -> list[int]:
+        length = len(text)
+        first = bisect_left(self._ordered, text, key=self._entries.__getitem__)
+        last = bisect_right(self._ordered, text, first, key=lambda token: self._entries[token][:length])
+        return self._ordered[first:last]
+
+    @cached_property
+    def _ordered(self) -> list[int]:
+        return sorted(range(len(self._entries)), key=self._entries.__getitem__)
 
     def join(self, tokens: Iterable[int]) -> bytes:
         return b"".join(self[token] for token in tokens)

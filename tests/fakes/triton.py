@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.contract import TYPES
+
 
 class FakeMetric:
     def __init__(self, labels: dict[str, str], buckets: list[float] | None) -> None:
@@ -136,21 +138,16 @@ class InferenceRequest:
         return self.cancelled
 
 
-TYPES: dict[str, Any] = {
-    "max_tokens": np.int32, "min_tokens": np.int32, "top_k": np.int32, "num_logprobs": np.int32,
-    "temperature": np.float32, "top_p": np.float32, "min_p": np.float32, "repetition_penalty": np.float32,
-    "seed": np.uint64, "stream": np.bool_, "ignore_eos": np.bool_,
-    "return_num_input_tokens": np.bool_, "return_num_output_tokens": np.bool_,
-}  # fmt: skip
+_ARRAYS: dict[str, Any] = {"INT32": np.int32, "UINT64": np.uint64, "FP32": np.float32, "BOOL": np.bool_}
 
 
 class InputTensor(Tensor):
-    """What a client sent: the ensemble has max_batch_size 1, so [1, 1], and [1, n] for stop words."""
+    """What a client sent: the ensemble has max_batch_size 1, so [1, 1], and [1, n] for several values."""
 
     def __init__(self, name: str, value: Any) -> None:
         values = value if isinstance(value, list) else [value]
         values = [v.encode() if isinstance(v, str) else v for v in values]
-        self._name, self._array = name, np.array([values], TYPES.get(name, np.object_))
+        self._name, self._array = name, np.array([values], _ARRAYS.get(TYPES.get(name, "BYTES"), np.object_))
 
 
 def fake_triton() -> types.ModuleType:

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from tritonclient.grpc import service_pb2
 
-from tests.live.wire_grpc import TYPES
+from tests.contract import TYPES
 
 STREAM, UNARY = "ModelStreamInfer", "ModelInfer"
 GOOD: Final[dict[str, Any]] = {

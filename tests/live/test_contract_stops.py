@@ -56,6 +56,20 @@ def test_a_stop_word_of_several_bytes(wire: Wire) -> None:
     assert "\ufffd" not in answer.text
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("length", [1, 3, 7])
+def test_a_bad_word_is_in_no_answer(wire: Wire, plain: str, length: int, stream: bool) -> None:
+    word = plain[8 : 8 + length]
+    answer = ask(wire, PROMPT, max_tokens=24, bad_words=[word, "never said"], stream=stream)
+    assert word not in answer.text
+    assert answer.text.startswith(plain[: plain.index(word)].rstrip())
+    assert answer.finish == "length"
+
+
+def test_a_bad_word_that_is_not_said_changes_nothing(wire: Wire, plain: str) -> None:
+    assert ask(wire, PROMPT, max_tokens=24, bad_words=["never said"]).text == plain
+
+
 def test_min_tokens_puts_a_stop_word_off(wire: Wire, plain: str) -> None:
     answer = ask(wire, PROMPT, max_tokens=24, min_tokens=24, stop_words=[plain[8:10]])
     assert (answer.text, answer.tokens) == (plain, 24)

@@ -15,9 +15,10 @@ import pytest
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import triton_to_np_dtype
 
+from tests.contract import TYPES
 from tests.live.serving import Server
 from tests.live.wire import WAIT_SECONDS, ask
-from tests.live.wire_grpc import TYPES, GrpcWire
+from tests.live.wire_grpc import GrpcWire
 from tests.paths import ROOT
 
 pytestmark = pytest.mark.e2e

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 import time
-import tomllib
 from collections.abc import Generator, Iterable
 from typing import Any, Self
 
@@ -12,11 +11,9 @@ import grpc
 from tritonclient.grpc import service_pb2
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
+from tests.contract import TYPES
 from tests.live.wire import WAIT_SECONDS, Address, Reply, WireError
-from tests.paths import ROOT
 
-_ROWS = tomllib.loads((ROOT / "contract" / "inputs.toml").read_text("utf-8"))["input"]
-TYPES = {row["name"]: "BYTES" if row["type"] == "STRING" else row["type"] for row in _ROWS}
 _CONTENTS = {
     "BYTES": "bytes_contents",
     "INT32": "int_contents",

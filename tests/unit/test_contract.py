@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tomllib
-from typing import Any
 
 from engine import errors
 from halimede.errors import ServerError
 from halimede.wire.faults import server_error
+from tests.contract import rows
 from tests.paths import ROOT
-
-
-def rows(name: str, key: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = tomllib.loads((ROOT / "contract" / f"{name}.toml").read_text("utf-8"))[key]
-    return found
 
 
 def test_what_is_made_of_it_is_up_to_date() -> None:
@@ -25,7 +19,8 @@ def test_what_is_made_of_it_is_up_to_date() -> None:
 
 
 def test_the_engine_has_its_error_codes() -> None:
-    kinds = {one for one in vars(errors).values() if isinstance(one, type) and hasattr(one, "status")}
+    classes = [one for one in vars(errors).values() if isinstance(one, type)]
+    kinds = {one for one in classes if issubclass(one, errors.EngineError)}
     assert {(kind.code, kind.status) for kind in kinds} == {
         (row["code"], row["status"]) for row in rows("errors", "error")
     }

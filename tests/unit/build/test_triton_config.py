@@ -7,6 +7,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from build.triton_config import configs
+from tests.contract import INPUTS
 from tests.paths import ROOT
 
 REPOSITORY = ROOT / "model_repository"
@@ -33,11 +34,14 @@ def test_every_model_is_named_as_its_folder_and_takes_one_request(model: str) ->
 
 
 @pytest.mark.parametrize("model", ["smollm2", "smollm2_tokenizer"])
-def test_every_request_input_is_optional_and_scalar(model: str) -> None:
+def test_every_request_input_is_optional_and_has_its_type(model: str) -> None:
     config = parsed(model)
     assert all(tensor.optional for tensor in config.input)
-    assert {tuple(t.dims) for t in config.input if t.name != "stop_words"} == {(1,)}
-    assert [tuple(t.dims) for t in config.input if t.name == "stop_words"] == [(-1,)]
+    assert {t.name: tuple(t.dims) for t in config.input} == {
+        name: (-1 if row.get("many") else 1,) for name, row in INPUTS.items()
+    }
+    types = {t.name: model_config_pb2.DataType.Name(t.data_type) for t in config.input}
+    assert types == {name: f"TYPE_{row['type']}" for name, row in INPUTS.items()}
 
 
 def test_the_tokenizer_gets_every_input_of_the_ensemble() -> None:

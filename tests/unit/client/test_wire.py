@@ -20,31 +20,15 @@ from halimede.results import Alternative, Chunk, TokenLogprob
 from halimede.sampling import Message, Sampling
 from halimede.wire import GenerateRequest, ReplyDecoder, proto
 from halimede.wire.rest import encode_body, generate_path, status_error
-from tests.live.wire_grpc import TYPES
+from tests.contract import INPUTS as ROWS
+from tests.contract import TYPES, example
 
-EVERYTHING = Sampling(
-    max_tokens=5,
-    min_tokens=1,
-    temperature=0.5,
-    top_p=0.75,
-    min_p=0.125,
-    top_k=4,
-    repetition_penalty=1.25,
-    frequency_penalty=0.5,
-    presence_penalty=-0.5,
-    seed=2**64 - 1,
-    stop=("é", "\n\n"),
-    logit_bias={5: -1.5},
-    ignore_eos=True,
-    num_logprobs=2,
-    num_beams=3,
-    length_penalty=0.5,
-    early_stopping=True,
-    no_repeat_ngram_size=2,
-    forced_bos_token_id=7,
-    forced_eos_token_id=8,
-    decoder_start_token_id=9,
-)
+
+def _argument(name: str) -> Any:
+    return {5: -1.5} if name == "logit_bias" else example(name)
+
+
+EVERYTHING = Sampling(**{one.argument: _argument(name) for name, one in INPUTS.items() if one.argument})
 
 text = st.text()
 chunks = st.builds(
@@ -125,11 +109,10 @@ class TestRequest:
 
 
 class TestProto:
-    def test_scalars_have_shape_1_1_and_stop_words_1_n(self) -> None:
+    def test_an_input_has_the_shape_of_its_values(self) -> None:
         message = proto.encode(_request(sampling=EVERYTHING))
         shapes = {tensor.name: list(tensor.shape) for tensor in message.inputs}
-        assert shapes.pop("stop_words") == [1, 2]
-        assert set(map(tuple, shapes.values())) == {(1, 1)}
+        assert shapes == {name: [1, 2 if ROWS[name].get("many") else 1] for name in shapes}
 
     def test_datatypes_and_contents(self) -> None:
         message = proto.encode(_request(sampling=EVERYTHING))
@@ -138,7 +121,7 @@ class TestProto:
         assert list(tensors["seed"].contents.uint64_contents) == [2**64 - 1]
         assert list(tensors["temperature"].contents.fp32_contents) == [0.5]
         assert list(tensors["stream"].contents.bool_contents) == [True]
-        assert list(tensors["max_tokens"].contents.int_contents) == [5]
+        assert list(tensors["max_tokens"].contents.int_contents) == [2]
         assert list(tensors["stop_words"].contents.bytes_contents) == ["é".encode(), b"\n\n"]
         assert not message.raw_input_contents  # Triton takes one kind of contents or the other
 
@@ -195,7 +178,7 @@ class TestRest:
     def test_the_body_holds_plain_scalars(self) -> None:
         body = json.loads(encode_body(_request(sampling=EVERYTHING, request_id="r1", timeout_s=2.0)))
         assert body["temperature"] == 0.5
-        assert body["stop_words"] == ["é", "\n\n"]
+        assert body["stop_words"] == ["ab", "é"]
         assert (body["id"], body["timeout"]) == ("r1", 2_000_000)
 
     def test_the_path_depends_on_streaming_and_quotes_the_model(self) -> None:

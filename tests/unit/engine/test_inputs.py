@@ -15,6 +15,7 @@ from engine.errors import InvalidArgument, SettingsError
 from engine.inputs import FIELDS, FLAGS, Inputs, parse_inputs, read_parameters
 from engine.request import Request, Sampling
 from engine.settings import read_tokenizer_settings
+from tests.contract import INPUTS, example
 
 LIMITS = TokenizerSettings(default_max_tokens=16, max_stop_words=2, max_stop_bytes=8, max_input_bytes=100)
 DEFAULTS: dict[str, Any] = {"temperature": 0.5, "top_k": 40}
@@ -94,44 +95,28 @@ def test_only_without_max_tokens_is_an_answer_open_ended() -> None:
 
 
 def test_every_input_is_read() -> None:
-    values: dict[str, Any] = {
-        "text_input": "é".encode(),
-        "max_tokens": 7,
-        "min_tokens": 2,
-        "temperature": 0.25,
-        "top_p": 0.5,
-        "min_p": 0.125,
-        "repetition_penalty": 1.5,
-        "frequency_penalty": -0.5,
-        "presence_penalty": 0.75,
-        "top_k": 3,
-        "seed": 2**64 - 1,
-        "stop_words": [b"ab", "é".encode()],
-        "logit_bias": b'{"3": -1.5}',
-        "ignore_eos": True,
-        "num_logprobs": 4,
-        "num_beams": 1,
-        "length_penalty": -0.5,
-        "early_stopping": b"never",
-        "no_repeat_ngram_size": 3,
-        "forced_bos_token_id": 1,
-        "forced_eos_token_id": 2,
-        "decoder_start_token_id": 0,
-        "stream": True,
-        "return_num_input_tokens": True,
-        "return_num_output_tokens": True,
-    }
-    assert set(values) | {"messages"} == set(FIELDS)
+    # One of the two prompts, and no search: it goes with nothing that draws.
+    values = {name: sent(name) for name in FIELDS if name != "messages"} | {"num_beams": 1}
     inputs = parse(**values)
     for name in ("stream", "return_num_input_tokens", "return_num_output_tokens"):
         assert getattr(inputs, name) is True
     read = {name: getattr(inputs.sampling, name) for name in values if hasattr(Sampling, name)}
-    changed = {
-        "stop_words": ("ab", "é"),
-        "logit_bias": ((3, -1.5),),
-        "early_stopping": EarlyStoppingChoice.NEVER,
-    }
-    assert read == {name: values[name] for name in read} | changed
+    assert read.keys() == {row["name"] for row in INPUTS.values() if row["part"] == "sampling"}
+    assert read == {name: decoded(values[name]) for name in read} | {"logit_bias": ((3, -1.5),)}
+
+
+def sent(name: str) -> Any:
+    """As Triton hands the example over: texts as bytes."""
+    value = example(name)
+    if isinstance(value, list):
+        return [text.encode() for text in value]
+    return value.encode() if isinstance(value, str) else value
+
+
+def decoded(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(text.decode() for text in value)
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def test_messages_are_read() -> None:

@@ -1,0 +1,36 @@
+"""The contract as its files have it, and a request that has every input."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import Any, Final
+
+from tests.paths import ROOT
+
+
+def rows(name: str, key: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = tomllib.loads((ROOT / "contract" / f"{name}.toml").read_text("utf-8"))[key]
+    return found
+
+
+INPUTS: Final = {row["name"]: row for row in rows("inputs", "input")}
+# As Triton names them in a request.
+TYPES: Final = {name: "BYTES" if row["type"] == "STRING" else row["type"] for name, row in INPUTS.items()}
+
+
+def example(name: str) -> Any:
+    """A value within the limits, other than the default where there is another."""
+    row = INPUTS[name]
+    if row.get("many"):
+        return ["ab", "é"]
+    if "choices" in row:
+        return row["choices"][-1]
+    if row["type"] == "STRING":
+        return {"logit_bias": '{"3": -1.5}', "messages": '[{"role": "user", "content": "é"}]'}.get(name, "é")
+    if row["type"] == "BOOL":
+        return True
+    if row["type"] == "UINT64":
+        return 2**64 - 1
+    if row["type"] == "INT32":
+        return row["least"] + 1
+    return (row["least"] if "least" in row else row["above"]) + 0.5
