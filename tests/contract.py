@@ -27,10 +27,6 @@ def example(name: str) -> Any:
         return row["choices"][-1]
     if row["type"] == "STRING":
         return {"logit_bias": '{"3": -1.5}', "messages": '[{"role": "user", "content": "é"}]'}.get(name, "é")
-    if row["type"] == "BOOL":
-        return True
-    if row["type"] == "UINT64":
-        return 2**64 - 1
-    if row["type"] == "INT32":
-        return row["least"] + 1
-    return (row["least"] if "least" in row else row["above"]) + 0.5
+    if row["type"] == "FP32":
+        return (row["least"] if "least" in row else row["above"]) + 0.5
+    return {"BOOL": True, "UINT64": 2**64 - 1}.get(row["type"]) or row["least"] + 1

@@ -122,7 +122,7 @@ class TestProto:
         assert list(tensors["temperature"].contents.fp32_contents) == [0.5]
         assert list(tensors["stream"].contents.bool_contents) == [True]
         assert list(tensors["max_tokens"].contents.int_contents) == [2]
-        assert list(tensors["stop_words"].contents.bytes_contents) == ["é".encode(), b"\n\n"]
+        assert list(tensors["stop_words"].contents.bytes_contents) == [b"ab", "é".encode()]
         assert not message.raw_input_contents  # Triton takes one kind of contents or the other
 
     def test_model_id_and_timeout(self) -> None:
