@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from typing import Any, Final
+
+from jsonschema import Draft202012Validator
 
 from tests.paths import ROOT
 
@@ -30,3 +33,10 @@ def example(name: str) -> Any:
     if row["type"] == "FP32":
         return (row["least"] if "least" in row else row["above"]) + 0.5
     return {"BOOL": True, "UINT64": 2**64 - 1}.get(row["type"]) or row["least"] + 1
+
+
+def check_manifest(manifest: dict[str, Any]) -> None:
+    """Raises jsonschema's ValidationError for what the contract does not allow."""
+    schema = json.loads((ROOT / "contract" / "manifest.schema.json").read_text("utf-8"))
+    Draft202012Validator.check_schema(schema)
+    Draft202012Validator(schema).validate(manifest)

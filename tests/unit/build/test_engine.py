@@ -20,6 +20,7 @@ from build.errors import BadInput, BuildError
 from build.quantise import Floats, Precision
 from build.recipe import Limits, Recipe, Task
 from build.sources.resolve import open_source
+from tests.contract import check_manifest
 from tests.models import tiny
 
 LOOSE = {precision.value: Limits() for precision in Precision}
@@ -99,6 +100,7 @@ def test_the_manifest_describes_every_file(folder: Path, repository: Path) -> No
     text = (result.target / "manifest.json").read_text()
     manifest = json.loads(text)
     assert manifest == result.manifest
+    check_manifest(manifest)
     assert manifest["manifest_version"] == 2
     assert manifest["task"] == "chat"
     digests = hashes(result.target)

@@ -19,6 +19,7 @@ from build.errors import BadInput, Unsupported
 from build.quantise import Precision
 from build.recipe import Limits, Recipe, Task
 from build.sources.resolve import open_source
+from tests.contract import check_manifest
 from tests.models import tiny_seq2seq as tiny
 
 LOOSE = {precision.value: Limits() for precision in Precision}
@@ -74,6 +75,7 @@ def test_an_engine_of_each_kind_computes_what_the_reference_computes(
 
 def test_the_manifest_has_what_a_server_needs(folders: Callable[[str], Path], tmp_path: Path) -> None:
     manifest = build(recipe(folders("marian-apart")), tmp_path).manifest
+    check_manifest(manifest)
     assert manifest["task"] == "translate"
     model = manifest["model"]
     assert model["architecture"] == "encoder_decoder"

@@ -23,6 +23,7 @@ from build.errors import BadInput, BuildError, Unbuilt
 from build.quantise import Precision
 from build.recipe import Engine, Limits, Recipe, parse_recipe
 from build.sources.resolve import open_source
+from tests.contract import check_manifest
 from tests.models import tiny
 from tests.unit.build.tensorrt.test_check import Silent
 
@@ -100,6 +101,7 @@ def test_a_gpu_host_publishes_a_plan(folder: Path, tmp_path: Path, toolkit: RtxT
         "profiles": {"rows": 3, "prefill": 16, "capacity": 64, "source_capacity": 0},
     }
     assert manifest["files"].keys() == files - {"manifest.json"}
+    check_manifest(manifest)
     config = (repository / "mini_engine" / "config.pbtxt").read_text()
     for setting, value in (("slots", 3), ("max_context", 64), ("prefill_chunk", 16)):
         assert f'key: "{setting}" value {{ string_value: "{value}" }}' in config
