@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from build.architecture.defaults import completed
+from build.architecture import completed
 from build.checkpoint import Checkpoint
 from build.errors import BadInput
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from build.architecture import bart, gemma3, gpt2, llama, t5
+from build.architecture.family import Family
 from build.architecture.parts import Architecture
 from build.architecture.seq2seq import EncoderDecoder
 from build.checkpoint import Checkpoint
@@ -21,7 +22,7 @@ class _Adapter(Protocol):
     """The module of a line of families."""
 
     @property
-    def FAMILIES(self) -> tuple[str, ...]:  # noqa: N802
+    def FAMILIES(self) -> Mapping[str, Family]:  # noqa: N802
         """Each `model_type` of the line."""
 
     def describe(self, config: Mapping[str, Any]) -> Model:
@@ -31,9 +32,9 @@ class _Adapter(Protocol):
         """The checkpoint's tensors under the names and in the shapes that `describe` gives."""
 
 
-_LINES: tuple[_Adapter, ...] = (llama, gpt2, gemma3, bart, t5)
+_LINES: tuple[_Adapter, ...] = (llama, gemma3, gpt2, bart, t5)
 _ADAPTERS = {family: line for line in _LINES for family in line.FAMILIES}
-FAMILIES = tuple(_ADAPTERS)
+FAMILIES = {family: declared for line in _LINES for family, declared in line.FAMILIES.items()}
 # Near relatives of what is supported, and why they are not.
 _REFUSED = {
     "gemma": "it is not Gemma 3",
@@ -45,6 +46,12 @@ _CHANGED = {
     "quantization_config": "the weights are quantised already: give the checkpoint that they were made from",
     "per_layer_config": "layers that differ from each other in size are not supported",
 }
+
+
+def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with every key that its family's adapter reads; an unknown family's config is unchanged."""
+    family = FAMILIES.get(str(config.get("model_type")))
+    return family.completed(config) if family else dict(config)
 
 
 def describe(config: Mapping[str, Any]) -> Architecture:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from build.architecture.config_reader import ConfigReader, projection
+from build.architecture.family import Family
 from build.architecture.parts import Attention, FeedForward, Norm, NormKind, Positions, Projection
 from build.architecture.positions import sinusoids
 from build.architecture.seq2seq import (
@@ -49,7 +50,37 @@ _TRAITS = {
     "marian": _Traits(norm_first=False, embedding_norm=False, learned_positions=False),
     "pegasus": _Traits(norm_first=True, embedding_norm=False, learned_positions=False),
 }
-FAMILIES = tuple(_TRAITS)
+_BART: Final = {
+    "vocab_size": 50265,
+    "max_position_embeddings": 1024,
+    "encoder_layers": 12,
+    "encoder_ffn_dim": 4096,
+    "encoder_attention_heads": 16,
+    "decoder_layers": 12,
+    "decoder_ffn_dim": 4096,
+    "decoder_attention_heads": 16,
+    "activation_function": "gelu",
+    "d_model": 1024,
+    "scale_embedding": False,
+    "tie_word_embeddings": True,
+    "is_encoder_decoder": True,
+}
+_MARIAN: Final = _BART | {
+    "vocab_size": 58101,
+    "decoder_vocab_size": None,
+    "share_encoder_decoder_embeddings": True,
+}
+_NAMES: Final = {
+    "num_attention_heads": "encoder_attention_heads",
+    "hidden_size": "d_model",
+    "num_hidden_layers": "encoder_layers",
+}
+FAMILIES: Final = {
+    "bart": Family(_BART, _NAMES, tokenizer="RobertaTokenizer"),
+    "mbart": Family(_BART, _NAMES, tokenizer="MBartTokenizer"),
+    "marian": Family(_MARIAN, _NAMES, tokenizer="MarianTokenizer"),
+    "pegasus": Family(_BART, _NAMES, tokenizer="PegasusTokenizer"),
+}
 
 
 def describe(config: Mapping[str, Any]) -> EncoderDecoder:
@@ -98,7 +129,7 @@ def _biased(checkpoint: Checkpoint, vocabulary: int) -> Checkpoint:
 
 class _Describer:
     def __init__(self, config: Mapping[str, Any]) -> None:
-        self._read = read = ConfigReader(config)
+        self._read = read = ConfigReader(config, FAMILIES)
         self._family = str(config["model_type"])
         self._traits = _TRAITS[self._family]
         self._hidden = read.count("d_model")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from build.architecture.defaults import completed, may_be_null
+from build.architecture.family import Family
 from build.architecture.parts import Activation, Projection
 from build.errors import BadInput, Unsupported
 
@@ -25,9 +25,10 @@ _ACTIVATIONS = {
 class ConfigReader:
     """Reads the keys of a config.json, completed with what its family's absent keys mean."""
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        self.config = completed(config)
-        self._follows = may_be_null(str(config.get("model_type")))
+    def __init__(self, config: Mapping[str, Any], families: Mapping[str, Family]) -> None:
+        family = families[str(config.get("model_type"))]
+        self.config = family.completed(config)
+        self._follows = family.may_be_null
 
     def count(self, key: str, null: int | None = None) -> int:
         """A positive number; `null` stands for null where transformers derives it from other keys."""

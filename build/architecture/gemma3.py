@@ -8,23 +8,60 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from build.architecture import llama
 from build.architecture.config_reader import FULL, SLIDING, ConfigReader, projection
+from build.architecture.family import LLAMA_LAYER, ROTARY, Family, Layout
 from build.architecture.parts import Architecture, Attention, FeedForward, Layer, Norm, NormKind, Projection
 from build.architecture.positions import inverse_frequencies
 from build.architecture.views import HEAD, shifted
 from build.checkpoint import Checkpoint
 from build.errors import Unsupported
 
-FAMILIES = ("gemma3_text",)
+_GEMMA3: Final = ROTARY | {
+    "vocab_size": 262208,
+    "hidden_size": 2304,
+    "intermediate_size": 9216,
+    "num_hidden_layers": 26,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "max_position_embeddings": 131072,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": True,
+    "attention_bias": False,
+    "query_pre_attn_scalar": 256,
+    "sliding_window": 4096,
+    "sliding_window_pattern": 6,
+    "layer_types": None,
+    "final_logit_softcapping": None,
+    "attn_logit_softcapping": None,
+    "use_bidirectional_attention": False,
+    "rope_theta": 1000000.0,
+    "rope_local_base_freq": 10000.0,
+}
+_GEMMA3_LAYER = LLAMA_LAYER | {
+    "post_attention_norm": "post_attention_layernorm",
+    "ffn_norm": "pre_feedforward_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
+
+
+FAMILIES: Final = {
+    "gemma3_text": Family(
+        _GEMMA3,
+        tokenizer="GemmaTokenizer",
+        gguf={"gemma3": Layout("gemma3_text", _GEMMA3_LAYER, norm_shift=1.0)},
+    )
+}
 _UNSUPPORTED = ("final_logit_softcapping", "attn_logit_softcapping", "use_bidirectional_attention")
 
 
 def view(checkpoint: Checkpoint) -> Checkpoint:
     """Names are as in the Llama line, and norms multiply by their weight alone."""
-    checkpoint = llama.view(checkpoint)
+    checkpoint = llama.view(checkpoint, FAMILIES)
     weights = {
         name: shifted(weight, 1.0) if name.endswith("norm.weight") else weight
         for name, weight in checkpoint.weights.items()
@@ -34,7 +71,7 @@ def view(checkpoint: Checkpoint) -> Checkpoint:
 
 def describe(config: Mapping[str, Any]) -> Architecture:
     """The model of a config.json; raises Unsupported or BadInput for what cannot be built."""
-    read = ConfigReader(config)
+    read = ConfigReader(config, FAMILIES)
     for key in _UNSUPPORTED:
         if value := read.config[key]:
             raise Unsupported(f"config.json: {key}: {value!r} is not supported")

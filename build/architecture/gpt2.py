@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from build.architecture.config_reader import ConfigReader, projection
+from build.architecture.family import Family
 from build.architecture.parts import (
     Architecture,
     Attention,
@@ -25,7 +26,27 @@ from build.architecture.views import HEAD, headed, part, prefixed, transposed, w
 from build.checkpoint import Checkpoint, Weight
 from build.errors import BadInput, Unsupported
 
-FAMILIES = ("gpt2",)
+_GPT2: Final = {
+    "vocab_size": 50257,
+    "n_positions": 1024,
+    "n_embd": 768,
+    "n_layer": 12,
+    "n_head": 12,
+    "n_inner": None,
+    "activation_function": "gelu_new",
+    "layer_norm_epsilon": 1e-5,
+    "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False,
+    "add_cross_attention": False,
+    "tie_word_embeddings": True,
+}
+_NAMES: Final = {
+    "hidden_size": "n_embd",
+    "max_position_embeddings": "n_positions",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+}
+FAMILIES: Final = {"gpt2": Family(_GPT2, _NAMES, tokenizer="GPT2Tokenizer")}
 _PREFIX = "transformer."
 _BARE = ("wte.", "wpe.", "h.", "ln_f.")
 _EMBEDDING = f"{_PREFIX}wte.weight"
@@ -35,7 +56,7 @@ _TRANSPOSED = (".c_proj.weight", ".c_fc.weight")
 
 def view(checkpoint: Checkpoint) -> Checkpoint:
     """Tensors are named and shaped as `describe` does; the causal masks of old files are dropped."""
-    read = ConfigReader(checkpoint.config)
+    read = ConfigReader(checkpoint.config, FAMILIES)
     positions = read.count("n_positions")
     checkpoint = prefixed(checkpoint, _PREFIX, _BARE)
     checkpoint = without_buffers(checkpoint, _MASK, (1, 1, positions, positions))
@@ -58,7 +79,7 @@ def _viewed(name: str, weight: Weight) -> Iterator[tuple[str, Weight]]:
 
 def describe(config: Mapping[str, Any]) -> Architecture:
     """The model of a config.json; raises Unsupported or BadInput for what cannot be built."""
-    read = ConfigReader(config)
+    read = ConfigReader(config, FAMILIES)
     if read.flag("add_cross_attention"):
         raise Unsupported("config.json: add_cross_attention: a GPT-2 that reads an encoder is not supported")
     return _Describer(read).architecture()

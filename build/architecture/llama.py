@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from build.architecture.config_reader import FULL, SLIDING, ConfigReader, projection
+from build.architecture.family import ROTARY, Family, Layout
 from build.architecture.parts import (
     Activation,
     Architecture,
@@ -22,15 +23,68 @@ from build.checkpoint import Checkpoint
 from build.errors import BadInput, Unsupported
 
 EMBEDDING = "model.embed_tokens.weight"
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+_LLAMA: Final = {
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": None,
+    "head_dim": None,
+    "hidden_act": "silu",
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": False,
+    "attention_bias": False,
+    "mlp_bias": False,
+    **ROTARY,
+}
+_LINE: Final = {key: value for key, value in _LLAMA.items() if not key.endswith("_bias")}
+_MISTRAL: Final = _LINE | {
+    "intermediate_size": 14336,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 131072,
+    "sliding_window": 4096,
+}
+_QWEN2: Final = _LINE | {
+    "vocab_size": 151936,
+    "intermediate_size": 22016,
+    "num_key_value_heads": 32,
+    "max_position_embeddings": 32768,
+    "use_sliding_window": False,
+    "sliding_window": 4096,
+    "max_window_layers": 28,
+    "layer_types": None,
+}
+_LLAMA_BIASED = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+_KV_HEADS = frozenset({"num_key_value_heads"})
+FAMILIES: Final = {
+    "llama": Family(
+        _LLAMA, gguf={"llama": Layout("llama", interleaved=True, rope_factors=True, biased=_LLAMA_BIASED)}
+    ),
+    "mistral": Family(_MISTRAL, tokenizer="TokenizersBackend", always_tokenizer=True),
+    "qwen2": Family(
+        _QWEN2,
+        nullable=_KV_HEADS,
+        tokenizer="Qwen2Tokenizer",
+        always_tokenizer=True,
+        gguf={"qwen2": Layout("qwen2")},
+    ),
+    "qwen3": Family(
+        _QWEN2 | {"head_dim": 128, "attention_bias": False},
+        nullable=_KV_HEADS,
+        tokenizer="Qwen2Tokenizer",
+        gguf={"qwen3": Layout("qwen3")},
+    ),
+}
 _BIASED = ("llama", "qwen3")  # where the file says so; qwen2 has biases of q, k and v always
 _BARE = ("embed_tokens.", "layers.", "norm.")
 _FREQUENCIES = r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq"
 
 
-def view(checkpoint: Checkpoint) -> Checkpoint:
+def view(checkpoint: Checkpoint, families: Mapping[str, Family] = FAMILIES) -> Checkpoint:
     """Names begin with `model.`; a tied head is kept if it differs; stored rotary frequencies are dropped."""
-    read = ConfigReader(checkpoint.config)
+    read = ConfigReader(checkpoint.config, families)
     head_dim = read.count("head_dim", null=read.count("hidden_size") // read.count("num_attention_heads"))
     checkpoint = prefixed(checkpoint, "model.", [*_BARE, "rotary_emb."])
     checkpoint = without_buffers(checkpoint, _FREQUENCIES, (head_dim // 2,))
@@ -39,7 +93,7 @@ def view(checkpoint: Checkpoint) -> Checkpoint:
 
 def describe(config: Mapping[str, Any]) -> Architecture:
     """The model of a config.json; raises Unsupported or BadInput for what cannot be built."""
-    read = ConfigReader(config)
+    read = ConfigReader(config, FAMILIES)
     if read.activation("hidden_act") is not Activation.SILU:
         raise Unsupported(
             f"config.json: hidden_act: activation {read.config['hidden_act']!r} is not supported: silu is"

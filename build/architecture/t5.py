@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from build.architecture.config_reader import ConfigReader, activation, projection
+from build.architecture.family import Family
 from build.architecture.parts import Attention, FeedForward, Norm, NormKind, Projection
 from build.architecture.seq2seq import (
     CrossAttention,
@@ -21,7 +22,39 @@ from build.architecture.views import HEAD, has_own_head, joined, without
 from build.checkpoint import Checkpoint
 from build.errors import BadInput, Unsupported
 
-FAMILIES = ("t5", "mt5")
+_T5: Final = {
+    "vocab_size": 32128,
+    "d_model": 512,
+    "d_kv": 64,
+    "d_ff": 2048,
+    "num_layers": 6,
+    "num_decoder_layers": None,
+    "num_heads": 8,
+    "relative_attention_num_buckets": 32,
+    "relative_attention_max_distance": 128,
+    "layer_norm_epsilon": 1e-6,
+    "feed_forward_proj": "relu",
+    "tie_word_embeddings": True,
+    "scale_decoder_outputs": None,
+    "is_encoder_decoder": True,
+}
+_MT5: Final = {key: value for key, value in _T5.items() if key != "scale_decoder_outputs"} | {
+    "vocab_size": 250112,
+    "d_ff": 1024,
+    "num_layers": 8,
+    "num_heads": 6,
+    "feed_forward_proj": "gated-gelu",
+}
+_NAMES: Final = {
+    "hidden_size": "d_model",
+    "num_attention_heads": "num_heads",
+    "num_hidden_layers": "num_layers",
+    "head_dim": "d_kv",
+}
+FAMILIES: Final = {
+    "t5": Family(_T5, _NAMES, tokenizer="T5Tokenizer"),
+    "mt5": Family(_MT5, _NAMES, tokenizer="T5Tokenizer"),
+}
 # Relative positions have no end: the caches must have one.
 MAX_POSITIONS = 2048
 _SHARED = "shared.weight"
@@ -54,7 +87,7 @@ def _scales_outputs(read: ConfigReader) -> bool:
 
 class _Describer:
     def __init__(self, config: Mapping[str, Any]) -> None:
-        self._read = read = ConfigReader(config)
+        self._read = read = ConfigReader(config, FAMILIES)
         self._family = str(config["model_type"])
         self._hidden = read.count("d_model")
         self._heads = read.count("num_heads")

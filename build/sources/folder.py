@@ -11,7 +11,7 @@ import ml_dtypes  # noqa: F401  (gives numpy the bfloat16 that safetensors retur
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from build.architecture.defaults import completed
+from build.architecture import completed
 from build.checkpoint import Checkpoint, Origin, Weight, sha256
 from build.errors import BadInput, Unsupported
 from build.quantise import Floats

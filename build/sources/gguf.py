@@ -20,14 +20,14 @@ from gguf import GGMLQuantizationType
 from gguf.quants import dequantize
 from numpy.typing import NDArray
 
-from build.architecture import describe
+from build.architecture import FAMILIES, describe
+from build.architecture.family import Layout
 from build.architecture.views import shifted
 from build.checkpoint import Checkpoint, Origin, Weight
 from build.errors import BadInput, Unsupported
 from build.quantise import Blocks, Bytes, Floats
 from build.sources.gguf_config import config_of
 from build.sources.gguf_file import GgufFile, GgufTensor, parse_gguf
-from build.sources.gguf_layout import Layout, layout_of
 from build.sources.gguf_tokenizer import tokenizer_files
 from build.sources.gguf_vocabulary import read_vocabulary
 
@@ -108,7 +108,7 @@ def _checkpoint(parts: Sequence[_Part]) -> Checkpoint:
 
 
 def _read(metadata: Mapping[str, Any], tensors: list[GgufTensor], origin: Origin) -> Checkpoint:
-    layout = layout_of(str(metadata.get("general.architecture")))
+    layout = _layout_of(str(metadata.get("general.architecture")))
     stored = {tensor.name: tensor for tensor in tensors}
     factors = stored.pop(_ROPE_FACTORS, None) if layout.rope_factors else None
     config = config_of(metadata, stored, None if factors is None else _values(factors).tolist(), layout)
@@ -216,3 +216,11 @@ def _blocks(tensor: GgufTensor, order: NDArray[np.intp] | None) -> Blocks:
         levels = body ^ np.uint8(128)  # two's complement to excess 128
     blocks = Blocks(4 if four else 8, tensor.shape[-1], levels, scales)
     return blocks if order is None else blocks.take_rows(order)
+
+
+def _layout_of(architecture: str) -> Layout:
+    layouts = {name: layout for family in FAMILIES.values() for name, layout in family.gguf.items()}
+    if architecture not in layouts:
+        supported = ", ".join(layouts)
+        raise Unsupported(f"GGUF architecture {architecture!r} is not supported: {supported} are")
+    return layouts[architecture]

@@ -9,8 +9,8 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from build.architecture.family import Layout
 from build.errors import BadInput, Unsupported
-from build.sources.gguf_layout import Layout
 
 Metadata = Mapping[str, Any]
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from tokenizers import AddedToken
 
+from build.architecture import FAMILIES
 from build.sources.tokenizer_json import (
     SPACE,
     Json,
@@ -30,21 +31,6 @@ Named = Mapping[str, AddedToken | str | None]
 
 BACKEND: Final = "TokenizersBackend"
 MARIAN: Final = "MarianTokenizer"
-# The class of each family where no file names one. Llama has none of its own.
-_REGISTERED = {
-    "mistral": BACKEND,
-    "qwen2": "Qwen2Tokenizer",
-    "qwen3": "Qwen2Tokenizer",
-    "gpt2": "GPT2Tokenizer",
-    "gemma3_text": "GemmaTokenizer",
-    "bart": "RobertaTokenizer",
-    "mbart": "MBartTokenizer",
-    "marian": MARIAN,
-    "pegasus": "PegasusTokenizer",
-    "t5": "T5Tokenizer",
-    "mt5": "T5Tokenizer",
-}
-_ALWAYS_REGISTERED = ("mistral", "qwen2")  # whatever their files name
 # Other classes that transformers has, without "Tokenizer". One that it lacks reads as TokenizersBackend.
 _FOREIGN = """
     Albert Barthez Bartpho Bert BertGeneration BertJapanese Bertweet BigBird BioGpt Blenderbot
@@ -100,9 +86,10 @@ def class_name(config: Mapping[str, Any], settings: Mapping[str, Any], tokenizer
     `config` is config.json, `settings` tokenizer_config.json.
     """
     family = config.get("model_type")
-    registered = _REGISTERED.get(str(family), BACKEND)
+    declared = FAMILIES.get(str(family))
+    registered = declared.tokenizer if declared and declared.tokenizer else BACKEND
     given = settings.get("tokenizer_class") or config.get("tokenizer_class")
-    if given is None or (family in _ALWAYS_REGISTERED and not has_program(settings)):
+    if given is None or (declared and declared.always_tokenizer and not has_program(settings)):
         return registered
     name = str(given).removesuffix("Fast")
     if name == "LlamaTokenizer" and '"ByteLevel"' in tokenizer_json and not has_program(settings):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.k8s.charts import Strict, objects, one, pod, triton
+from tests.contract import rows
+from tests.k8s.charts import CHART, Strict, objects, one, pod, triton
 
 NAME = r"app\.kubernetes\.io/name"
 VERSION = r"app\.kubernetes\.io/version"
@@ -52,6 +54,13 @@ def test_what_selectors_go_by_is_not_anybodys_to_change(values: str) -> None:
     assert selector.items() <= _pod_labels(found).items()
     versions = {labels["app.kubernetes.io/version"] for labels in [*_labels(found), _pod_labels(found)]}
     assert "7x" in versions
+
+
+def test_the_threads_have_the_limits_of_the_engines_setting() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text("utf-8"))
+    threads = schema["properties"]["server"]["properties"]["threads"]
+    (setting,) = (row for row in rows("settings", "engine") if row["name"] == "threads")
+    assert (threads["minimum"], threads["maximum"]) == (setting["least"], setting["most"])
 
 
 def test_annotations_and_node_selectors_are_merged() -> None:

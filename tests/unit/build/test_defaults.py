@@ -15,9 +15,8 @@ pytest.importorskip("transformers")
 
 import transformers
 
-from build.architecture import FAMILIES, describe_model
+from build.architecture import FAMILIES, completed, describe_model, llama
 from build.architecture.config_reader import ConfigReader
-from build.architecture.defaults import DEFAULTS, NAMES, completed
 from build.errors import BadInput
 from tests.models import tiny
 from tests.paths import ROOT
@@ -32,15 +31,12 @@ OLDER = {
     "sliding_window_pattern",
     "scale_decoder_outputs",
 }
+DEFAULTS = {name: family.defaults for name, family in FAMILIES.items()}
 KEYS = [(family, key) for family, keys in DEFAULTS.items() for key in keys]
 
 
 def theirs(family: str, **given: Any) -> Any:
     return transformers.CONFIG_MAPPING[family].from_dict(given)
-
-
-def test_every_family_has_a_table() -> None:
-    assert set(DEFAULTS) == set(FAMILIES)
 
 
 @pytest.mark.parametrize(("family", "key"), KEYS)
@@ -72,12 +68,12 @@ def test_what_is_no_field_has_the_default_that_the_class_computes() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_other_names_of_keys_are_those_of_the_class(family: str) -> None:
     known = {name: key for name, key in theirs(family).attribute_map.items() if key in DEFAULTS[family]}
-    assert NAMES.get(family, {}) == known
+    assert FAMILIES[family].names == known
 
 
 def test_no_adapter_reads_a_key_that_is_not_compared() -> None:
     with pytest.raises(KeyError):
-        ConfigReader({"model_type": "llama", "rotary_dim": 3}).count("rotary_dims")
+        ConfigReader({"model_type": "llama", "rotary_dim": 3}, llama.FAMILIES).count("rotary_dims")
 
 
 def _decoders() -> Iterator[Any]:
