@@ -57,7 +57,9 @@ def _pods(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_every_mount_has_a_volume_and_the_root_is_read_only(scenario: str) -> None:
-    for spec in _pods(objects(scenario)):
+    pods = _pods(objects(scenario))
+    assert len(pods) == {"tls": 2, "routes": 5}.get(scenario, 3)
+    for spec in pods:
         assert not spec["automountServiceAccountToken"]
         for container in [*spec.get("initContainers", []), *spec["containers"]]:
             mounted = {mount["name"] for mount in container["volumeMounts"]}
@@ -153,22 +155,22 @@ def test_connections_end_so_that_clients_find_new_replicas() -> None:
 
 def test_keda_asks_for_this_release_alone() -> None:
     triggers = one(objects("keda"), "ScaledObject")["spec"]["triggers"]
-    assert {trigger["name"] for trigger in triggers} == {"in-flight", "waiting", "kv-cache", "ttft"}
-    assert all(
-        'namespace="serving",pod=~"halimede-[a-z0-9]+-[a-z0-9]+"' in t["metadata"]["query"] for t in triggers
-    )
+    assert [trigger["name"] for trigger in triggers] == ["in-flight", "waiting", "kv-cache", "ttft"]
+    for trigger in triggers:
+        assert 'namespace="serving",pod=~"halimede-[a-z0-9]+-[a-z0-9]+"' in trigger["metadata"]["query"]
     assert "replicas" not in one(objects("keda"), "Deployment")["spec"]
 
 
 def test_keda_does_not_shrink_while_it_is_blind() -> None:
     spec = one(objects("keda"), "ScaledObject")["spec"]
     assert spec["fallback"]["behavior"] == "currentReplicasIfHigher"
-    assert all(trigger["metadata"]["ignoreNullValues"] == "false" for trigger in spec["triggers"])
+    assert [trigger["metadata"]["ignoreNullValues"] for trigger in spec["triggers"]] == ["false"] * 4
 
 
 def test_an_hpa_knows_our_metrics_and_the_adapter_gives_them() -> None:
     found = objects("multi-model")
-    asked = {m["pods"]["metric"]["name"] for m in one(found, "HorizontalPodAutoscaler")["spec"]["metrics"]}
+    asked = [m["pods"]["metric"]["name"] for m in one(found, "HorizontalPodAutoscaler")["spec"]["metrics"]]
+    assert len(asked) == 4
     rules = one(found, "ConfigMap", "halimede-adapter-rules")["data"]["config.yaml"]
     assert all(f"name: {{as: {name}}}" in rules for name in asked)
 

@@ -64,7 +64,9 @@ def test_promtool_finds_a_planted_fault(tools: Path, tmp_path: Path) -> None:
 
 
 def test_every_rule_is_of_this_release_alone() -> None:
-    for name, rule in rules(objects("monitoring")).items():
+    found = rules(objects("monitoring"))
+    assert len(found) == 37
+    for name, rule in found.items():
         jobs = re.findall(r"[^{,]*,?job=\"[^\"]*\"", rule["expr"])
         assert jobs, name
         assert set(jobs) == {'namespace="serving",job="halimede"'} or name == "HalimedeMemoryGrowing", name
@@ -257,6 +259,7 @@ def test_an_objective_can_only_be_a_bound_of_the_buckets(name: str, histogram: s
     part = json.loads((CHART / "values.schema.json").read_text("utf-8"))
     for key in ("monitoring", "rules", "objectives", name, "seconds"):
         part = part["properties"][key]
+    assert part["enum"]
     assert set(part["enum"]) <= set(HISTOGRAMS[histogram][1])
 
 

@@ -1,4 +1,4 @@
-"""Every alert has a runbook; its queries ask for what exists, its commands and links are right."""
+"""Every alert has a runbook; its queries ask for what exists, and its commands are right."""
 
 from __future__ import annotations
 
@@ -58,22 +58,22 @@ def test_a_runbook_says_how_to_look_what_to_do_and_when_it_is_over(page: Path) -
     text = page.read_text("utf-8")
     assert text.startswith(f"# {page.stem}\n")
     assert tuple(re.findall(r"^## (.+)$", text, re.MULTILINE)) == SECTIONS
-    assert queries(text)
     assert list(commands(text))
     assert len(text.splitlines()) < 80
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_its_queries_parse_and_ask_for_what_exists(page: Path) -> None:
-    for query in queries(page.read_text("utf-8")):
+    found = queries(page.read_text("utf-8"))
+    assert found
+    for query in found:
         promql_parser.parse(query)
         assert unknown(query) <= {"UUID"}, query  # the DCGM exporter's own label
 
 
 @pytest.mark.parametrize("page", READ, ids=lambda page: page.stem)
 def test_every_metric_in_its_words_exists(page: Path) -> None:
-    found = set(NAMES.findall(page.read_text("utf-8")))
-    assert {name for name in found if name not in KNOWN} == set()
+    assert set(NAMES.findall(page.read_text("utf-8"))) <= KNOWN
 
 
 @pytest.mark.parametrize(("page", "command"), of(READ), ids=lambda value: " ".join(value)[:60])
@@ -97,17 +97,6 @@ def test_a_planted_address_is_found(line: str) -> None:
         _curl(shlex.split(line))
 
 
-@pytest.mark.parametrize("page", READ, ids=lambda page: page.stem)
-def test_its_links_lead_to_pages_and_headings_that_are_there(page: Path) -> None:
-    for link in re.findall(r"\]\(([^)]+)\)", page.read_text("utf-8")):
-        path, _, heading = link.partition("#")
-        target = (page.parent / path).resolve() if path else page
-        assert target.exists(), link
-        if heading:
-            titles = re.findall(r"^#+ (.+)$", target.read_text("utf-8"), re.MULTILINE)
-            assert heading in {title.lower().replace(" ", "-") for title in titles}, link
-
-
 def test_the_settings_that_runbooks_name_are_those_of_the_engine() -> None:
     text = "".join(page.read_text("utf-8") for page in PAGES)
     named = set(re.findall(r"`((?:max|prefill|kv|heartbeat)_[a-z_]+|slots|threads)`", text))
@@ -119,9 +108,13 @@ def test_the_values_that_runbooks_name_are_those_of_the_chart() -> None:
     sections = (
         "access|autoscaling|drain|models|monitoring|networkPolicy|probes|resources|rollout|server|tracing"
     )
-    for page in READ:
-        for name in re.findall(rf"`((?:{sections})\.[A-Za-z.]+)`", page.read_text("utf-8")):
-            assert _is_value(name), f"{page.stem}: {name}"
+    named = [
+        (page.stem, name)
+        for page in READ
+        for name in re.findall(rf"`((?:{sections})\.[A-Za-z.]+)`", page.read_text("utf-8"))
+    ]
+    assert len(named) > 40
+    assert [found for found in named if not _is_value(found[1])] == []
 
 
 def _is_value(name: str) -> bool:

@@ -218,7 +218,7 @@ def test_two_workers_send_the_schedule_of_one_between_them(int8: Server, tmp_pat
     assert [(r.request, r.intended_s, r.kind) for r in found] == [
         (p.request, p.at_s, p.kind.name) for p in planned
     ]
-    assert all(r.expected for r in found)
+    assert {r.expected for r in found} == {True}
 
 
 def test_a_worker_that_dies_is_reported_and_what_it_owed_counts_as_errors(

@@ -133,6 +133,7 @@ def test_the_command_builds_from_a_private_repository(
     source = built(Said(done.returncode, done.stdout, done.stderr), tmp_path)
     assert (source["kind"], source["id"], source["revision"]) == ("hub", "org/private", commit)
     assert source["licence"] == "mit"
+    assert "model.safetensors" in source["files"]
     for name, digest in source["files"].items():
         assert digest == sha256(files[name]).hexdigest()
     assert {asked.headers.get("authorization") for asked in hub.requests("org/private")} == {

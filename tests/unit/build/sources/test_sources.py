@@ -89,7 +89,9 @@ def read_weights(folder: Path) -> set[str]:
 def test_half_precision_is_widened(folder: Path, dtype: np.dtype[Any]) -> None:
     halves = {name: values.astype(dtype) for name, values in tiny.tensors(tiny.config("llama")).items()}
     save_file(halves, folder / "model.safetensors")
-    for name, weight in open_folder(folder).weights.items():
+    weights = open_folder(folder).weights
+    assert set(weights) == set(halves)
+    for name, weight in weights.items():
         assert weight.read().dtype == np.float32
         np.testing.assert_array_equal(weight.read(), halves[name].astype(np.float32))
 

@@ -45,7 +45,9 @@ def _planned(number: int, *entries: dict[str, Any]) -> list[Planned]:
     entries = entries or (
         {"name": "a", "prompt_tokens": {"uniform": [1, 900]}, "output_tokens": {"constant": 1}},
     )
-    return list(islice(schedule(profile_of({"mix": list(entries)})), number))
+    found = list(islice(schedule(profile_of({"mix": list(entries)})), number))
+    assert len(found) == number
+    return found
 
 
 def _shared(number: int) -> list[Planned]:
