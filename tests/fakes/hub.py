@@ -22,7 +22,7 @@ from ssl import SSLContext
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from tests.paths import ROOT
+from tests.paths import PYTHONPATH
 
 READER, GRANTED = "hf_reader", "hf_granted"  # tokens; the second one's account has accepted the terms
 PAGE = 5  # entries of a list's page; the real hub has 1000
@@ -340,8 +340,7 @@ def environment(endpoint: str, folder: Path, **env: str) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(("HF_", "HUGGING")) and not name.lower().endswith("_proxy")
     }
-    paths = os.pathsep.join(str(ROOT / part) for part in ("", "client", "server"))
-    return {**kept, "PYTHONPATH": paths, "HF_ENDPOINT": endpoint, "HF_HOME": str(folder / "home"), **env}
+    return {**kept, "PYTHONPATH": PYTHONPATH, "HF_ENDPOINT": endpoint, "HF_HOME": str(folder / "home"), **env}
 
 
 def arguments(source: str, folder: Path) -> list[str]:

@@ -48,7 +48,9 @@ def staged(tools: Path, folder: Path) -> Iterator[Scene]:
         servers = {pod: stack.enter_context(started(repository, folder / f"{pod}.log")) for pod in PODS}
         webhook = stack.enter_context(receiving())
         watch = stack.enter_context(running(tools, folder / "stack", webhook.url))
-        watch.watch({pod: _target(server.wait_ready()) for pod, server in servers.items()} | {GONE_POD: GONE})
+        watch.watch(
+            {pod: server.wait_ready().at("metrics") for pod, server in servers.items()} | {GONE_POD: GONE}
+        )
         scene = Scene(watch, servers, {})
         for pod, model in itertools.product(PODS, MODELS):
             scene.loads[pod, model] = stack.enter_context(_load(servers[pod], model))
@@ -61,11 +63,6 @@ def _repository(folder: Path) -> Path:
         SmallModel(folder / f"{model}-checkpoint", "llama", seed).write().publish(folder / "models", model)
         give_slots(folder / "models", model)
     return folder / "models"
-
-
-def _target(server: Server) -> str:
-    assert server.address.metrics
-    return server.address.metrics.removeprefix("http://").removesuffix("/metrics")
 
 
 @contextmanager

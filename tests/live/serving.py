@@ -127,6 +127,13 @@ def started(repository: Path, log: Path, *arguments: str) -> Iterator[Server]:
             server.stop()
 
 
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def eventually(condition: Callable[[], bool], seconds: float = WAIT_SECONDS) -> bool:
     end = time.monotonic() + seconds
     while not condition():

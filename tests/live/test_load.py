@@ -25,7 +25,7 @@ from loadtest.traffic.profile import load_profile, profile_of, with_overrides
 from loadtest.traffic.schedule import schedule
 from tests.live.artifacts import MODEL, built
 from tests.live.serving import Server, eventually, started
-from tests.paths import ROOT
+from tests.paths import PYTHONPATH, ROOT
 
 pytestmark = pytest.mark.e2e
 
@@ -55,7 +55,7 @@ HOSTILE: list[dict[str, object]] = [
 def program(*arguments: str, module: str = "loadtest.load") -> Iterator[subprocess.Popen[str]]:
     """With its words in one pipe; killed with the test."""
     command = [sys.executable, "-m", module, *arguments]
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'client'}"}
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

@@ -31,12 +31,10 @@ def blocks(language: str, page: str = "README.md") -> list[str]:
 
 def at(server: Server, text: str) -> str:
     """The text with this server's addresses for those of the defaults."""
-    assert server.address.metrics
-    metrics = server.address.metrics.removesuffix("/metrics").removeprefix("http://")
     ours = {
         "127.0.0.1:8000": server.address.http,
         "127.0.0.1:8001": server.address.grpc,
-        "127.0.0.1:8002": metrics,
+        "127.0.0.1:8002": server.at("metrics"),
     }
     text = re.sub("127.0.0.1:800[012]", lambda found: ours[found[0]], text)
     return re.sub(

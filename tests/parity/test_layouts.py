@@ -30,7 +30,6 @@ from tests.models import tiny, tiny_seq2seq
 pytestmark = pytest.mark.parity
 Tensors = dict[str, Any]
 Layout = Callable[[Path], object]
-EMBEDDINGS = {"gpt2": "wte.weight"}
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 
 

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-from tests.paths import ROOT
+from tests.paths import PYTHONPATH, ROOT
 
 IGNORED = """
 import signal
@@ -17,6 +17,5 @@ assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_an_ignored_ctrl_c_is_heard_again() -> None:
-    paths = os.pathsep.join(str(ROOT / folder) for folder in (".", "client", "server"))
-    environment = os.environ | {"PYTHONPATH": paths}
+    environment = os.environ | {"PYTHONPATH": PYTHONPATH}
     subprocess.run([sys.executable, "-c", IGNORED], cwd=ROOT, env=environment, check=True)

@@ -13,7 +13,7 @@ import pytest
 from build.errors import BadInput, BuildError
 from build.publish import Rename, Slot, place, staged, write_new
 from tests.fakes import network_locks
-from tests.paths import ROOT
+from tests.paths import PYTHONPATH
 
 
 @pytest.fixture
@@ -122,8 +122,7 @@ with staged(Path(sys.argv[1]), False):
 def test_two_builds_of_one_model_do_not_meet_also_where_folders_cannot_be_locked(
     target: Path, tmp_path: Path
 ) -> None:
-    root = str(ROOT)
-    env = {**os.environ, "PYTHONPATH": root, **network_locks.environment(tmp_path)}
+    env = {**os.environ, "PYTHONPATH": PYTHONPATH, **network_locks.environment(tmp_path)}
     command = [sys.executable, "-c", _BUILDS, str(target)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=env) as first:

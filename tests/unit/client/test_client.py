@@ -25,11 +25,6 @@ QUESTION = [Message(role="user", content="Who?")]
 HEARTBEAT = Chunk(num_input_tokens=3, num_output_tokens=0)
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def _ticking() -> Iterator[float]:
     return iter(range(1000))
 

@@ -14,6 +14,7 @@ from tokenizers import AddedToken, Tokenizer, normalizers
 from engine.chat import ChatTemplate, Message
 from engine.errors import ArtifactError, InvalidArgument
 from engine.prompt import PromptEncoder, load_tokenizer
+from tests.models.chats import user
 from tests.models.tokenizers_of_kinds import EVERY, KINDS, NORMALISED, SPECIAL, byte_level, tokenizer_of
 
 TEMPLATE = (
@@ -36,10 +37,6 @@ def template_of(source: str = TEMPLATE) -> ChatTemplate:
 @cache
 def encoder_of(kind: str, source: str = TEMPLATE) -> PromptEncoder:
     return PromptEncoder(tokenizer_of(kind), template_of(source))
-
-
-def user(*contents: str) -> tuple[Message, ...]:
-    return tuple(Message("user", content) for content in contents)
 
 
 @cache
