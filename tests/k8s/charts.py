@@ -20,7 +20,7 @@ SCENARIOS = sorted(path.name.removesuffix("-values.yaml") for path in (CHART / "
 
 
 class Refused(Exception):
-    """What helm said."""
+    """helm refused; its error."""
 
 
 class Strict(yaml.SafeLoader):

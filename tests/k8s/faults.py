@@ -50,7 +50,7 @@ def kill(server: Server) -> None:
 
 
 def halt_at_start(server: Server) -> int:
-    """Its tritonserver stands still before it has loaded a model; the process, to be told to go on."""
+    """Its tritonserver is stopped before it has loaded a model. Yields the process, for SIGCONT."""
     # Before it, the launcher may ask another program for a library.
     assert eventually(lambda: [_program(pid) for pid in _children(server.process.pid)] == ["tritonserver"])
     pid = triton_pid(server)

@@ -1,4 +1,4 @@
-"""Traces in the chart: off by default, and with them the one way out that they need."""
+"""Traces in the chart: off by default. Turned on, they open the one egress port that they need."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_off_by_default() -> None:
     assert one(objects(), "NetworkPolicy")["spec"]["egress"] == []
 
 
-def test_the_launcher_is_told_and_the_collector_within_reach() -> None:
+def test_the_launcher_gets_the_url_and_the_policy_lets_it_reach_the_collector() -> None:
     found = objects(None, *ON, "tracing.sampleRate=100")
     arguments = triton(found)["args"]
     assert f"--trace-url={URL}" in arguments

@@ -79,7 +79,7 @@ def test_a_panel_has_numbers_and_tells_its_lines_apart(stack: Stack, target: Tar
     assert len(set(names)) == len(names)
 
 
-def test_what_cannot_be_shown_here_is_of_gpus_and_of_the_kubelet_and_prometheus_takes_it(
+def test_only_panels_of_gpus_and_of_the_kubelet_have_no_data_here_and_prometheus_accepts_their_queries(
     stack: Stack,
 ) -> None:
     rest = [target for target in TARGETS if target not in HERE]
@@ -212,7 +212,7 @@ def test_prometheus_3_takes_the_page_as_well(stack: Stack) -> None:
         assert answer.headers.get_content_type() == "text/plain"
 
 
-def test_a_model_that_is_unloaded_is_shown_and_told_of(scene: Scene) -> None:
+def test_an_unloaded_model_is_shown_and_raises_its_alert(scene: Scene) -> None:
     """The last one: the model is not loaded again."""
     scene.unload(PODS[1], "beta")
 

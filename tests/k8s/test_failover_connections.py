@@ -1,4 +1,4 @@
-"""What idle connections are told when a server leaves: to a balancer, and to Triton itself."""
+"""What idle connections get when a server leaves: those to a balancer, and those to Triton itself."""
 
 from __future__ import annotations
 

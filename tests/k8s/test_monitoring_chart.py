@@ -45,7 +45,7 @@ def checked(tools: Path, folder: Path, spec: object) -> subprocess.CompletedProc
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_nothing_of_it_is_made_unless_asked_for() -> None:
+def test_monitoring_objects_are_off_by_default() -> None:
     found = objects()
     assert not KINDS & {item["kind"] for item in found}
     assert "halimede-dashboards" not in {item["metadata"]["name"] for item in found}

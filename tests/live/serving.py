@@ -42,7 +42,7 @@ class Server(Launched):
         return self.process.wait(seconds)
 
     def wait_idle(self) -> Metrics:
-        """Metrics once nothing runs, waits or holds KV cache, and all is told of what did."""
+        """Metrics once nothing runs, waits or holds KV cache, and no metric changes any more."""
         busy, before = time.monotonic(), ""
 
         def is_quiet() -> bool:

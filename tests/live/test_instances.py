@@ -37,7 +37,7 @@ def in_flight(server: Server) -> Counter[str]:
 
 
 def spread(server: Server, count: int) -> list[int]:
-    """What each instance has once all `count` are told of."""
+    """The requests of each instance, once the metrics show all `count`."""
     assert eventually(lambda: in_flight(server).total() == count), in_flight(server)
     return sorted(in_flight(server).values())
 

@@ -1,4 +1,4 @@
-"""Invariants 1, 2, 4 and 6: what an answer is does not depend on how, or beside what, it is asked for."""
+"""Invariants 1, 2, 4 and 6: an answer depends neither on how it is asked for nor on other requests."""
 
 from __future__ import annotations
 

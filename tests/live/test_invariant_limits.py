@@ -231,7 +231,7 @@ def test_invariant_5_an_answer_ends_where_the_context_does(small: Server) -> Non
 
 
 def test_invariant_7_bad_requests_hurt_no_other(int8: Server) -> None:
-    """Good streams beside refusals, disconnects and deadlines give what they give alone."""
+    """Good streams among refusals, disconnects and deadlines give what they give alone."""
 
     def good(number: int) -> str:
         with WIRES[("http", "grpc")[number % 2]](int8.address) as wire:

@@ -39,7 +39,7 @@ SEED = int(os.environ.get("HALIMEDE_SEED", "16"))
 PROMPT = "The capital of France is"
 ANSWER_SECONDS = 60.0  # for a call that would never be answered
 # Requests of up to 20 MiB come and go in two arenas of glibc, eight at a time; what every call leaves behind
-# shows beside that: 10 KiB are 70 MiB more in the last 70 % of 10,000.
+# shows above that: 10 KiB are 70 MiB more in the last 70 % of 10,000.
 GROWTH_MIB = 64
 UNWHOLE = {"short_body", "no_http"}  # of these the server waits for the rest, until our half is closed
 _OPTIONS = [

@@ -133,7 +133,7 @@ def _regions(pid: int) -> set[str]:
     return {name for name in names if name.split("_")[1] == str(pid)}
 
 
-def test_serves_until_it_is_told_to_stop(repository: Path) -> None:
+def test_it_serves_until_it_is_stopped(repository: Path) -> None:
     with _launched(repository) as server:
         assert f"http://{server.at('http')}, grpc {server.at('grpc')}, " in server.banner
         assert server.generate("Grüße") == "Grüße"

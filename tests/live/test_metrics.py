@@ -17,7 +17,7 @@ from tests.live.wire_grpc import GrpcWire
 pytestmark = pytest.mark.e2e
 
 PROMPT = "Once upon a time"
-# The table of docs/design.md: the kind, and the labels beside model and version.
+# The table of docs/design.md: the kind, and the label that is added to model and version.
 METRICS: dict[str, tuple[str, str | None]] = {
     "num_requests_waiting": ("gauge", None),
     "num_requests_running": ("gauge", None),

@@ -73,7 +73,7 @@ def test_the_python_example_runs(int8: Server) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:tritonclient.grpc doesn't support timeout")
-def test_clients_get_the_last_response_as_the_page_says(int8: Server) -> None:
+def test_the_clients_of_the_page_get_the_last_response(int8: Server) -> None:
     """pytriton's own client loses it, or the page would have to change."""
     raw, subclass = blocks("python", "docs/design.md")
     page: dict[str, Any] = {"pieces": [], "ended": Queue()}

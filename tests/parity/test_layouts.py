@@ -85,7 +85,7 @@ def bare(folder: Path) -> None:
 
 
 def left_over_index(folder: Path) -> None:
-    """The shards of an earlier save, with their index, beside the whole file of the next."""
+    """The shards of an earlier save with their index, and the whole file of the next."""
     whole = load_file(folder / "model.safetensors")
     tiny.shard(folder)
     save_file({name: values * 0.5 for name, values in whole.items()}, folder / "model.safetensors")

@@ -288,7 +288,7 @@ def test_the_command_for_other_files_makes_the_same_tokenizer(family: str, tmp_p
 
 
 @pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")
-def test_marian_reads_its_own_files_beside_a_tokenizer_json(tmp_path: Path) -> None:
+def test_marian_reads_its_own_files_even_where_there_is_a_tokenizer_json(tmp_path: Path) -> None:
     KINDS_OF_SEQ2SEQ["marian"].write_tokenizer(tmp_path)
     alone = tokenizer_files(tmp_path, {"model_type": "marian"})
     (tmp_path / "tokenizer.json").write_text(json.dumps(content_of("unigram")))

@@ -16,6 +16,6 @@ assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 """
 
 
-def test_an_ignored_ctrl_c_is_heard_again() -> None:
+def test_an_ignored_ctrl_c_interrupts_again() -> None:
     environment = os.environ | {"PYTHONPATH": PYTHONPATH}
     subprocess.run([sys.executable, "-c", IGNORED], cwd=ROOT, env=environment, check=True)

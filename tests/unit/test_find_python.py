@@ -1,4 +1,4 @@
-"""Which Python the project's environment is made of, on machines that are played by what is on PATH."""
+"""Which Python the project's environment is made with. What is on PATH plays a machine."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_uv_that_is_there_fetches_one_which_is_found_the_next_time(machine: Ma
     assert asked.read_text() == wanted
 
 
-def test_without_anything_the_command_is_told(machine: Machine) -> None:
+def test_without_any_python_the_error_has_the_commands_that_get_one(machine: Machine) -> None:
     done = machine.find()
     assert (done.returncode, done.stdout) == (1, "")
     assert "uv python install 3.12" in done.stderr

@@ -84,7 +84,7 @@ def test_a_second_build_needs_force(folder: Path, tmp_path: Path, capsys: pytest
     assert main(command(folder, tmp_path, "--force")) == 0
 
 
-def test_a_new_version_stands_beside_the_old_one(folder: Path, tmp_path: Path) -> None:
+def test_a_new_version_keeps_the_old_one(folder: Path, tmp_path: Path) -> None:
     for _ in range(2):
         assert main(command(folder, tmp_path, "--new-version")) == 0
     (engine,) = tmp_path.rglob("*_engine")

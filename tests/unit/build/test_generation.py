@@ -1,4 +1,4 @@
-"""What a checkpoint says of generating, as the manifest tells it and a server takes it."""
+"""A checkpoint's generation settings: what the manifest has of them, and what a server makes of it."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_spellings_of_off_are_read_as_off(
         ({"eos_token_id": True}, r"eos_token_id: True, must be ids"),
     ],
 )
-def test_what_no_request_could_have_is_refused_at_build_time(
+def test_generation_defaults_that_no_request_could_have_are_refused_at_build_time(
     checkpoint: Checkpoint, settings: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(BadInput, match=rf"^generation_config\.json: {said}"):

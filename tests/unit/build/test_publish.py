@@ -175,7 +175,7 @@ def test_a_small_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "model"]
 
 
-def test_a_slot_is_beside_its_target_and_no_version_for_triton(target: Path) -> None:
+def test_a_slot_is_in_the_folder_of_its_target_and_triton_reads_it_as_no_version(target: Path) -> None:
     """Triton reads `3.building` as version 3, and its load fails."""
     staging = Slot(target, Path.replace).staging
     assert staging.parent == target.parent

@@ -171,7 +171,7 @@ def test_room_for_an_archive_is_looked_for_before_it_is_fetched(to: Path, tmp_pa
 def test_room_for_what_an_archive_holds_is_looked_for_before_it_is_unpacked(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once, beside the archive: the files are renamed into place from where they are unpacked."""
+    """Room for the files once, and for the archive: unpacked files are renamed into place."""
     archive = packed(source, tmp_path / "models.tar.gz")
     needed = sum(path.stat().st_size for path in source.rglob("*") if path.is_file())
     free = [needed - 1, needed]

@@ -86,7 +86,7 @@ def test_a_delivery_that_gave_up_is_taken_up_by_the_next(source: Path, to: Path)
     assert same(source, to)
 
 
-def test_a_killed_delivery_leaves_nothing_half_and_is_taken_up(source: Path, to: Path) -> None:
+def test_a_killed_delivery_leaves_no_partial_model_and_is_continued(source: Path, to: Path) -> None:
     faults = Faults(statuses={WEIGHTS: [503] * 50})
     with web(source, faults) as url:
         command = [sys.executable, str(DELIVER), url, str(to), "--attempts", "50"]
@@ -148,7 +148,7 @@ def test_a_redirect_is_followed_but_takes_credentials_to_no_other_host(source: P
     assert same(source, to)
 
 
-def test_a_certificate_of_ones_own_and_no_way_from_https_to_http(
+def test_a_private_certificate_must_be_trusted_and_https_is_not_redirected_to_http(
     source: Path, to: Path, tmp_path: Path
 ) -> None:
     write_certificate(tmp_path, authority=False)
@@ -193,7 +193,7 @@ def test_a_newer_source_replaces_its_models_and_keeps_the_others(
     assert run("verify", str(to)).returncode == 0
 
 
-def test_what_was_damaged_where_it_stands_is_delivered_again(source: Path, to: Path) -> None:
+def test_a_damaged_file_is_delivered_again(source: Path, to: Path) -> None:
     assert run(str(source), str(to)).returncode == 0
     (to / WEIGHTS).write_bytes(b"damaged")
     bad = run("verify", str(to))
@@ -225,7 +225,7 @@ def test_no_space_left_while_writing(source: Path, to: Path) -> None:
     assert not (to / "small_engine").exists()
 
 
-def test_too_little_room_is_told_before_anything_is_fetched(source: Path, to: Path) -> None:
+def test_too_little_disk_space_is_an_error_before_anything_is_fetched(source: Path, to: Path) -> None:
     listing = source / "files.json"
     listing.write_text(listing.read_text().replace('"bytes": 524288', f'"bytes": {10**15}'))
     done = run(str(source), str(to))
@@ -262,7 +262,7 @@ def test_a_destination_that_nobody_may_write_to(source: Path) -> None:
         (["seal", "TO"], "no model is there"),
     ],
 )
-def test_a_command_at_fault(source: Path, to: Path, arguments: list[str], told: str) -> None:
+def test_a_wrong_command_says_what_is_wrong(source: Path, to: Path, arguments: list[str], told: str) -> None:
     places = {"SOURCE": str(source), "TO": str(to)}
     done = run(*[places.get(a, a.replace("SOURCE", str(source))) for a in arguments])
     assert done.returncode in {1, 2}

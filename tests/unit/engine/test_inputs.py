@@ -283,7 +283,7 @@ anything = st.fixed_dictionaries(
 
 @given(anything, st.dictionaries(st.text(), numbers | st.text(), max_size=2))
 def test_whatever_comes_is_read_or_refused(values: dict[str, Any], parameters: dict[str, Any]) -> None:
-    """Nothing else may be raised: it would hurt the requests beside it."""
+    """Nothing else may be raised: it would hurt the other requests of the batch."""
     try:
         inputs = parse(parameters, **values)
     except InvalidArgument as error:

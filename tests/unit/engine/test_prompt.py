@@ -125,7 +125,7 @@ def test_what_a_normaliser_makes_of_a_message_is_no_control_token() -> None:
 
 
 @pytest.mark.parametrize("kind", EVERY)
-def test_text_beside_special_strings_of_a_message_stays_as_it_is(kind: str) -> None:
+def test_text_around_special_strings_of_a_message_is_unchanged(kind: str) -> None:
     """Between two control tokens of the template, what no message broke up."""
     source = (
         "{{ bos_token }}{{ messages[0].content }} <|im_start|>system user <|im_end|>{{ messages[1].content }}"

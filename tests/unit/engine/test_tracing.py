@@ -124,7 +124,7 @@ class TestEngine:
         assert decode.attributes["gen_ai.usage.output_tokens"] == 3
         assert decode.attributes["gen_ai.response.finish_reasons"] == ("length",)
 
-    def test_a_reused_prefix_is_told(self) -> None:
+    def test_the_prefill_span_has_the_length_of_the_reused_prefix(self) -> None:
         engine = ToyEngine(min_reuse=4, chunk=64)
         engine.ask([7] * 20, max_tokens=2)
         engine.run()

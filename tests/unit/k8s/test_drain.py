@@ -1,4 +1,4 @@
-"""The preStop hook: pages read right, patience kept, exit codes as said."""
+"""The preStop hook: how it reads metrics, how long it waits, and its exit codes."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def script(path: Path, *lines: str) -> str:
 
 
 def writing(folder: Path) -> str:
-    """A compiler that writes what it was told."""
+    """A compiler that writes its arguments."""
     return script(folder / "writing", 'echo "$*" > "$out"')
 
 

@@ -1,4 +1,4 @@
-"""Draining a tritonserver, played by an HTTP server whose models go when they are told to."""
+"""Draining a tritonserver, played by an HTTP server whose models are unloaded on request."""
 
 from __future__ import annotations
 

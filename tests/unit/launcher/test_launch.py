@@ -89,7 +89,7 @@ def test_the_banner_has_a_command_for_each_model_by_its_task(tmp_path: Path) -> 
     ]
 
 
-def test_programs_are_told_the_ports_once_the_server_is_ready() -> None:
+def test_the_ready_line_tells_programs_the_ports() -> None:
     ports = {"http": 43121, "grpc": 43122, "metrics": 43123}
     line = ready_line(ports, 1.2345)
     assert line == 'READY {"http": 43121, "grpc": 43122, "metrics": 43123, "seconds": 1.234}'

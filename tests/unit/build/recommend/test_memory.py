@@ -1,4 +1,4 @@
-"""Memory as estimated, beside that of a process which holds the engine with every slot full.
+"""Estimated memory, compared with that of a process that holds the engine with every slot full.
 
 The weights are random and of the real size: memory does not depend on what they are.
 """

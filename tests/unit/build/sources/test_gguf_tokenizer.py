@@ -103,7 +103,7 @@ def test_sentencepiece_merges_follow_the_scores() -> None:
 
 
 def sentencepiece(more: list[tuple[str, float, int]], **keys: Any) -> dict[str, Any]:
-    """Metadata with these pieces beside those that all have: text, score, type."""
+    """Metadata with these pieces and those that every file has: text, score, type."""
     common = [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3), *((byte, 0.0, 6) for byte in BYTES)]
     texts, scores, types = zip(*common, *more, strict=True)
     given = {f"tokenizer.ggml.{key}": value for key, value in keys.items()}

@@ -93,7 +93,7 @@ def test_an_added_token_of_the_vocabulary_is_refused(folder: Path) -> None:
         tokenizer_files(folder, {}, declared | {"s"})
 
 
-def test_a_vocabulary_at_fault_is_named(folder: Path) -> None:
+def test_a_wrong_vocabulary_is_named(folder: Path) -> None:
     write_vocabulary(folder / "vocab.json", VOCAB[2:])
     with pytest.raises(BadInput, match=r"vocab\.json: lacks '</s>'"):
         tokenizer_files(folder, {})

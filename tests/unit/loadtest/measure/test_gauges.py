@@ -14,7 +14,7 @@ def scrape(at_s: float, **values: float) -> tuple[float, str]:
     return at_s, "".join(f"halimede_{name}{LABELS} {value}\n" for name, value in values.items())
 
 
-def test_gauges_stand_as_they_were_read() -> None:
+def test_gauges_have_the_values_that_were_read() -> None:
     found = read_gauges([scrape(1.0, num_requests_running=3), scrape(2.0, num_requests_running=5)])
     assert found == {"running": ((1.0, 3.0), (2.0, 5.0))}
 

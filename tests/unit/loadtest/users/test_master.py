@@ -229,7 +229,7 @@ def test_a_worker_that_ends_before_the_run_ends_it() -> None:
             crew.run(of, plan(of), Stopping(), unwatched)
 
 
-def test_wishes_to_stop_go_on_to_the_workers_and_a_clock_that_differs_is_warned_of() -> None:
+def test_a_stop_reaches_the_workers_and_a_clock_that_differs_is_a_warning() -> None:
     of, wishes = load(), Stopping()
     with crew_of(1) as (crew, (played,)):
 
