@@ -71,6 +71,10 @@ class Metrics:
         """The sum over all series of that name that carry the labels."""
         return sum(value for found, value in self.series(name) if labels.items() <= found.items())
 
+    def since(self, before: Metrics, name: str, **labels: str) -> float:
+        """By how much that sum has grown."""
+        return self.total(name, **labels) - before.total(name, **labels)
+
     def series(self, name: str) -> Iterator[tuple[dict[str, str], float]]:
         pattern = re.compile(rf"^halimede_{name}{{(.*)}} (\S+)$", re.MULTILINE)
         for labels, value in pattern.findall(self.text):

@@ -1,17 +1,19 @@
-"""What holds for the repository as a whole: its targets, its pins, and the folder called build."""
+"""What holds for the repository as a whole: targets, pins, links, files of others, test runs."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from tests.paths import ROOT
+from tests.paths import PYTHONPATH, ROOT
 
 TARGETS = {
     "bench",
@@ -165,3 +167,32 @@ def test_every_link_of_the_documentation_leads_to_a_file_and_a_heading() -> None
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), f"{page.name}: {path}"
         assert not heading or heading in _anchors(target), f"{page.name}: {path}#{heading}"
+
+
+# Where nothing of our own stands.
+CARRIED = ("k8s/crds",)
+
+
+def test_every_file_is_listed_with_its_hash() -> None:
+    table = (ROOT / "THIRD_PARTY.md").read_text("utf-8")
+    listed = dict(re.findall(r"^\| `([^`]+)` \| .+ \| `([0-9a-f]{64})` \|$", table, re.MULTILINE))
+    found = {
+        str(path.relative_to(ROOT)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for folder in CARRIED
+        for path in (ROOT / folder).iterdir()
+    }
+    assert found
+    assert listed == found
+
+
+IGNORED = """
+import signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+import tests.conftest
+assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+"""
+
+
+def test_an_ignored_ctrl_c_interrupts_again() -> None:
+    environment = os.environ | {"PYTHONPATH": PYTHONPATH}
+    subprocess.run([sys.executable, "-c", IGNORED], cwd=ROOT, env=environment, check=True)
