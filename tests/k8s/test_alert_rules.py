@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.k8s.charts import CHART
+from tests.k8s import charts
 from tests.paths import ROOT
 
-RULES = sorted((CHART / "files" / "rules").glob("*.yaml"))
+RULES = sorted(charts.RULES.glob("*.yaml"))
 UNIT_TESTS = sorted((ROOT / "tests" / "k8s" / "rules").glob("*.test.yaml"))
 SEVERITIES = {"critical", "warning", "info"}
 Rule = Mapping[str, Any]

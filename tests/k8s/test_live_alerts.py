@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from halimede import Client
 from loadtest.ports import held_ports
 from tests.k8s.alert_scene import MAIN, OTHER, QUEUE, SHARED, SLOTS, Scene, staged
-from tests.k8s.charts import NAMESPACE, RULES
+from tests.k8s.charts import NAMESPACE
 from tests.k8s.faults import ONCE, crowd, halt_at_start, halted, halting, kill, step_pid, triton_pid
+from tests.k8s.metric_names import ALERTS
 from tests.live.serving import Server, eventually, started
 
 pytestmark = pytest.mark.e2e
@@ -54,12 +54,6 @@ LONG = "The night was long. " * 93
 LONG_TOKENS = 40
 
 
-def alerts() -> set[str]:
-    files = [yaml.safe_load(path.read_text("utf-8")) for path in RULES.glob("*.yaml")]
-    rules = [rule for file in files for group in file["groups"] for rule in group["rules"]]
-    return {rule["alert"] for rule in rules if "alert" in rule}
-
-
 @pytest.fixture(scope="module")
 def scene(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     with staged(tools, tmp_path_factory.mktemp("live")) as found:
@@ -86,14 +80,14 @@ def lasting(scene: Scene) -> Iterator[tuple[Server, int]]:
 
 
 def test_every_alert_is_provoked_or_it_is_said_why_not() -> None:
-    assert FAULTS.keys() | NOT_PROVOKED.keys() == alerts()
+    assert FAULTS.keys() | NOT_PROVOKED.keys() == set(ALERTS)
     assert not FAULTS.keys() & NOT_PROVOKED.keys()
 
 
 def test_no_alert_fires_on_healthy_servers(scene: Scene) -> None:
     scene.finds('count_over_time(up{pod="main"}[5m]) >= 40')
     found = scene.stack.rules()
-    assert {rule["name"] for rule in found} > alerts()
+    assert {rule["name"] for rule in found} > set(ALERTS)
     assert [rule for rule in found if rule["health"] != "ok"] == []
     assert scene.webhook.names == frozenset()
 

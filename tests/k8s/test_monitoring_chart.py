@@ -14,7 +14,7 @@ import yaml
 
 from engine.metrics import HISTOGRAMS
 from engine.recorder import GAP, TTFT
-from tests.k8s.charts import CHART, Refused, objects, one, pod, triton
+from tests.k8s.charts import CHART, RULES, Refused, objects, one, pod, triton
 from tests.k8s.schemas import refused_by_crd
 
 ALL = (
@@ -115,8 +115,9 @@ def test_a_whole_bound_is_found_as_prometheus_2_and_3_name_it(
 
 
 def test_with_the_defaults_the_rules_are_those_of_the_files() -> None:
-    files = [yaml.safe_load(path.read_text("utf-8")) for path in (CHART / "files" / "rules").glob("*.yaml")]
+    files = [yaml.safe_load(path.read_text("utf-8")) for path in RULES.glob("*.yaml")]
     groups = {group["name"]: group for file in files for group in file["groups"]}
+    assert len(groups) == 7
     made = one(objects(None, *ALL, "device=gpu"), "PrometheusRule")["spec"]["groups"]
     plain = json.loads(json.dumps(made).replace(r"namespace=\"serving\",", ""))
     assert {group["name"]: group for group in plain} == groups

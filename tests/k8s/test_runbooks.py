@@ -11,7 +11,7 @@ import promql_parser
 import pytest
 
 from engine.settings import Settings
-from tests.k8s.charts import CHART
+from tests.k8s.charts import CHART, RULES
 from tests.k8s.metric_names import ALERTS, KNOWN
 from tests.k8s.test_dashboard import unknown
 from tests.k8s.test_docs_commands import Wrong, check, commands
@@ -48,7 +48,7 @@ def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
 
 
 def test_the_rules_name_the_runbook_of_their_alert() -> None:
-    text = "".join(path.read_text("utf-8") for path in (CHART / "files" / "rules").glob("*.yaml"))
+    text = "".join(path.read_text("utf-8") for path in RULES.glob("*.yaml"))
     named = re.findall(r"alert: (\w+)(?:(?!alert:).)*?runbook_url: docs/runbooks/(\w+)\.md", text, re.DOTALL)
     assert sorted(named) == sorted((alert, alert) for alert in ALERTS)
 
