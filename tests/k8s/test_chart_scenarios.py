@@ -37,7 +37,7 @@ def test_the_launcher_takes_its_arguments(scenario: str) -> None:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_what_drains_has_the_time_for_it(scenario: str) -> None:
+def test_the_grace_period_is_long_enough_for_the_drain(scenario: str) -> None:
     found = objects(scenario)
     drain = triton(found)["lifecycle"]["preStop"]["exec"]["command"]
     subprocess.run(
@@ -105,7 +105,7 @@ def test_nothing_leaves_an_air_gapped_pod() -> None:
     assert pod(found)["volumes"][0]["image"]["reference"].startswith("registry.example.internal/")
 
 
-def test_whoever_may_be_a_client_the_releases_own_pods_are() -> None:
+def test_the_releases_own_pods_are_always_clients() -> None:
     found = objects("routes", "networkPolicy.clients[0].podSelector.matchLabels.app=web")
     ingress = one(found, "NetworkPolicy")["spec"]["ingress"]
     (own,) = [
@@ -196,7 +196,7 @@ def test_an_hpa_knows_our_metrics_and_the_adapter_gives_them() -> None:
         (["probes.startup.secs=3"], "secs"),
     ],
 )
-def test_what_cannot_work_is_refused(settings: list[str], said: str) -> None:
+def test_settings_that_cannot_work_are_refused(settings: list[str], said: str) -> None:
     with pytest.raises(Refused, match=said):
         objects(None, *settings)
 

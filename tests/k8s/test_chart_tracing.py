@@ -54,6 +54,6 @@ def test_flags_of_triton_come_behind_ours() -> None:
         ("tracing.rate=1",),
     ],
 )
-def test_what_cannot_work_is_refused(settings: tuple[str, ...]) -> None:
+def test_settings_that_cannot_work_are_refused(settings: tuple[str, ...]) -> None:
     with pytest.raises(Refused, match="tracing"):
         objects(None, *settings)

@@ -45,7 +45,7 @@ def test_the_same_label_for_all_and_for_pods_is_the_pods(helm: str) -> None:
 
 
 @pytest.mark.parametrize("values", ["commonLabels", "podLabels", "monitoring.labels"])
-def test_what_selectors_go_by_is_not_anybodys_to_change(values: str) -> None:
+def test_labels_of_selectors_cannot_be_overridden(values: str) -> None:
     found = objects(None, *EVERYTHING, f"{values}.{NAME}=other", f"{values}.{VERSION}=7x")
     assert {labels["app.kubernetes.io/name"] for labels in _labels(found)} == {"halimede"}
     selector = one(found, "Deployment")["spec"]["selector"]["matchLabels"]

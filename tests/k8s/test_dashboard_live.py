@@ -129,7 +129,7 @@ def test_a_refused_request_counts_as_refused_and_nothing_else(stack: Stack) -> N
     assert values(stack, "Traffic: What becomes of requests C") == {(): 0}
 
 
-def test_a_share_is_between_nothing_and_all(stack: Stack) -> None:
+def test_shares_are_between_0_and_1(stack: Stack) -> None:
     hits = values(stack, "Traffic: Prompt tokens from the prefix cache A")
     failed = values(stack, "Refusals and faults: Failed by the server's fault A")
     assert hits.keys() == failed.keys() == {(f"{model}_engine",) for model in MODELS}

@@ -250,7 +250,7 @@ def test_the_sidecar_finds_the_dashboards() -> None:
         (["monitoring.enabled=true"], "enabled"),
     ],
 )
-def test_what_cannot_work_is_refused(settings: list[str], said: str) -> None:
+def test_settings_that_cannot_work_are_refused(settings: list[str], said: str) -> None:
     with pytest.raises(Refused, match=said):
         objects(None, *settings)
 

@@ -125,6 +125,6 @@ def _is_value(name: str) -> bool:
     return f"`{name}`" in readme or any(f"| `{parent}` |" in readme for parent in inside)
 
 
-def test_a_value_that_is_none_is_found() -> None:
+def test_an_unknown_value_is_found() -> None:
     assert _is_value("resources.limits.memory")
     assert not _is_value("monitoring.scrape.interval")

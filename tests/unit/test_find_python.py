@@ -70,7 +70,7 @@ def test_what_is_there_is_taken(machine: Machine, pythons: dict[str, str], taken
     assert (done.stdout, done.stderr, done.returncode) == (f"{machine.bin / taken}\n", "", 0)
 
 
-def test_one_that_is_named_is_taken_or_nothing(machine: Machine) -> None:
+def test_a_named_python_is_taken_or_none(machine: Machine) -> None:
     machine.python("python3.11", "3.11")
     mine = machine.python("mine", "3.12")
     machine.python("newer", "3.14")

@@ -59,7 +59,7 @@ def test_a_recipe_with_a_check_is_built_without_torch_and_says_so(
     assert ", no independent check: torch is not installed, " in capsys.readouterr().out
 
 
-def test_what_no_engine_does_is_a_note(
+def test_a_setting_that_no_engine_supports_is_a_note(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "generation_config.json").write_text('{"eos_token_id": 2, "typical_p": 0.5}')

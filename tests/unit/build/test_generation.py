@@ -128,7 +128,7 @@ def test_a_length_that_leaves_no_new_token_is_refused(tmp_path: Path) -> None:
     assert generation(replace(seq2seq, generation={"max_length": 2}))["max_tokens"] == 1
 
 
-def test_what_no_engine_does_is_named(checkpoint: Checkpoint) -> None:
+def test_settings_that_no_engine_supports_are_named(checkpoint: Checkpoint) -> None:
     quiet = {"typical_p": 1.0, "renormalize_logits": False, "guidance_scale": None, "bad_words_ids": [[1]]}
     assert unserved(replace(checkpoint, generation=quiet)) == []
     loud = {"typical_p": 0.9, "stop_strings": ["x"], "bad_words_ids": [[1, 2]]}

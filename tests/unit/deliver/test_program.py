@@ -245,7 +245,7 @@ def test_a_destination_that_is_another_users(source: Path, to: Path) -> None:
     assert (done.returncode, "who owns the volume" in done.stderr) == (4, True)
 
 
-def test_a_destination_that_nobody_may_write_to(source: Path) -> None:
+def test_a_destination_that_is_not_writable_is_an_error(source: Path) -> None:
     done = run(str(source), "/sys/models")
     assert (done.returncode, "/sys/models: cannot be written" in done.stderr) == (4, True)
 

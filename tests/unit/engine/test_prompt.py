@@ -327,7 +327,7 @@ def test_a_megabyte_of_special_strings_takes_linear_time(piece: str) -> None:
     assert pattern.characters < 12 * len(content)
 
 
-def test_private_characters_stay_whoever_wrote_them() -> None:
+def test_private_use_characters_are_kept() -> None:
     private = "".join(map(chr, range(0xE000, 0xF900)))
     encoder = PromptEncoder(tokenizer_of("byte level"), template_of(private + "{{ messages[0].content }}"))
     ids = encoder.encode_chat(user(f"<s>{private}"))

@@ -97,7 +97,7 @@ class TestVersions:
         write_artifact(folder / "2", byte_tokenizer(backwards=True))
         assert list(versions.all()) == [key_of(folder / "2"), key]
 
-    def test_what_was_opened_stays_when_the_folder_is_empty(self, folder: Path) -> None:
+    def test_an_opened_version_stays_when_the_folder_is_empty(self, folder: Path) -> None:
         """What is left where a volume was mounted."""
         versions, key = tables(folder), key_of(folder / "1")
         shutil.rmtree(folder / "1")
@@ -117,7 +117,7 @@ class TestVersions:
         versions = Versions(folder, request_key, lambda manifest: manifest.task, Faults())
         assert list(versions.all().values()) == ["summarize", "translate", "complete", "chat"]
 
-    def test_what_was_opened_stays_when_its_folder_goes(self, folder: Path) -> None:
+    def test_an_opened_version_stays_when_its_folder_is_replaced(self, folder: Path) -> None:
         versions, key = tables(folder), key_of(folder / "1")
         shutil.rmtree(folder / "1")
         write_artifact(folder / "1", byte_tokenizer(backwards=True))
@@ -223,7 +223,7 @@ class TestReadings:
     @pytest.mark.parametrize(
         "text", ["[1]", "[[]]", "3", "null", '[{"for": "a", "request": 5}]', "[" * 10**5]
     )
-    def test_what_no_step_wrote_is_refused(self, text: str) -> None:
+    def test_a_text_that_no_step_wrote_is_refused(self, text: str) -> None:
         with pytest.raises((InvalidArgument, Unavailable)):
             pick(text, [1], "a")
 

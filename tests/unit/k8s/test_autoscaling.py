@@ -205,7 +205,9 @@ def test_a_field_that_is_wrong_is_named(sweep: Path, place: str, value: Any, sai
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null"])
-def test_what_is_no_report_is_named(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_is_no_report_is_named(
+    tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "other.json"
     path.write_text(text)
     assert main([str(path), "--rate", "9"]) == 2

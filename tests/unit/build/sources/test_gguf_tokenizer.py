@@ -210,7 +210,7 @@ def test_of_several_templates_the_unnamed_one_is_for_chat(
 
 
 @pytest.mark.parametrize("template", ["chatml", ["{{ messages }}"]], ids=str)
-def test_a_template_that_is_none_is_refused(template: Any, tmp_path: Path) -> None:
+def test_an_invalid_template_is_refused(template: Any, tmp_path: Path) -> None:
     with pytest.raises(Unsupported, match=r"tokenizer\.chat_template: .*chatml|messages.* must be a Jinja"):
         written(tmp_path, {"tokenizer.chat_template": template})
 

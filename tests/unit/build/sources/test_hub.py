@@ -442,7 +442,7 @@ ANSWERS: list[tuple[Fault, int, str]] = [
 
 
 @pytest.mark.parametrize(("fault", "code", "message"), ANSWERS)
-def test_an_answer_that_is_none_is_one_line(
+def test_a_faulty_answer_of_the_hub_is_an_error_of_one_line(
     fault: Fault, code: int, message: str, hub: Hub, files: dict[str, bytes], builder: Builder
 ) -> None:
     name = f"org/faulty-{ANSWERS.index((fault, code, message))}"

@@ -49,7 +49,7 @@ def test_any_other_machine_is_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["ftp://localhost", "http://"])
-def test_what_is_no_url_is_refused(url: str) -> None:
+def test_an_invalid_url_is_refused(url: str) -> None:
     with pytest.raises(BenchError, match="url"):
         require_loopback(url)
 

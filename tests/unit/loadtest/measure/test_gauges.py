@@ -45,7 +45,7 @@ def test_hits_are_a_share_of_what_was_asked_since() -> None:
 
 
 @given(st.lists(st.floats(), max_size=5))
-def test_what_is_no_number_is_left_out(values: list[float]) -> None:
+def test_a_value_that_is_no_number_is_left_out(values: list[float]) -> None:
     found = read_gauges(scrape(float(at), num_requests_running=v) for at, v in enumerate(values))
     finite = [v for v in values if abs(v) < float("inf")]
     assert [value for _, value in found.get("running", ())] == finite

@@ -192,7 +192,7 @@ def test_a_wrong_profile_is_refused_by_key_value_and_limit(content: dict[str, An
         profile_of(content)
 
 
-def test_a_file_that_is_none_is_refused_by_its_name(tmp_path: Path) -> None:
+def test_a_missing_or_broken_profile_is_refused_by_its_name(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     with pytest.raises(TrafficError, match=r"mine\.toml: cannot be read: No such file"):
         load_profile(path)

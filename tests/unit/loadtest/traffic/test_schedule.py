@@ -196,7 +196,7 @@ def test_a_trace_that_cannot_be_read_is_reported_before_the_first_request(tmp_pa
 
 
 @pytest.mark.parametrize(("worker", "workers"), [(-1, 2), (2, 2), (0, 0)])
-def test_a_worker_that_there_is_not_is_refused(worker: int, workers: int) -> None:
+def test_a_worker_number_out_of_range_is_refused(worker: int, workers: int) -> None:
     with pytest.raises(TrafficError, match=f"worker {worker}: must be from 0 to"):
         schedule(_profile(ARRIVALS[0]), worker, workers)
 
