@@ -334,7 +334,7 @@ class Builder:
 
 
 def environment(endpoint: str, folder: Path, **env: str) -> dict[str, str]:
-    """Of this process, with a cache of its own and no setting of a hub or a proxy but these."""
+    """The environment of this process with another cache, and no settings of a hub or a proxy but these."""
     kept = {
         name: value
         for name, value in os.environ.items()

@@ -34,7 +34,7 @@ SHARED = "The night was long and the sea was quiet, and nobody spoke a word."
 
 @dataclass(slots=True)
 class Prompts:
-    """All alike, until `vary`: then no two begin alike."""
+    """Prompts are all alike. From `vary` on, no two begin alike."""
 
     _varied: threading.Event = field(default_factory=threading.Event)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(10_000))

@@ -41,7 +41,7 @@ class Scene:
 
 @contextmanager
 def staged(tools: Path, folder: Path) -> Iterator[Scene]:
-    """Prometheus with the chart's rules on its fast clock; load comes as long as it is watched."""
+    """Prometheus with the chart's rules on its fast clock, under load as long as the block runs."""
     repository = _repository(folder)
     (folder / "stack").mkdir()
     with ExitStack() as stack:

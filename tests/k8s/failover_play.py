@@ -109,7 +109,7 @@ class Outcome:
 
 
 def play(what: Play, replicas: Fleet, balancer: Balancer, users: int = 2) -> Outcome:
-    """So many `users` of each protocol ask again and again, and one more whose connection idles between."""
+    """`users` of each protocol ask again and again, and one more, whose connection idles in between."""
     pauses = [0.0] * 2 * users if what in CROWDED else [PAUSE_S] * users
     death = None
     with _load(balancer, [*pauses, IDLE_S]) as requests:

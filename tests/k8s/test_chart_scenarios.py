@@ -124,7 +124,7 @@ def test_the_releases_own_pods_are_always_clients() -> None:
 
 
 def _templates(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What has the labels of a Pod: templates, and the Pods of the helm tests."""
+    """The templates of Pods, and the Pods of the helm tests."""
     controllers = [one["spec"]["template"] for one in found if one["kind"] in {"Deployment", "Job"}]
     return [*controllers, *(one for one in found if one["kind"] == "Pod")]
 

@@ -37,7 +37,7 @@ LABELS = {
 
 
 def unknown(expression: str) -> set[str]:
-    """What an expression names that there is not: metrics, and labels that it selects or groups by."""
+    """The metrics of an expression that do not exist, and such labels that it selects or groups by."""
     plain = re.sub(r'"(?:\\.|[^"\\])*"', '""', expression)
     grouped = re.findall(r"\b(?:by|on|without|ignoring|group_left) \(([^)]*)\)", plain)
     selected = re.findall(r"(\w+)(?:=~|!=|!~|=)\"", plain)

@@ -52,7 +52,7 @@ def panel(name: str) -> Target:
 
 
 def values(stack: Stack, name: str, **chosen: str) -> dict[tuple[str, ...], float]:
-    """By the labels that the panel's legend names."""
+    """The values of a panel, by the labels that its legend names."""
     target = panel(name)
     labels = re.findall(r"{{(\w+)}}", target.legend)
     series = stack.query(target.asked(BOARD, INTERVAL, **chosen))
@@ -213,7 +213,7 @@ def test_prometheus_3_takes_the_page_as_well(stack: Stack) -> None:
 
 
 def test_an_unloaded_model_is_shown_and_raises_its_alert(scene: Scene) -> None:
-    """The last one: the model is not loaded again."""
+    """This test must be the last one: the model is not loaded again."""
     scene.unload(PODS[1], "beta")
 
     def unloaded() -> set[tuple[str, str]]:

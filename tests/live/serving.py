@@ -82,7 +82,7 @@ class Metrics:
 
     @property
     def ours(self) -> str:
-        """What the steps tell, without Triton's own, which grow by being looked at."""
+        """The metrics of the steps. Triton's own grow with every scrape."""
         return "\n".join(line for line in self.text.splitlines() if line.startswith("halimede_"))
 
     @property

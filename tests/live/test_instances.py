@@ -59,7 +59,7 @@ def test_streams_are_spread_evenly(twins: Server) -> None:
 
 
 def test_a_burst_is_spread_evenly(twins: Server) -> None:
-    """As many at once as both can hold, running and waiting: none ends before all have been seen."""
+    """As many at once as both can hold, running and waiting. None ends before the metrics show all."""
     twins.wait_idle()
     count = INSTANCES * 2 * TWIN_SLOTS
     seen = Event()

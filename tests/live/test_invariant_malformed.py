@@ -239,7 +239,7 @@ def _as_request(model: str, response: Any) -> Any:
 
 
 def _memory(server: Server) -> dict[str, int]:
-    """MiB of its own of tritonserver and of each step."""
+    """The private memory of tritonserver and of each step, in MiB."""
     (triton,) = _children(server.process.pid)
     found = {"tritonserver": triton} | {_step(child): child for child in _children(triton)}
     return {name: _anonymous_mib(process) for name, process in found.items()}

@@ -224,7 +224,7 @@ def test_a_running_request_ends_before_the_server_does(repository: Path) -> None
 
 
 def test_an_idle_connection_does_not_hold_the_stop_up(repository: Path) -> None:
-    """A stop that was held up until Triton's exit timeout has another code."""
+    """A server that waits until Triton's exit timeout ends with another code."""
     with _launched(repository) as server:
         idle = http.client.HTTPConnection("127.0.0.1", server.ports["http"])
         idle.request("GET", "/v2/health/ready")

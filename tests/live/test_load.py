@@ -53,7 +53,7 @@ HOSTILE: list[dict[str, object]] = [
 
 @contextmanager
 def program(*arguments: str, module: str = "loadtest.load") -> Iterator[subprocess.Popen[str]]:
-    """With its words in one pipe; killed with the test."""
+    """Its stdout and stderr are one pipe; it is killed when the test ends."""
     command = [sys.executable, "-m", module, *arguments]
     environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
     process = subprocess.Popen(
@@ -67,7 +67,7 @@ def program(*arguments: str, module: str = "loadtest.load") -> Iterator[subproce
 
 
 def load(*arguments: str, module: str = "loadtest.load") -> tuple[int, str]:
-    """Its exit code and its words."""
+    """Its exit code and its output."""
     with program(*arguments, module=module) as process:
         said, _ = process.communicate(timeout=RUN_S)
         return process.returncode, said

@@ -42,7 +42,7 @@ class Waiting(Client):
 
 
 class Paced(ToyRunner):
-    """A runner that decodes only while it is let."""
+    """A runner that decodes only while its gate is open."""
 
     def __init__(self) -> None:
         super().__init__(2, 64, ToyModel(VOCAB))

@@ -102,7 +102,7 @@ def test_what_pip_installs_exists_and_is_not_cached(image: Dockerfile) -> None:
 
 
 def _start(layout: Path, image: Dockerfile, *program: str, tmp: Path) -> subprocess.CompletedProcess[str]:
-    """A program in the copied files alone, with the image's environment; our checkout is out of reach."""
+    """Runs a program with the copied files and the image's environment; our checkout is out of reach."""
     own = {"PYTHONPATH", "PATH"}
     environment = {name: value for name, value in image.last.environment.items() if name not in own}
     paths = image.last.environment.get("PYTHONPATH", "")

@@ -34,7 +34,7 @@ def with_tokens(folder: Path, texts: list[str], kind: int = 1, **keys: Any) -> C
 
 
 def ends(checkpoint: Checkpoint) -> list[str]:
-    """Beside <|endoftext|> and <|im_end|>, which all of these vocabularies have."""
+    """With <|endoftext|> and <|im_end|>, which all of these vocabularies have."""
     tokenizer = Tokenizer.from_str(checkpoint.tokenizer.json.decode())
     found = [str(tokenizer.id_to_token(index)) for index in generation(checkpoint)["eos_token_ids"]]
     assert found[:2] == ["<|endoftext|>", "<|im_end|>"]
