@@ -50,14 +50,9 @@ def test_the_grace_period_is_long_enough_for_the_drain(scenario: str) -> None:
     assert one(found, "Deployment")["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
 
 
-def _pods(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    controllers = [one["spec"]["template"]["spec"] for one in found if one["kind"] in {"Deployment", "Job"}]
-    return [*controllers, *(one["spec"] for one in found if one["kind"] == "Pod")]
-
-
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_every_mount_has_a_volume_and_the_root_is_read_only(scenario: str) -> None:
-    pods = _pods(objects(scenario))
+    pods = [template["spec"] for template in _templates(objects(scenario))]
     assert len(pods) == {"tls": 2, "routes": 5}.get(scenario, 3)
     for spec in pods:
         assert not spec["automountServiceAccountToken"]

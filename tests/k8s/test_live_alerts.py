@@ -62,7 +62,7 @@ def scene(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sce
 
 @pytest.fixture(scope="module")
 def lasting(scene: Scene) -> Iterator[tuple[Server, int]]:
-    """The collector is gone and prompts differ. A third server hangs at its start: yields it and its process."""
+    """The collector is gone and prompts differ. A third server hangs: yields it and its process."""
     scene.collector.close()
     scene.prompts.vary()
     log = scene.folder / "third.log"
