@@ -103,12 +103,8 @@ def tensors(settings: Mapping[str, Any], seed: int = 0) -> Tensors:
         if len(shape) == 2:
             made[name] = values * np.float32(1.5 / np.sqrt(shape[1]))
         else:
-            made[name] = values * np.float32(0.1) + np.float32(_is_gain(name))
+            made[name] = values * np.float32(0.1) + np.float32(name.endswith(".weight"))  # gains are near 1
     return made
-
-
-def _is_gain(name: str) -> bool:
-    return name.endswith(".weight")
 
 
 def tokenizer_json() -> dict[str, Any]:
