@@ -71,9 +71,10 @@ def test_its_queries_parse_and_ask_for_what_exists(page: Path) -> None:
         assert unknown(query) <= {"UUID"}, query  # the DCGM exporter's own label
 
 
-@pytest.mark.parametrize("page", READ, ids=lambda page: page.stem)
-def test_every_metric_in_its_words_exists(page: Path) -> None:
-    assert set(NAMES.findall(page.read_text("utf-8"))) <= KNOWN
+def test_every_metric_that_a_page_names_exists() -> None:
+    named = [(page.stem, name) for page in READ for name in NAMES.findall(page.read_text("utf-8"))]
+    assert len(named) > 70
+    assert [found for found in named if found[1] not in KNOWN] == []
 
 
 @pytest.mark.parametrize(("page", "command"), of(READ), ids=lambda value: " ".join(value)[:60])
