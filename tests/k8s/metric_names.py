@@ -8,7 +8,7 @@ from typing import Any, Final
 import yaml
 
 from engine.metrics import COUNTERS, GAUGES, HISTOGRAMS, PREFIX
-from tests.k8s.charts import CHART
+from tests.k8s.charts import RULES
 
 _OF_HISTOGRAMS: Final = ("_bucket", "_sum", "_count")
 OURS: Final = frozenset(
@@ -60,7 +60,7 @@ OF_PROMETHEUS: Final = frozenset({"ALERTS", "scrape_duration_seconds", "scrape_s
 
 
 def rules() -> Iterator[dict[str, Any]]:
-    for path in sorted((CHART / "files" / "rules").glob("*.yaml")):
+    for path in sorted(RULES.glob("*.yaml")):
         for group in yaml.safe_load(path.read_text("utf-8"))["groups"]:
             yield from group["rules"]
 

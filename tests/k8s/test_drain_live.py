@@ -1,4 +1,4 @@
-"""The preStop hook beside the real server: it ends when the stream has, and not before."""
+"""The preStop hook with the real server: it ends when the stream has, and not before."""
 
 from __future__ import annotations
 

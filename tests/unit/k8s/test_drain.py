@@ -1,4 +1,4 @@
-"""The preStop hook: pages read right, patience kept, exit codes as said."""
+"""The preStop hook: how it reads metrics, how long it waits, and its exit codes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Clock:
 
 
 def played(sights: Sequence[Sight], patience: Patience) -> tuple[Exit, int, float, list[str]]:
-    """Exit, looks taken, seconds passed, lines said; the last sight stays."""
+    """The exit code, the number of looks, the seconds passed, the lines printed. The last page stays."""
     clock, lines, taken = Clock(), list[str](), 0
 
     def see() -> Sight:

@@ -40,8 +40,8 @@ def model(graph: Path) -> ir.Model:
     return ir.load(graph)
 
 
-def saved(model: ir.Model, beside: Path) -> Path:
-    path = beside.with_name("broken.onnx")
+def saved(model: ir.Model, near: Path) -> Path:
+    path = near.with_name("broken.onnx")
     ir.save(model, path)
     return path
 

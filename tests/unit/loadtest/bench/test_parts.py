@@ -49,7 +49,7 @@ def test_any_other_machine_is_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["ftp://localhost", "http://"])
-def test_what_is_no_url_is_refused(url: str) -> None:
+def test_an_invalid_url_is_refused(url: str) -> None:
     with pytest.raises(BenchError, match="url"):
         require_loopback(url)
 
@@ -160,7 +160,7 @@ def test_steps_that_all_streams_share() -> None:
         (["--repository", "nowhere"], "no engine that can be read"),
     ],
 )
-def test_a_command_at_fault_ends_with_one_line(
+def test_a_wrong_command_ends_with_one_line(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert bench.main(arguments) == 1
@@ -184,7 +184,7 @@ def test_a_command_at_fault_ends_with_one_line(
         ["--also", "slots=8,x"],
     ],
 )
-def test_an_argument_at_fault_is_a_usage_error(arguments: list[str]) -> None:
+def test_a_wrong_argument_is_a_usage_error(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         bench.main(arguments)
     assert ended.value.code == 2

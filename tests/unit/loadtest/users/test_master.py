@@ -229,7 +229,7 @@ def test_a_worker_that_ends_before_the_run_ends_it() -> None:
             crew.run(of, plan(of), Stopping(), unwatched)
 
 
-def test_wishes_to_stop_go_on_to_the_workers_and_a_clock_that_differs_is_warned_of() -> None:
+def test_a_stop_reaches_the_workers_and_a_clock_that_differs_is_a_warning() -> None:
     of, wishes = load(), Stopping()
     with crew_of(1) as (crew, (played,)):
 
@@ -252,7 +252,7 @@ def test_wishes_to_stop_go_on_to_the_workers_and_a_clock_that_differs_is_warned_
 
 
 @pytest.mark.parametrize("said", [b"GET / HTTP/1.1\r\n\r\n", b"\xff\xfe\n", b"report {}\n", b"record {}\n"])
-def test_who_is_no_worker_is_sent_away(said: bytes) -> None:
+def test_a_connection_that_is_no_worker_is_closed(said: bytes) -> None:
     with listening(HOST, 0) as (crew, port), socket.create_connection((HOST, port), WAIT_S) as stranger:
         stranger.sendall(said)
         stopping = Stopping()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import re
 from dataclasses import replace
@@ -10,11 +11,12 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from loadtest import pages
 from loadtest.measure.comparison import Run, compare
 from loadtest.measure.record import Record
-from loadtest.measure.result import Facts, Result, Server, summarise
+from loadtest.measure.result import Facts, Result, Server, decode, encode, summarise
 from loadtest.measure.sweep import Rung, sweep_of
 from loadtest.pages.html import tag
 from loadtest.pages.plots import legend_text
@@ -180,3 +182,28 @@ def test_a_legend_shows_any_name(text: str) -> None:
 def test_the_profile_is_on_the_page() -> None:
     said = " ".join(page_of(played(1), play(1)).text)
     assert json.dumps(facts().profile, indent=2) in said
+
+
+FACTS = Facts(
+    profile={"name": "chat", "slo": {"ttft_p99_s": 0.5, "request_ttft_s": 0.4}},
+    started="2026-11-01T10:00:00+00:00",
+    machine={"cpu": "a CPU", "cores": 2, "date": "2026-11-01", "commit": "abc", "uncommitted_changes": False},
+    server=Server("127.0.0.1:8001", "2.51.0", ("smollm2",)),
+    window_s=(10.0, 60.0),
+    gauges={"running": ((1.0, 2.0), (2.0, 3.0))},
+)
+
+
+@given(st.lists(records(), max_size=6))
+def test_a_result_survives_its_file(found: list[Record]) -> None:
+    result = summarise(found, FACTS)
+    assert decode(encode(result)) == result
+
+
+@given(st.lists(records(), max_size=6))
+def test_any_run_fits_on_a_screen(found: list[Record]) -> None:
+    output = io.StringIO()
+    pages.show(summarise(found, FACTS), Console(file=output, width=80))
+    lines = output.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "TTFT" in output.getvalue()
