@@ -18,13 +18,13 @@ from rich.console import Console
 
 from loadtest import artifacts, pages
 from loadtest.errors import BenchError, TrafficError, exit_code
+from loadtest.launched import served
 from loadtest.machine import describe
 from loadtest.measure import sweep as sweeps
 from loadtest.measure.result import Result
 from loadtest.measure.soak import Limits, finding, to_json
 from loadtest.memory import memory_of_tree
 from loadtest.options import above_zero
-from loadtest.served import served
 from loadtest.traffic.profile import Profile, with_overrides
 from loadtest.users.live import stopping
 from loadtest.users.session import (
@@ -218,9 +218,9 @@ def _server(options: argparse.Namespace, folder: Path) -> Iterator[int]:
     folder.mkdir(parents=True, exist_ok=True)
     with served(repository, folder / "server.log", options.model) as server:
         if not options.no_fill:
-            print(fill(server.grpc, repository, options.model), flush=True)
-        options.url, options.http_url, options.metrics_url = server.grpc, server.http, server.metrics
-        yield server.pid
+            print(fill(server.urls["grpc"], repository, options.model), flush=True)
+        options.url, options.http_url, options.metrics_url = map(server.urls.get, ("grpc", "http", "metrics"))
+        yield server.process.pid
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Final, Protocol, runtime_checkable
 
+from halimede import Client
 from loadtest import artifacts
 from loadtest.artifacts import CACHE, MODEL, ROOT
 from loadtest.bench import llama, peers
@@ -23,9 +24,9 @@ from loadtest.bench.program import Answer, Program
 from loadtest.bench.quality import Losses
 from loadtest.bench.sample import Stream
 from loadtest.errors import BenchError
+from loadtest.launched import Launched, served
 from loadtest.ports import held_ports
 from loadtest.prompts import Prompt
-from loadtest.served import Served, served
 from loadtest.streams import Streams
 
 LOGS: Final = CACHE / "logs"
@@ -112,7 +113,7 @@ class Rows:
         self._repository = repository
         self._stack = stack
         self._threads = len(os.sched_getaffinity(0))
-        self._servers: dict[Path, Served] = {}
+        self._servers: dict[Path, Launched] = {}
 
     def open(self, row: Row) -> Measurable:
         """Started; ready at its first measurement at the latest. BenchError if it does not start."""
@@ -123,8 +124,7 @@ class Rows:
             assert self._plan.url is not None
             return self._streams(self._plan.url)
         if name in ("grpc", "http"):
-            server = self._served(self._repository)
-            return self._streams(server.grpc if name == "grpc" else server.http)
+            return self._streams(self._served(self._repository).urls[name])
         if row.peer == "llama.cpp":
             program = name.startswith("llama-")
             return Batched(peers.gguf(kind.upper()), self._threads) if program else self._llama_server(kind)
@@ -141,7 +141,11 @@ class Rows:
 
     def prefix_cache_hits(self) -> float:
         """Prompt tokens that our servers did not compute: they make their figures too good."""
-        return sum(server.prefix_cache_hits() for server in self._servers.values())
+        hits = 0.0
+        for urls in (server.urls for server in self._servers.values()):
+            with Client(urls["http"], metrics_url=urls["metrics"]) as client:
+                hits += client.metrics().total("halimede_prefix_cache_hits_total") or 0.0
+        return hits
 
     def _program(self, row: Row, kind: str) -> Program:
         if row.peer == REFERENCE:
@@ -161,9 +165,9 @@ class Rows:
         changes = dict(one.split("=", 1) for one in parameters.split(","))
         folder = self._repository.with_name(f"{self._repository.name}-{parameters}")
         server = self._served(artifacts.with_parameters(self._repository, folder, changes))
-        return self._streams(server.grpc)
+        return self._streams(server.urls["grpc"])
 
-    def _served(self, repository: Path) -> Served:
+    def _served(self, repository: Path) -> Launched:
         if repository not in self._servers:
             log = LOGS / f"server-{repository.name}.log"
             server = self._stack.enter_context(served(repository, log, self._model.name))

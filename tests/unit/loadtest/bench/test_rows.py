@@ -13,7 +13,6 @@ import pytest
 from loadtest.bench import peers, rows
 from loadtest.bench.plan import COMPARED, PEERS, ROWS, Plan, further
 from loadtest.bench.rows import Batched, Rows
-from loadtest.served import Served
 
 CONFIG = """parameters { key: "threads" value { string_value: "3" } }
 parameters { key: "speculative_tokens" value { string_value: "0" } }
@@ -56,9 +55,9 @@ class Started:
         return SimpleNamespace(close=lambda: None)
 
     @contextmanager
-    def served(self, repository: Path, _log: Path, _model: str) -> Iterator[Served]:
+    def served(self, repository: Path, _log: Path, _model: str) -> Iterator[Any]:
         self._log.append(f"serve {repository.name}")
-        yield Served(1, 0.0, "", f"http://{repository.name}", f"grpc://{repository.name}", "")
+        yield SimpleNamespace(urls={kind: f"{kind}://{repository.name}" for kind in ("http", "grpc")})
 
     @contextmanager
     def serving(self, _name: str, command: Sequence[str], *_: Any) -> Iterator[str]:
