@@ -36,12 +36,9 @@ class Number:
     def __call__(self, value: object, place: str) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise fault(place, value, f"must be a number {self.limit}")
-        if not self.holds(value):
+        if value > self.most or (value < self.least if self.above is None else value <= self.above):
             raise fault(place, value, f"must be {self.limit}")
         return float(value)
-
-    def holds(self, value: float) -> bool:
-        return value <= self.most and (value >= self.least if self.above is None else value > self.above)
 
     @property
     def limit(self) -> str:

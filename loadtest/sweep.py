@@ -19,6 +19,7 @@ from loadtest.errors import BenchError, TrafficError, exit_code
 from loadtest.measure import sweep as sweeps
 from loadtest.measure.result import Result
 from loadtest.measure.sweep import Rung, Search, next_rate, sweep_of
+from loadtest.options import above_zero
 from loadtest.traffic.arrivals import Closed, Trace
 from loadtest.traffic.profile import Profile, with_overrides
 from loadtest.users.live import stopping
@@ -49,10 +50,10 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--start", type=float, metavar="R", help="the first rate, in requests a second")
-    add("--max", type=float, metavar="R", help="the highest")
-    add("--step", type=float, metavar="S", help="seconds that are measured at each rate")
-    add("--resolution", type=float, metavar="X", help="how near the answer must be; 0.1 is ten per cent")
+    add("--start", type=above_zero, metavar="R", help="the first rate, in requests a second")
+    add("--max", type=above_zero, metavar="R", help="the highest")
+    add("--step", type=above_zero, metavar="S", help="seconds that are measured at each rate")
+    add("--resolution", type=above_zero, metavar="X", help="how near the answer must be; 0.1 is ten per cent")
     add_options(parser)
     return parser
 
@@ -82,7 +83,8 @@ def _climb(running: Session, profile: Profile, search: Search, folder: Path) -> 
         cool_down(running.addresses.metrics, running.stopping)
         if running.stopping.wishes:
             break
-        ran = running.run(at_rate(profile, rate_per_s))
+        # The same requests in the same order, nearer to each other.
+        ran = running.run(with_overrides(profile, rate_per_s=rate_per_s, duration_s=profile.sweep.step_s))
         if ran.interrupted or ran.result is None:
             break
         ran.store(folder / f"rate-{rate_per_s:.4g}")
@@ -93,11 +95,6 @@ def _climb(running: Session, profile: Profile, search: Search, folder: Path) -> 
         if len(found) == 1 and requests.total and requests.unexpected == requests.total:
             raise BenchError(f"every one of {requests.total} requests failed: {requests.errors}")
     return found
-
-
-def at_rate(profile: Profile, rate_per_s: float) -> Profile:
-    """The run of one rate: the same requests in the same order, nearer to each other."""
-    return with_overrides(profile, rate_per_s=rate_per_s, duration_s=profile.sweep.step_s)
 
 
 def _profile(options: argparse.Namespace) -> Profile:
@@ -114,9 +111,6 @@ def _profile(options: argparse.Namespace) -> Profile:
         "resolution": options.resolution,
     }
     values = {name: value for name, value in given.items() if value is not None}
-    for name, value in values.items():
-        if not 0 < value < float("inf"):
-            raise TrafficError(f"--{name.partition('_')[0]} {value:g}: must be above 0")
     sweep = replace(profile.sweep, **values)
     if sweep.start_per_s > sweep.max_per_s:
         raise TrafficError(f"--start {sweep.start_per_s:g}: must be at most --max, {sweep.max_per_s:g}")

@@ -9,7 +9,7 @@ a limit on latency says nothing without the one on errors.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,14 +101,20 @@ class Observed:
 
 
 def observe(records: Sequence[Record]) -> Observed:
+    # An answer in one piece comes with its end.
+    tokens = (chunk for r in records for chunk in r.chunks or ((r.end_s, r.tokens_out),))
     return Observed(
         ttft=Points.of([(r.intended_s, r.ttft_s, 1) for r in records if r.ttft_s is not None]),
-        gap=Points.of(list(_gaps(records))),
-        itl=Points.of(list(_shares(records))),
+        gap=Points.of(
+            [(c[0], gap_s, 1) for r in records for c, gap_s in zip(r.chunks[1:], r.gaps_s, strict=True)]
+        ),
+        itl=Points.of(
+            [(c[0], *share) for r in records for c, share in zip(r.chunks[1:], r.itl, strict=True)]
+        ),
         tpot=Points.of([(r.intended_s, r.tpot_s, 1) for r in records if r.tpot_s is not None]),
         e2e=Points.of([(r.intended_s, r.e2e_s, 1) for r in records if r.is_complete]),
         lag=Points.of([(r.intended_s, r.lag_s, 1) for r in records]),
-        tokens=Points.of(list(_tokens(records))),
+        tokens=Points.of([(at_s, 1.0, count) for at_s, count in tokens]),
     )
 
 
@@ -120,26 +126,6 @@ def measured(records: Iterable[Record]) -> list[Record]:
 def error_class(record: Record) -> str | None:
     """Of an error that the mix did not ask for; NO_ERROR where it asked for one and none came."""
     return None if record.expected else record.error or NO_ERROR
-
-
-def _gaps(records: Iterable[Record]) -> Iterator[tuple[float, float, int]]:
-    for record in records:
-        for (at_s, _), gap_s in zip(record.chunks[1:], record.gaps_s, strict=True):
-            yield at_s, gap_s, 1
-
-
-def _shares(records: Iterable[Record]) -> Iterator[tuple[float, float, int]]:
-    for record in records:
-        for (at_s, _), (share_s, tokens) in zip(record.chunks[1:], record.itl, strict=True):
-            yield at_s, share_s, tokens
-
-
-def _tokens(records: Iterable[Record]) -> Iterator[tuple[float, float, int]]:
-    """An answer in one piece comes with its end."""
-    for record in records:
-        chunks = record.chunks or ((record.end_s, record.tokens_out),)
-        for at_s, tokens in chunks:
-            yield at_s, 1.0, tokens
 
 
 @dataclass(frozen=True, slots=True)

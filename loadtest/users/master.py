@@ -24,7 +24,7 @@ from loadtest.measure.record import Record, decode
 from loadtest.ports import HOST
 from loadtest.traffic.profile import Profile
 from loadtest.users.live import Stopping
-from loadtest.users.tally import Loss, Progress, Tally, owed
+from loadtest.users.tally import Progress, Tally, owed
 from loadtest.users.worker import HARD, MAX_LINE, SOFT, Plan, State, report_of
 
 # From the last worker's READY to the first request: the message must have come to all of them.
@@ -150,7 +150,7 @@ class Crew:
         seen = {record.request for record in self._tally.records}
         for number, at_s in lost.items():
             _end(self._team[number].connection)  # what it may tell yet is of this run
-            for record in owed(profile, plan.model, Loss(number, len(self._team), at_s, ended_s), seen):
+            for record in owed(profile, plan.model, number, len(self._team), at_s, ended_s, seen):
                 self._tally.add(record)
         return Collected(
             records=tuple(sorted(self._tally.records, key=lambda record: record.intended_s)),

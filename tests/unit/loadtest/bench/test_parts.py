@@ -176,11 +176,6 @@ def test_a_command_at_fault_ends_with_one_line(
         ["--repeats", "x"],
         ["--models", "t5"],
         ["--peers", "gpt4all"],
-        ["--also", "slots"],
-        ["--also", "slots="],
-        ["--also", "=8"],
-        ["--also", "slots=8,"],
-        ["--also", "slots=8,x"],
     ],
 )
 def test_an_argument_at_fault_is_a_usage_error(arguments: list[str]) -> None:

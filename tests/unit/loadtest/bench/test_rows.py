@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from loadtest.bench import peers, rows
-from loadtest.bench.plan import COMPARED, PEERS, ROWS, Plan, further
+from loadtest.bench.plan import COMPARED, PEERS, ROWS, Plan
 from loadtest.bench.rows import Batched, Rows
 
 CONFIG = """parameters { key: "threads" value { string_value: "3" } }
@@ -36,7 +36,6 @@ STARTED = {
     "server-q4_0": ("/llama-server", "llama.cpp/Q4_0.gguf"),
     "server-q4_1": ("/llama-server", ".gguf"),
     "vllm": ("vllm.entrypoints", "/checkpoint", "--max-num-seqs 32"),
-    "grpc:threads=1": ("serve smollm2-threads=1", "grpc://smollm2-threads=1"),
 }
 
 
@@ -92,12 +91,12 @@ def _rows(folder: Path, stack: ExitStack) -> Rows:
 
 
 def test_every_row_is_known_here() -> None:
-    assert set(STARTED) == {row.name for row in ROWS} | {"grpc:threads=1"}
+    assert set(STARTED) == {row.name for row in ROWS}
 
 
 @pytest.mark.parametrize("name", STARTED)
 def test_a_row_starts_what_its_name_says(name: str, log: list[str], tmp_path: Path) -> None:
-    row = next(row for row in (*ROWS, further("threads=1")) if row.name == name)
+    row = next(row for row in ROWS if row.name == name)
     with ExitStack() as stack:
         opened = _rows(tmp_path, stack).open(row)
     if isinstance(opened, Batched):  # it starts its program for each measurement
