@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -187,19 +188,14 @@ def run(
             command, stdout=output, stderr=output, cwd=ROOT, env={**os.environ, **(variables or {})}
         )
     try:
-        while (code := _wait(child)) is None:
-            if say:
+        while child.poll() is None:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(_SAY_EVERY_S)
+            if say and child.returncode is None:
                 say(f"{what}: {end_of(log, 1).splitlines()[-1].strip()[:90]}")
     except BaseException:
         child.kill()
         child.wait()
         raise
-    if code:
-        raise BenchError(f"{what} failed with code {code}; {end_of(log)}")
-
-
-def _wait(child: subprocess.Popen[bytes]) -> int | None:
-    try:
-        return child.wait(_SAY_EVERY_S)
-    except subprocess.TimeoutExpired:
-        return None
+    if child.returncode:
+        raise BenchError(f"{what} failed with code {child.returncode}; {end_of(log)}")

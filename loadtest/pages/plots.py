@@ -87,7 +87,9 @@ def render(plot: Plot) -> Drawn:
         axes = figure.subplots(plot.panels, 1, squeeze=False)[:, 0]
         figure.subplots_adjust(_LEFT, 0.5 / height, _RIGHT, 1 - 0.3 / height, hspace=0.2)
         plot.draw(list(axes))
-        return Drawn(plot, _svg(figure, plot), _png(figure))
+        png = io.BytesIO()
+        figure.savefig(png, format="png", dpi=130, facecolor="white", metadata={"Software": None})
+        return Drawn(plot, _svg(figure, plot), png.getvalue())
 
 
 def save(drawn: Drawn, folder: Path) -> Path:
@@ -116,12 +118,6 @@ def _svg(figure: Figure, plot: Plot) -> str:
     # As wide as the page, whatever size the figure had; matplotlib's metadata names foreign addresses.
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     return re.sub(r"<svg\b[^>]*>", lambda found: _SIZE.sub("", found[0]), text, count=1)
-
-
-def _png(figure: Figure) -> bytes:
-    output = io.BytesIO()
-    figure.savefig(output, format="png", dpi=130, facecolor="white", metadata={"Software": None})
-    return output.getvalue()
 
 
 def curve(
