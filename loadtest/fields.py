@@ -78,7 +78,7 @@ Text = Annotated[str, text]
 
 
 def read(kind: type[_T], content: object, place: str = "", also: Iterable[str] = ()) -> _T:
-    """The dataclass `kind` of a table; `also` are keys that somebody else reads."""
+    """The dataclass `kind` of a table; `also` are keys that the caller reads."""
     table = table_of(content, place)
     hints = _hints(kind)  # type: ignore[arg-type]
     items = fields(kind)  # type: ignore[arg-type]

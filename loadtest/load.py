@@ -1,5 +1,5 @@
-"""A load test: a profile's requests against a server that runs, and what came of them. With --minutes it is a
-soak test: load for a long time, and a watch on the server's memory.
+"""A load test: a profile's requests are sent to a running server and measured. With --minutes it is a soak
+test: load for a long time, while the server's memory is read.
 
 `make load` and `make load-soak` run it. Results go to a folder: records.jsonl has every request, result.json
 the figures, report.html the plots; a soak adds soak.json and soak.png.
@@ -56,9 +56,9 @@ _EXAMPLES = f"""examples:
 
 Ctrl-C ends the load, waits for the answers that are open and writes what was measured; a second one does
 not wait.
-A soak asks for no error, memory (RSS of all the server's processes) that does not grow, and a p99 of TTFT and
-gaps in the last third like in the first.
-Exit codes: 0 the SLO was met, 3 it was missed (of a soak: it holds, or it does not or was too short to tell),
+A soak test passes if no request fails, memory (RSS of all the server's processes) does not grow, and the p99
+of TTFT and gaps in the last third is like that in the first.
+Exit codes: 0 the SLO was met, 3 it was missed (a soak test: passed; failed, or was too short to tell),
 1 nothing could be measured (no server, every request failed), 2 the command or the profile is wrong, 130
 interrupted.
 """
@@ -113,7 +113,7 @@ def _load(options: argparse.Namespace) -> int:
     for name in ("pid", "repository"):
         if (value := getattr(options, name)) is not None:
             raise TrafficError(f"--{name} {value}: is for a soak test; give --minutes, too")
-    with stopping() as wishes, session(options, profile, wishes) as running:
+    with stopping() as signals, session(options, profile, signals) as running:
         ran = running.run(running.profile)
     result = _report(ran, profile, folder)
     if result is None or ran.interrupted:
@@ -127,13 +127,13 @@ def _soak(options: argparse.Namespace) -> int:
     machine = describe()
     with (
         _server(options, folder) as pid,
-        stopping() as wishes,
-        session(options, profile, wishes) as running,
-        watching(pid, options.interval, wishes.wish) as watch,
+        stopping() as signals,
+        session(options, profile, signals) as running,
+        watching(pid, options.interval, signals.add) as watch,
     ):
         ran = running.run(running.profile)
     result = _report(ran, profile, folder)
-    interrupted = wishes.wishes > watch.ended  # its end is a wish that nobody had
+    interrupted = signals.count > watch.ended  # the server's end counts as one signal
     if result is None:
         if interrupted:
             return INTERRUPTED
@@ -183,8 +183,8 @@ def _rate_of(path: Path) -> float:
 
 
 def _report(ran: Ran, profile: Profile, folder: Path) -> Result | None:
-    """Stores and shows what came of a run; None where it ended in the warm-up. BenchError for a whole one of
-    which nothing came."""
+    """Stores and shows a run's result; None where the run ended in the warm-up. BenchError where a whole run
+    measured no request, or all of them failed."""
     ran.store(folder)
     if ran.result is None:
         say(f"interrupted in the warm-up: nothing was measured; {folder} has {len(ran.records)} records")

@@ -1,4 +1,4 @@
-"""Where and with what a benchmark ran."""
+"""The machine and the versions that a benchmark ran on."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def _sweep(options: argparse.Namespace) -> int:
     profile = _profile(options)
     search = Search(profile.sweep.start_per_s, profile.sweep.max_per_s, profile.sweep.resolution)
     folder = folder_of(options, f"{profile.name}-sweep", "sweep.json")
-    with stopping() as wishes, session(options, profile, wishes) as running:
+    with stopping() as signals, session(options, profile, signals) as running:
         found = _climb(running, running.profile, search, folder)
     if not found:
         say("interrupted: no rate is done")
@@ -71,7 +71,7 @@ def _sweep(options: argparse.Namespace) -> int:
     pages.write_sweep(sweep, folder)
     pages.show_sweep(sweep, Console())
     print(f"results: {folder}")
-    if wishes.wishes:
+    if signals.count:
         return INTERRUPTED
     return MISSED if sweep.highest_rate_per_s is None else HELD
 
@@ -81,7 +81,7 @@ def _climb(running: Session, profile: Profile, search: Search, folder: Path) -> 
     found: list[Rung] = []
     while (rate_per_s := next_rate(search, [rung.outcome for rung in found])) is not None:
         cool_down(running.addresses.metrics, running.stopping)
-        if running.stopping.wishes:
+        if running.stopping.count:
             break
         # The same requests in the same order, nearer to each other.
         ran = running.run(with_overrides(profile, rate_per_s=rate_per_s, duration_s=profile.sweep.step_s))

@@ -1,4 +1,4 @@
-"""The measurement: every row of a model under every load, interleaved over the repeats."""
+"""The measurement: every row of a model under every load, the rows in turn in each repeat."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rows of the tables, each started in the way that suits it best."""
+"""The rows of the tables: how each is started."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One request as the load generator saw it, and records as JSON lines.
+"""The record of one request, as the load generator measured it, and records as JSON lines.
 
 All times are seconds since the start of the run, by one clock. Latency counts from the moment a request
 should have been sent, so that a stalled server cannot hide behind requests that it kept from being sent

@@ -1,4 +1,4 @@
-"""What a run came to: everything a report says, in one value that is stored as result.json."""
+"""The result of a run: everything that a report shows, in one value that is stored as result.json."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ _ERRORS = "error_ratio"
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`value` and `met` are None where nothing was measured; an objective nobody measured does not hold."""
+    """`value` and `met` are None where nothing was measured; such an objective is not met."""
 
     name: str
     limit: float

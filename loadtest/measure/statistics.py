@@ -138,7 +138,8 @@ class Band:
 @dataclass(frozen=True, slots=True)
 class Window:
     """From `t_s` on. `offered_per_s` counts requests by their intended start, `finished_per_s` complete ones
-    by their end, `in_flight` is the mean number sent and not ended. `errors` are those nobody asked for."""
+    by their end, `in_flight` is the mean number sent and not ended. `errors` are the unplanned
+    ones."""
 
     t_s: float
     offered_per_s: float

@@ -130,10 +130,10 @@ def _throughput(result: Result, axes: list[Axes]) -> None:
 
 
 def _server_plot(result: Result) -> Plot:
-    """What the load generator had sent and not seen end; below it what the server said of itself."""
+    """Requests that were sent and had not ended; below them the server's own metrics."""
     panels = [_GAUGES[0], *(panel for panel in _GAUGES[1:] if panel[2].keys() & result.gauges.keys())]
     note = (
-        "In flight is what the load generator had sent and not seen end; the rest is the server's own word."
+        "In flight: requests that were sent and had not ended. The rest are the server's metrics."
         if result.gauges
         else "Requests sent and not ended. The server's metrics were not read."
     )

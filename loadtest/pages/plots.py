@@ -1,7 +1,7 @@
 """How plots are drawn: a figure in the colours of the page, as SVG for the page and as a PNG file.
 
 The SVG names its colours by CSS variables, so that a dark page has light lines. Its text stays text: small,
-searchable, and never outlines of somebody's font.
+searchable, and never the outlines of a font.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def save(drawn: Drawn, folder: Path) -> Path:
 
 
 def legend_text(text: str) -> str:
-    """Somebody's name as a legend may show it: no formula, no character without a glyph, not hidden by a
+    """Any name as a legend may show it: no formula, no character without a glyph, not hidden by a
     leading underscore, not longer than the plot is wide."""
     glyphs = get_font(findfont("DejaVu Sans")).get_charmap()
     shown = "".join(char if ord(char) in glyphs and char.isprintable() else "?" for char in text)
@@ -128,7 +128,7 @@ def curve(
     style: str = "-",
     **more: Any,
 ) -> None:
-    """Where nothing was seen there is no mark; the line goes on to the next point."""
+    """Where there is no value there is no mark; the line goes on to the next point."""
     seen = [(x, y) for x, y in points if y is not None]
     axis.plot([x for x, _ in seen], [y for _, y in seen], style, color=colour, label=label, **more)
 
@@ -186,7 +186,7 @@ def finish(axis: Axes, x_label: str, y_label: str) -> None:
     axis.tick_params(color=GRID)
     curves = (line for line in axis.lines if not str(line.get_gid()).startswith(REFERENCE))
     if not axis.containers and not any(np.isfinite(line.get_ydata()).any() for line in curves):
-        axis.text(0.5, 0.5, "nothing was seen", transform=axis.transAxes, ha="center", va="center")
+        axis.text(0.5, 0.5, "no data", transform=axis.transAxes, ha="center", va="center")
     handles, labels = axis.get_legend_handles_labels()
     if handles:
         axis.legend(

@@ -1,4 +1,4 @@
-"""What a run, a sweep and a comparison leave for people: a page that needs no other file, reads on a dark
+"""The reports of a run, a sweep and a comparison: a page that needs no other file, reads on a dark
 screen and prints on paper, and its figures as PNG files."""
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ def kinds(by_kind: Mapping[str, Kind]) -> Grid:
 
 
 def gauges(result: Result) -> Grid:
-    """As the server said them, in their own units."""
+    """The server's, in their own units."""
     rows = []
     for name, series in result.gauges.items():
         values = [value for _, value in series]

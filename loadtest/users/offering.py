@@ -1,4 +1,4 @@
-"""How requests are offered: when each begins, how many may be open, and what becomes of those that stay open.
+"""How requests are offered: when each begins, how many may be open, and how those that stay open end.
 
 Open loop: a request begins when it is due, however slow the server is. It is late only if this process is,
 and that shows as its lag. Closed loop: each user's next request begins when the answer to the last has come.
@@ -68,7 +68,7 @@ class Offering:
     async def drain(self, drain_s: float, reason: str) -> None:
         """Waits so long for the open requests; then those that are still open end with that error.
 
-        Raises what an attempt raised: that is a fault of ours.
+        Raises what an attempt raised: a bug in the load generator.
         """
         if self._open:
             await asyncio.wait(self._open, timeout=drain_s)

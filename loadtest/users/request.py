@@ -1,4 +1,4 @@
-"""One request: what is sent for a planned one, what comes of it, and its Record at the end."""
+"""One request: how a planned one is encoded, how its answer is followed, and its Record at the end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from loadtest.traffic.profile import Bad, Profile, Protocol, Task
 from loadtest.traffic.schedule import Planned
 
 # Classes of errors, as a Record names them. The server's own are its codes: UNAVAILABLE, INVALID_ARG, ...
-CONNECTION = "connection"  # nobody answered at the address
+CONNECTION = "connection"  # no server answered at the address
 CONNECTION_LOST = "connection_lost"  # it broke before the answer was whole
 PROTOCOL = "protocol"  # the answer is not in the wire format
 TIMEOUT = "timeout"  # we waited for the request's timeout, and a moment for the server to say so

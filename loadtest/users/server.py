@@ -1,5 +1,5 @@
-"""What a run must know of the server: where it is, whether its models answer, how their prompts are written,
-what its metrics say, and whether it has nothing left to do."""
+"""The server of a run: its addresses, whether its models answer, how their prompts are written, its metrics,
+and whether it is idle."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def check(profile: Profile, addresses: Addresses, model: str) -> Server:
 
 
 def fitted(profile: Profile, addresses: Addresses, model: str, say: Callable[[str], None]) -> Profile:
-    """The profile with no longer a context than every model of the mix has, where they tell it."""
+    """The profile, its context at most that of every model of the mix that has a card."""
     contexts = []
     for name in models_of(profile, model):
         try:
@@ -176,13 +176,13 @@ def scraping(url: str | None) -> Iterator[Scrapes | None]:
 
 
 def cool_down(url: str | None, stopping: Stopping) -> None:
-    """Waits until nothing runs and nothing waits in the server with these metrics; returns early when
-    somebody wishes to stop. BenchError where the server stays busy, or is gone."""
+    """Waits until the server with these metrics has no running and no waiting requests; returns early on a
+    signal to stop. BenchError where the server stays busy, or is gone."""
     if url is None:
         time.sleep(_BLIND_S)
         return
     deadline, looks = time.monotonic() + _BUSY_S, 0
-    while looks < _LOOKS and not stopping.wishes:
+    while looks < _LOOKS and not stopping.count:
         try:
             metrics = parse_metrics(httpx.get(url, timeout=_LOOK_TIMEOUT_S).raise_for_status().text)
         except (httpx.HTTPError, httpx.InvalidURL, ProtocolError) as error:

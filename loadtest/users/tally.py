@@ -1,5 +1,5 @@
-"""What is known of a run while it goes on: records as they come, counts for the eye, and what a worker that
-died owed. Pure."""
+"""A run in progress: its records so far, its counts for the screen, and the errors of a worker that was lost.
+Pure."""
 
 from __future__ import annotations
 

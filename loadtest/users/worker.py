@@ -1,4 +1,4 @@
-"""A worker: takes the master's plan, keeps its share of the schedule, sends, and tells what comes of it.
+"""A worker: receives the master's plan, sends its share of the schedule on time, and reports each request.
 
 Master and worker send each other lines, each a word and JSON. To a worker: `plan`, `go` (the run's zero on
 the wall clock), `stop` (SOFT or HARD). To the master: `hello` (a name), `record` (one request, when it has
@@ -227,7 +227,7 @@ class Share:
 
 @asynccontextmanager
 async def _connected(protocols: set[Protocol], plan: Plan) -> AsyncIterator[dict[Protocol, Sender]]:
-    """The senders that the mix needs. Where nobody answers the requests will say so, each as an error."""
+    """The senders that the mix needs. Where no server answers, each request becomes an error."""
     made: dict[Protocol, Sender] = {}
     for protocol in protocols:
         if protocol is Protocol.GRPC:

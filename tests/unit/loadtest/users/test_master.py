@@ -229,22 +229,22 @@ def test_a_worker_that_ends_before_the_run_ends_it() -> None:
             crew.run(of, plan(of), Stopping(), unwatched)
 
 
-def test_wishes_to_stop_go_on_to_the_workers_and_a_clock_that_differs_is_warned_of() -> None:
-    of, wishes = load(), Stopping()
+def test_signals_to_stop_reach_the_workers_and_a_clock_that_differs_is_a_remark() -> None:
+    of, signals = load(), Stopping()
     with crew_of(1) as (crew, (played,)):
 
         def play() -> None:
             played.hears("plan")
             played.report(State.READY, wall_s=time.time() + 7.5)
             played.hears("go")
-            wishes.wish()
+            signals.add()
             assert played.hears("stop") == SOFT
-            wishes.wish()
+            signals.add()
             assert played.hears("stop") == HARD
             played.report(State.DONE, capped=2)
 
         with meanwhile(play):
-            found = crew.run(of, plan(of, drain_s=WAIT_S), wishes, unwatched)
+            found = crew.run(of, plan(of, drain_s=WAIT_S), signals, unwatched)
         assert found.interrupted
         assert found.capped == 2
         (remark,) = found.remarks
@@ -259,7 +259,7 @@ def test_who_is_no_worker_is_sent_away(said: bytes) -> None:
 
         def play() -> None:
             assert stranger.recv(1) == b""
-            stopping.wish()
+            stopping.add()
 
         with meanwhile(play), pytest.raises(KeyboardInterrupt):
             crew.gather(1, stopping, WAIT_S)
