@@ -2,9 +2,9 @@
 
 The slope of memory is Theil's: the median of the slopes of all pairs of readings; up to 29 % of them may be
 anything. Its confidence interval is Sen's (Sen, "Estimates of the regression coefficient based on Kendall's
-tau", JASA 1968), by the normal approximation. It takes the errors of the readings as independent; memory wanders, so
-`thinned` first makes one point of each stretch of time. Even so the interval is rather too narrow than too
-wide.
+tau", JASA 1968), by the normal approximation. It takes the errors of the readings as independent; memory
+wanders, so `thinned` first makes one point of each stretch of time. Even so the interval is rather too narrow
+than too wide.
 """
 
 from __future__ import annotations
