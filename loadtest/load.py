@@ -158,8 +158,13 @@ def _soak(options: argparse.Namespace) -> int:
 
 
 def _profile(options: argparse.Namespace) -> Profile:
-    if options.sweep is not None:
-        options.rate = _rate_of(options.sweep)
+    if (path := options.sweep) is not None:
+        try:
+            options.rate = sweeps.decode(path.read_text("utf-8")).highest_rate_per_s
+        except (OSError, BenchError) as error:
+            raise TrafficError(f"--sweep {path}: {error}") from error
+        if options.rate is None:
+            raise TrafficError(f"--sweep {path}: no rate met the SLO; give --rate")
     return with_overrides(
         profile_of(options),
         rate_per_s=options.rate,
@@ -169,17 +174,6 @@ def _profile(options: argparse.Namespace) -> Profile:
         seed=options.seed,
         speed=options.speed,
     )
-
-
-def _rate_of(path: Path) -> float:
-    """TrafficError where the file is no sweep, or its every rate missed the SLO."""
-    try:
-        rate_per_s = sweeps.decode(path.read_text("utf-8")).highest_rate_per_s
-    except (OSError, BenchError) as error:
-        raise TrafficError(f"--sweep {path}: {error}") from error
-    if rate_per_s is None:
-        raise TrafficError(f"--sweep {path}: no rate met the SLO; give --rate")
-    return rate_per_s
 
 
 def _report(ran: Ran, profile: Profile, folder: Path) -> Result | None:

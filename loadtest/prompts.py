@@ -74,17 +74,17 @@ def windows(tokenizer: Tokenizer, number: int, tokens: int) -> list[Prompt]:
     most = len(text) // length
     if number > most:
         raise BenchError(f"windows {number}: the text has at most {most} of {tokens} tokens")
-    starts = [text.find("\n", index * (len(text) // number)) + 1 for index in range(number)]
-    return [_window(tokenizer, text[start : start + length], tokens) for start in starts]
-
-
-def _window(tokenizer: Tokenizer, passage: str, tokens: int) -> Prompt:
-    encoded = tokenizer.encode(passage)
-    ids = tuple(encoded.ids[:tokens])
-    text = passage[: encoded.offsets[len(ids) - 1][1]]
-    if len(ids) < tokens or tuple(tokenizer.encode(text).ids) != ids:
-        raise BenchError(f"a window of {tokens} tokens is not the same tokens when its text is encoded again")
-    return Prompt(text, ids)
+    found = []
+    for index in range(number):
+        start = text.find("\n", index * (len(text) // number)) + 1
+        passage = text[start : start + length]
+        encoded = tokenizer.encode(passage)
+        ids = tuple(encoded.ids[:tokens])
+        cut = passage[: encoded.offsets[len(ids) - 1][1]]
+        if len(ids) < tokens or tuple(tokenizer.encode(cut).ids) != ids:
+            raise BenchError(f"a window of {tokens} tokens is other tokens when its text is encoded again")
+        found.append(Prompt(cut, ids))
+    return found
 
 
 def _text() -> str:

@@ -104,14 +104,9 @@ def _profile(options: argparse.Namespace) -> Profile:
         raise TrafficError(f"{profile.name}: closed arrivals have no rate to search for; choose open ones")
     if isinstance(arrivals, Trace) and arrivals.file:
         raise TrafficError(f"{profile.name}: a trace's file brings its own times, there is no rate to search")
-    given = {
-        "start_per_s": options.start,
-        "max_per_s": options.max,
-        "step_s": options.step,
-        "resolution": options.resolution,
-    }
-    values = {name: value for name, value in given.items() if value is not None}
-    sweep = replace(profile.sweep, **values)
+    names = {"start": "start_per_s", "max": "max_per_s", "step": "step_s", "resolution": "resolution"}
+    given = {name: value for key, name in names.items() if (value := getattr(options, key)) is not None}
+    sweep = replace(profile.sweep, **given)
     if sweep.start_per_s > sweep.max_per_s:
         raise TrafficError(f"--start {sweep.start_per_s:g}: must be at most --max, {sweep.max_per_s:g}")
     return replace(profile, sweep=sweep)

@@ -150,8 +150,7 @@ def widen(axis: Axis, scale: Callable[[str], None], values: Sequence[float]) -> 
 def outside_measured(axis: Axes, result: Result) -> None:
     """Shades warm-up and drain, and spans the whole run."""
     start_s, end_s = result.window_s
-    last_s = len(result.timeline) * result.window_width_s
-    right = max(end_s, last_s)
+    right = max(end_s, len(result.timeline) * result.window_width_s)
     for low, high in ((0.0, start_s), (end_s, right)):
         if high > low:
             axis.axvspan(low, high, color=SHADE, zorder=0, linewidth=0)
