@@ -36,7 +36,9 @@ def manifest_of(repository: Path) -> dict[str, Any]:
         ) from error
     if manifest.get("precision") != PRECISION:
         found = manifest.get("precision")
-        raise BenchError(f"{path}: precision {found}, the benchmark is of {PRECISION}: name another")
+        raise BenchError(
+            f"{path}: precision {found}, the benchmark measures {PRECISION}: name another repository"
+        )
     return manifest
 
 

@@ -98,7 +98,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--pid", type=int, help="of the first process of the server at --url; without --url one is started")
     add("--repository", type=Path, metavar="DIR", help="to start a server of; default: one is built")
     add("--no-fill", action="store_true", help="start with empty slots; memory then grows as they fill")
-    add("--interval", type=above_zero, default=5.0, metavar="S", help="between looks at memory; default: 5 s")
+    add(
+        "--interval",
+        type=above_zero,
+        default=5.0,
+        metavar="S",
+        help="between readings of memory; default: 5 s",
+    )
     settle = f"that memory may grow in at first; default: {_SETTLE_MINUTES:g}, a third at most"
     add("--settle", type=above_zero, metavar="M", help=f"minutes {settle}")
     growth, drift = limits.growth_mb_per_h, limits.drift

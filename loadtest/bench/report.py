@@ -158,7 +158,7 @@ def _roofline(found: Found) -> dict[str, float] | None:
 def _targets(found: Sequence[Verdict], *, quick: bool) -> Table:
     title = "targets" + (", of a quick run: the figures mean nothing" if quick else "")
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
-    for column in ("", "value", "least to most", "target", ""):
+    for column in ("", "value", "min to max", "target", ""):
         table.add_column(column)
     for verdict in found:
         table.add_row(

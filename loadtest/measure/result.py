@@ -25,7 +25,7 @@ from loadtest.measure.statistics import (
 
 VERSION = 2
 _MEASURES = ("ttft", "gap", "itl", "tpot", "e2e")
-# Of fewer values the 99th percentile is little but the largest.
+# Of fewer values the 99th percentile is little more than the largest.
 _ENOUGH = 100
 # A generator this late, or by this share of the TTFT, measures itself.
 _LATE_S, _LATE_SHARE = 0.05, 0.1
@@ -166,7 +166,8 @@ def _doubts(latencies: Mapping[str, Latency | None], requests: int) -> Iterator[
         yield "no request fell into the measured window"
         return
     if requests < _ENOUGH:
-        yield f"{requests} requests were measured: the 99th percentiles are little but the largest values"
+        few = f"{requests} requests were measured"
+        yield f"{few}: the 99th percentiles are little more than the largest values"
     lag, ttft = latencies["lag"], latencies["ttft"]
     if lag is not None and lag.p99 > max(_LATE_S, _LATE_SHARE * (ttft.p50 if ttft else 0)):
         yield (

@@ -36,7 +36,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Seconds since the watch began; bytes of all processes of the server together."""
+    """A reading: seconds since the first; bytes of all processes of the server together."""
 
     at_s: float
     rss: int

@@ -22,6 +22,7 @@ from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import NullFormatter
 
 from loadtest.measure.result import Result
+from loadtest.pages.tables import number
 
 # A limit further off than this would press the curves flat.
 _FAR = 2.5
@@ -163,7 +164,7 @@ def limit_lines(axis: Axes, result: Result, measure: str) -> None:
         if not verdict.name.startswith(f"{measure}_p"):
             continue
         limit = 1e3 * verdict.limit
-        label = f"limit of {verdict.name.split('_')[1]}: {limit:,.4g}"
+        label = f"limit of {verdict.name.split('_')[1]}: {number(limit)}"
         if limit > _FAR * axis.get_ylim()[1]:
             label += ", off the scale"
             axis.plot([], [], linestyle=_DASHES, color=INK, linewidth=1, label=label)

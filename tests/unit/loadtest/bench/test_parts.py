@@ -88,7 +88,7 @@ def test_an_engine_of_another_precision_is_refused(tmp_path: Path) -> None:
     engine = artifacts.engine_of(tmp_path)
     engine.mkdir(parents=True)
     (engine / "manifest.json").write_text('{"precision": "fp32"}')
-    with pytest.raises(BenchError, match="precision fp32, the benchmark is of int8"):
+    with pytest.raises(BenchError, match="precision fp32, the benchmark measures int8"):
         artifacts.manifest_of(tmp_path)
 
 
@@ -159,7 +159,7 @@ def test_steps_that_all_streams_share() -> None:
         (["--repository", "nowhere"], "no engine that can be read"),
     ],
 )
-def test_a_command_at_fault_ends_with_one_line(
+def test_a_wrong_command_ends_with_one_line(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert bench.main(arguments) == 1
@@ -178,7 +178,7 @@ def test_a_command_at_fault_ends_with_one_line(
         ["--peers", "gpt4all"],
     ],
 )
-def test_an_argument_at_fault_is_a_usage_error(arguments: list[str]) -> None:
+def test_a_wrong_argument_is_a_usage_error(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         bench.main(arguments)
     assert ended.value.code == 2
