@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -20,13 +18,10 @@ from typing import Final
 from loadtest.artifacts import ROOT
 from loadtest.bench import llama
 from loadtest.bench.engines import OFFLINE, gguf_file
-from loadtest.bench.program import end_of
-from loadtest.errors import BenchError
+from loadtest.bench.program import Say, run
 
 CACHE: Final = ROOT / ".cache" / "peers"
 OPENVINO: Final = CACHE / "openvino" / "int8"
-_SAY_EVERY_S = 20.0
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,29 +168,3 @@ def _convert(target: Path, command: Sequence[str], say: Say) -> None:
     words = [word.replace("{target}", str(part)) for word in command]
     run(what, words, target.with_name(f"{target.name}.log"), say, OFFLINE)
     part.rename(target)
-
-
-def run(
-    what: str,
-    command: Sequence[str],
-    log: Path,
-    say: Say | None = None,
-    variables: Mapping[str, str] | None = None,
-) -> None:
-    """Runs it to its end, its output in the log; `say` gets the log's last line every 20 seconds."""
-    with log.open("wb") as output:
-        child = subprocess.Popen(
-            command, stdout=output, stderr=output, cwd=ROOT, env={**os.environ, **(variables or {})}
-        )
-    try:
-        while child.poll() is None:
-            with suppress(subprocess.TimeoutExpired):
-                child.wait(_SAY_EVERY_S)
-            if say and child.returncode is None:
-                say(f"{what}: {end_of(log, 1).splitlines()[-1].strip()[:90]}")
-    except BaseException:
-        child.kill()
-        child.wait()
-        raise
-    if child.returncode:
-        raise BenchError(f"{what} failed with code {child.returncode}; {end_of(log)}")
