@@ -103,7 +103,7 @@ class TestSummary:
         late = [replace(record, sent_s=record.intended_s + 1) for record in play(1)]
         said = " ".join(summarise(late, facts()).doubts)
         assert "sent requests late" in said
-        assert "little but the largest" in said
+        assert "little more than the largest" in said
 
 
 class TestObjectives:

@@ -223,16 +223,16 @@ def test_flags_take_the_place_of_the_profiles_own() -> None:
     ("arrivals", "flags", "message"),
     [
         (ARRIVALS[1], {"users": 3}, "--users 3: only closed arrivals"),
-        (ARRIVALS[0], {"users": 0}, "--users 0: must be a whole number from 1"),
+        (ARRIVALS[0], {"users": 0}, "--users: 0, must be a whole number from 1"),
         (ARRIVALS[0], {"rate_per_s": 3}, "--rate 3: closed arrivals have no rate"),
-        (ARRIVALS[1], {"rate_per_s": 0}, "--rate 0: must be a number above 0"),
-        (ARRIVALS[1], {"rate_per_s": math.nan}, "--rate nan: must be"),
+        (ARRIVALS[1], {"rate_per_s": 0}, "--rate: 0, must be above 0 and at most 100000"),
+        (ARRIVALS[1], {"rate_per_s": math.nan}, "--rate: nan, must be a number above 0"),
         (ARRIVALS[1], {"speed": 3}, "--speed 3: only a trace"),
-        (ARRIVALS[4], {"speed": -1}, "--speed -1: must be a number above 0"),
+        (ARRIVALS[4], {"speed": -1}, "--speed: -1, must be above 0"),
         ({"kind": "trace", "file": "x"}, {"rate_per_s": 3}, "--rate 3: a trace's file brings its own times"),
-        (ARRIVALS[1], {"duration_s": 0}, "--duration 0: must be a number above 0"),
-        (ARRIVALS[1], {"warmup_s": -1}, "--warmup -1: must be a number of at least 0"),
-        (ARRIVALS[1], {"seed": -1}, "--seed -1: must be a whole number from 0"),
+        (ARRIVALS[1], {"duration_s": 0}, "--duration: 0, must be above 0"),
+        (ARRIVALS[1], {"warmup_s": -1}, "--warmup: -1, must be of at least 0"),
+        (ARRIVALS[1], {"seed": -1}, "--seed: -1, must be a whole number from 0"),
     ],
 )
 def test_a_flag_that_does_not_fit_is_refused(

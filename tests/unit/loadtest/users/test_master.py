@@ -230,21 +230,21 @@ def test_a_worker_that_ends_before_the_run_ends_it() -> None:
 
 
 def test_a_stop_reaches_the_workers_and_a_clock_that_differs_is_a_warning() -> None:
-    of, wishes = load(), Stopping()
+    of, signals = load(), Stopping()
     with crew_of(1) as (crew, (played,)):
 
         def play() -> None:
             played.hears("plan")
             played.report(State.READY, wall_s=time.time() + 7.5)
             played.hears("go")
-            wishes.wish()
+            signals.add()
             assert played.hears("stop") == SOFT
-            wishes.wish()
+            signals.add()
             assert played.hears("stop") == HARD
             played.report(State.DONE, capped=2)
 
         with meanwhile(play):
-            found = crew.run(of, plan(of, drain_s=WAIT_S), wishes, unwatched)
+            found = crew.run(of, plan(of, drain_s=WAIT_S), signals, unwatched)
         assert found.interrupted
         assert found.capped == 2
         (remark,) = found.remarks
@@ -259,7 +259,7 @@ def test_a_connection_that_is_no_worker_is_closed(said: bytes) -> None:
 
         def play() -> None:
             assert stranger.recv(1) == b""
-            stopping.wish()
+            stopping.add()
 
         with meanwhile(play), pytest.raises(KeyboardInterrupt):
             crew.gather(1, stopping, WAIT_S)
