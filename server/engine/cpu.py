@@ -48,7 +48,7 @@ def _instead(error: KernelsMissing) -> str:
 
 
 def _open_kernels(manifest: Manifest, settings: Settings, kernels: Kernels) -> Opened:
-    # What keys and values are of depends on who computes them.
+    # The kernels keep keys and values as half floats, whatever the graph's type is.
     manifest = replace(manifest, shape=replace(manifest.shape, kv_dtype=KvDtype.FLOAT16))
     shape = manifest.shape
     verify_files(manifest, (INDEX,))

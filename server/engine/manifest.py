@@ -21,7 +21,7 @@ MANIFEST_VERSION: Final = 2
 
 
 class Architecture(StrEnum):
-    """An encoder-decoder reads a source once, and its decoder attends to that beside its own tokens."""
+    """An encoder-decoder reads a source once; its decoder attends to the source and to its own tokens."""
 
     DECODER = "decoder"
     ENCODER_DECODER = "encoder_decoder"
@@ -69,7 +69,7 @@ class ModelShape:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """`prefix` is put before `text_input`. `generation` has what the model sets of the sampling fields.
+    """`prefix` is put before `text_input`. `generation` has the sampling fields that the model sets.
     `special` are the tokens that a chat template may name. `leading_space` says that tokens.bin spells an
     answer with a space before it.
     `engine` says what a TensorRT plan was compiled for, and is empty for other dialects.
@@ -139,7 +139,7 @@ def _manifest(folder: Path, data: dict[str, Any]) -> Manifest:
 
 
 def _special(tokenizer: Mapping[str, Any]) -> dict[str, str]:
-    """Before they were all listed, a manifest had two of them, or null for one that the model has not."""
+    """Older manifests list only two special tokens, with null for one that the model lacks."""
     listed = tokenizer.get("special_tokens")
     if listed is None:
         listed = {name: tokenizer[name] for name in ("bos_token", "eos_token")}
