@@ -168,10 +168,7 @@ def verify_files(manifest: Manifest, names: tuple[str, ...] | None = None) -> No
             raise ArtifactError(
                 name, f"{size} bytes, the manifest says {wanted['bytes']}; build the model again"
             )
-        if _sha256(path) != wanted["sha256"]:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != wanted["sha256"]:
             raise ArtifactError(name, "its sha256 is not the manifest's; build the model again")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -110,7 +110,7 @@ class SlotTable:
         if not free:
             return None
         target = free[0]
-        holder = target if target.source == source else self._holder(source)
+        holder = next((slot for slot in (target, *self.slots) if slot.source == source), None)
         moves = (Copy(holder.index, target.index, 0),) if holder and holder is not target else ()
         target.tokens, target.source = [], source if holder else ()
         self._take(target)
@@ -160,9 +160,6 @@ class SlotTable:
             return []
         victim.tokens, victim.last_used = list(target.tokens), target.last_used
         return [Copy(target.index, victim.index, len(target.tokens))]
-
-    def _holder(self, source: tuple[int, ...]) -> Slot | None:
-        return next((slot for slot in self.slots if slot.source == source), None)
 
     def _longest_prefix(self, prompt: Sequence[int]) -> tuple[Slot | None, int]:
         wanted = list(prompt[:-SHORTEST_PREFILL])

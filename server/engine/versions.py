@@ -72,7 +72,9 @@ class Versions(Generic[T]):
     def all(self) -> dict[str, T]:
         """The versions on disk, the newest first, then those that were there before."""
         try:
-            faults: list[BaseException] = list(self._look()) if self._changed() else []
+            changed_ns = self._folder.stat().st_mtime_ns
+            changed = changed_ns != self._seen_ns or time.time_ns() - changed_ns < YOUNG_NS
+            faults: list[BaseException] = list(self._look()) if changed else []
             self._lost = False
         except OSError as error:
             problem = f"cannot read {self._folder} ({error.strerror}); opened versions keep serving"
@@ -85,10 +87,6 @@ class Versions(Generic[T]):
     def find(self, key: str) -> T:
         """Raises KeyError for a version that is not here and never was."""
         return self._opened[key] if key in self._opened else self.all()[key]
-
-    def _changed(self) -> bool:
-        changed_ns = self._folder.stat().st_mtime_ns
-        return changed_ns != self._seen_ns or time.time_ns() - changed_ns < YOUNG_NS
 
     def _look(self) -> Iterator[ArtifactError]:
         """Yields the errors of unreadable versions. Raises OSError if the folder cannot be read."""

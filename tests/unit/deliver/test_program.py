@@ -263,7 +263,7 @@ def test_a_destination_that_nobody_may_write_to(source: Path) -> None:
         (["SOURCE", "TO", "--jobs", "0"], "argument --jobs: 0, must be 1 to 64"),
         (["SOURCE", "TO", "--sha256", "12"], "must be 64 hexadecimal digits"),
         (["verify", "TO"], "python -m deliver seal"),
-        (["seal", "TO"], "no model is there"),
+        (["seal", "TO"], "has no model"),
     ],
 )
 def test_a_command_at_fault(source: Path, to: Path, arguments: list[str], told: str) -> None:
