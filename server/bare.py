@@ -1,7 +1,7 @@
 """A bare ONNX Runtime loop, driven by JSON like inprocess.py: a lower bound for the time of decoding.
 
-  {"positions": […], "steps": 63, "capacity": 2048}: decodes one row per position, for so many steps from
-  there step_s    seconds of each step: run with everything bound, take the argmax, feed it back
+  {"positions": […], "steps": 63, "capacity": 2048}: decodes a row per position for so many steps
+    step_s    seconds of each step: run with everything bound, take the argmax, feed it back
 
 It has no scheduler, sampling or streams. The buffers have the shapes of the engine's, filled with random
 numbers.

@@ -53,8 +53,8 @@ examples:
   launch.py --http-port 0 --grpc-port 0 --metrics-port 0    on free ports
   launch.py -- --rate-limit=off                 passes all options after -- to tritonserver unchanged
 
-when the server is ready, the last line on stdout is for programs: the ports, and the seconds that the start
-took: READY {"http": 8000, "grpc": 8001, "metrics": 8002, "seconds": 2.114}
+the last line on stdout once the server is ready, for programs: the ports and the seconds that it took
+  READY {"http": 8000, "grpc": 8001, "metrics": 8002, "seconds": 2.114}
 """
 
 

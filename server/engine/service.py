@@ -15,7 +15,7 @@ from engine.cpu import open_cpu_runner
 from engine.describe import describe
 from engine.device import choose_device
 from engine.errors import ArtifactError, Cancelled, InternalError
-from engine.gpu import needs_gpu, open_gpu_runner
+from engine.gpu import needs_gpu, open_gpu_runner  # experimental: docs/gpu.md
 from engine.intake import Encoder
 from engine.loop import Loop
 from engine.manifest import Manifest, read_manifest

@@ -141,7 +141,7 @@ def an_older_opset(model: ir.Model) -> None:
 
 
 FAULTS: list[tuple[Callable[[ir.Model], None], str]] = [
-    (an_unused_input, "input lengths is read by nothing"),
+    (an_unused_input, "no node reads input lengths"),
     (no_mask, "has no mask"),
     (a_constant_mask, "its mask everything comes from no input"),
     (causal, "ignores is_causal"),
