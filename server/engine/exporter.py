@@ -113,7 +113,9 @@ def open_exporter(
         return None
     url = urlsplit(text)
     if url.scheme not in ("http", "https") or not url.hostname:
-        raise SettingsError(TRACE_URL, f"{shown(text)}, must be a URL as http://localhost:4318/v1/traces")
+        raise SettingsError(
+            TRACE_URL, f"{shown(text)}, must be a URL such as http://localhost:4318/v1/traces"
+        )
     exporter = Exporter(lambda body: post(url, body), model, dropped, report)
     exporter.start()
     return exporter
