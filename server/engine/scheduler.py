@@ -179,7 +179,7 @@ class Scheduler:
         return [move for move in moves if move.start < move.tokens]
 
     def fail(self, sequences: list[Sequence], moves: Iterable[Move] = ()) -> None:
-        """A part of the step has failed: its sequences end, and the slots that it touched are not reused."""
+        """A part of the step has failed: its sequences end, and what its slots contain is not reused."""
         for sequence in sequences:
             slots = [lane.slot for lane in sequence.lanes]
             self.remove(sequence)
