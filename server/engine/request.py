@@ -29,10 +29,11 @@ class FinishReason(StrEnum):
 
 
 class EarlyStopping(StrEnum):
-    """When a beam search is over, beside its limit of tokens.
+    """When a beam search is over before its limit of tokens.
 
     FALSE: when the best running beam, at its length, no longer beats the worst finished one. TRUE: as soon as
-    `num_beams` are finished. NEVER: when no running beam could, at the length that suits it best.
+    `num_beams` are finished. NEVER: when no running beam could beat it, at the length that is best for the
+    beam.
     """
 
     FALSE = "false"
@@ -42,7 +43,7 @@ class EarlyStopping(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """An interval of numbers; `open_low` leaves the lower end out."""
+    """An interval of numbers; `open_low` excludes the lower end."""
 
     kind: type[int] | type[float]
     low: float
@@ -52,7 +53,7 @@ class Limit:
     def check(self, field: str, value: object) -> None:
         if isinstance(value, bool) or not isinstance(value, int | self.kind):
             raise InvalidArgument(field, f"{shown(value)}, must be {self._noun}")
-        # Compared as it is: a float cannot tell the largest seeds apart, and no NaN compares.
+        # Compared without a conversion: a float cannot distinguish the largest seeds, and no NaN compares.
         above = value > self.low if self.open_low else value >= self.low
         if not (above and value <= self.high):
             raise InvalidArgument(field, f"{shown(value)}, must be {self._noun} {self}")
@@ -74,14 +75,14 @@ LIMITS: Final[Mapping[str, Limit]] = {
     "top_p": Limit(float, 0, 1, open_low=True),
     "min_p": Limit(float, 0, 1),
     "top_k": Limit(int, 0, MAX_INT32),
-    # Further down, a penalised logit would leave the range of float32.
+    # Below this, a penalised logit would leave the range of float32.
     "repetition_penalty": Limit(float, 0.001, 10),
     "frequency_penalty": Limit(float, -2, 2),
     "presence_penalty": Limit(float, -2, 2),
     "seed": Limit(int, 0, MAX_SEED),
     "num_logprobs": Limit(int, 0, MAX_LOGPROBS),
     "num_beams": Limit(int, 1, MAX_BEAMS),
-    # Further out, a power of the length would leave the range of float32.
+    # Beyond this, a power of the length would leave the range of float32.
     "length_penalty": Limit(float, -5, 5),
     "no_repeat_ngram_size": Limit(int, 0, MAX_INT32),
     "forced_bos_token_id": Limit(int, 0, MAX_INT32),
@@ -174,7 +175,7 @@ def parse_early_stopping(value: object) -> EarlyStopping:
 
 
 def is_unicode(text: str) -> bool:
-    """JSON can spell half a surrogate pair, which no encoding can carry on."""
+    """JSON can spell half a surrogate pair, which no encoding can represent."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
@@ -212,7 +213,7 @@ class Request:
     """One accepted prompt. Times are monotonic nanoseconds, which all processes of a machine share.
 
     The prompt of an encoder-decoder is its source. `returns` names the optional outputs that the client
-    wants; `ensemble` tells that a tokenizer step wrote it; `open_ended`, that the client named no
+    wants; `ensemble` says that a tokenizer step wrote it; `open_ended`, that the client named no
     `max_tokens`, so that the context may cut it short.
     """
 
@@ -242,7 +243,7 @@ class Request:
 
     @classmethod
     def from_fields(cls, written: Any, prompt: tuple[int, ...]) -> Request:
-        """The same of JSON that is parsed already."""
+        """The same for JSON that is already parsed."""
         try:
             fields = dict(written)
             sampling = dict(fields.pop("sampling"))
@@ -277,7 +278,7 @@ def _check_envelope(fields: Mapping[str, Any]) -> None:
 
 
 def sampling_from(fields: Mapping[str, Any], defaults: Mapping[str, Any], stream: bool = False) -> Sampling:
-    """The client's fields over the model's defaults, which give way where the two do not go together."""
+    """The client's fields over the model's defaults; a default that contradicts a field is dropped."""
     merged = {**defaults, **fields}
     least = merged.get("min_tokens", 0)
     if "max_tokens" not in fields:

@@ -33,7 +33,7 @@ _RANGES: Final = {
     "speculative_tokens": (0, 15),
 }
 _MAX_DIGITS: Final = 20
-# What the weights' working memory, the tokenizer and the rest of the server need beside the KV cache.
+# What the weights' working memory, the tokenizer and the rest of the server need in addition to the KV cache.
 _MEMORY_SHARE: Final = 0.8
 _USUAL_SOURCE: Final = 1024
 
@@ -54,9 +54,9 @@ class KernelChoice(StrEnum):
 class Settings:
     """`threads` 0 uses every core; `kv_budget_bytes` 0 allows 80 % of the memory that is free at load;
     `max_source` 0 is what the model's encoder takes, at most 1024 tokens; `prefill_stall_percent` is the time
-    of a prefill chunk beside streams, in decode steps; 0 for chunks that are always `prefill_chunk` long;
-    `stream_interval` is how many steps lie between responses, 0 for as many as suit the streams that run
-    (engine.responses); `speculative_tokens` is the most that prompt lookup proposes for a
+    of a prefill chunk while streams run, in decode steps; 0 for chunks that are always `prefill_chunk` long;
+    `stream_interval` is the number of steps from one response to the next, 0 to choose it by the number of
+    running streams (engine.responses); `speculative_tokens` is the most that prompt lookup proposes for a
     step, 0 for none.
     """
 
@@ -87,7 +87,7 @@ _CHOICES: Final[Mapping[str, type[StrEnum]]] = {"device": DeviceChoice, "kernels
 
 
 def read_settings(parameters: Mapping[str, str], environ: Mapping[str, str] | None = None) -> Settings:
-    """Of a model's parameters, and of the server's environment what they leave open.
+    """The settings in a model's parameters; the server's environment supplies what they leave open.
 
     Raises SettingsError for a value that is no whole number or out of its range, or no choice.
     """
@@ -116,9 +116,10 @@ def _number(name: str, text: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What an engine takes beside its weights: keys and values, and what each thread has of its own.
+    """What an engine takes in addition to its weights: keys and values, and the scratch memory of each
+    thread.
 
-    Positions are allocated in blocks of `block`; `scratch` is the bytes of a thread for so many of them.
+    Positions are allocated in blocks of `block`; `scratch` gives the bytes of a thread for so many positions.
     """
 
     shape: ModelShape
@@ -139,8 +140,8 @@ class Footprint:
         return self.cache(settings) + settings.thread_count * own
 
     def max_context(self, settings: Settings, budget_bytes: int) -> int:
-        """The largest max_context with which all else of the settings fits so much memory, at most the
-        model's positions; 0 where none does.
+        """The largest max_context with which the other settings fit so much memory, at most the model's
+        positions; 0 if none fits.
         """
 
         def needed(blocks: int) -> int:

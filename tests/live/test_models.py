@@ -143,7 +143,7 @@ def test_a_model_whose_folder_is_gone_serves_on(server: Server) -> None:
         for folder in folders:
             folder.with_name(f".gone-{folder.name}").rename(folder)
     assert answer(server, "alpha") == before
-    assert server.output.count("alpha_engine (No such file or directory); what was opened serves on") == 1
+    assert server.output.count("alpha_engine (No such file or directory); opened versions keep serving") == 1
 
 
 def test_each_model_has_its_own_metrics(server: Server) -> None:

@@ -259,7 +259,7 @@ def test_a_destination_that_is_not_writable_is_an_error(source: Path) -> None:
         (["SOURCE", "TO", "--jobs", "0"], "argument --jobs: 0, must be 1 to 64"),
         (["SOURCE", "TO", "--sha256", "12"], "must be 64 hexadecimal digits"),
         (["verify", "TO"], "python -m deliver seal"),
-        (["seal", "TO"], "no model is there"),
+        (["seal", "TO"], "has no model"),
     ],
 )
 def test_a_wrong_command_says_what_is_wrong(source: Path, to: Path, arguments: list[str], told: str) -> None:

@@ -83,7 +83,7 @@ def test_the_banner_has_a_command_for_each_model_by_its_task(tmp_path: Path) -> 
     assert lines[0].startswith("ready in 1.2 s on http://127.0.0.1:8000, grpc 127.0.0.1:9001, ")
     assert lines[1:5] == [
         "  bart     halimede summarize @FILE --url 127.0.0.1:9001 --model bart",
-        "  echo     served as it is",
+        "  echo     served, with inputs of its own",
         '  gpt2     halimede generate "Once upon a time" --url 127.0.0.1:9001 --model gpt2',
         "  smollm2  halimede chat --url 127.0.0.1:9001 --model smollm2",
     ]
