@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 import time
 from argparse import ArgumentTypeError, Namespace
 from collections import Counter
@@ -18,7 +17,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, count
-from pathlib import Path
 from typing import Any, ClassVar
 
 from gevent import GreenletExit, spawn
@@ -164,13 +162,13 @@ def tell(environment: Environment, record: Record) -> None:
 def _add_options(parser: LocustArgumentParser, **_: Any) -> None:
     """Locust has a --profile, a name for the run: here it is also where the requests come from."""
     parser.conflict_handler = "resolve"
-    add = parser.add_argument_group("the requests").add_argument
-    add("--profile", type=_profile, default=session.DEFAULT_PROFILE, metavar="NAME|FILE",
-        help="of loadtest/profiles, or a TOML file; default: %(default)s")  # fmt: skip
-    add("--model", default=MODEL, help="where the profile names none; default: %(default)s")
-    add("--tokenizer", default="", metavar="FILE", help="tokenizer.json, where the model was not built here")
-    add("--think", type=decimal("of seconds of at least 0", lambda seconds: seconds >= 0), metavar="S",
-        help="from an answer to the user's next request; default: the profile's, or 0")  # fmt: skip
+    known = "of loadtest/profiles, or a TOML file; default: %(default)s"
+    seconds = decimal("of seconds of at least 0", lambda seconds: seconds >= 0)
+    rest = "from an answer to the user's next request; default: the profile's, or 0"
+    replacing, add = parser.add_argument_group("the requests").add_argument, parser.add_argument
+    replacing("--profile", type=_profile, default=session.DEFAULT_PROFILE, metavar="NAME|FILE", help=known)
+    add("--model", default=MODEL, help="where the profile names none")
+    add("--think", type=seconds, metavar="S", help=rest, include_in_web_ui=False)
     parser.set_defaults(host=f"grpc://{session.DEFAULT_URL}", web_host="127.0.0.1", stop_timeout=_STOP_S)
 
 
@@ -184,35 +182,36 @@ def _profile(name: str) -> str:
 
 @events.init.add_listener
 def _begin(environment: Environment, **_: Any) -> None:
-    """In each process, after Locust has forked: gRPC and a fork do not go together."""
+    """In each process, after Locust has forked: gRPC and a fork do not go together. The plan of a run without
+    a page is made here, before the time of `-t` begins.
+    """
     init_gevent()
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it has a line for each request
     options: Any = environment.parsed_options
-    runner = environment.runner
-    if isinstance(runner, WorkerRunner) or options.num_users is not None:
+    if isinstance(environment.runner, WorkerRunner):
         return
     profile = named(options.profile)
-    if isinstance(profile.arrivals, Closed):
+    if options.num_users is None and isinstance(profile.arrivals, Closed):
         options.num_users = profile.arrivals.users
-    elif isinstance(profile.arrivals, Gamma | Trace):
+    elif options.num_users is None and isinstance(profile.arrivals, Gamma | Trace):
         environment.shape_class = ArrivalShape(profile, options.run_time)
-        environment.shape_class.runner = runner
+        environment.shape_class.runner = environment.runner
+    options.plan = _plan(environment) if options.headless else None
 
 
 @events.test_start.add_listener
 def _start(environment: Environment, **_: Any) -> None:
-    """The master asks the server and makes the plan, which goes to the workers with its options."""
+    """The plan goes to the workers with the master's options."""
     options: Any = environment.parsed_options
     runner: Any = environment.runner
-    if not isinstance(runner, WorkerRunner):
-        try:
-            options.plan = _plan(environment)
-        except BenchError as error:
-            _log.error(error)
-            if options.headless:
-                environment.process_exit_code = 2 if isinstance(error, TrafficError) else 1
-                spawn(runner.quit)
-            raise GreenletExit from error  # the page stays, for another try
+    if not options.headless and not isinstance(runner, WorkerRunner):
+        options.plan = _plan(environment)  # with what the page says
+    if isinstance(options.plan, BenchError):  # said now: a worker that had not come yet would wait for ever
+        _log.error(options.plan)
+        if options.headless:
+            environment.process_exit_code = 2 if isinstance(options.plan, TrafficError) else 1
+            spawn(runner.quit)
+        raise GreenletExit  # the page stays, for another try
     if isinstance(runner, MasterRunner):
         return
     plan = options.plan
@@ -227,26 +226,24 @@ def _start(environment: Environment, **_: Any) -> None:
         environment.shape_class.reset_time()  # its windows are the users'
 
 
-def _plan(environment: Environment) -> dict[str, Any]:
-    """As Locust's messages can carry it. TrafficError for bad options, BenchError where the server or the
-    model does not answer.
+def _plan(environment: Environment) -> dict[str, Any] | BenchError:
+    """As Locust's messages can carry it, or why there is none: TrafficError for bad options, another error
+    where the server or the model does not answer.
     """
     options: Any = environment.parsed_options
-    host = environment.host
+    host = environment.host or ""
     try:
-        target = parse_target(host or "")
+        target = parse_target(host)
+        here = Addresses(str(target), str(target), None)
+        profile = over(named(options.profile or session.DEFAULT_PROFILE), target)
+        words = words_of(profile, here, options.model, tokenizer=None)
+        profile = fitted(profile, here, options.model, _log.warning)
     except InvalidArgument as error:
-        raise TrafficError(f"--host {host}: {error.limit}, such as grpc://127.0.0.1:8001") from error
-    here = Addresses(str(target), str(target), None)
-    profile = over(named(options.profile or session.DEFAULT_PROFILE), target)
-    tokenizer = Path(options.tokenizer) if options.tokenizer else None
-    try:
-        words = words_of(profile, here, options.model, tokenizer)
-    except TrafficError:
-        raise
+        return TrafficError(f"--host {host}: {error.limit}, such as grpc://127.0.0.1:8001")
+    except TrafficError as error:
+        return error
     except BenchError as error:
-        raise BenchError(f"{error}; make serve starts a server, --host and --model name another") from error
-    profile = fitted(profile, here, options.model, lambda what: print(what, file=sys.stderr, flush=True))
+        return BenchError(f"{error}; make serve starts a server, --host and --model name another")
     think_s = options.think
     if think_s is None and environment.shape_class is None:
         think_s = profile.arrivals.think_s if isinstance(profile.arrivals, Closed) else 0.0
