@@ -19,12 +19,12 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, count
 from typing import Any, ClassVar
 
-from gevent import GreenletExit, spawn
+from gevent import GreenletExit, Timeout, sleep, spawn
 from grpc.experimental.gevent import init_gevent
 from locust import LoadTestShape, User, events, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
-from locust.runners import MasterRunner, WorkerRunner
+from locust.runners import STATE_STOPPING, MasterRunner, WorkerRunner
 
 from halimede._sync.transport import Transport, connect
 from halimede.errors import HalimedeError, InvalidArgument
@@ -47,8 +47,8 @@ from loadtest.users.worker import Words
 # new user at once, one that stays a little later, when the shape (it looks once a second) has sent the others
 # away.
 WINDOW_S, _LATER_S = 10, 2
-# Users that are to stop end their request first.
-_STOP_S = 60
+# Users that are to stop end their request first, and then their worker reports.
+_STOP_S, _REPORT_S = 60, 10
 # Between the first seeds of two workers; each seed makes one schedule.
 _SEEDS = 1_000_000
 _log = logging.getLogger("halimede")
@@ -118,6 +118,7 @@ class ProfileUser(User):
     @task
     def ask(self) -> None:
         """Of a user that is stopped meanwhile nothing is counted."""
+        sleep(0)  # Locust may have ended this user as it woke: then here, before it sends
         request, error = next(self.traffic.requests), None
         model = request.kind.model or self.traffic.model
         ask = ask_of(request, self.traffic.writers[model].write(request), model)
@@ -224,6 +225,21 @@ def _start(environment: Environment, **_: Any) -> None:
     )
     if environment.shape_class:
         environment.shape_class.reset_time()  # its windows are the users'
+
+
+@events.test_stopping.add_listener
+def _finish(environment: Environment, **_: Any) -> None:
+    """Locust's master ends half a second after its workers are told to: here it first waits for their users'
+    last answers, and for the figures of these. Without `STATE_STOPPING` it would give the users of a worker
+    that is done to the others.
+    """
+    options: Any = environment.parsed_options
+    if isinstance(runner := environment.runner, MasterRunner) and options.headless:
+        runner.update_state(STATE_STOPPING)
+        runner.send_message("quit")
+        with Timeout(environment.stop_timeout + _REPORT_S, exception=False):
+            while runner.clients:
+                sleep(0.1)
 
 
 def _plan(environment: Environment) -> dict[str, Any] | BenchError:
