@@ -8,29 +8,32 @@ import re
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.live.serving import Metrics, Server
+from loadtest.ports import held_ports
+from tests.live.serving import Metrics, Server, eventually
 from tests.paths import ROOT
 
 pytestmark = pytest.mark.e2e
 
 RUN_S = 120  # for a run that hangs
+LOCUST = [sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'client'}"}
 PROBES = 2  # before a run the server is asked for two tokens, to see how long words are
 
 
 def locust(folder: Path, server: Server, scheme: str, *arguments: str) -> tuple[int, str]:
     """Its exit code and its words."""
     host = server.address.grpc if scheme == "grpc" else server.address.http
-    command = [sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--headless"]
-    command += ["--host", f"{scheme}://{host}", "-r", "9", "--only-summary", *arguments]
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'client'}"}
+    command = [*LOCUST, "--headless", "--host", f"{scheme}://{host}", "-r", "9", "--only-summary", *arguments]
     with (folder / "said").open("w+") as said:
         done = subprocess.run(
-            command, cwd=ROOT, env=environment, stdout=said, stderr=said, timeout=RUN_S, check=False
+            command, cwd=ROOT, env=ENVIRONMENT, stdout=said, stderr=said, timeout=RUN_S, check=False
         )
     return done.returncode, (folder / "said").read_text()
 
@@ -102,10 +105,35 @@ def test_a_refused_request_is_a_failure_with_its_code(small: Server, tmp_path: P
     assert [int(count) for count in counted.groups()] == [served + refused, refused]
 
 
-def test_a_request_whose_user_is_stopped_is_no_failure(int8: Server, tmp_path: Path) -> None:
+def test_the_page_starts_users_and_a_request_whose_user_is_stopped_is_no_failure(
+    int8: Server, tmp_path: Path
+) -> None:
     before = int8.wait_idle()
-    run = ["--profile", profile(tmp_path, 4000, "grpc"), "-u", "3", "-t", "1s", "-s", "0"]
-    code, said = locust(tmp_path, int8, "grpc", *run, "--json-file", str(tmp_path / "run"))
-    assert code == 0, said
+    run = ["--profile", profile(tmp_path, 4000, "grpc"), "-s", "0", "--host", f"grpc://{int8.address.grpc}"]
+    with held_ports(1) as (port,), (tmp_path / "said").open("w") as said:
+        command = [*LOCUST, *run, "--web-port", str(port)]
+        process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=said, stderr=said)
+        try:
+            assert eventually(lambda: "ProfileUser" in (page(port) or ""))
+            page(port, "swarm", b"user_count=3&spawn_rate=9")
+            assert eventually(lambda: int8.metrics.total("num_requests_running") == 3)
+            page(port, "stop", b"")
+            shown = json.loads(page(port, "stats/requests") or "")
+            process.terminate()
+            assert process.wait(RUN_S) == 0, (tmp_path / "said").read_text()
+        finally:
+            process.kill()
+            process.wait()
+    assert shown["errors"] == []
+    assert [row["num_requests"] for row in shown["stats"] if row["name"] == "Aggregated"] == [0]
     assert grown(before, int8.wait_idle(), "requests_rejected_total", reason="cancelled") == 3
-    assert "grpc" not in rows(tmp_path / "run.json")
+
+
+def page(port: int, path: str = "", form: bytes | None = None) -> str | None:
+    """None as long as it does not answer; with a form it is posted."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", form, timeout=RUN_S) as answer:
+            text: str = answer.read().decode()
+            return text
+    except urllib.error.URLError:
+        return None
