@@ -51,7 +51,7 @@ help: ## list all targets
 setup: $(VENV)/.run ## install what the demo needs into .venv (no torch)
 	@echo "$(VENV) holds what building and serving need"
 
-# Without a compiler nothing is made, which is said each time and stops nothing.
+# Without a compiler nothing is compiled: each run says so, and none fails.
 kernels: | $(VENV)/.pip ## compile the CPU's kernels; without a C compiler engines run on ONNX Runtime
 	@$(py) server/kernels/compile.py
 
@@ -89,10 +89,10 @@ test-avx2: $(VENV)/.test ## run the exactness tests on an emulated processor tha
 kernels-check: $(VENV)/.test ## run the CPU's kernels under sanitizers for memory, undefined behaviour and threads
 	@$(py) -m tests.unit.kernels.check
 
-setup-k8s: $(VENV)/.test ## get helm, kubectl, Prometheus and other programs of k8s-test into .cache/k8s
+setup-k8s: $(VENV)/.test ## install helm, kubectl, Prometheus and other programs for k8s-test into .cache/k8s
 	@$(py) -m k8s.tools
 
-k8s-test: setup-k8s ## run the tests of the chart, the monitoring and what runs beside them; K8S="-m 'not e2e'" leaves live ones out
+k8s-test: setup-k8s ## run the tests of the chart, monitoring, proxies and failover; K8S="-m 'not e2e'" leaves live ones out
 	@$(py) -m pytest $(spread) tests/k8s $(K8S) $(ONLY)
 
 check: $(VENV)/.test ## lint, types, the contract, and the boundaries between the folders
@@ -115,7 +115,7 @@ load: $(VENV)/.load ## put PROFILE's load on the server at URL; results in OUT; 
 load-sweep: $(VENV)/.load ## find the highest rate at which PROFILE's SLO holds at URL; OUT and LOAD as above
 	@$(paths) $(py) -m loadtest.sweep --profile '$(PROFILE)' --url $(URL) $(if $(OUT),--out '$(OUT)') $(LOAD)
 
-load-soak: $(VENV)/.test ## load for MINUTES at RATE=R or that of SWEEP=sweep.json; memory, errors, drift of p99
+load-soak: $(VENV)/.test ## load the server for MINUTES at RATE=R or the rate of SWEEP=sweep.json; checks memory, errors, drift of p99
 	@[ -n '$(RATE)$(SWEEP)' ] || { echo 'give RATE=requests a second, or SWEEP=sweep.json' >&2; exit 2; }
 	@$(paths) $(py) -m loadtest.load --minutes $(MINUTES) --profile '$(PROFILE)' $(if $(RATE),--rate $(RATE),--sweep '$(SWEEP)') $(if $(OUT),--out '$(OUT)')
 
@@ -168,5 +168,5 @@ $(VENV)/.gpu: $(VENV)/.test
 	@$(install) -e '.[gpu]'
 	@touch $@
 
-manifests: setup-k8s ## k8s/manifests and the README of values, from k8s/chart
+manifests: setup-k8s ## render k8s/manifests and the README of values from k8s/chart
 	@$(py) -m k8s.render

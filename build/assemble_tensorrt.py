@@ -30,7 +30,7 @@ from build.dialects.tensorrt.cross_decoder import build_cross_decoder
 from build.dialects.tensorrt.decoder import build_decoder
 from build.dialects.tensorrt.encoder import build_encoder
 from build.dialects.tensorrt.executor_cpu import CpuExecutor
-from build.dialects.tensorrt.host import Host
+from build.dialects.tensorrt.host import Host  # experimental: docs/gpu.md
 from build.dialects.tensorrt.precision import BLOCK_SIZES, compute_type, require_precision
 from build.dialects.tensorrt.session import Session
 from build.dialects.tensorrt.sizes import Room, Sizes, sizes

@@ -79,7 +79,9 @@ class Checkpoint:
         return found
 
     def require_exactly(self, tensors: Mapping[str, tuple[int, ...]]) -> None:
-        """BadInput unless the weights are exactly these: another one is a part that nobody would compute."""
+        """BadInput unless the weights are exactly these: no graph would compute the part of any other
+        weight.
+        """
         missing = [name for name in tensors if name not in self.weights]
         unknown = sorted(set(self.weights) - set(tensors))
         if missing:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID, TimeElapsedColumn
 
 from build.assemble_tensorrt import PlanOptions
-from build.dialects.tensorrt.host import find_host
+from build.dialects.tensorrt.host import find_host  # experimental: docs/gpu.md
 from build.dialects.tensorrt.precision import BLOCK_SIZES
 from build.dialects.tensorrt.sizes import Room
 from build.dialects.tensorrt.toolkit import rtx
@@ -35,14 +35,14 @@ _EXAMPLES = """examples:
   python -m build smollm2                              int8, into model_repository/
   python -m build smollm2 --precision fp32 --force     replace what is there
   python -m build smollm2 --precision int4 --new-version   add a version, for `halimede reload smollm2`
-  python -m build smollm2 --engine tensorrt --precision fp16   on a GPU host; elsewhere it is checked only
+  python -m build smollm2 --engine tensorrt --precision fp16   experimental; without a GPU only checked
   python -m build gpt2 --source ./gpt2                 a recipe, from a local folder
   python -m build --name mine --source ./checkpoint    a folder of safetensors
   python -m build --name mine --source model.gguf --precision gguf
   python -m build gpt2 --source ./gpt2 --check transformers   fail where transformers reads another model
   python -m build --name qwen --source Qwen/Qwen2.5-0.5B-Instruct@main
 
-exit codes: 0 built, 1 the build failed, 2 the command, recipe or checkpoint is at fault,
+exit codes: 0 built, 1 the build failed, 2 the command, recipe or checkpoint is wrong,
   3 --engine tensorrt: all checks passed that need no GPU, the plan needs one, nothing was published
 """
 _TIMINGS = Path(".cache/tensorrt.timings")

@@ -57,8 +57,8 @@ def build_engine(
     """Publishes NAME_engine/VERSION and the configs that are absent; BuildError leaves all as it was.
 
     The version is 1, or the newest there is, which `force` replaces; with `new_version` it is the next.
-    `plans` are for a recipe whose engine is TensorRT; Unbuilt is raised where it can only be checked.
-    `independent` reads the source too, and raises BuildError for what it finds to be another model.
+    `plans` are for a recipe whose engine is TensorRT; Unbuilt is raised if this host can only check it.
+    `independent` reads the source too, and raises BuildError if it finds another model.
     """
     target = place(repository / f"{recipe.name}_engine", new_version)
     with _space_errors(repository), staged(target, force) as slot:
@@ -68,7 +68,8 @@ def build_engine(
         model = describe_model(checkpoint.config)
         checkpoint = replace(checkpoint, tokenizer=_served(checkpoint.tokenizer, model))
         assembly = _assembly(recipe, checkpoint, model, plans)
-        # First all that can be refused in seconds, the tokenizer last; then what takes minutes.
+        # First everything that can be refused in seconds, the tokenizer last; then the steps that take
+        # minutes.
         _require_buildable(checkpoint, model, assembly)
         _write_tokenizer(slot.staging, checkpoint.tokenizer, model.vocab_size)
         assembly.write(slot.staging, progress)
@@ -97,7 +98,7 @@ def _assembly(recipe: Recipe, checkpoint: Checkpoint, model: Model, plans: PlanO
 
 
 def _require_buildable(checkpoint: Checkpoint, model: Model, assembly: Assembly) -> None:
-    """All that can be refused before the long work."""
+    """Refuses everything that can be refused before the long work."""
     checkpoint.require_exactly(model.tensors())
     assembly.require_buildable()
     if not generation(checkpoint)["eos_token_ids"]:
@@ -141,6 +142,6 @@ def _space_errors(repository: Path) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise BuildError(f"{error.filename or repository}: {error.strerror or error}") from error
         raise BuildError(
-            f"{repository}: no space left on the device: nothing was published; free some or give"
+            f"{repository}: no space left on the device: nothing was published; free space or give"
             " --repository on another"
         ) from error

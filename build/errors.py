@@ -1,20 +1,19 @@
-"""What a build can end with, other than an engine.
+"""The errors of a build.
 
-Every message but that of Unbuilt is one line that names the thing at fault and, where there is one, the next
-step.
+Every message except that of Unbuilt is one line that names the cause and, if there is one, the next step.
 """
 
 from __future__ import annotations
 
 
 class BuildError(Exception):
-    """The build could not be carried through; the user's input was well-formed."""
+    """The build failed although the user's input was well-formed."""
 
     exit_code = 1
 
 
 class BadInput(BuildError):
-    """The command line, the recipe or the checkpoint is at fault."""
+    """The command line, the recipe or the checkpoint is wrong."""
 
     exit_code = 2
 
@@ -24,7 +23,7 @@ class Unsupported(BadInput):
 
 
 class HubUnreachable(BuildError):
-    """A checkpoint is on the hub, and the hub cannot be reached from here."""
+    """A checkpoint is on the hub, and the hub cannot be reached."""
 
 
 class Unbuilt(BuildError):

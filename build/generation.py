@@ -23,7 +23,7 @@ LIMITS: Final[Mapping[str, tuple[float, float]]] = {
     "length_penalty": (-5, 5),
     "no_repeat_ngram_size": (-_MOST, _MOST),
 }
-# Settings that no engine serves, each with the values by which it does nothing.
+# Settings that no engine supports, each with the values that turn it off.
 _UNSERVED: Final[Mapping[str, tuple[Any, ...]]] = {
     "typical_p": (None, 1.0),
     "epsilon_cutoff": (None, 0.0),
@@ -71,7 +71,7 @@ def generation(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def unserved(checkpoint: Checkpoint) -> list[str]:
-    """Settings of the checkpoint that no engine serves, one phrase each."""
+    """Settings of the checkpoint that no engine supports, one phrase each."""
     settings = checkpoint.generation
     found = [f"{key} {settings[key]!r}" for key, off in _UNSERVED.items() if settings.get(key) not in off]
     words = [word for word in settings.get("bad_words_ids") or [] if len(word) > 1]

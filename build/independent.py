@@ -34,7 +34,7 @@ from build.quantise import Floats
 from build.verify import Text
 
 _SERVER = Path(__file__).resolve().parents[1] / "server"
-# Text beyond every window and every threshold of a scaling, where that is not too much for a CPU.
+# Text longer than every window and every threshold of a scaling, unless that takes too long on a CPU.
 _MOST_POSITIONS = 4096
 _BEYOND = 32
 # Of the largest logit: both compute in float32, in another order.
@@ -95,10 +95,10 @@ class _Transformers:
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         place, options = _place(source)
-        # Of a GGUF file it does not read how text is cut into words, and only one end of a sequence.
+        # From a GGUF file it does not read how text is cut into words, and reads only one end of a sequence.
         self.reads_all = "gguf_file" not in options
         try:
-            # transformers warns of packages that it would like, and draws bars across ours.
+            # transformers warns about optional packages, and its progress bars would overwrite ours.
             with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
                 warnings.simplefilter("ignore")
                 self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(place, **options)

@@ -74,7 +74,7 @@ def _tools() -> Json:
 
 
 def _tokenizer(files: TokenizerFiles, model: Model) -> Json:
-    """What a server must know of the tokenizer.
+    """What a server must know about the tokenizer.
 
     An answer of a decoder continues its prompt, so that a leading space is part of the answer.
     """

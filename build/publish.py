@@ -4,7 +4,7 @@ Invariants
 - work happens in `.building-VERSION`, next to the target on the same file system, and is flushed to
   disk before the rename (Triton takes a folder whose name begins with a number for a version);
 - an existing engine is replaced only when asked, and is put back if the rename fails;
-- one build at a time holds the lock of a model, so whatever else is found in it is stale.
+- one build at a time holds the lock of a model, so everything else that it finds there is stale.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _locked(folder: Path) -> Iterator[None]:
     """Holds an advisory lock of a file next to the folder; the kernel drops it when the process dies.
 
     NFS locks only files that are open for writing. The holder removes the file when done, and a lock of a
-    removed file excludes nobody: hence the comparison.
+    removed file excludes no process; therefore the comparison.
     """
     path = folder.with_name(f".{folder.name}.lock")
     with path.open("a") as lock:

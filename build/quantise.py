@@ -19,7 +19,7 @@ Ids = NDArray[np.int64]
 
 
 class Precision(Enum):
-    """What the products of an engine are stored in; what all else is in, its dialect says."""
+    """How the products of an engine are stored; its dialect decides the types of everything else."""
 
     FP32 = "fp32"
     FP16 = "fp16"
@@ -97,7 +97,7 @@ def quantise_rows(matrix: Floats) -> Rows:
 
 
 def row_scales(matrix: Floats) -> Floats:
-    """By which the largest magnitude of each row is level 127; 0 for a row without."""
+    """The scales that map the largest magnitude of each row to level 127; 0 for a row of zeros."""
     largest: Floats = np.abs(matrix).max(axis=1) / np.float32(127)
     largest[largest < np.finfo(np.float32).tiny] = 0
     return largest
@@ -119,7 +119,7 @@ def _int8_scales(blocks: Floats) -> Floats:
 
 
 def _int4_scales(blocks: Floats) -> Floats:
-    """The extreme value sits on level 0, the one level that has no counterpart above zero."""
+    """The extreme value is mapped to level 0, the one level without a counterpart above zero."""
     extremes = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=2)[:, :, None], axis=2)
     return np.ascontiguousarray(extremes[:, :, 0] / np.float32(-8))
 
@@ -136,7 +136,7 @@ def _inverse(scales: Floats) -> Floats:
 
 
 def stack(parts: Sequence[Blocks]) -> Blocks:
-    """The rows of all parts, in order; 4-bit parts beside 8-bit ones are widened."""
+    """The rows of all parts, in order; 4-bit parts are widened if another part has 8 bits."""
     same = {part.bits for part in parts}
     parts = list(parts) if len(same) == 1 else [part.widened() for part in parts]
     first = parts[0]

@@ -46,9 +46,9 @@ class Check(Enum):
 
 @dataclass(frozen=True)
 class Terms:
-    """Terms of use that a builder must accept: more than a licence, which is only named.
+    """Terms of use that the user must accept; a mere licence is only named.
 
-    `name` is what one accepts them by, `summary` completes the sentence `they …`.
+    `name` is the value of --accept-terms, `summary` completes the sentence `they …`.
     """
 
     name: str
@@ -87,8 +87,8 @@ class Recipe:
     """`source` is written as `build.sources.resolve` says; `hub` is the original that `--source hub` takes.
 
     Where `task` is None the checkpoint decides. `prefix` is put before every text; `needs_tuning` marks a
-    checkpoint that was pretrained for no task; `shape` is what `recommend` knows of a model that is not on
-    this machine; `terms` are to be accepted before anything is read.
+    checkpoint that was pretrained for no task; `shape` is what `recommend` knows about a model that is not on
+    this machine; `terms` must be accepted before anything is read.
     """
 
     name: str
@@ -151,7 +151,7 @@ def load_recipe(name_or_path: str) -> Recipe:
 
 
 def require_accepted(terms: Terms | None, accepted: Collection[str]) -> None:
-    """BadInput says what the terms are, where they stand and how they are accepted."""
+    """BadInput gives the terms, their URL and how to accept them."""
     if terms is not None and terms.name not in accepted:
         raise BadInput(
             f"terms: these weights come under the {terms.title}: they {terms.summary};"

@@ -21,7 +21,7 @@ class Positions(Enum):
 class Shape:
     """`layers` are the decoder's; `encoder_layers` is 0 for a decoder alone, and an encoder is as wide.
 
-    `max_positions` holds for source and answer alike; `gated`: the feed-forward has two products in, one of
+    `max_positions` applies to source and answer; `gated`: the feed-forward has two products in, one of
     them a gate; `tied`: the head is the embedding; `rotary_tables`: of so many frequencies; `wide`: its
     activations leave the range of float16.
     """

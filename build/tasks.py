@@ -1,4 +1,4 @@
-"""The task that a model is served for: the recipe's, or what the checkpoint shows.
+"""The task that a model is served for: the recipe's, or the one that the checkpoint suggests.
 
 T5 and BART have settings for their tasks (`task_specific_params` of config.json): a prefix and how to
 generate. Those of the recipe's task apply where the recipe and generation_config.json say nothing.

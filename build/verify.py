@@ -133,7 +133,7 @@ def windows(tokenizer_json: bytes, max_positions: int, tokens: int) -> Ids:
 def passage_ids(tokenizer_json: bytes, count: int, length: int) -> Ids:
     """Ids [passages, length] of so many passages of English, or as many as there are.
 
-    Each is a prompt as it is served: with its special tokens, without which Gemma's perplexity trebles.
+    Each is a prompt as in serving, with its special tokens; without them Gemma's perplexity triples.
     """
     tokenizer = load_tokenizer(tokenizer_json)
     tokenizer.enable_truncation(length)
@@ -179,7 +179,7 @@ def read(session: Session, lesson: Lesson, advance: Callable[[], None]) -> Quali
 
 
 def step(session: Session, lesson: Lesson, advance: Callable[[], None]) -> Quality:
-    """Scores what is served, a token at a time, as many windows together as there are rows.
+    """Scores the served graph a token at a time, with as many windows together as there are rows.
 
     `advance` is called `steps` times.
     """
@@ -236,7 +236,7 @@ def require_same(
 ) -> None:
     """BuildError unless the last row, fed the first window in chunks and then one token, gives `expected`.
 
-    The rows before it decode a token of their own in the last step. `tolerance` is a share of the largest
+    The rows before it decode another token in the last step. `tolerance` is a share of the largest
     logit: products of one row and of many round differently, by far less than a wrong cache would show.
     """
     row, inputs = len(session.lengths) - 1, text.inputs[0]
@@ -246,7 +246,7 @@ def require_same(
     logits = session.decode(np.append(np.repeat(inputs[:1], row), inputs[-1]))[row]
     error = float(np.abs(logits - expected).max())
     if not error <= tolerance * float(np.abs(expected).max()):
-        raise BuildError(f"verify: {name} strays by {error:.3g} when it decodes over a past")
+        raise BuildError(f"verify: {name} differs by {error:.3g} when it decodes over a past")
 
 
 def _begin(session: Session, text: Text) -> None:

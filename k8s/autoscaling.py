@@ -24,9 +24,9 @@ examples:
   helm upgrade --install halimede k8s/chart -f scaling.yaml
 
 A sweep's rate is the highest that met the SLO. A single run must have met its SLO; its own rate is taken.
-docs/operate.md explains the formula, docs/operate.md the targets.
+docs/operate.md explains the formula and the targets.
 
-exit codes: 0 done, 2 an option or the report is at fault
+exit codes: 0 done, 2 an option or the report is wrong
 """
 MODES: Final = ("hpa", "keda", "none")
 AT_LEAST: Final = 2  # one may be on the node that fails
@@ -35,7 +35,7 @@ FULL: Final = 0.8  # the chart's default for kvCacheUsage
 
 
 class BadReport(Exception):
-    """The report is unreadable or says nothing to plan with; the message names the file and the field."""
+    """The report is unreadable or lacks what the plan needs; the message names the file and the field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,9 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """What one replica was seen to do. `runs`, by rising rate, met the SLO; the last is its highest rate."""
+    """What one replica did in the load test. `runs`, by rising rate, met the SLO; the last has the highest
+    rate.
+    """
 
     runs: tuple[Run, ...]
     ttft_limit_s: float | None
@@ -98,7 +100,7 @@ class Replica:
         return self.runs[-1].rate_per_s
 
     def in_flight_at(self, rate_per_s: float) -> float:
-        """Between two runs on the line through them; without load there is nothing in flight."""
+        """Requests in flight, interpolated between two runs; without load there are none."""
         for before, after in pairwise((Run(0, 0, 0), *self.runs)):
             if rate_per_s <= after.rate_per_s:
                 share = (rate_per_s - before.rate_per_s) / (after.rate_per_s - before.rate_per_s)
@@ -108,7 +110,7 @@ class Replica:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the options say. Rates are requests/s of the whole service; `growth` and `headroom` are shares."""
+    """The options. Rates are requests/s of the whole service; `growth` and `headroom` are shares."""
 
     rate_per_s: float
     min_rate_per_s: float | None
@@ -119,7 +121,7 @@ class Plan:
 
 
 def read(file: Path) -> Replica:
-    """From the result.json of a run or the sweep.json of a sweep. Raises BadReport."""
+    """Reads the result.json of a run or the sweep.json of a sweep. Raises BadReport."""
     try:
         report = Field(file, json.loads(file.read_text("utf-8")))
     except (OSError, ValueError) as error:
@@ -161,7 +163,9 @@ def _run(rate_per_s: float, result: Field) -> Run:
 
 
 def _mean(result: Field, name: str) -> float:
-    """Of a gauge's readings in the measured window; without readings the server's metrics were not read."""
+    """The mean of a gauge in the measured window. Without readings, the load test did not read the
+    metrics.
+    """
     gauges = result.at("gauges")
     if not gauges.has(name):
         raise gauges.wrong(f"an object with the field {name}: give the load test --metrics-url")
@@ -180,7 +184,7 @@ def _ttft_limit(profile: Field) -> float | None:
 
 
 def replicas(rate_per_s: float, planned_per_s: float, plan: Plan) -> int:
-    """As many as serve `rate_per_s` and its growth with `planned_per_s` each, and the spare ones."""
+    """The replicas for `rate_per_s` and its growth at `planned_per_s` each, and the spare ones."""
     return math.ceil(rate_per_s * (1 + plan.growth) / planned_per_s) + plan.spare
 
 
@@ -238,7 +242,7 @@ def _targets(replica: Replica, planned_per_s: float) -> list[str]:
 
 
 def _number(value: float, most: float) -> str:
-    """With one decimal below 10, within what the chart takes."""
+    """The number with one decimal below 10, within what the chart accepts."""
     return f"{min(most, max(0.1, round(value, 1 if value < 10 else 0))):g}"
 
 
@@ -274,14 +278,14 @@ def _parser() -> argparse.ArgumentParser:
         type=_within(0, 100),
         default=0.2,
         metavar="X",
-        help="of the rates, until hardware comes; 0.2",
+        help="growth of the rates until new hardware arrives; 0.2",
     )
     add(
         "--headroom",
         type=_within(0.05, 1),
         default=0.7,
         metavar="X",
-        help="of a replica's rate, to be used; 0.7",
+        help="share of a replica's rate that is planned; 0.7",
     )
     add(
         "--spare", type=int, choices=range(11), default=1, metavar="N", help="replicas that may be missing; 1"

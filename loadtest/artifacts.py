@@ -36,7 +36,9 @@ def manifest_of(repository: Path) -> dict[str, Any]:
         ) from error
     if manifest.get("precision") != PRECISION:
         found = manifest.get("precision")
-        raise BenchError(f"{path}: precision {found}, the benchmark is of {PRECISION}: name another")
+        raise BenchError(
+            f"{path}: precision {found}, the benchmark measures {PRECISION}: name another repository"
+        )
     return manifest
 
 
@@ -46,16 +48,11 @@ def built(cache: Path = CACHE) -> Path:
     if not (engine_of(repository) / "manifest.json").is_file():
         for stale in cache.glob(f"{PRECISION}-*"):
             shutil.rmtree(stale)
-        _build(repository)
+        options = ["--precision", PRECISION, "--repository", str(repository)]
+        command = [sys.executable, "-m", "build", MODEL, *options]
+        if subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=False).returncode:
+            raise BenchError(f"the engine could not be built: python -m build {MODEL} says why above")
     return repository
-
-
-def _build(repository: Path) -> None:
-    options = ["--precision", PRECISION, "--repository", str(repository)]
-    command = [sys.executable, "-m", "build", MODEL, *options]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode != 0:
-        raise BenchError(f"the engine could not be built: python -m build {MODEL} says why above")
 
 
 def builder_digest() -> str:

@@ -19,7 +19,6 @@ from loadtest.options import decimal, names_of
 
 _T = TypeVar("_T")
 
-_FACTOR = decimal("of at least 1", lambda factor: factor >= 1)
 _EXAMPLES = """examples:
   python -m loadtest.compare runs/20261101-100000-chat runs/20261102-100000-chat
   python -m loadtest.compare BEFORE AFTER --html versus.html
@@ -76,22 +75,13 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run_a", type=Path, metavar="RUN_A", help="the folder of the run to compare with")
-    parser.add_argument("run_b", type=Path, metavar="RUN_B", help="the folder of the other run")
-    parser.add_argument("--html", type=Path, metavar="OUT", help="write a page with plots of both")
-    parser.add_argument(
-        "--fail-above",
-        type=_FACTOR,
-        metavar="FACTOR",
-        help="at least 1, e.g. 1.1",
-    )
-    parser.add_argument(
-        "--on",
-        type=names_of(LATENCIES),
-        default=LATENCIES,
-        metavar="NAMES",
-        help=f"the latencies --fail-above looks at, all by default: {','.join(LATENCIES)}",
-    )
+    add, factor = parser.add_argument, decimal("of at least 1", lambda factor: factor >= 1)
+    add("run_a", type=Path, metavar="RUN_A", help="the folder of the run to compare with")
+    add("run_b", type=Path, metavar="RUN_B", help="the folder of the other run")
+    add("--html", type=Path, metavar="OUT", help="write a page with plots of both")
+    add("--fail-above", type=factor, metavar="FACTOR", help="at least 1, e.g. 1.1")
+    on = f"the latencies --fail-above looks at, all by default: {','.join(LATENCIES)}"
+    add("--on", type=names_of(LATENCIES), default=LATENCIES, metavar="NAMES", help=on)
     return parser
 
 

@@ -1,4 +1,4 @@
-"""What ends a benchmark, in words for the person who runs it."""
+"""The errors that end a load test or a benchmark, with messages for the person who runs it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class TrafficError(BenchError):
 
 
 def exit_code(run: Callable[[], int]) -> int:
-    """That of a benchmark's command: what it returns, 1 where it failed, 2 where the command is wrong, 130
-    where it was interrupted."""
+    """Of a command: what `run` returns, 1 where it failed, 2 where the command is wrong, 130 where it was
+    interrupted."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return run()

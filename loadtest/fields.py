@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -35,12 +36,9 @@ class Number:
     def __call__(self, value: object, place: str) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise fault(place, value, f"must be a number {self.limit}")
-        if not self.holds(value):
+        if value > self.most or (value < self.least if self.above is None else value <= self.above):
             raise fault(place, value, f"must be {self.limit}")
         return float(value)
-
-    def holds(self, value: float) -> bool:
-        return value <= self.most and (value >= self.least if self.above is None else value > self.above)
 
     @property
     def limit(self) -> str:
@@ -66,14 +64,23 @@ def text(value: object, place: str) -> str:
     return value
 
 
+def one_of(*allowed: str) -> Callable[[object, str], str]:
+    def reader(value: object, place: str) -> str:
+        if value not in allowed:
+            raise fault(place, value, f"must be one of {', '.join(allowed)}")
+        return str(value)
+
+    return reader
+
+
 Tokens = Annotated[int, Whole()]
 Text = Annotated[str, text]
 
 
 def read(kind: type[_T], content: object, place: str = "", also: Iterable[str] = ()) -> _T:
-    """The dataclass `kind` of a table; `also` are keys that somebody else reads."""
+    """The dataclass `kind` of a table; `also` are keys that the caller reads."""
     table = table_of(content, place)
-    hints = get_type_hints(kind, include_extras=True)
+    hints = _hints(kind)  # type: ignore[arg-type]
     items = fields(kind)  # type: ignore[arg-type]
     values = {}
     for item in items:
@@ -83,6 +90,11 @@ def read(kind: type[_T], content: object, place: str = "", also: Iterable[str] =
             raise TrafficError(f"{at(place, item.name)}: is missing")
     require_known(table, place, (*also, *(item.name for item in items)))
     return kind(**values)
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind, include_extras=True)
 
 
 def _value(hint: Any, value: object, place: str) -> Any:

@@ -13,55 +13,39 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from loadtest.artifacts import CACHE, MODEL, ROOT
-from loadtest.errors import BenchError
+from loadtest.errors import BenchError, exit_code
+from loadtest.launched import served
 from loadtest.options import names_of
-from loadtest.served import Served, served
 
 ENGINES = {"onnxruntime": "ONNX Runtime on CUDA", "tensorrt": "TensorRT"}
 STREAMS = "1,8,16"
 
 
 def main(arguments: Sequence[str]) -> int:
-    options = _parser().parse_args(arguments)
-    try:
-        for engine in options.engines:
-            print(f"== {ENGINES[engine]}, {options.precision}", flush=True)
-            repository = CACHE.with_name("gpu") / engine
-            _build(engine, options.precision, repository)
-            with served(repository, repository.with_suffix(".log")) as server:
-                _contract(server)
-                _bench(server, options.json / f"bench-{engine}.json", options.quick)
-    except BenchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m loadtest.gpu", description=__doc__)
     add = parser.add_argument
     add("--engines", type=names_of(ENGINES), default=tuple(ENGINES), metavar="ENGINE,…")
     add("--precision", default="fp16")
     add("--json", type=Path, default=ROOT, metavar="DIR", help="where bench-ENGINE.json is written")
     add("--quick", action="store_true", help="a benchmark whose figures mean nothing")
-    return parser
+    options = parser.parse_args(arguments)
+    return exit_code(lambda: _check(options))
 
 
-def _build(engine: str, precision: str, repository: Path) -> None:
-    options = ["--precision", precision, "--repository", str(repository), "--force"]
-    options += ["--engine", engine] if engine != "onnxruntime" else []
-    _run("the engine could not be built", "-m", "build", MODEL, *options)
-
-
-def _contract(server: Served) -> None:
-    address = {"HALIMEDE_URL": server.grpc, "HALIMEDE_HTTP_URL": server.http}
-    _run("a contract test failed", "-m", "pytest", "-q", "tests/live", "-m", "contract", **address)
-
-
-def _bench(server: Served, path: Path, quick: bool) -> None:
-    options = ["--rows", "url", "--url", server.grpc.removeprefix("grpc://"), "--json", str(path)]
-    options += ["--quick"] if quick else ["--streams", STREAMS]
-    _run("the benchmark failed", "-m", "loadtest.bench", *options)
+def _check(options: argparse.Namespace) -> int:
+    for engine in options.engines:
+        print(f"== {ENGINES[engine]}, {options.precision}", flush=True)
+        repository = CACHE.with_name("gpu") / engine
+        build = ["--precision", options.precision, "--repository", str(repository), "--force"]
+        build += ["--engine", engine] if engine != "onnxruntime" else []
+        _run("the engine could not be built", "-m", "build", MODEL, *build)
+        with served(repository, repository.with_suffix(".log")) as server:
+            address = {"HALIMEDE_URL": server.urls["grpc"], "HALIMEDE_HTTP_URL": server.urls["http"]}
+            _run("a contract test failed", "-m", "pytest", "-q", "tests/live", "-m", "contract", **address)
+            bench = ["--url", server.at("grpc"), "--json", str(options.json / f"bench-{engine}.json")]
+            bench += ["--quick"] if options.quick else ["--streams", STREAMS]
+            _run("the benchmark failed", "-m", "loadtest.bench", "--rows", "url", *bench)
+    return 0
 
 
 def _run(problem: str, *arguments: str, **environment: str) -> None:

@@ -1,4 +1,4 @@
-"""server/launch.py as a child process, on ports that it takes for itself."""
+"""server/launch.py as a child process, on free ports of the loopback interface that it takes for itself."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
+from loadtest.artifacts import MODEL, ROOT
 from loadtest.errors import BenchError
 from loadtest.ports import HOST
 
-LAUNCH = Path(__file__).resolve().parent.parent / "server" / "launch.py"
+LAUNCH = ROOT / "server" / "launch.py"
 READY = re.compile(r"^READY (\{.*\})$", re.MULTILINE)
 READY_SECONDS = 180.0
 STOP_SECONDS = 60.0
@@ -83,6 +84,12 @@ class Launched:
     def at(self, service: str) -> str:
         return f"{HOST}:{self.ports[service]}"
 
+    @property
+    def urls(self) -> dict[str, str]:
+        """As `ports`; that of "metrics" has its path."""
+        http, grpc, metrics = map(self.at, ("http", "grpc", "metrics"))
+        return {"http": f"http://{http}", "grpc": f"grpc://{grpc}", "metrics": f"http://{metrics}/metrics"}
+
     def wait_ready(self, seconds: float = READY_SECONDS) -> Self:
         """Raises NotReady with the end of its log."""
         deadline = time.monotonic() + seconds
@@ -117,6 +124,16 @@ class Launched:
                 os.killpg(child, signal.SIGKILL)
         self.process.kill()
         self.process.wait(STOP_SECONDS)
+
+
+@contextmanager
+def served(repository: Path, log: Path, model: str = MODEL) -> Iterator[Launched]:
+    """A server of that model, ready; stopped at the end. NotReady with the end of its log."""
+    server = Launched(log, "--model-repository", str(repository), "--model", model, "--exit-timeout", "5")
+    try:
+        yield server.wait_ready()
+    finally:
+        server.stop()
 
 
 def die_with_us() -> None:

@@ -1,5 +1,5 @@
-"""A load test: a profile's requests against a server that runs, and what came of them. With --minutes it is a
-soak test: load for a long time, and a watch on the server's memory.
+"""A load test: a profile's requests are sent to a running server and measured. With --minutes it is a soak
+test: load for a long time, while the server's memory is read.
 
 `make load` and `make load-soak` run it. Results go to a folder: records.jsonl has every request, result.json
 the figures, report.html the plots; a soak adds soak.json and soak.png.
@@ -18,13 +18,13 @@ from rich.console import Console
 
 from loadtest import artifacts, pages
 from loadtest.errors import BenchError, TrafficError, exit_code
+from loadtest.launched import served
 from loadtest.machine import describe
 from loadtest.measure import sweep as sweeps
 from loadtest.measure.result import Result
 from loadtest.measure.soak import Limits, finding, to_json
 from loadtest.memory import memory_of_tree
 from loadtest.options import above_zero
-from loadtest.served import served
 from loadtest.traffic.profile import Profile, with_overrides
 from loadtest.users.live import stopping
 from loadtest.users.session import (
@@ -56,9 +56,9 @@ _EXAMPLES = f"""examples:
 
 Ctrl-C ends the load, waits for the answers that are open and writes what was measured; a second one does
 not wait.
-A soak asks for no error, memory (RSS of all the server's processes) that does not grow, and a p99 of TTFT and
-gaps in the last third like in the first.
-Exit codes: 0 the SLO was met, 3 it was missed (of a soak: it holds, or it does not or was too short to tell),
+A soak test passes if no request fails, memory (RSS of all the server's processes) does not grow, and the p99
+of TTFT and gaps in the last third is like that in the first.
+Exit codes: 0 the SLO was met, 3 it was missed (a soak test: passed; failed, or was too short to tell),
 1 nothing could be measured (no server, every request failed), 2 the command or the profile is wrong, 130
 interrupted.
 """
@@ -98,7 +98,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--pid", type=int, help="of the first process of the server at --url; without --url one is started")
     add("--repository", type=Path, metavar="DIR", help="to start a server of; default: one is built")
     add("--no-fill", action="store_true", help="start with empty slots; memory then grows as they fill")
-    add("--interval", type=above_zero, default=5.0, metavar="S", help="between looks at memory; default: 5 s")
+    add(
+        "--interval",
+        type=above_zero,
+        default=5.0,
+        metavar="S",
+        help="between readings of memory; default: 5 s",
+    )
     settle = f"that memory may grow in at first; default: {_SETTLE_MINUTES:g}, a third at most"
     add("--settle", type=above_zero, metavar="M", help=f"minutes {settle}")
     growth, drift = limits.growth_mb_per_h, limits.drift
@@ -113,7 +119,7 @@ def _load(options: argparse.Namespace) -> int:
     for name in ("pid", "repository"):
         if (value := getattr(options, name)) is not None:
             raise TrafficError(f"--{name} {value}: is for a soak test; give --minutes, too")
-    with stopping() as wishes, session(options, profile, wishes) as running:
+    with stopping() as signals, session(options, profile, signals) as running:
         ran = running.run(running.profile)
     result = _report(ran, profile, folder)
     if result is None or ran.interrupted:
@@ -127,13 +133,13 @@ def _soak(options: argparse.Namespace) -> int:
     machine = describe()
     with (
         _server(options, folder) as pid,
-        stopping() as wishes,
-        session(options, profile, wishes) as running,
-        watching(pid, options.interval, wishes.wish) as watch,
+        stopping() as signals,
+        session(options, profile, signals) as running,
+        watching(pid, options.interval, signals.add) as watch,
     ):
         ran = running.run(running.profile)
     result = _report(ran, profile, folder)
-    interrupted = wishes.wishes > watch.ended  # its end is a wish that nobody had
+    interrupted = signals.count > watch.ended  # the server's end counts as one signal
     if result is None:
         if interrupted:
             return INTERRUPTED
@@ -158,8 +164,13 @@ def _soak(options: argparse.Namespace) -> int:
 
 
 def _profile(options: argparse.Namespace) -> Profile:
-    if options.sweep is not None:
-        options.rate = _rate_of(options.sweep)
+    if (path := options.sweep) is not None:
+        try:
+            options.rate = sweeps.decode(path.read_text("utf-8")).highest_rate_per_s
+        except (OSError, BenchError) as error:
+            raise TrafficError(f"--sweep {path}: {error}") from error
+        if options.rate is None:
+            raise TrafficError(f"--sweep {path}: no rate met the SLO; give --rate")
     return with_overrides(
         profile_of(options),
         rate_per_s=options.rate,
@@ -171,20 +182,9 @@ def _profile(options: argparse.Namespace) -> Profile:
     )
 
 
-def _rate_of(path: Path) -> float:
-    """TrafficError where the file is no sweep, or its every rate missed the SLO."""
-    try:
-        rate_per_s = sweeps.decode(path.read_text("utf-8")).highest_rate_per_s
-    except (OSError, BenchError) as error:
-        raise TrafficError(f"--sweep {path}: {error}") from error
-    if rate_per_s is None:
-        raise TrafficError(f"--sweep {path}: no rate met the SLO; give --rate")
-    return rate_per_s
-
-
 def _report(ran: Ran, profile: Profile, folder: Path) -> Result | None:
-    """Stores and shows what came of a run; None where it ended in the warm-up. BenchError for a whole one of
-    which nothing came."""
+    """Stores and shows a run's result; None where the run ended in the warm-up. BenchError where a whole run
+    measured no request, or all of them failed."""
     ran.store(folder)
     if ran.result is None:
         say(f"interrupted in the warm-up: nothing was measured; {folder} has {len(ran.records)} records")
@@ -218,9 +218,9 @@ def _server(options: argparse.Namespace, folder: Path) -> Iterator[int]:
     folder.mkdir(parents=True, exist_ok=True)
     with served(repository, folder / "server.log", options.model) as server:
         if not options.no_fill:
-            print(fill(server.grpc, repository, options.model), flush=True)
-        options.url, options.http_url, options.metrics_url = server.grpc, server.http, server.metrics
-        yield server.pid
+            print(fill(server.urls["grpc"], repository, options.model), flush=True)
+        options.url, options.http_url, options.metrics_url = map(server.urls.get, ("grpc", "http", "metrics"))
+        yield server.process.pid
 
 
 if __name__ == "__main__":

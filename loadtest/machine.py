@@ -1,9 +1,10 @@
-"""Where and with what a benchmark ran."""
+"""The machine and the versions that a benchmark ran on."""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -30,11 +31,12 @@ PACKAGES = (
 
 
 def describe() -> dict[str, Any]:
+    cpus = Path("/proc/cpuinfo").read_text()
     return {
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
-        "cpu": _first("/proc/cpuinfo", "model name") or platform.processor(),
+        "cpu": next(iter(re.findall(r"^model name\s*: (.*)$", cpus, re.MULTILINE)), platform.processor()),
         "kernels": _kernels(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
@@ -45,9 +47,8 @@ def describe() -> dict[str, Any]:
 
 
 def warn_if_busy(machine: dict[str, Any]) -> None:
-    """Says so when others took more than a quarter of a core in the minute before."""
-    load = machine["load_average"]
-    if load > 0.25:
+    """Where other programs took more than a quarter of a core in the minute before."""
+    if (load := machine["load_average"]) > 0.25:
         what = f"the load average is {load:.1f}: something else runs, figures will be off"
         print(f"warning: {what}", file=sys.stderr)
 
@@ -83,14 +84,6 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _first(file: str, key: str) -> str | None:
-    for line in Path(file).read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == key:
-            return value.strip()
-    return None
 
 
 def _git(*arguments: str) -> str | None:

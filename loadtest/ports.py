@@ -13,8 +13,8 @@ HOST = "127.0.0.1"
 def held_ports(count: int) -> Iterator[list[int]]:
     """`count` free ports. A connection to one is refused until the program that gets it listens.
 
-    A socket is bound to each and does not listen, so Linux gives the port to nobody who asks for a free one,
-    but to a program that names it and reuses addresses (SO_REUSEADDR), as servers do, or ports
+    A socket is bound to each and does not listen, so Linux does not give the port to a program that asks
+    for a free one, but to one that names it and reuses addresses (SO_REUSEADDR), as servers do, or ports
     (SO_REUSEPORT), as llama-server does. Hold them until the program answers.
     """
     with ExitStack() as stack:

@@ -5,7 +5,6 @@ alike, so that no prefix cache helps, and windows that are scored.
 from __future__ import annotations
 
 import pydoc_data.topics
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -42,32 +41,25 @@ class Prompts:
 
     def take(self, number: int, tokens: int) -> list[Prompt]:
         """`number` fresh prompts of exactly so many tokens."""
-        return [self._prompt(_SERIAL.format(next(self._serials)), tokens) for _ in range(number)]
+        return [self._prompt(tokens) for _ in range(number)]
 
     def continued(self, prompt: Prompt, tokens: int) -> Prompt:
         """The prompt with about so many fresh tokens after it."""
-        tail = self.take(1, tokens)[0]
-        return self._encoded(f"{prompt.text}\n\n{tail.text}")
+        return self._encoded(f"{prompt.text}\n\n{self._prompt(tokens).text}")
 
-    def _prompt(self, start: str, tokens: int) -> Prompt:
-        for body in self._bodies(tokens):
-            cut = self._cut(start + body, tokens)
-            if cut and len(cut.ids) == tokens:
-                return cut
-        raise BenchError(f"no prompt of {tokens} tokens in a text of {len(self._corpus):,} characters")
-
-    def _bodies(self, tokens: int) -> Iterator[str]:
-        """Pieces of the corpus that are long enough, each from another place."""
-        length = tokens * _CHARACTERS_PER_TOKEN
+    def _prompt(self, tokens: int) -> Prompt:
+        """A piece of the corpus; cut after a token, it may come to another number of tokens."""
+        start, length = _SERIAL.format(next(self._serials)), tokens * _CHARACTERS_PER_TOKEN
         places = max(len(self._corpus) - length, 0)
         for _ in range(100 if places else 0):
             begin = next(self._places) * _STRIDE % places
-            yield self._corpus[begin : begin + length]
-
-    def _cut(self, text: str, tokens: int) -> Prompt | None:
-        """The text up to that token; cut there, it may come to another number of tokens."""
-        offsets = self._tokenizer.encode(text).offsets
-        return self._encoded(text[: offsets[tokens - 1][1]]) if len(offsets) >= tokens else None
+            text = start + self._corpus[begin : begin + length]
+            offsets = self._tokenizer.encode(text).offsets
+            if len(offsets) >= tokens:
+                cut = self._encoded(text[: offsets[tokens - 1][1]])
+                if len(cut.ids) == tokens:
+                    return cut
+        raise BenchError(f"no prompt of {tokens} tokens in a text of {len(self._corpus):,} characters")
 
     def _encoded(self, text: str) -> Prompt:
         return Prompt(text, tuple(self._tokenizer.encode(text).ids))
@@ -82,17 +74,17 @@ def windows(tokenizer: Tokenizer, number: int, tokens: int) -> list[Prompt]:
     most = len(text) // length
     if number > most:
         raise BenchError(f"windows {number}: the text has at most {most} of {tokens} tokens")
-    starts = [text.find("\n", index * (len(text) // number)) + 1 for index in range(number)]
-    return [_window(tokenizer, text[start : start + length], tokens) for start in starts]
-
-
-def _window(tokenizer: Tokenizer, passage: str, tokens: int) -> Prompt:
-    encoded = tokenizer.encode(passage)
-    ids = tuple(encoded.ids[:tokens])
-    text = passage[: encoded.offsets[len(ids) - 1][1]]
-    if len(ids) < tokens or tuple(tokenizer.encode(text).ids) != ids:
-        raise BenchError(f"a window of {tokens} tokens is not the same tokens when its text is encoded again")
-    return Prompt(text, ids)
+    found = []
+    for index in range(number):
+        start = text.find("\n", index * (len(text) // number)) + 1
+        passage = text[start : start + length]
+        encoded = tokenizer.encode(passage)
+        ids = tuple(encoded.ids[:tokens])
+        cut = passage[: encoded.offsets[len(ids) - 1][1]]
+        if len(ids) < tokens or tuple(tokenizer.encode(cut).ids) != ids:
+            raise BenchError(f"a window of {tokens} tokens is other tokens when its text is encoded again")
+        found.append(Prompt(cut, ids))
+    return found
 
 
 def _text() -> str:

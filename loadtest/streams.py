@@ -7,9 +7,8 @@ import ipaddress
 import socket
 import time
 from collections.abc import Sequence
-from functools import partial
 
-from halimede import AsyncClient, Generation, HalimedeError, InvalidArgument, RetryPolicy
+from halimede import AsyncClient, HalimedeError, InvalidArgument, RetryPolicy
 from halimede.target import parse_target
 from loadtest.errors import BenchError
 from loadtest.prompts import Prompt
@@ -50,8 +49,13 @@ class Streams:
 
         With more than one beam each answer is one chunk.
         """
+
+        async def every() -> list[list[tuple[float, int]]]:
+            began = time.monotonic()
+            return await asyncio.gather(*(self._answer(p, max_tokens, num_beams, began) for p in prompts))
+
         try:
-            return self._runner.run(self._all(prompts, max_tokens, num_beams))
+            return self._runner.run(every())
         except HalimedeError as error:
             raise BenchError(f"{self._url}: {error}") from error
 
@@ -59,35 +63,25 @@ class Streams:
         self._runner.run(self._client.aclose())
         self._runner.close()
 
-    async def _all(
-        self, prompts: Sequence[Prompt], max_tokens: int, num_beams: int
-    ) -> list[list[tuple[float, int]]]:
-        began = time.monotonic()
-        one = self._streamed if num_beams == 1 else partial(self._searched, num_beams)
-        return await asyncio.gather(*(one(prompt, max_tokens, began) for prompt in prompts))
-
-    async def _streamed(self, prompt: Prompt, max_tokens: int, began: float) -> list[tuple[float, int]]:
-        stream = self._client.stream(prompt.text, max_tokens=max_tokens, temperature=0.0, ignore_eos=True)
-        async with stream:
-            arrivals = [
-                (time.monotonic() - began, chunk.num_output_tokens)
-                async for chunk in stream
-                if chunk.num_output_tokens
-            ]
-        self._check(prompt, max_tokens, stream.generation)
-        return arrivals
-
-    async def _searched(
-        self, num_beams: int, prompt: Prompt, max_tokens: int, began: float
+    async def _answer(
+        self, prompt: Prompt, max_tokens: int, num_beams: int, began: float
     ) -> list[tuple[float, int]]:
-        answer = await self._client.generate(
-            prompt.text, max_tokens=max_tokens, num_beams=num_beams, ignore_eos=True
-        )
-        self._check(prompt, max_tokens, answer)
-        return [(time.monotonic() - began, max_tokens)]
-
-    def _check(self, prompt: Prompt, max_tokens: int, answer: Generation) -> None:
+        if num_beams > 1:
+            answer = await self._client.generate(
+                prompt.text, max_tokens=max_tokens, num_beams=num_beams, ignore_eos=True
+            )
+            arrivals = [(time.monotonic() - began, max_tokens)]
+        else:
+            stream = self._client.stream(prompt.text, max_tokens=max_tokens, temperature=0.0, ignore_eos=True)
+            async with stream:
+                arrivals = [
+                    (time.monotonic() - began, chunk.num_output_tokens)
+                    async for chunk in stream
+                    if chunk.num_output_tokens
+                ]
+            answer = stream.generation
         counts = (answer.num_input_tokens, answer.num_output_tokens)
         if counts != (len(prompt.ids), max_tokens):
             wanted = f"{len(prompt.ids)} in and {max_tokens} out"
             raise BenchError(f"{self._url}: counted {counts[0]} tokens in and {counts[1]} out, not {wanted}")
+        return arrivals

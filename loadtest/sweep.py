@@ -19,6 +19,7 @@ from loadtest.errors import BenchError, TrafficError, exit_code
 from loadtest.measure import sweep as sweeps
 from loadtest.measure.result import Result
 from loadtest.measure.sweep import Rung, Search, next_rate, sweep_of
+from loadtest.options import above_zero
 from loadtest.traffic.arrivals import Closed, Trace
 from loadtest.traffic.profile import Profile, with_overrides
 from loadtest.users.live import stopping
@@ -49,10 +50,10 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--start", type=float, metavar="R", help="the first rate, in requests a second")
-    add("--max", type=float, metavar="R", help="the highest")
-    add("--step", type=float, metavar="S", help="seconds that are measured at each rate")
-    add("--resolution", type=float, metavar="X", help="how near the answer must be; 0.1 is ten per cent")
+    add("--start", type=above_zero, metavar="R", help="the first rate, in requests a second")
+    add("--max", type=above_zero, metavar="R", help="the highest")
+    add("--step", type=above_zero, metavar="S", help="seconds that are measured at each rate")
+    add("--resolution", type=above_zero, metavar="X", help="how near the answer must be; 0.1 is ten per cent")
     add_options(parser)
     return parser
 
@@ -61,7 +62,7 @@ def _sweep(options: argparse.Namespace) -> int:
     profile = _profile(options)
     search = Search(profile.sweep.start_per_s, profile.sweep.max_per_s, profile.sweep.resolution)
     folder = folder_of(options, f"{profile.name}-sweep", "sweep.json")
-    with stopping() as wishes, session(options, profile, wishes) as running:
+    with stopping() as signals, session(options, profile, signals) as running:
         found = _climb(running, running.profile, search, folder)
     if not found:
         say("interrupted: no rate is done")
@@ -70,7 +71,7 @@ def _sweep(options: argparse.Namespace) -> int:
     pages.write_sweep(sweep, folder)
     pages.show_sweep(sweep, Console())
     print(f"results: {folder}")
-    if wishes.wishes:
+    if signals.count:
         return INTERRUPTED
     return MISSED if sweep.highest_rate_per_s is None else HELD
 
@@ -80,9 +81,10 @@ def _climb(running: Session, profile: Profile, search: Search, folder: Path) -> 
     found: list[Rung] = []
     while (rate_per_s := next_rate(search, [rung.outcome for rung in found])) is not None:
         cool_down(running.addresses.metrics, running.stopping)
-        if running.stopping.wishes:
+        if running.stopping.count:
             break
-        ran = running.run(at_rate(profile, rate_per_s))
+        # The same requests in the same order, nearer to each other.
+        ran = running.run(with_overrides(profile, rate_per_s=rate_per_s, duration_s=profile.sweep.step_s))
         if ran.interrupted or ran.result is None:
             break
         ran.store(folder / f"rate-{rate_per_s:.4g}")
@@ -95,11 +97,6 @@ def _climb(running: Session, profile: Profile, search: Search, folder: Path) -> 
     return found
 
 
-def at_rate(profile: Profile, rate_per_s: float) -> Profile:
-    """The run of one rate: the same requests in the same order, nearer to each other."""
-    return with_overrides(profile, rate_per_s=rate_per_s, duration_s=profile.sweep.step_s)
-
-
 def _profile(options: argparse.Namespace) -> Profile:
     profile = with_overrides(profile_of(options), seed=options.seed)
     arrivals = profile.arrivals
@@ -107,17 +104,9 @@ def _profile(options: argparse.Namespace) -> Profile:
         raise TrafficError(f"{profile.name}: closed arrivals have no rate to search for; choose open ones")
     if isinstance(arrivals, Trace) and arrivals.file:
         raise TrafficError(f"{profile.name}: a trace's file brings its own times, there is no rate to search")
-    given = {
-        "start_per_s": options.start,
-        "max_per_s": options.max,
-        "step_s": options.step,
-        "resolution": options.resolution,
-    }
-    values = {name: value for name, value in given.items() if value is not None}
-    for name, value in values.items():
-        if not 0 < value < float("inf"):
-            raise TrafficError(f"--{name.partition('_')[0]} {value:g}: must be above 0")
-    sweep = replace(profile.sweep, **values)
+    names = {"start": "start_per_s", "max": "max_per_s", "step": "step_s", "resolution": "resolution"}
+    given = {name: value for key, name in names.items() if (value := getattr(options, key)) is not None}
+    sweep = replace(profile.sweep, **given)
     if sweep.start_per_s > sweep.max_per_s:
         raise TrafficError(f"--start {sweep.start_per_s:g}: must be at most --max, {sweep.max_per_s:g}")
     return replace(profile, sweep=sweep)

@@ -1,9 +1,10 @@
-"""A bare ONNX Runtime loop, driven by JSON as inprocess.py is: the least that decoding can take.
+"""A bare ONNX Runtime loop, driven by JSON like inprocess.py: a lower bound for the time of decoding.
 
-  {"positions": […], "steps": 63, "capacity": 2048}: decodes one row a position, so many steps on from there
+  {"positions": […], "steps": 63, "capacity": 2048}: decodes a row per position for so many steps
     step_s    seconds of each step: run with everything bound, take the argmax, feed it back
 
-No scheduler, no sampling, no stream: the buffers have the shape of the engine's, and hold noise.
+It has no scheduler, sampling or streams. The buffers have the shapes of the engine's, filled with random
+numbers.
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ class Batch:
 
 
 def _noise(model: Answer, positions: NDArray[np.int32], capacity: int) -> dict[str, NDArray[np.float32]]:
-    """A KV cache with something in it: pages never written would all be one page, and fast to read."""
+    """A KV cache of random numbers: pages that were never written would share one page, and be fast to
+    read.
+    """
     shape = (len(positions), model["kv_heads"], capacity, model["head_dim"])
     filled = int(positions.max()) + 1
     noise = np.random.default_rng(0).standard_normal((*shape[:2], filled, shape[3]), np.float32)

@@ -23,13 +23,13 @@ from launcher.process import Server
 ROOT = Path(__file__).resolve().parent.parent
 LOG = ROOT / ".cache" / "demo.log"
 HOST = "127.0.0.1"
-# With the system message of its own template this small model wavers between English and French;
-# with this one it does not, in any precision.
+# With the system message of its own template this small model is undecided between English and French; with
+# this one it answers in English, in every precision.
 SYSTEM = "You answer in one sentence."
 QUESTION = "What is the capital of France?"
 READY_SECONDS = 120
 EXIT_SECONDS = 5
-# The launcher's own time to stop, and some.
+# More than the launcher needs to stop.
 STOP_SECONDS = EXIT_SECONDS + 10
 LOG_LINES = 25
 
@@ -39,7 +39,7 @@ class DemoFailed(Exception):
 
 
 def _start(model: str, wanted: Mapping[str, int]) -> Server:
-    """On the wanted ports, but for those that are taken: there on any that is free."""
+    """Starts the server on the wanted ports; a port that is in use is replaced by any free one."""
     command = [sys.executable, str(ROOT / "server" / "launch.py"), "--model", model]
     command += ["--exit-timeout", str(EXIT_SECONDS)]
     for name, port in wanted.items():
@@ -50,7 +50,7 @@ def _start(model: str, wanted: Mapping[str, int]) -> Server:
 
 
 def _wait_ready(server: Server, wanted: Mapping[str, int]) -> dict[str, int]:
-    """The ports that it has."""
+    """Waits for the server and returns its ports."""
     began = time.monotonic()
     ports: dict[str, int] = {}
 
@@ -70,12 +70,12 @@ def _wait_ready(server: Server, wanted: Mapping[str, int]) -> dict[str, int]:
     print(f"\rthe server is ready after {time.monotonic() - began:.1f} s", flush=True)
     for name, port in ports.items():
         if port != wanted[name]:
-            print(f"port {wanted[name]} is in use: {name} has {port} instead", flush=True)
+            print(f"port {wanted[name]} is in use: {name} uses {port} instead", flush=True)
     return ports
 
 
 def _show(title: str, command: Sequence[str]) -> None:
-    """Prints the command and runs it, its output unaltered. Raises DemoFailed when it fails."""
+    """Prints the command and runs it; its output goes to the terminal. Raises DemoFailed when it fails."""
     print(f"\n{title}\n$ {shlex.join([Path(command[0]).name, *command[1:]])}", flush=True)
     code = subprocess.run(command, check=False).returncode
     if code != 0:
@@ -91,7 +91,7 @@ def _ask_over_grpc(model: str, ports: Mapping[str, int]) -> None:
 def _ask_over_http(model: str, ports: Mapping[str, int]) -> None:
     curl = shutil.which("curl")
     if curl is None:
-        print("curl is not installed: the same over HTTP is left out")
+        print("curl is not installed: the request over HTTP is skipped")
         return
     url = f"http://{HOST}:{ports['http']}/v2/models/{model}/generate_stream"
     turns = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": QUESTION}]
@@ -125,7 +125,7 @@ def main() -> None:
         parser.add_argument(f"--{service}-port", type=int, default=port, metavar="PORT")
     found = parser.parse_args()
     wanted = {"http": found.http_port, "grpc": found.grpc_port, "metrics": found.metrics_port}
-    # So that the server is stopped as on Ctrl-C.
+    # SIGTERM stops the server as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         demonstrate(found.model, wanted)

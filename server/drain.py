@@ -1,11 +1,11 @@
-"""Wait until a server has answered all that it was asked: the preStop hook of a Pod.
+"""Wait until a server has answered all of its requests: the preStop hook of a Pod.
 
-Kubernetes tells the endpoints to forget a Pod and runs its preStop hook at the same time, so requests still
-arrive for a while: first comes a settle time. Then the engines' own gauges are looked at until they say,
-several times in a row, that nothing runs and nothing waits. Triton's pending count is no help: it shows 0
-while requests are in flight. Only after the hook does the launcher get SIGTERM.
+Kubernetes removes a Pod from the endpoints and runs its preStop hook at the same time, so requests still
+arrive for a while. Therefore the hook first waits for a settle time. Then it reads the engines' own gauges
+until they are zero several times in a row: nothing runs and nothing waits. Triton's pending count cannot be
+used: it shows 0 while requests are in flight. Only after the hook does the launcher get SIGTERM.
 
-The standard library is all it needs, and it reads no other file of the project.
+This program needs only the standard library, and reads no other file of the project.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ examples:
   drain.py --metrics http://127.0.0.1:9002/metrics --settle-s 0
 
 exit codes:
-  0 nothing runs or waits, or the server is gone; 2 the command is at fault;
-  4 the time was up with requests still in flight, or before the metrics could be read
+  0 nothing runs or waits, or the server has ended; 2 the command is wrong;
+  4 timed out with requests still in flight, or without readable metrics
 terminationGracePeriodSeconds must exceed --timeout-s by the launcher's --exit-timeout.
 """
 
@@ -44,9 +44,9 @@ class Exit(IntEnum):
 
 
 class Silence(Enum):
-    """Why a look shows no number."""
+    """Why a reading has no number."""
 
-    GONE = "the server is gone"
+    GONE = "the server has ended"
     UNCLEAR = "the metrics cannot be read"
 
 
@@ -57,8 +57,8 @@ Sight = int | Silence
 class Patience:
     """Seconds; `timeout_s` counts from the start and includes `settle_s`.
 
-    `looks` says how often in a row all must be quiet; `every_s` times `looks` has to exceed the half second
-    after which engines tell their gauges.
+    `looks` is how many readings in a row must be zero; `every_s` times `looks` has to exceed the half second
+    after which engines publish their gauges.
     """
 
     settle_s: float = 5.0
@@ -68,7 +68,9 @@ class Patience:
 
 
 def in_flight(page: str) -> int | None:
-    """Requests that run or wait, over every engine of a page; None where none tells, or not by a number."""
+    """Requests that run or wait, over all engines of a page; None without such gauges, or if one is no
+    number.
+    """
     found = GAUGES.findall(page)
     try:
         counts = [float(text) for text in found]
@@ -76,7 +78,7 @@ def in_flight(page: str) -> int | None:
         return None
     if not counts or not all(map(math.isfinite, counts)):
         return None
-    # Never let two gauges cancel each other out.
+    # A negative gauge must not cancel out another one.
     return math.ceil(sum(max(count, 0.0) for count in counts))
 
 
@@ -101,7 +103,7 @@ def drain(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Exit:
-    """Looks until all was quiet `looks` times in a row, or the server gone as often, or the time is up."""
+    """Reads until the server was idle, or had ended, `looks` times in a row, or until the timeout."""
     began = clock()
     sleep(min(patience.settle_s, patience.timeout_s))
     quiet, last = 0, None
@@ -115,7 +117,7 @@ def drain(
             say(f"drained after {clock() - began:.1f} s")
             return Exit.DRAINED
         if clock() - began >= patience.timeout_s:
-            say(f"the time was up after {patience.timeout_s:g} s: {shown(sight)}; the Pod stops all the same")
+            say(f"timed out after {patience.timeout_s:g} s: {shown(sight)}; the Pod stops anyway")
             return Exit.TIME_UP
         sleep(patience.every_s)
 
@@ -135,14 +137,14 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _say(line: str) -> None:
-    # What a preStop hook prints is lost; the container's log is what its first process writes.
+    # Kubernetes drops the output of a preStop hook: the container's log has only its first process's.
     print(f"drain: {line}", file=sys.stderr, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="drain.py",
-        description="Wait until a server has answered all that it was asked: the preStop hook of a Pod.",
+        description="Wait until a server has answered all of its requests: the preStop hook of a Pod.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -154,11 +156,11 @@ def _parser() -> argparse.ArgumentParser:
         type=_seconds,
         default=default.settle_s,
         metavar="S",
-        help="before it looks; %(default)s",
+        help="before the first reading; %(default)s",
     )
-    add("--timeout-s", type=_seconds, default=default.timeout_s, metavar="S", help="in all; %(default)s")
-    add("--every-s", type=_seconds, default=default.every_s, metavar="S", help="between looks; %(default)s")
-    add("--looks", type=_looks, default=default.looks, metavar="N", help="quiet in a row; %(default)s")
+    add("--timeout-s", type=_seconds, default=default.timeout_s, metavar="S", help="in total; %(default)s")
+    add("--every-s", type=_seconds, default=default.every_s, metavar="S", help="between them; %(default)s")
+    add("--looks", type=_looks, default=default.looks, metavar="N", help="idle in a row; %(default)s")
     return parser
 
 

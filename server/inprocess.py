@@ -1,17 +1,18 @@
 """The engine without Triton, driven by JSON: for benchmarks and profiles.
 
-It reads one command a line from stdin and writes one answer a line to stdout, until stdin ends. Times are
-seconds. Prompts are lists of token ids (of sources, where the model has an encoder); all of a command are
-submitted at once. Answers have exactly `max_tokens` tokens; they are greedy, or searched with `num_beams`.
+It reads one command per line from stdin and writes one answer per line to stdout, until stdin ends. Times are
+in seconds. Prompts are lists of token ids (of sources, where the model has an encoder); all prompts of a
+command are submitted together. Answers have exactly `max_tokens` tokens; they are greedy, or beam-searched
+with `num_beams`.
 
   {"do": "generate", "prompts": [[…]…], "max_tokens": 64, "num_beams": 1}
     streams   one list a prompt of [time since the command, tokens] for each chunk
     steps     the decode steps that all prompts shared: `positions` of the rows in the first one, `step_s`
               from one model call to the next, `model_s` of the model call alone
   {"do": "profile", "prompts": [[…]…], "max_tokens": 64, "lines": 25}
-    profile   the functions of the engine's loop that took the most time themselves, as text
+    profile   the functions of the engine's loop with the most time of their own, as text
   {"do": "score", "windows": [[…]…]}
-    losses    negative log-likelihoods of each window's tokens after the first; comes before the others
+    losses    negative log-likelihoods of each window's tokens after the first; only before other commands
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from engine.service import Service
 from engine.settings import Settings, read_settings
 from engine.triton import signals_of
 
-# Prompts too short to be reused later, which make the bindings of a batch that wide.
+# Prompts of this length are too short to be reused later; they only create the bindings of a batch that wide.
 _WARM_UP = 8
 
 
@@ -59,7 +60,7 @@ class Call:
 
 
 class TimedRunner:
-    """A runner that notes its model calls: what lies between them is the engine's own time."""
+    """A runner that records its model calls: the time between them is the engine's own."""
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
@@ -106,7 +107,7 @@ class TimedVerifier(TimedRunner):
 
 @dataclass(eq=False)
 class Collector:
-    """A responder that keeps when each chunk came, and how many tokens it had."""
+    """A responder that records when each chunk arrived, and how many tokens it had."""
 
     arrivals: list[tuple[float, int]] = field(default_factory=list)
     error: EngineError | None = None
@@ -142,7 +143,7 @@ class InProcess:
         return self._generate(prompts, sampling)
 
     def _score(self, windows: list[list[int]]) -> list[list[float]]:
-        """Windows of one length, a row each: scored by the very steps that answers come from."""
+        """Scores windows of one length, a row each, with the same decode steps that produce answers."""
         assert not self._started, "the slots would hold other tokens than the scheduler knows"
         losses: list[list[float]] = [[] for _ in windows]
         for position, (tokens, following) in enumerate(pairwise(zip(*windows, strict=True))):
@@ -175,7 +176,7 @@ class InProcess:
         return collectors
 
     def _profile(self, prompts: list[list[int]], sampling: Sampling, lines: int) -> str:
-        """Steps the loop in this thread, since a profile sees one thread; chunks are made, but not sent."""
+        """Steps the loop in this thread, since a profile covers one thread; chunks are made but not sent."""
         assert not self._started
         self._submit([prompt[:_WARM_UP] for prompt in prompts], replace(sampling, max_tokens=_WARM_UP))
         self._step_all()
@@ -192,7 +193,9 @@ class InProcess:
 
 
 def shared_steps(calls: Sequence[Call], rows: int, first_end: float) -> dict[str, Any]:
-    """Of the calls after the last prefill, those of `rows` rows that began before the first stream ended."""
+    """The decode calls after the last prefill that have `rows` rows and began before the first stream
+    ended.
+    """
     prefills = [index for index, call in enumerate(calls) if call.tokens or not call.positions]
     after = calls[max(prefills, default=-1) + 1 :]
     shared = [call for call in after if len(call.positions) == rows and call.began <= first_end]
@@ -214,21 +217,12 @@ def _report(error: BaseException) -> None:
     print(f"inprocess.py: {error!r}", file=sys.stderr)
 
 
-def _options() -> argparse.Namespace:
+def main() -> None:
     parser = argparse.ArgumentParser(description="Run the engine without Triton; JSON in, JSON out.")
     parser.add_argument("engine", type=Path, help="the folder of its manifest.json")
-    parser.add_argument(
-        "--parameters",
-        type=json.loads,
-        default={},
-        metavar="JSON",
-        help='as in config.pbtxt, e.g. {"slots": "32"}',
-    )
-    return parser.parse_args()
-
-
-def main() -> None:
-    options = _options()
+    parameters = 'as in config.pbtxt, e.g. {"slots": "32"}'
+    parser.add_argument("--parameters", type=json.loads, default={}, metavar="JSON", help=parameters)
+    options = parser.parse_args()
     try:
         engine = InProcess(options.engine, read_settings(options.parameters))
         print(json.dumps({"ready": True}), flush=True)

@@ -1,7 +1,7 @@
 """Start the real tritonserver on the models of a repository.
 
-Everything that can be refused is refused before Triton starts, with the remedy. Prompts and answers
-are never logged: that would take --log-level verbose and a Triton that prints them.
+Everything that can be refused is refused before Triton starts, with the remedy. Prompts and answers are never
+logged: only --log-level verbose, with a Triton that prints them, could do that.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ TRIED_BY = {
     "translate": 'translate "Good morning!"',
 }
 LOG_LEVELS = ("error", "warning", "info", "verbose")
-# Drained before, Triton has nothing left to do but to look, once a second, whether it is done.
+# Triton is drained before SIGTERM. Then it only has to check, once a second, whether it is done.
 KILL_AFTER_SECONDS = 3.0
-# Our steps put what they share beside Triton's regions, to be removed with them.
+# Our steps put their shared files next to Triton's regions, so that they are removed together.
 REGION_PREFIX = "HALIMEDE_REGION_PREFIX"
-# What engines read whose own setting is 0.
+# Engines whose own setting `threads` is 0 read this variable.
 THREADS = "HALIMEDE_THREADS"
 MOST_THREADS = 1024
-MOST_OFTEN_PINGED_MS = 500  # half of the least that gRPC lets a client wait from ping to ping
+MOST_OFTEN_PINGED_MS = 500  # half of the shortest time between pings that gRPC allows a client
 SIGNALLED = 128  # a shell adds the signal's number
 EXAMPLES = """\
 examples:
   launch.py                                     every model that is built, on 127.0.0.1
   launch.py --model smollm2 --model gpt2        these two
   launch.py --model smollm2 --http-port 9000
-  launch.py --host 0.0.0.0                      reachable from other machines; there is no login
+  launch.py --host 0.0.0.0                      reachable from other machines, without a login
   launch.py --trace-url http://localhost:4318/v1/traces --trace-sample-rate 100
-  launch.py --http-port 0 --grpc-port 0 --metrics-port 0    on ports that are free
-  launch.py -- --rate-limit=off                 what follows -- goes to tritonserver as it is
+  launch.py --http-port 0 --grpc-port 0 --metrics-port 0    on free ports
+  launch.py -- --rate-limit=off                 passes all options after -- to tritonserver unchanged
 
-when it is ready, the last line on stdout tells programs the ports, and the seconds that the start took:
+the last line on stdout once the server is ready, for programs: the ports and the seconds that it took
   READY {"http": 8000, "grpc": 8001, "metrics": 8002, "seconds": 2.114}
 """
 
@@ -105,17 +105,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--model-repository", type=Path, default=SERVER.parent / "model_repository", metavar="DIR")
-    add("--model", action="append", default=[], metavar="NAME", help="repeatable; all that are built")
-    add("--host", default="127.0.0.1", help="for HTTP, gRPC and metrics alike; 127.0.0.1")
-    add("--http-port", type=int, default=8000, metavar="PORT", help="8000; 0 takes a free one")
-    add("--grpc-port", type=int, default=8001, metavar="PORT", help="8001; 0 takes a free one")
-    add("--metrics-port", type=int, default=8002, metavar="PORT", help="8002; 0 takes a free one")
-    add("--metrics-interval-ms", type=int, default=2000, metavar="MS", help="2000")
-    add("--exit-timeout", type=int, default=30, metavar="S", help="for running requests at exit; 30")
-    add("--threads", type=_threads, default=0, metavar="N", help="of engines that set none; usable cores")
-    add("--log-level", choices=LOG_LEVELS, default="warning", help="of Triton itself; warning")
-    add("--trace-url", metavar="URL", help="send OpenTelemetry spans there, over OTLP/HTTP; off")
-    add("--trace-sample-rate", type=int, default=1, metavar="N", help="trace one request in N; 1")
+    add("--model", action="append", default=[], metavar="NAME", help="repeatable; default: all built models")
+    add("--host", default="127.0.0.1", help="address for HTTP, gRPC and metrics; default: %(default)s")
+    add("--http-port", type=int, default=8000, metavar="PORT", help="default: %(default)s; 0: a free one")
+    add("--grpc-port", type=int, default=8001, metavar="PORT", help="default: %(default)s; 0: a free one")
+    add("--metrics-port", type=int, default=8002, metavar="PORT", help="default: %(default)s; 0: a free one")
+    add("--metrics-interval-ms", type=int, default=2000, metavar="MS", help="default: %(default)s")
+    add("--exit-timeout", type=int, default=30, metavar="S", help="for running requests; default: 30")
+    add("--threads", type=_threads, default=0, metavar="N", help="of engines that set none; default: all")
+    add("--log-level", choices=LOG_LEVELS, default="warning", help="Triton's own; default: %(default)s")
+    add("--trace-url", metavar="URL", help="send OpenTelemetry spans there, over OTLP/HTTP; default: off")
+    add("--trace-sample-rate", type=int, default=1, metavar="N", help="trace one request in N; default: 1")
     add("--auto-complete", action="store_true", help="complete config.pbtxt files; starts slower")
     return parser
 
@@ -135,13 +135,14 @@ def command(
         "model-repository": options.model_repository,
         "backend-directory": backends,
         "model-control-mode": "explicit",
-        # Or one model that is being replaced, or whose new version failed, would make all of them unready.
+        # Otherwise a model that is being replaced, or whose new version failed, would make the server
+        # unready.
         "strict-readiness": "false",
         "exit-timeout-secs": options.exit_timeout,
-        # Clients ping a server that is quiet. Triton's own limit, once in five minutes, would end the
-        # connection of a long answer that comes as a whole.
+        # Clients ping a silent server. Triton's own limit, one ping in five minutes, would end the connection
+        # of a long answer that is not streamed.
         "grpc-http2-min-recv-ping-interval-without-data": MOST_OFTEN_PINGED_MS,
-        # Or each that Triton keeps for reuse stays as large as the largest request that it ever held.
+        # Otherwise each buffer that Triton keeps for reuse stays as large as its largest request so far.
         "grpc-infer-allocation-pool-size": 0,
         "metrics-interval-ms": options.metrics_interval_ms,
         "allow-cpu-metrics": "true",
@@ -166,10 +167,10 @@ def command(
 
 
 def _closed(extra: Sequence[str]) -> list[str]:
-    """Shuts Triton's shared-memory API, unless the flags behind -- say who may use it; nothing of ours does.
+    """Flags that close Triton's shared-memory API, unless the flags after -- configure it; we do not use it.
 
-    An error of Triton 2.51 for a request that is too large names a region of a step, and whoever knows the
-    name could register it, and read and write the requests of others.
+    When a request is too large, Triton 2.51 names a step's region in the error. Any client that knows the
+    name could register the region, and read and write the requests of others.
     """
     if any("shared-memory" in flag for flag in extra):
         return []
@@ -178,7 +179,7 @@ def _closed(extra: Sequence[str]) -> list[str]:
 
 
 def _address(service: str, host: str) -> str:
-    """As the server behind it wants IPv6: gRPC's as in a URL, libevent's with a word before it."""
+    """IPv6 as each server wants it: gRPC's as in a URL, libevent's with a prefix."""
     if ":" not in host:
         return host
     return f"[{host}]" if service == "grpc" else f"ipv6:{host}"
@@ -192,27 +193,32 @@ def _log_flags(level: str) -> list[str]:
 
 
 def environment(base: Mapping[str, str], python: Interpreter, triton: Triton) -> dict[str, str]:
-    """What Triton and its Python steps need.
+    """The environment that Triton and its Python steps need.
 
     The stub embeds an isolated Python: it ignores PYTHONPATH and PYTHONHOME, and finds its home and
-    site-packages through the `python3` that comes first on PATH. It is itself started through bash.
+    site-packages through the first `python3` on PATH. Triton starts the stub through bash.
     """
     path = os.pathsep.join([str(python.programs), base.get("PATH") or os.defpath])
     inherited = [base["LD_LIBRARY_PATH"]] if base.get("LD_LIBRARY_PATH") else []
     libraries = os.pathsep.join([*map(str, triton.libraries), *inherited])
-    # A hundred threads of Triton would each keep what its largest requests took, in arenas of glibc.
+    # Otherwise Triton's hundred threads would each keep the memory of their largest requests, in glibc's
+    # arenas.
     found = {"MALLOC_ARENA_MAX": "2", **base, "PATH": path}
     return found | ({"LD_LIBRARY_PATH": libraries} if libraries else {})
 
 
 def banner(options: Options, models: Sequence[str], seconds: float) -> str:
-    """Where it serves, and for each model the command that tries it."""
+    """The addresses, and for each model the command that tries it."""
     web, grpc, metrics = (options.url(service) for service in ("http", "grpc", "metrics"))
     width = max(map(len, models))
     lines = [f"ready in {seconds:.1f} s on http://{web}, grpc {grpc}, metrics http://{metrics}/metrics"]
     for model in models:
-        verb = TRIED_BY.get(task_of(options.model_repository, model) or "")
-        tried = f"halimede {verb} --url {grpc} --model {model}" if verb else "served as it is"
+        command = TRIED_BY.get(task_of(options.model_repository, model) or "")
+        tried = (
+            f"halimede {command} --url {grpc} --model {model}"
+            if command
+            else "served, with inputs of its own"
+        )
         lines.append(f"  {model:{width}}  {tried}")
     return "\n".join([*lines, "Ctrl-C stops it; halimede load, unload and reload change what it serves"])
 
@@ -227,7 +233,7 @@ def serve(options: Options) -> int:
     triton = find_triton(os.environ, python, machine.this_platform())
     check_ports(options.host, options.ports)
     if removed := shared_memory.remove_leftovers():
-        print(f"removed {removed} shared-memory regions of a server that is gone", file=sys.stderr)
+        print(f"removed {removed} shared-memory regions that a dead server left", file=sys.stderr)
     with shared_memory.claim() as claim, ExitStack() as until_ready:
         ports = until_ready.enter_context(held(options.host, options.ports))
         options = replace(options, ports=ports)
@@ -249,7 +255,7 @@ def _started(
     claim: shared_memory.Claim,
     control: Control,
 ) -> Server:
-    """Not ready yet; it stops on signals to us."""
+    """Starts the server, which is not ready yet. Signals to this process stop it."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser(), "halimede")
     venv = [Path(sys.prefix, "share", "halimede")] if sys.prefix != sys.base_prefix else []
     backends = assemble_backends(triton, SERVER, (*venv, cache))
@@ -268,16 +274,16 @@ def _started(
 
 
 def ended(server: Server) -> int:
-    """Its exit code; one that ends in order though nobody stopped it is a fault, to be started again."""
+    """Its exit code; 1 if it ended with 0 but was not told to stop, so that a supervisor starts it again."""
     code = server.wait()
     if code or server.stopping:
         return code
-    print("tritonserver ended though nobody stopped it; see above", file=sys.stderr)
+    print("tritonserver ended by itself; see above", file=sys.stderr)
     return 1
 
 
 def never_ready(server: Server) -> int:
-    """Its exit code. Triton may crash on its way out after a model failed to load: it failed all the same."""
+    """Its exit code; 1 for a crash, since Triton may crash at its end after a model failed to load."""
     code = server.wait()
     if server.stopping or code <= SIGNALLED:
         return code

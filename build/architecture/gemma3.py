@@ -1,7 +1,7 @@
 """The Gemma 3 line, text alone.
 
 Norms multiply by 1 + weight, which the view adds; every block is normed at both ends; most layers see a
-window of the past and have rotary frequencies of their own.
+window of the past, with separate rotary frequencies.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What a model is made of: the vocabulary in which adapters describe a family.
+"""The parts of a model: the vocabulary in which adapters describe a family.
 
-Dialects, the reference and the passes see these descriptions only, never config.json. A product that a
+Dialects, the reference and the passes see only these descriptions, never config.json. A product that a
 dialect may fuse (q, k, v; gate, up) is one Projection of several parts, its rows stacked in order.
 """
 
@@ -23,7 +23,7 @@ class Projection:
     biases: tuple[str, ...] = ()
 
     def apart(self) -> Iterator[Projection]:
-        """Each part as a product of its own."""
+        """Each part as a separate product."""
         for index, (part, rows) in enumerate(zip(self.parts, self.rows, strict=True)):
             yield Projection((part,), (rows,), self.columns, self.biases[index : index + 1])
 
@@ -163,7 +163,7 @@ class Architecture:
     wide: bool = False
 
     def tensors(self) -> Shapes:
-        """Name and shape of every tensor the model is made of."""
+        """Name and shape of every tensor of the model."""
         shapes: Shapes = {self.embedding: (self.vocab_size, self.hidden_size)}
         shapes |= self.final_norm.tensors() | self.head.tensors()
         if self.positions:

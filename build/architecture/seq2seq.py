@@ -1,4 +1,4 @@
-"""What an encoder-decoder is made of, in addition to the parts of a decoder alone.
+"""The parts of an encoder-decoder, in addition to those of a decoder alone.
 
     memory = encoder(source)                    once for a request
     logits = head(decoder(target, memory))      a token at a time
@@ -139,5 +139,5 @@ class EncoderDecoder:
         return self.decoder.max_positions
 
     def tensors(self) -> Shapes:
-        """Name and shape of every tensor the model is made of."""
+        """Name and shape of every tensor of the model."""
         return self.encoder.tensors() | self.decoder.tensors() | self.head.tensors()

@@ -1,9 +1,9 @@
-"""What the families' `view` functions are made of: a checkpoint's tensors under the names and in the shapes
+"""Building blocks of the families' `view` functions: a checkpoint's tensors under the names and in the shapes
 that its description gives.
 
-Files store a tensor twice, tables that follow from the config, and matrices turned or joined. No copy or
-table is dropped for its name alone: transformers keeps two tensors that differ, and so do we. A view reads
-only the tensors that it must compare.
+Files may store a tensor twice, tables that follow from the config, and matrices that are transposed or
+joined. No copy or table is dropped only for its name: transformers keeps two tensors that differ, and so do
+we. A view reads only the tensors that it must compare.
 """
 
 from __future__ import annotations

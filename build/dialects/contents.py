@@ -1,7 +1,7 @@
-"""What the graphs of a model hold in either dialect: its weights, and tables computed from its description.
+"""The contents of a model's graphs in either dialect: its weights, and tables computed from its description.
 
-The store of a dialect says how a tensor and a product are written. The order of the calls here is the order
-of the weight file.
+The store of a dialect decides how a tensor and a product are written. The order of the calls here is the
+order of the weight file.
 """
 
 from __future__ import annotations

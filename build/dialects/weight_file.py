@@ -54,7 +54,7 @@ class WeightFile:
 
 
 def _stored(array: NDArray[np.generic], dtype: ir.DataType) -> NDArray[np.uint8]:
-    """Its bytes as ONNX has them: of 4 bits, the even element is the low nibble."""
+    """The array's bytes in ONNX's layout: in 4 bits, the even element is the low nibble."""
     flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     if dtype.bitwidth != 4:
         return flat

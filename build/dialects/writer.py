@@ -69,7 +69,7 @@ class Writer:
         attributes: Attributes | None = None,
         domain: str = "",
     ) -> ir.Value:
-        """A node of one output; both bear its name."""
+        """A node with one output; both have the same name."""
         output = ir.Value(name=name)
         self.emit(kind, inputs, [output], attributes, domain)
         return output
@@ -93,7 +93,7 @@ def tensor(name: str, dtype: ir.DataType, shape: Sequence[str | int]) -> ir.Valu
 
 
 class SharedBlocks(Generic[S]):
-    """The parts of a graph over stored weights that both dialects write alike."""
+    """The parts of a graph over stored weights that are the same in both dialects."""
 
     def __init__(self, writer: Writer, store: S) -> None:
         self.writer = writer

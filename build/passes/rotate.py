@@ -29,7 +29,7 @@ _MOST_HADAMARD = 64
 
 
 def rotatable(architecture: Architecture) -> bool:
-    """RMS norms before each block and none behind: theirs would weigh channels within the stream."""
+    """RMS norms before each block and none after it: those would scale channels within the stream."""
     layers = architecture.layers
     norms = [architecture.final_norm, *(norm for layer in layers for norm in layer.norms())]
     behind = any(layer.output_norm or layer.ffn_output_norm for layer in layers)
@@ -37,7 +37,9 @@ def rotatable(architecture: Architecture) -> bool:
 
 
 def rotate(checkpoint: Checkpoint, architecture: Architecture) -> tuple[Checkpoint, Architecture]:
-    """The same model over a rotated stream; a tied head comes apart from the embedding: no norm weighs it."""
+    """The same model over a rotated stream. A tied head is separated from the embedding, which no norm
+    scales.
+    """
     assert rotatable(architecture)
     architecture, weights = _untied(checkpoint, architecture)
     stream, head = Rotation(architecture.hidden_size), Rotation(architecture.head_dim)

@@ -1,9 +1,9 @@
 """SmoothQuant (Xiao et al. 2022, arXiv:2211.10438), so that 8-bit products lose less.
 
 The fast products round their inputs as well as their weights, a block of neighbouring channels at a time, and
-a channel with large values takes the precision of its neighbours. Such channels come out of the norms. Each
-is divided by a factor there, in the norm's weight, and the product's column is multiplied by it: the model
-computes the same, at no cost, and the range is shared between inputs and weights. SmolLM2-135M in int8 then
+a channel with large values lowers the precision of its neighbours. The norms produce such channels. Each is
+divided by a factor there, in the norm's weight, and the product's column is multiplied by it. The model
+computes the same at no cost, and the range is shared between inputs and weights. SmolLM2-135M in int8 then
 loses 0.1 % of perplexity instead of 0.65 %.
 """
 
@@ -66,7 +66,7 @@ def calibration_ids(tokenizer_json: bytes, max_positions: int) -> Ids:
 
 
 def calibration_windows(tokenizer_json: bytes, max_positions: int) -> Ids:
-    """The calibration text in windows [count, positions]; what does not fill one is left out."""
+    """The calibration text in windows [count, positions]; an incomplete last window is dropped."""
     ids = load_tokenizer(tokenizer_json).encode(_TEXT.read_text(encoding="utf-8")).ids
     length = min(_POSITIONS, max_positions, len(ids))
     count = len(ids) // length
@@ -74,7 +74,7 @@ def calibration_windows(tokenizer_json: bytes, max_positions: int) -> Ids:
 
 
 def rescaled(checkpoint: Checkpoint, pairs: Iterable[Pair], peaks: Peaks) -> Checkpoint:
-    """What each norm gives is divided by factors, and what its products read multiplied."""
+    """Divides the output of each norm by factors, and multiplies the columns of the products that read it."""
     weights = dict(checkpoint.weights)
     for norm, products in pairs:
         factors = _factors(peaks[norm], [checkpoint.weights[product] for product in products])

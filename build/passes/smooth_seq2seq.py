@@ -1,7 +1,7 @@
 """Smoothing (`build.passes.smooth`) of an encoder-decoder.
 
-Where a model norms first, each norm feeds products alone. Where it norms last, the norm is also the residual,
-and only the end of the encoder can be smoothed: nothing but the keys and values of the decoder reads it.
+In a model that norms first, each norm feeds only products. In one that norms last, the norm is also the
+residual, and only the end of the encoder can be smoothed: only the keys and values of the decoder read it.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ _EXAMPLES = """examples:
 `--device cpu` measures this machine for a second; the others are data sheets. docs/build.md has the
 formulas and how far off they were.
 
-exit codes: 0 at least one model fits, 1 none does, 2 the command is at fault
+exit codes: 0 at least one model fits, 1 none does, 2 the command is wrong
 """
 _UNITS = {"": 1, "b": 1} | {
     letter + suffix: base**power
@@ -43,7 +43,7 @@ SPEED_FACTOR = 2.5  # measured over estimated was 0.69 to 2.3 on CPUs: docs/meas
 
 @dataclass(frozen=True)
 class Need:
-    """`memory` in bytes. None asks for nothing."""
+    """`memory` is in bytes. None means no limit."""
 
     device: Device
     memory: int
@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         help="8GiB, 16GB; default: what is free, or the device's",
     )
     add("--device", default=CPU, metavar="NAME", help=f"{', '.join(DEVICES)} (default: %(default)s)")
-    add("--slots", type=_up_to(_SLOTS), default=16, metavar="N", help="streams at once (%(default)s)")
+    add("--slots", type=_up_to(_SLOTS), default=16, metavar="N", help="concurrent streams (%(default)s)")
     add("--context", type=positions, metavar="N", help="positions of a slot (the server's default: 2048)")
     add("--precision", choices=[p.value for p in Precision if p is not Precision.GGUF])
     add("--tokens-in", type=positions, default=128, metavar="N", help="of a prompt (%(default)s)")

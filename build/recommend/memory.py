@@ -52,14 +52,14 @@ def head(shape: Shape) -> Product:
 
 
 def answering(shape: Shape) -> list[Product]:
-    """What every token of an answer passes through, but for the head."""
+    """The products that every token of an answer passes through, without the head."""
     inner, hidden = shape.heads * shape.head_dim, shape.hidden_size
     cross = [Product(*size, Role.ROBUST, shape.layers) for size in ((inner, hidden), (hidden, inner))]
     return _layers(shape, shape.layers) + (cross if shape.encoder_layers else [])
 
 
 def reading(shape: Shape) -> list[Product]:
-    """What every token of a prompt passes through: the encoder, where there is one, and the cross keys."""
+    """The products that every token of a prompt passes through: the encoder, if any, and the cross keys."""
     if not shape.encoder_layers:
         return answering(shape)
     keys = Product(2 * shape.heads * shape.head_dim, shape.hidden_size, Role.SENSITIVE, shape.layers)
@@ -133,7 +133,7 @@ class Serving:
 
 
 def serving(shape: Shape, slots: int, context: int | None) -> Serving:
-    """What the server's settings make of it; the model's positions may be fewer than `context`."""
+    """The positions of a slot by the server's settings; the model's may be fewer than `context`."""
     wanted = min(_MAX_CONTEXT, shape.max_positions) if context is None else context
     source = min(_MAX_SOURCE if context is None else context, shape.max_positions)
     return Serving(slots, wanted, source if shape.encoder_layers else 0)

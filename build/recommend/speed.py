@@ -88,7 +88,7 @@ def device(name: str) -> Device:
 
 
 def this_machine() -> Device:
-    """The CPU as it is now: what else runs, or a quota, takes its share. A product of one row is mostly
+    """The CPU in its present state: other load or a quota takes its share. A product of one row is mostly
     reading, one of many mostly arithmetic; 64 MiB of weights fit no cache. At 8 bits engines do twice the
     operations.
     """
@@ -114,7 +114,9 @@ def step_s(shape: Shape, precision: Precision, on: Device, rows: int, held: int)
 
 
 def first_s(shape: Shape, precision: Precision, on: Device, tokens: int) -> float:
-    """Seconds from a prompt that waits for none to its first token; an encoder reads it at once."""
+    """Seconds from a prompt that does not wait to its first token; an encoder reads the prompt in one
+    step.
+    """
     encoder = shape.encoder_layers
     chosen = [*(answering(shape) if encoder else []), head(shape)]
     chunks = (

@@ -25,7 +25,8 @@ def read_object(path: Path) -> dict[str, Any]:
 def conversion(source: str, folder: str, revision: str | None = None, weights: bool = True) -> str:
     """The command by which transformers makes a tokenizer.json, and with `weights` safetensors too.
 
-    Of other tokenizers, and of the older format of weights, which may hold programs and is not read here.
+    It converts other tokenizers, and the older format of weights, which may contain programs and is not read
+    here.
     """
     named = f"'{source}'" + (f", revision='{revision}'" if revision else "")
     steps = ["import transformers as t"]
@@ -35,4 +36,4 @@ def conversion(source: str, folder: str, revision: str | None = None, weights: b
     steps.append(f"t.AutoTokenizer.from_pretrained({named}).save_pretrained('{folder}')")
     install = f"pip install transformers{' torch' if weights else ''} sentencepiece protobuf"
     command = f'{install} && python -c "{"; ".join(steps)}"'
-    return f"{'convert' if weights else 'make'} it in an environment of its own: `{command}`"
+    return f"{'convert' if weights else 'make'} it in a separate environment: `{command}`"

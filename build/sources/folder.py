@@ -46,7 +46,7 @@ _MASKS = (".attn.bias", ".attn.masked_bias")  # buffers of GPT-2, of booleans or
 
 
 def open_folder(folder: Path) -> Checkpoint:
-    """The checkpoint in a folder; BadInput names the file at fault."""
+    """The checkpoint in a folder; BadInput names the faulty file."""
     config = completed(read_object(folder / "config.json"))
     if (folder / "adapter_config.json").is_file():
         raise Unsupported(

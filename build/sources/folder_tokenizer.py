@@ -1,8 +1,8 @@
 """tokenizer.json and chat template of a folder, as transformers' AutoTokenizer reads its files.
 
-tokenizer.json alone does not say it all: special and added tokens may stand in tokenizer_config.json,
-special_tokens_map.json and added_tokens.json, and the class of the tokenizer may lay down the rest. What
-comes of it is put into one tokenizer.json, for the `tokenizers` library.
+tokenizer.json alone is not complete: special and added tokens may be in tokenizer_config.json,
+special_tokens_map.json and added_tokens.json, and the class of the tokenizer may define the rest. The result
+is one tokenizer.json for the `tokenizers` library.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _LARGE = 100_000
 
 
 def tokenizer_files(folder: Path, config: Mapping[str, Any]) -> TokenizerFiles:
-    """The tokenizer of the folder whose config.json is `config`; BadInput names the file at fault."""
+    """The tokenizer of the folder whose config.json is `config`; BadInput names the faulty file."""
     path = folder / _FILE
     settings = read_object(folder / _SETTINGS) if (folder / _SETTINGS).is_file() else {}
     text = path.read_bytes() if path.is_file() else b""

@@ -2,7 +2,7 @@
 
 llama.cpp permutes the rows of q and k in `llama` files (it rotates neighbouring pairs, transformers
 rotates halves): `_unpermuted` gives the row order back. It adds 1 to the norms of Gemma 3, which is taken
-off. Q4_0 and Q8_0 blocks stay available as they are; all other types are dequantised.
+off. Q4_0 and Q8_0 blocks stay available unchanged; all other types are dequantised.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from build.errors import BadInput, Unsupported
 
 Metadata = Mapping[str, Any]
 
-# Keys of an arithmetic that the graphs do not have, and the values that leave the result as it is.
+# Keys of an arithmetic that the graphs do not have, and the values that leave the result unchanged.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "attention.causal": (True,),
     "attention.clamp_kqv": (0,),

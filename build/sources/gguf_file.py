@@ -21,7 +21,7 @@ _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _ALIGNMENT = 32
 _MOST_DIMENSIONS = 4
-# By the number of a value's type; strings and arrays have types of their own.
+# By the number of a value's type; strings and arrays have other types.
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _KINDS = {kind.value for kind in GGMLQuantizationType}
@@ -46,7 +46,7 @@ class GgufFile:
 def parse_gguf(content: Bytes) -> GgufFile:
     """ValueError for what is no GGUF file or is cut short; tensors are views of `content`.
 
-    Unsupported for the other order of bytes, other versions, and types of tensors that nobody here knows.
+    Unsupported for big-endian files, other versions, and unknown types of tensors.
     """
     try:
         return _parse(_Cursor(content))

@@ -30,7 +30,7 @@ def pre_tokenizer(name: str) -> PreTokenizer:
 
 
 def _words(*patterns: str, use_regex: bool = False) -> Json:
-    """Cuts by each pattern in turn, then into bytes."""
+    """Cuts by one pattern after the other, then into bytes."""
     cuts = [split({"Regex": pattern}) for pattern in patterns]
     return sequence("pretokenizers", *cuts, byte_level(use_regex=use_regex))
 

@@ -89,7 +89,7 @@ class Vocabulary:
 
 
 def read_vocabulary(metadata: Metadata) -> Vocabulary:
-    """The vocabulary of a file; BadInput names the key at fault."""
+    """The vocabulary of a file; BadInput names the faulty key."""
     tokens = _tokens(metadata)
     ids = {token: index for index, token in enumerate(tokens)}
     types = _types(metadata, len(tokens))

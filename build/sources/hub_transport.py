@@ -112,9 +112,9 @@ def asked_wait(headers: Mapping[str, str]) -> float:
 
 @contextmanager
 def explained(source: Source) -> Iterator[None]:
-    """BadInput where the name, the repository, the account or the settings are at fault.
+    """BadInput if the name, the repository, the account or the settings are wrong.
 
-    HubUnreachable where a server is, BuildError where it asks to wait or the cache cannot be written.
+    HubUnreachable if a server failed, BuildError if it asks to wait or the cache cannot be written.
     """
     _say_little()
     try:

@@ -47,7 +47,7 @@ def is_marian(folder: Path) -> bool:
 def tokenizer_files(
     folder: Path, settings: Mapping[str, Any], declared: Collection[str] = ()
 ) -> TokenizerFiles:
-    """The tokenizers of sources and of answers; BadInput names the file at fault.
+    """The tokenizers of sources and of answers; BadInput names the faulty file.
 
     `settings` is tokenizer_config.json, `declared` are the tokens that it and other files add.
     """
@@ -96,10 +96,10 @@ def _scores(model: SentencePieceModel) -> dict[str, float]:
 def _questions(
     model: SentencePieceModel, vocabulary: list[str], names: Mapping[str, str]
 ) -> list[tuple[str, float]]:
-    """Pieces of the source and added tokens as they are, the rest respelled so that no text matches.
+    """Pieces of the source and added tokens unchanged, the rest respelled so that no text matches.
 
-    SentencePiece leaves a run of characters that it does not know as it is, which vocab.json may hold. Where
-    it holds parts of it alone, transformers takes `<unk>` for all, and these parts are taken here.
+    SentencePiece leaves a run of unknown characters unchanged, and vocab.json may contain it. If vocab.json
+    has only parts of the run, transformers takes `<unk>` for the whole, while these parts are used here.
     """
     scores = _scores(model)
     lowest, known = min(scores.values()), set().union(*scores)

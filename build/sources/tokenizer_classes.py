@@ -1,8 +1,8 @@
 """What the tokenizer classes of transformers 5 make of a tokenizer.json.
 
 `AutoTokenizer` chooses a class by `tokenizer_class` and the family of the model. TokenizersBackend, which was
-called PreTrainedTokenizerFast, takes the file as it is. The others take vocabulary, merges and post-processor
-alone, and lay down normaliser, pre-tokenizer, decoder and special tokens themselves.
+called PreTrainedTokenizerFast, takes the file unchanged. The others take only vocabulary, merges and
+post-processor, and define normaliser, pre-tokenizer, decoder and special tokens themselves.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def class_name(config: Mapping[str, Any], settings: Mapping[str, Any], tokenizer
 
 
 def has_program(settings: Mapping[str, Any]) -> bool:
-    """Whether the checkpoint has a tokenizer class of its own, in Python."""
+    """Whether the checkpoint brings its own tokenizer class, in Python."""
     listed = settings.get("auto_map")
     return bool(listed.get("AutoTokenizer") if isinstance(listed, dict) else listed)
 

@@ -75,7 +75,6 @@ examples:
   python -m loadtest.bench --models bart-large         its build: three minutes and 2.5 GB
   python -m loadtest.bench --peers all --png peers.png
   python -m loadtest.bench --peers openvino,llama.cpp --streams 8
-  python -m loadtest.bench --rows grpc --also stream_interval=1,slots=8
   python -m loadtest.bench --url 127.0.0.1:8001        also a server that runs on this machine
   python -m loadtest.bench --profile                   where the engine's own time goes
 
@@ -115,27 +114,10 @@ def _parser() -> argparse.ArgumentParser:
     known = names_of([*PEERS, "all"])
     add("--peers", type=known, default=(), metavar="NAME,…", help=f"of {listed(PEERS)}, or all")
     add("--score", action="store_true", help="measure the rows' perplexity too; with --peers it always is")
-    add(
-        "--also",
-        type=_parameters,
-        action="append",
-        default=[],
-        metavar="NAME=VALUE,…",
-        help="one more server of ours, with these parameters of the engine",
-    )
     add("--url", help="of a running server for the row url; only loopback addresses are taken")
     add("--repository", type=Path, metavar="DIR", help=f"has {SMOLLM2.name} in int8; default: it is built")
-    add("--prepare", action="store_true", help="install and convert what the peers need, measure nothing")
     add("--profile", action="store_true", help="profile the engine in process instead")
     return parser
-
-
-def _parameters(text: str) -> str:
-    for part in text.split(","):
-        name, _, value = part.partition("=")
-        if not name or not value:
-            raise argparse.ArgumentTypeError(f"{part!r}, must be NAME=VALUE of the engine's parameters")
-    return text
 
 
 def plan_of(options: argparse.Namespace) -> Plan:
@@ -149,7 +131,6 @@ def plan_of(options: argparse.Namespace) -> Plan:
         models=tuple(smollm2 if name == SMOLLM2.name else MODELS[name] for name in options.models),
         rows=rows,
         peers=chosen,
-        also=tuple(options.also),
         url=options.url,
         score=options.score or bool(chosen),
     )
@@ -170,10 +151,13 @@ def _run(options: argparse.Namespace) -> int:
     if options.profile:
         return _profile(plan, engines.repository(SMOLLM2))
     found = Found()
-    missing = _prepared(plan, engines)
-    found.missing |= {row.name: missing[row.peer] for row in plan.loaded(SMOLLM2) if row.peer in missing}
-    if options.prepare:
-        return int(bool(missing))
+    checkpoint = engines.checkpoint(SMOLLM2) if plan.peers else Path()
+    for peer in plan.peers:
+        try:
+            peers.prepare(peer, checkpoint, _say)
+        except BenchError as error:
+            found.missing |= {row.name: str(error) for row in plan.loaded(SMOLLM2) if row.peer == peer}
+            _say(f"{peer} is left out: {error}")
     warn_if_busy(machine)
     try:
         for model in plan.models:
@@ -188,19 +172,6 @@ def _run(options: argparse.Namespace) -> int:
     if options.png:
         chart.draw(plan, found, qualities, options.png)
     return 0
-
-
-def _prepared(plan: Plan, engines: Engines) -> dict[str, str]:
-    """Installs and converts what the peers need; of each that cannot be had, why."""
-    missing: dict[str, str] = {}
-    checkpoint = engines.checkpoint(SMOLLM2) if plan.peers else Path()
-    for peer in plan.peers:
-        try:
-            peers.prepare(peer, checkpoint, _say)
-        except BenchError as error:
-            missing[peer] = str(error)
-            _say(f"{peer} is left out: {error}")
-    return missing
 
 
 def _measure(plan: Plan, model: Model, engines: Engines, found: Found) -> None:

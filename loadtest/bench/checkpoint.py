@@ -59,7 +59,7 @@ def write_package(folder: Path, tokenizer_file: Path) -> None:
 
 
 def load_gguf(gguf: Path) -> Any:
-    """The model. `from_pretrained` would do the same, but asks for accelerate."""
+    """The model. transformers refuses to save the one that `from_pretrained` makes of a GGUF file."""
     config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     tensors = load_gguf_checkpoint(str(gguf), return_tensors=True, model_to_load=model)["tensors"]

@@ -95,8 +95,16 @@ def serving(
             start_new_session=True,  # its workers are ended with it, and a Ctrl-C is for us
         )
     try:
-        url = f"http://{HOST}:{port}"
-        _wait_ready(name, child, url, log)
+        url, deadline = f"http://{HOST}:{port}", time.monotonic() + READY_SECONDS
+        while True:
+            with suppress(httpx.HTTPError):  # nobody answers yet
+                if httpx.get(f"{url}/health", timeout=5, trust_env=False).is_success:
+                    break
+            if child.poll() is not None:
+                raise BenchError(f"{name} ended with code {child.returncode}; {end_of(log)}")
+            if time.monotonic() > deadline:
+                raise BenchError(f"{name} is not ready after {READY_SECONDS} s; {end_of(log)}")
+            time.sleep(_POLL_SECONDS)
         yield url
     finally:
         _signal(child, signal.SIGTERM)
@@ -104,19 +112,6 @@ def serving(
             child.wait(_STOP_SECONDS)
         _signal(child, signal.SIGKILL)  # a server that ends may leave its workers
         child.wait()
-
-
-def _wait_ready(name: str, child: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + READY_SECONDS
-    with httpx.Client(base_url=url, timeout=5, trust_env=False) as client:
-        while child.poll() is None and time.monotonic() < deadline:
-            with suppress(httpx.HTTPError):  # nobody answers yet
-                if client.get("/health").is_success:
-                    return
-            time.sleep(_POLL_SECONDS)
-    ended = child.poll()
-    what = f"is not ready after {READY_SECONDS} s" if ended is None else f"ended with code {ended}"
-    raise BenchError(f"{name} {what}; {end_of(log)}")
 
 
 def _signal(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
@@ -138,19 +133,27 @@ class Completions:
     def run(self, prompts: Sequence[Prompt], max_tokens: int, beams: int) -> list[list[tuple[float, int]]]:
         """For each prompt its chunks as (seconds since the start, tokens). BenchError if one fails."""
         assert beams == 1
-        return self._runner.run(self._all(prompts, max_tokens))
+
+        async def every() -> list[list[tuple[float, int]]]:
+            began = time.monotonic()
+            return await asyncio.gather(*(self._streamed(prompt, max_tokens, began) for prompt in prompts))
+
+        return self._runner.run(every())
 
     def score(self, windows: Sequence[Prompt]) -> list[list[float]]:
         """The losses of each window's tokens after the first."""
-        return [self._runner.run(self._scored(window)) for window in windows]
+        losses = []
+        for window in windows:
+            body = self._body(window, 1) | {"prompt_logprobs": 0}
+            response = self._runner.run(self._client.post("/v1/completions", json=body))
+            if response.is_error:
+                raise BenchError(f"{self._url}: {response.status_code}: {response.text[:300]}")
+            losses.append(prompt_losses(response.json(), window.ids))
+        return losses
 
     def close(self) -> None:
         self._runner.run(self._client.aclose())
         self._runner.close()
-
-    async def _all(self, prompts: Sequence[Prompt], max_tokens: int) -> list[list[tuple[float, int]]]:
-        began = time.monotonic()
-        return await asyncio.gather(*(self._streamed(prompt, max_tokens, began) for prompt in prompts))
 
     async def _streamed(self, prompt: Prompt, max_tokens: int, began: float) -> list[tuple[float, int]]:
         body = self._body(prompt, max_tokens) | {
@@ -159,12 +162,17 @@ class Completions:
             "stream_options": {"include_usage": True},
             "return_token_ids": True,
         }
-        chunks: list[tuple[float, Chunk]] = []
-        async for event in self._events(body):
-            chunk = parse_event(event)
-            if chunk:
-                chunks.append((time.monotonic() - began, chunk))
-        self._check(prompt, chunks)
+        chunks = [
+            (time.monotonic() - began, chunk)
+            async for event in self._events(body)
+            if (chunk := parse_event(event))
+        ]
+        usage = next((chunk.usage for _, chunk in reversed(chunks) if chunk.usage), {})
+        if usage.get("prompt_tokens") != len(prompt.ids):
+            reported = usage.get("prompt_tokens")
+            raise BenchError(f"{self._url}: counted {reported} tokens in, not {len(prompt.ids)}")
+        if cached := cached_tokens(usage):
+            raise BenchError(f"{self._url}: {cached} tokens of a prompt came from a cache")
         return counted(chunks, max_tokens)
 
     async def _events(self, body: Json) -> AsyncIterator[str]:
@@ -181,20 +189,5 @@ class Completions:
         except httpx.HTTPError as error:
             raise BenchError(f"{self._url}: {error!r}") from error
 
-    async def _scored(self, window: Prompt) -> list[float]:
-        body = self._body(window, 1) | {"prompt_logprobs": 0}
-        response = await self._client.post("/v1/completions", json=body)
-        if response.is_error:
-            raise BenchError(f"{self._url}: {response.status_code}: {response.text[:300]}")
-        return prompt_losses(response.json(), window.ids)
-
     def _body(self, prompt: Prompt, max_tokens: int) -> Json:
         return {"model": self._model, "prompt": list(prompt.ids), "max_tokens": max_tokens, "temperature": 0}
-
-    def _check(self, prompt: Prompt, chunks: Sequence[tuple[float, Chunk]]) -> None:
-        usage = next((chunk.usage for _, chunk in reversed(chunks) if chunk.usage), {})
-        if usage.get("prompt_tokens") != len(prompt.ids):
-            reported = usage.get("prompt_tokens")
-            raise BenchError(f"{self._url}: counted {reported} tokens in, not {len(prompt.ids)}")
-        if cached_tokens(usage):
-            raise BenchError(f"{self._url}: {cached_tokens(usage)} tokens of a prompt came from a cache")

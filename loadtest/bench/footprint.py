@@ -7,13 +7,16 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from halimede import Client
 from loadtest.artifacts import MODEL
 from loadtest.bench.plan import Plan
-from loadtest.memory import Memory, PeakMemory, memory_of_tree
+from loadtest.launched import served
+from loadtest.memory import Memory, memory_of_tree
 from loadtest.prompts import Prompts
-from loadtest.served import served
 from loadtest.streams import Streams
+from loadtest.users.watch import watching
 
+_LOOK_S = 0.5
 _WARM_UP_TOKENS, _TAIL_TOKENS = 128, 16
 _TOKENS_OUT = 2
 
@@ -41,25 +44,22 @@ def footprint(
     repository: Path, log: Path, plan: Plan, prompts: Prompts, say: Callable[[str], None]
 ) -> Footprint:
     say("starting a server with the default settings")
-    with served(repository, log) as server, closing(Streams(server.grpc, MODEL)) as streams:
+    with served(repository, log) as server, closing(Streams(server.urls["grpc"], MODEL)) as streams:
+        with Client(server.urls["http"], model=MODEL) as client:
+            version = client.health().server_version
         streams.run(prompts.take(1, _WARM_UP_TOKENS), _TOKENS_OUT)
-        idle = memory_of_tree(server.pid)
+        idle = memory_of_tree(server.process.pid)
         say(f"time to the first token, {plan.prefix_tokens} tokens cached")
-        prefix = tuple(_prefix(streams, prompts, plan) for _ in range(plan.prefix_pairs))
+        prefix = []
+        for _ in range(plan.prefix_pairs):
+            shared = prompts.take(1, plan.prefix_tokens)[0]
+            pair = (prompts.continued(shared, _TAIL_TOKENS) for _ in range(2))
+            prefix.append(Prefix(*(streams.run([prompt], _TOKENS_OUT)[0][0][0] for prompt in pair)))
         say(f"filling {plan.default_slots} slots with {plan.fill_tokens} tokens each")
-        filled = _fill(streams, prompts, plan, server.pid)
-        return Footprint(server.ready_s, server.version, prefix, idle, filled)
-
-
-def _prefix(streams: Streams, prompts: Prompts, plan: Plan) -> Prefix:
-    shared = prompts.take(1, plan.prefix_tokens)[0]
-    cold, cached = (prompts.continued(shared, _TAIL_TOKENS) for _ in range(2))
-    return Prefix(*(streams.run([prompt], _TOKENS_OUT)[0][0][0] for prompt in (cold, cached)))
-
-
-def _fill(streams: Streams, prompts: Prompts, plan: Plan, pid: int) -> Memory:
-    """Answers so long that at the end all slots are running."""
-    answer = plan.fill_tokens // 4
-    with PeakMemory(pid) as watched:
-        streams.run(prompts.take(plan.default_slots, plan.fill_tokens - answer), answer)
-    return watched.peak
+        answer = plan.fill_tokens // 4  # so long that at the end all slots are running
+        with watching(server.process.pid, _LOOK_S) as watch:
+            streams.run(prompts.take(plan.default_slots, plan.fill_tokens - answer), answer)
+        last = memory_of_tree(server.process.pid)
+        looks = (Memory(look.rss, look.pss, look.processes) for look in watch.looks)
+        filled = max(last, *looks, key=lambda memory: memory.pss)
+        return Footprint(server.ready_s, version, tuple(prefix), idle, filled)

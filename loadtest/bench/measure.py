@@ -1,10 +1,11 @@
-"""The measurement: every row of a model under every load, interleaved over the repeats."""
+"""The measurement: every row of a model under every load, the rows in turn in each repeat."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -59,104 +60,85 @@ class Found:
     hits: float = 0.0
 
 
+@dataclass(slots=True)
 class Measurement:
-    def __init__(
-        self,
-        plan: Plan,
-        model: Model,
-        prompts: Prompts,
-        found: Found,
-        say: Callable[[str], None],
-        settle: Callable[[], float],
-    ) -> None:
-        """What is found is added to `found`. `say` gets what comes next, before each measurement; `settle`
-        waits until all that is loaded is idle.
-        """
-        self._plan = plan
-        self._model = model
-        self._prompts = prompts
-        self._found = found
-        self._say = say
-        self._settle = settle
-        self._rows = {row.name: row for row in plan.loaded(model)}
+    """What is found is added to `found`. `say` gets what comes next, before each measurement; `settle` waits
+    until all that is loaded is idle.
+    """
+
+    plan: Plan
+    model: Model
+    prompts: Prompts
+    found: Found
+    say: Callable[[str], None]
+    settle: Callable[[], float]
 
     def run(
         self, open_row: Callable[[Row], Measurable], windows: Sequence[Prompt], bare: Program | None
     ) -> None:
         """A row of a peer that fails is missing from then on. `bare` repeats the engine's steps."""
-        opened = dict(self._opened(open_row))
-        if windows:
-            self._score(opened, windows)
+        opened = self._opened(open_row, windows)
         # Every row under every load once: memory is touched, connections are open, graphs compiled.
-        for name, row in opened.items():
-            for load in self._loads(name):
-                self._say(f"warming up {name}, {load} at once")
-                self._ran(name, row, load, _WARM_UP_TOKENS)
-        for repeat in range(self._plan.repeats):
-            for load in self._model.loads:
-                for name in order(tuple(opened), repeat):
-                    if load in self._loads(name):
-                        self._measure(name, opened[name], load, repeat, bare)
+        for row, one in opened.values():
+            for load in self.model.loads:
+                if self.plan.runs(self.model, row, load):
+                    self.say(f"warming up {row.name}, {load} at once")
+                    self._ran(row, one, load, _WARM_UP_TOKENS)
+        for repeat in range(self.plan.repeats):
+            for load in self.model.loads:
+                for row, one in map(opened.__getitem__, order(tuple(opened), repeat)):
+                    if self.plan.runs(self.model, row, load):
+                        self._measure(row, one, load, repeat, bare)
 
-    def _opened(self, open_row: Callable[[Row], Measurable]) -> Iterator[tuple[str, Measurable]]:
-        for row in self._rows.values():
-            if row.name in self._found.missing:
-                continue
-            self._say(f"starting {row.title}")
-            try:
-                yield row.name, open_row(row)
-            except BenchError as error:
-                self._miss(row.name, error)
+    def _opened(
+        self, open_row: Callable[[Row], Measurable], windows: Sequence[Prompt]
+    ) -> dict[str, tuple[Row, Measurable]]:
+        opened: dict[str, tuple[Row, Measurable]] = {}
+        for row in self.plan.loaded(self.model):
+            if row.name not in self.found.missing:
+                self.say(f"starting {row.title}")
+                with self._missing(row):
+                    opened[row.name] = row, open_row(row)
+        # Rows of the same weights are scored once, before anything else: the engine's slots must be empty.
+        for row, one in opened.values() if windows else ():
+            if row.weights not in self.found.losses and isinstance(one, Scoring):
+                self.say(f"scoring {row.title}")
+                with self._missing(row):
+                    self.found.losses[row.weights] = one.score(windows)
+        return opened
 
-    def _score(self, opened: Mapping[str, Measurable], windows: Sequence[Prompt]) -> None:
-        """Rows of the same weights once, before anything else: the engine's slots must be empty."""
-        for name, one in opened.items():
-            row = self._rows[name]
-            if row.weights in self._found.losses or not isinstance(one, Scoring):
-                continue
-            self._say(f"scoring {row.title}")
-            try:
-                self._found.losses[row.weights] = one.score(windows)
-            except BenchError as error:
-                self._miss(name, error)
-
-    def _loads(self, name: str) -> list[Load]:
-        row = self._rows[name]
-        return [load for load in self._model.loads if self._plan.runs(self._model, row, load)]
-
-    def _measure(self, name: str, row: Measurable, load: Load, repeat: int, bare: Program | None) -> None:
-        self._say(f"{self._model.name}, repeat {repeat + 1} of {self._plan.repeats}: {name}, {load} at once")
-        self._found.idle_cores = max(self._found.idle_cores, self._settle())
-        got = self._ran(name, row, load, self._plan.tokens_out)
+    def _measure(self, row: Row, one: Measurable, load: Load, repeat: int, bare: Program | None) -> None:
+        model, plan, found = self.model.name, self.plan, self.found
+        self.say(f"{model}, repeat {repeat + 1} of {plan.repeats}: {row.name}, {load} at once")
+        found.idle_cores = max(found.idle_cores, self.settle())
+        got = self._ran(row, one, load, plan.tokens_out)
         if got is None:
             return
-        tiny = self._model.name.startswith(TINY)
-        sample = sample_of(self._model.name, name, load.beams, repeat, got, may_join=tiny)
-        self._found.samples.append(sample)
-        if bare and name == "engine" and isinstance(row, InProcess):
-            self._compare(row.last["steps"], bare, load.streams, repeat)
+        tiny = model.startswith(TINY)
+        found.samples.append(sample_of(model, row.name, load.beams, repeat, got, may_join=tiny))
+        if bare and row.name == "engine" and isinstance(one, InProcess):
+            engine = one.last["steps"]
+            if load.streams in plan.step_batches and engine["step_s"]:
+                steps, capacity = len(engine["step_s"]), plan.max_context
+                loop = bare.ask(positions=engine["positions"], steps=steps, capacity=capacity)["step_s"]
+                times = map(median, (engine["step_s"], engine["model_s"], loop))
+                found.steps.append(Steps(load.streams, repeat, *times))
 
-    def _compare(self, engine: Mapping[str, Any], bare: Program, streams: int, repeat: int) -> None:
-        if streams in self._plan.step_batches and engine["step_s"]:
-            steps, capacity = len(engine["step_s"]), self._plan.max_context
-            loop = bare.ask(positions=engine["positions"], steps=steps, capacity=capacity)["step_s"]
-            times = map(median, (engine["step_s"], engine["model_s"], loop))
-            self._found.steps.append(Steps(streams, repeat, *times))
+    def _ran(self, row: Row, one: Measurable, load: Load, tokens: int) -> Sequence[Stream] | None:
+        if row.name not in self.found.missing:
+            with self._missing(row):
+                return one.run(self.prompts.take(load.streams, self.model.tokens_in), tokens, load.beams)
+        return None
 
-    def _ran(self, name: str, row: Measurable, load: Load, tokens: int) -> Sequence[Stream] | None:
-        if name in self._found.missing:
-            return None
+    @contextmanager
+    def _missing(self, row: Row) -> Iterator[None]:
+        """A peer's row that fails is missing. Ours must work: without it there is nothing to compare."""
         try:
-            return row.run(self._prompts.take(load.streams, self._model.tokens_in), tokens, load.beams)
+            yield
         except BenchError as error:
-            self._miss(name, error)
-            return None
-
-    def _miss(self, name: str, error: BenchError) -> None:
-        """Our own row must work: without it there is nothing to compare."""
-        if self._rows[name].peer == OURS:
-            raise error
-        self._found.missing[name] = str(error)
+            if row.peer == OURS:
+                raise
+            self.found.missing[row.name] = str(error)
 
 
 def settle(cpu_s: Callable[[], float] | None = None, wait: Callable[[float], None] = time.sleep) -> float:

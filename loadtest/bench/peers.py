@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -19,13 +18,10 @@ from typing import Final
 from loadtest.artifacts import ROOT
 from loadtest.bench import llama
 from loadtest.bench.engines import OFFLINE, gguf_file
-from loadtest.bench.program import end_of
-from loadtest.errors import BenchError
+from loadtest.bench.program import Say, run
 
 CACHE: Final = ROOT / ".cache" / "peers"
 OPENVINO: Final = CACHE / "openvino" / "int8"
-_SAY_EVERY_S = 20.0
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,34 +168,3 @@ def _convert(target: Path, command: Sequence[str], say: Say) -> None:
     words = [word.replace("{target}", str(part)) for word in command]
     run(what, words, target.with_name(f"{target.name}.log"), say, OFFLINE)
     part.rename(target)
-
-
-def run(
-    what: str,
-    command: Sequence[str],
-    log: Path,
-    say: Say | None = None,
-    variables: Mapping[str, str] | None = None,
-) -> None:
-    """Runs it to its end, its output in the log; `say` gets the log's last line every 20 seconds."""
-    with log.open("wb") as output:
-        child = subprocess.Popen(
-            command, stdout=output, stderr=output, cwd=ROOT, env={**os.environ, **(variables or {})}
-        )
-    try:
-        while (code := _wait(child)) is None:
-            if say:
-                say(f"{what}: {end_of(log, 1).splitlines()[-1].strip()[:90]}")
-    except BaseException:
-        child.kill()
-        child.wait()
-        raise
-    if code:
-        raise BenchError(f"{what} failed with code {code}; {end_of(log)}")
-
-
-def _wait(child: subprocess.Popen[bytes]) -> int | None:
-    try:
-        return child.wait(_SAY_EVERY_S)
-    except subprocess.TimeoutExpired:
-        return None

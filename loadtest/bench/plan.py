@@ -12,8 +12,6 @@ from loadtest.errors import BenchError
 
 OURS: Final = "halimede"
 REFERENCE: Final = "transformers"
-# Begins the name of a row that is our server with other parameters.
-ALSO: Final = "grpc:"
 TINY: Final = "tiny-"
 
 
@@ -148,16 +146,14 @@ MODELS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Token counts are of one stream. `rows` are chosen instead of each model's own; `also` has parameters of
-    further servers of ours, as in "stream_interval=1". `slots` is for the rows under load, `default_slots`
-    for the footprint, whose `fill_tokens` are prompt and answer together. `windows` of `window_tokens` are
-    scored.
+    """Token counts are of one stream. `rows` are chosen instead of each model's own. `slots` is for the rows
+    under load, `default_slots` for the footprint, whose `fill_tokens` are prompt and answer together.
+    `windows` of `window_tokens` are scored.
     """
 
     models: tuple[Model, ...] = (SMOLLM2,)
     rows: tuple[str, ...] = ()
     peers: tuple[str, ...] = ()
-    also: tuple[str, ...] = ()
     url: str | None = None
     score: bool = False
     repeats: int = 3
@@ -182,8 +178,7 @@ class Plan:
     def loaded(self, model: Model) -> tuple[Row, ...]:
         """The rows that are put under load, in the order of the tables."""
         peers = self.peers if model.random is None else ()
-        rows = [row for row in ROWS if row.peer in peers or self.has(model, row.name)]
-        return (*rows, *(map(further, self.also) if model.random is None else ()))
+        return tuple(row for row in ROWS if row.peer in peers or self.has(model, row.name))
 
     def runs(self, model: Model, row: Row, load: Load) -> bool:
         limited = row.name == REFERENCE and model.random is None and not self.score
@@ -198,8 +193,8 @@ class Plan:
 
     def check(self) -> None:
         """BenchError if its parts do not fit together."""
-        if (self.peers or self.also or self.url or self.score) and all(m.random for m in self.models):
-            raise BenchError(f"--peers, --score, --also and --url are for {MODEL}: add it to --models")
+        if (self.peers or self.url or self.score) and all(m.random for m in self.models):
+            raise BenchError(f"--peers, --score and --url are for {MODEL}: add it to --models")
         for model in self.models:
             names = {row.name for row in self.loaded(model)}
             if "url" in names and not self.url:
@@ -214,16 +209,19 @@ class Plan:
                 raise BenchError(f"--streams {most}: must be at most {self.slots}, the slots")
 
 
-def further(parameters: str) -> Row:
-    """Our server with other parameters."""
-    return Row(ALSO + parameters, f"Halimede int8, {parameters}", Setting.SERVER)
-
-
 def quick(plan: Plan) -> Plan:
     """Shows that everything runs; its figures mean nothing."""
+
+    def small(model: Model) -> Model:
+        if model.random is None:
+            rows = tuple(name for name in model.rows if name != REFERENCE)
+            return replace(model, tokens_in=32, loads=greedy((1, 8)), rows=rows)
+        tiny = replace(model.random, config=model.random.tiny)
+        return replace(model, name=f"{TINY}{model.name}", tokens_in=48, random=tiny)
+
     return replace(
         plan,
-        models=tuple(map(_quick, plan.models)),
+        models=tuple(map(small, plan.models)),
         step_batches=(1, 8),
         repeats=1,
         tokens_out=24,
@@ -232,14 +230,6 @@ def quick(plan: Plan) -> Plan:
         windows=1,
         quick=True,
     )
-
-
-def _quick(model: Model) -> Model:
-    if model.random is None:
-        rows = tuple(name for name in model.rows if name != REFERENCE)
-        return replace(model, tokens_in=32, loads=greedy((1, 8)), rows=rows)
-    tiny = replace(model.random, config=model.random.tiny)
-    return replace(model, name=f"{TINY}{model.name}", tokens_in=48, random=tiny)
 
 
 def order(rows: tuple[str, ...], repeat: int) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 The protocol: after loading the child writes one line, then one line for each it reads; it ends when its
 stdin does. Whatever else it says goes to its log.
+
+Peers' environments import this module too: it needs the standard library only.
 """
 
 from __future__ import annotations
@@ -11,15 +13,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from loadtest.artifacts import ROOT
 from loadtest.errors import BenchError
 
 Answer = dict[str, Any]
-_ROOT = Path(__file__).resolve().parents[2]
 _TAIL_LINES = 8
+_SAY_EVERY_S = 20.0
+Say = Callable[[str], None]
 
 
 class Program:
@@ -38,7 +43,7 @@ class Program:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                cwd=_ROOT,
+                cwd=ROOT,
                 env={**os.environ, **(environment or {})},
             )
         assert child.stdin is not None
@@ -81,6 +86,32 @@ class Program:
     def _ended(self) -> BenchError:
         code = self._child.wait()
         return BenchError(f"{self._name} ended with code {code}; {end_of(self._log)}")
+
+
+def run(
+    what: str,
+    command: Sequence[str],
+    log: Path,
+    say: Say | None = None,
+    variables: Mapping[str, str] | None = None,
+) -> None:
+    """Runs it to its end, its output in the log; `say` gets the log's last line every 20 seconds."""
+    with log.open("wb") as output:
+        child = subprocess.Popen(
+            command, stdout=output, stderr=output, cwd=ROOT, env={**os.environ, **(variables or {})}
+        )
+    try:
+        while child.poll() is None:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(_SAY_EVERY_S)
+            if say and child.returncode is None:
+                say(f"{what}: {end_of(log, 1).splitlines()[-1].strip()[:90]}")
+    except BaseException:
+        child.kill()
+        child.wait()
+        raise
+    if child.returncode:
+        raise BenchError(f"{what} failed with code {child.returncode}; {end_of(log)}")
 
 
 def end_of(log: Path, lines: int = _TAIL_LINES) -> str:

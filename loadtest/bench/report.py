@@ -13,7 +13,7 @@ from rich.table import Table
 
 from loadtest.artifacts import MODEL
 from loadtest.bench.measure import IDLE_CORES, Found
-from loadtest.bench.plan import Model, Plan, Row, Setting
+from loadtest.bench.plan import Load, Model, Plan, Row, Setting
 from loadtest.bench.quality import Quality
 from loadtest.bench.sample import Sample
 from loadtest.bench.targets import Verdict, samples_of, verdicts
@@ -141,12 +141,8 @@ def _remarks(plan: Plan, found: Found) -> Iterator[str]:
         weights = f"int8 weights ({roof['weights_bytes'] / 1e6:.0f} MB)"
         cap = f"{roof['bandwidth'] / 1e9:.0f} GB/s read: {weights} cap one sequence"
         line = f"roofline: {cap} at {roof['tokens_per_s']:.0f} tokens/s"
-        ours = [
-            s.decode_tokens_per_s
-            for s in found.samples
-            if (s.model, s.row, s.streams) == (MODEL, "engine", 1)
-        ]
-        decode = [rate for rate in ours if rate]
+        ours = samples_of(found.samples, MODEL, "engine", Load(1))
+        decode = [sample.decode_tokens_per_s for sample in ours if sample.decode_tokens_per_s]
         share = f"; Halimede decodes at {median(decode) / roof['tokens_per_s']:.0%} of it" if decode else ""
         yield line + share
 
@@ -155,18 +151,14 @@ def _roofline(found: Found) -> dict[str, float] | None:
     """Decoding one sequence reads every weight once a token, so the bandwidth caps its rate."""
     if found.bandwidth is None:
         return None
-    weights = found.manifests[MODEL]["model"]["parameters"]
-    return {
-        "bandwidth": found.bandwidth,
-        "weights_bytes": weights,
-        "tokens_per_s": found.bandwidth / weights,
-    }
+    weights, read = found.manifests[MODEL]["model"]["parameters"], found.bandwidth
+    return {"bandwidth": read, "weights_bytes": weights, "tokens_per_s": read / weights}
 
 
 def _targets(found: Sequence[Verdict], *, quick: bool) -> Table:
     title = "targets" + (", of a quick run: the figures mean nothing" if quick else "")
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
-    for column in ("", "value", "least to most", "target", ""):
+    for column in ("", "value", "min to max", "target", ""):
         table.add_column(column)
     for verdict in found:
         table.add_row(

@@ -1,4 +1,4 @@
-"""The rows of the tables, each started in the way that suits it best."""
+"""The rows of the tables: how each is started."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol, runtime_checkable
 
+from halimede import Client
 from loadtest import artifacts
 from loadtest.artifacts import CACHE, MODEL, ROOT
 from loadtest.bench import llama, peers
 from loadtest.bench.completions import Completions, serving
 from loadtest.bench.engines import OFFLINE, Engines
 from loadtest.bench.peers import ENVIRONMENTS
-from loadtest.bench.plan import ALSO, REFERENCE, Model, Plan, Row
+from loadtest.bench.plan import REFERENCE, Model, Plan, Row
 from loadtest.bench.program import Answer, Program
 from loadtest.bench.quality import Losses
 from loadtest.bench.sample import Stream
 from loadtest.errors import BenchError
+from loadtest.launched import Launched, served
 from loadtest.ports import held_ports
 from loadtest.prompts import Prompt
-from loadtest.served import Served, served
 from loadtest.streams import Streams
 
 LOGS: Final = CACHE / "logs"
@@ -62,17 +64,17 @@ class InProcess:
         return losses
 
 
+@dataclass(frozen=True, slots=True)
 class Batched:
     """llama-batched-bench, started for each measurement; it loads before its clock starts."""
 
-    def __init__(self, model: Path, threads: int) -> None:
-        self.model = model
-        self._threads = threads
+    model: Path
+    threads: int
 
     def run(self, prompts: Sequence[Prompt], max_tokens: int, beams: int) -> Sequence[Stream]:
         assert beams == 1
         program, tokens_in = peers.llama_binary("llama-batched-bench"), len(prompts[0].ids)
-        command = llama.batched_bench(program, self.model, len(prompts), tokens_in, max_tokens, self._threads)
+        command = llama.batched_bench(program, self.model, len(prompts), tokens_in, max_tokens, self.threads)
         return llama.batched_streams(_output(command, LOGS / "batched-bench.log"))
 
     def score(self, windows: Sequence[Prompt]) -> Losses:
@@ -82,8 +84,7 @@ class Batched:
             text, target = Path(folder, "text.txt"), Path(folder, "logits.gguf")
             for window in windows:
                 text.write_text(window.text, "utf-8")
-                tokens = len(window.ids)
-                command = llama.results(program, self.model, text, tokens, self._threads, target)
+                command = llama.results(program, self.model, text, len(window.ids), self.threads, target)
                 _output(command, LOGS / "results.log")
                 losses.append(llama.result_losses(target, window.ids))
         return losses
@@ -100,96 +101,82 @@ def _output(command: Sequence[str], log: Path) -> str:
     return done.stdout
 
 
+@dataclass(slots=True)
 class Rows:
     """Opens rows of one model; what they start ends with `stack`. `repository` serves the model."""
 
-    def __init__(
-        self, plan: Plan, model: Model, engines: Engines, repository: Path, stack: ExitStack
-    ) -> None:
-        self._plan = plan
-        self._model = model
-        self._engines = engines
-        self._repository = repository
-        self._stack = stack
-        self._threads = len(os.sched_getaffinity(0))
-        self._servers: dict[Path, Served] = {}
+    plan: Plan
+    model: Model
+    engines: Engines
+    repository: Path
+    stack: ExitStack
+    threads: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    _server: Launched | None = None
 
     def open(self, row: Row) -> Measurable:
         """Started; ready at its first measurement at the latest. BenchError if it does not start."""
         name, kind = row.name, row.name.partition("-")[2]
-        if name.startswith(ALSO):
-            return self._also(name.removeprefix(ALSO))
-        if name == "url":
-            assert self._plan.url is not None
-            return self._streams(self._plan.url)
-        if name in ("grpc", "http"):
-            server = self._served(self._repository)
-            return self._streams(server.grpc if name == "grpc" else server.http)
+        if name in ("grpc", "http", "url"):
+            url = self._served().urls[name] if name != "url" else self.plan.url
+            assert url is not None
+            return self.stack.enter_context(closing(Streams(url, self.model.name)))
         if row.peer == "llama.cpp":
-            program = name.startswith("llama-")
-            return Batched(peers.gguf(kind.upper()), self._threads) if program else self._llama_server(kind)
+            model = peers.gguf(kind.upper())
+            if name.startswith("llama-"):
+                return Batched(model, self.threads)
+            (port,) = self.stack.enter_context(held_ports(1))
+            program = peers.llama_binary("llama-server")
+            command = llama.server(program, model, port, self.plan.slots, self.threads)
+            return self._completions(f"llama-server-{kind}", command, port, {})
         if name == "vllm":
-            return self._vllm()
-        return InProcess(self._stack.enter_context(self._program(row, kind)))
+            (port,) = self.stack.enter_context(held_ports(1))
+            checkpoint = self.engines.checkpoint(self.model)
+            command, variables = vllm_server(self.plan, checkpoint, port, self.threads)
+            return self._completions("vLLM", command, port, variables)
+        return InProcess(self.stack.enter_context(self._program(row, kind)))
 
     def bare(self) -> Program:
         """The engine's graph in a loop that does nothing else."""
-        threads = int(artifacts.parameters_of(self._repository)["threads"]) or self._threads
-        engine = artifacts.engine_of(self._repository)
+        threads = int(artifacts.parameters_of(self.repository)["threads"]) or self.threads
+        engine = artifacts.engine_of(self.repository)
         command = [sys.executable, str(ROOT / "server" / "bare.py"), str(engine), f"{threads}"]
-        return self._stack.enter_context(Program("the bare loop", command, LOGS / "bare.log"))
+        return self.stack.enter_context(Program("the bare loop", command, LOGS / "bare.log"))
 
     def prefix_cache_hits(self) -> float:
-        """Prompt tokens that our servers did not compute: they make their figures too good."""
-        return sum(server.prefix_cache_hits() for server in self._servers.values())
+        """Prompt tokens that our server did not compute: they make its figures too good."""
+        if self._server is None:
+            return 0.0
+        urls = self._server.urls
+        with Client(urls["http"], metrics_url=urls["metrics"]) as client:
+            return client.metrics().total("halimede_prefix_cache_hits_total") or 0.0
 
     def _program(self, row: Row, kind: str) -> Program:
+        python, more = sys.executable, [f"{self.threads}"]
         if row.peer == REFERENCE:
-            arguments = [str(self._engines.checkpoint(self._model)), f"{self._threads}"]
-            return _side(row, "side_transformers", Path(sys.executable), arguments)
-        if row.peer == "openvino":
-            properties = json.dumps(_OPENVINO_TUNED if kind == "tuned" else {})
-            arguments = [str(peers.OPENVINO), f"{self._threads}", f"{self._plan.slots}", properties]
-            return _side(row, "side_openvino", ENVIRONMENTS["openvino"].python, arguments)
-        if row.peer == "onnxruntime-genai":
-            arguments = [str(peers.onnx(kind)), f"{self._threads}"]
-            return _side(row, "side_onnxruntime", ENVIRONMENTS["onnxruntime-genai"].python, arguments)
-        changes = _DRAFTS if kind == "drafts" else {}
-        return engine_program(self._repository, self._model.name, changes, LOGS / f"{row.name}.log")
+            module, folder = "side_transformers", self.engines.checkpoint(self.model)
+        elif row.peer == "openvino":
+            module, folder, python = "side_openvino", peers.OPENVINO, str(ENVIRONMENTS["openvino"].python)
+            more += [f"{self.plan.slots}", json.dumps(_OPENVINO_TUNED if kind == "tuned" else {})]
+        elif row.peer == "onnxruntime-genai":
+            module, folder = "side_onnxruntime", peers.onnx(kind)
+            python = str(ENVIRONMENTS["onnxruntime-genai"].python)
+        else:
+            changes = _DRAFTS if kind == "drafts" else {}
+            return engine_program(self.repository, self.model.name, changes, LOGS / f"{row.name}.log")
+        command = [python, "-m", f"loadtest.bench.{module}", str(folder), *more]
+        return Program(row.title, command, LOGS / f"{row.name}.log", {**OFFLINE, "PYTHONPATH": str(ROOT)})
 
-    def _also(self, parameters: str) -> Streams:
-        changes = dict(one.split("=", 1) for one in parameters.split(","))
-        folder = self._repository.with_name(f"{self._repository.name}-{parameters}")
-        server = self._served(artifacts.with_parameters(self._repository, folder, changes))
-        return self._streams(server.grpc)
-
-    def _served(self, repository: Path) -> Served:
-        if repository not in self._servers:
-            log = LOGS / f"server-{repository.name}.log"
-            server = self._stack.enter_context(served(repository, log, self._model.name))
-            self._servers[repository] = server
-        return self._servers[repository]
-
-    def _streams(self, url: str) -> Streams:
-        return self._stack.enter_context(closing(Streams(url, self._model.name)))
-
-    def _llama_server(self, kind: str) -> Completions:
-        program, model = peers.llama_binary("llama-server"), peers.gguf(kind.upper())
-        (port,) = self._stack.enter_context(held_ports(1))
-        command = llama.server(program, model, port, self._plan.slots, self._threads)
-        return self._completions(f"llama-server-{kind}", command, port, {})
-
-    def _vllm(self) -> Completions:
-        (port,) = self._stack.enter_context(held_ports(1))
-        checkpoint = self._engines.checkpoint(self._model)
-        command, variables = vllm_server(self._plan, checkpoint, port, self._threads)
-        return self._completions("vLLM", command, port, variables)
+    def _served(self) -> Launched:
+        if self._server is None:
+            log = LOGS / f"server-{self.repository.name}.log"
+            self._server = self.stack.enter_context(served(self.repository, log, self.model.name))
+        return self._server
 
     def _completions(
         self, name: str, command: Sequence[str], port: int, variables: Mapping[str, str]
     ) -> Completions:
-        url = self._stack.enter_context(serving(name, command, port, LOGS / f"{name}.log", variables))
-        return self._stack.enter_context(closing(Completions(url, MODEL)))
+        url = self.stack.enter_context(serving(name, command, port, LOGS / f"{name}.log", variables))
+        return self.stack.enter_context(closing(Completions(url, MODEL)))
 
 
 def engine_program(repository: Path, model: str, changes: Mapping[str, str], log: Path) -> Program:
@@ -198,11 +185,6 @@ def engine_program(repository: Path, model: str, changes: Mapping[str, str], log
     program, engine = str(ROOT / "server" / "inprocess.py"), str(artifacts.engine_of(repository, model))
     command = [sys.executable, program, engine, "--parameters", parameters]
     return Program("the engine in process", command, log)
-
-
-def _side(row: Row, module: str, python: Path, arguments: Sequence[str]) -> Program:
-    command = [str(python), "-m", f"loadtest.bench.{module}", *arguments]
-    return Program(row.title, command, LOGS / f"{row.name}.log", {**OFFLINE, "PYTHONPATH": str(ROOT)})
 
 
 def vllm_server(plan: Plan, checkpoint: Path, port: int, threads: int) -> tuple[list[str], dict[str, str]]:

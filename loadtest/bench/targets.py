@@ -198,7 +198,7 @@ def _steps(found: Found) -> Iterator[Verdict]:
             STEP,
             {step.repeat: step.engine_s for step in steps},
             {step.repeat: step.bare_s for step in steps},
-            f"{engine:.2f} ms, of it the model {model:.2f}; bare {bare:.2f}",
+            f"{engine:.2f} ms, {model:.2f} of them in the model; bare {bare:.2f}",
         )
 
 

@@ -131,22 +131,17 @@ def _rates(run: Run, taken: Sequence[Record], counts: Floats) -> Iterator[tuple[
     start_s, end_s = window_s = run.result.window_s
     limits = limits_of(run.result.profile.get("slo", {}))
     complete = [r.end_s for r in run.records if r.is_complete and start_s <= r.end_s < end_s]
+    good = [record.intended_s for record in taken if limits.accepts(record)]
     tokens = observe(run.records).tokens.between(start_s, end_s)
     kinds = {
         "tokens_per_s": (tokens.at_s, tokens.weight),
-        "requests_per_s": _ones(complete),
-        "goodput_per_s": _ones([record.intended_s for record in taken if limits.accepts(record)]),
+        "requests_per_s": (np.asarray(complete, dtype=np.float64), None),
+        "goodput_per_s": (np.asarray(good, dtype=np.float64), None),
     }
     for name, (moments, weights) in kinds.items():
         sums = np.bincount(_block(moments, window_s), weights, BLOCKS)
-        yield (
-            name,
-            _Drawn(getattr(run.result, name), counts @ sums / (end_s - start_s), lower_is_better=False),
-        )
-
-
-def _ones(moments: Sequence[float]) -> tuple[Floats, Floats]:
-    return np.asarray(moments, dtype=np.float64), np.ones(len(moments))
+        draws = counts @ sums / (end_s - start_s)
+        yield name, _Drawn(getattr(run.result, name), draws, lower_is_better=False)
 
 
 def _block(moments: Floats, window_s: tuple[float, float]) -> NDArray[np.intp]:

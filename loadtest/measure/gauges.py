@@ -1,4 +1,4 @@
-"""What the server said of itself while it was under load, on the clock of the run.
+"""The server's metrics while it was under load, on the clock of the run.
 
 Gauges stand as they were read; a counter becomes its rate between two readings.
 """
@@ -55,7 +55,7 @@ def _fullest(name: str) -> _Points:
 
 
 def _rate(name: str) -> _Points:
-    """Per second between two readings; a counter that fell was started anew, and says nothing."""
+    """Per second between two readings; a counter that fell was reset, and is skipped."""
     return lambda readings: (
         (now_s, (now - before) / (now_s - before_s))
         for (before_s, before), (now_s, now) in pairwise(_gauge(name)(readings))
@@ -64,7 +64,7 @@ def _rate(name: str) -> _Points:
 
 
 def _share(part: str, whole: str) -> _Points:
-    """How much of one counter's growth the other had; nothing is said where the whole did not grow."""
+    """The growth of one counter as a share of another's; no point where the whole did not grow."""
 
     def points(readings: Sequence[_Reading]) -> Iterator[tuple[float, float]]:
         hits = dict(_rate(part)(readings))

@@ -1,4 +1,4 @@
-"""One request as the load generator saw it, and records as JSON lines.
+"""The record of one request, as the load generator measured it, and records as JSON lines.
 
 All times are seconds since the start of the run, by one clock. Latency counts from the moment a request
 should have been sent, so that a stalled server cannot hide behind requests that it kept from being sent
@@ -8,13 +8,14 @@ should have been sent, so that a stalled server cannot hide behind requests that
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from math import isfinite
-from typing import Any
+from typing import Annotated
 
-from loadtest.errors import BenchError
+from loadtest.errors import BenchError, TrafficError
+from loadtest.fields import Whole, fault, one_of, read
 
 PROTOCOLS = ("grpc", "http", "unary")
 PHASES = ("warmup", "measure", "drain")
@@ -22,6 +23,22 @@ FINISHES = ("stop", "length", "stop_sequence")
 
 # Seconds since the start of the run, and the tokens that came then.
 Chunk = tuple[float, int]
+_Count = Annotated[int, Whole(0, 2**63)]
+
+
+def _chunks(value: object, place: str) -> tuple[Chunk, ...]:
+    """A run has many: they are checked here, and not one by one as the fields of a dataclass."""
+    found = tuple(map(tuple, value)) if isinstance(value, list) and all(map(_is_chunk, value)) else None
+    if found is None:
+        raise fault(place, value, "must be a list of [seconds, tokens] with at least one token each")
+    return found
+
+
+def _is_chunk(value: object) -> bool:
+    if not isinstance(value, list) or len(value) != 2:
+        return False
+    at_s, tokens = value
+    return type(at_s) in (int, float) and isfinite(at_s) and type(tokens) is int and tokens > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,21 +53,21 @@ class Record:
     `intended_s`; statistics take "measure" alone.
     """
 
-    request: int
+    request: _Count
     kind: str
-    protocol: str
+    protocol: Annotated[str, one_of(*PROTOCOLS)]
     model: str
     intended_s: float
     sent_s: float
     first_s: float | None
     end_s: float
-    tokens_in: int
-    tokens_out: int
-    chunks: tuple[Chunk, ...]
-    finish_reason: str | None
+    tokens_in: _Count
+    tokens_out: _Count
+    chunks: Annotated[tuple[Chunk, ...], _chunks]
+    finish_reason: Annotated[str, one_of(*FINISHES)] | None
     error: str | None
     expected: bool
-    phase: str
+    phase: Annotated[str, one_of(*PHASES)]
 
     @property
     def ttft_s(self) -> float | None:
@@ -92,23 +109,19 @@ class Record:
 
 def encode(record: Record) -> str:
     """One line of JSON, without its end."""
-    return json.dumps({name: getattr(record, name) for name in _CHECKS}, allow_nan=False)
+    return json.dumps({item.name: getattr(record, item.name) for item in fields(Record)}, allow_nan=False)
 
 
 def decode(line: str) -> Record:
-    """Raises BenchError naming the field and what it must be."""
+    """BenchError names the field and what it must be."""
     try:
         found = json.loads(line)
     except ValueError as error:
         raise BenchError(f"a record is no JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise BenchError(f"a record must be a JSON object, not {_short(found)}")
-    _check_names(found)
-    for name, (holds, must) in _CHECKS.items():
-        if not holds(found[name]):
-            raise BenchError(f"a record's {name} is {_short(found[name])}, must be {must}")
-    found["chunks"] = tuple((at, tokens) for at, tokens in found["chunks"])
-    return Record(**found)
+    try:
+        return read(Record, found, "a record")
+    except TrafficError as error:  # here no command is wrong
+        raise BenchError(str(error)) from error
 
 
 def encode_lines(records: Iterable[Record]) -> Iterator[str]:
@@ -117,76 +130,10 @@ def encode_lines(records: Iterable[Record]) -> Iterator[str]:
 
 
 def decode_lines(lines: Iterable[str]) -> Iterator[Record]:
-    """Raises BenchError naming the line as well; empty lines are skipped."""
+    """BenchError names the line as well; empty lines are skipped."""
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
                 yield decode(line)
             except BenchError as error:
                 raise BenchError(f"line {number}: {error}") from error
-
-
-def _check_names(found: Mapping[str, Any]) -> None:
-    if missing := [name for name in _CHECKS if name not in found]:
-        raise BenchError(f"a record lacks {', '.join(missing)}")
-    if unknown := [name for name in found if name not in _CHECKS]:
-        raise BenchError(f"a record has the unknown {', '.join(map(_short, unknown))}")
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_time(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _are_chunks(value: object) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(chunk, list)
-        and len(chunk) == 2
-        and _is_time(chunk[0])
-        and _is_count(chunk[1])
-        and chunk[1]
-        for chunk in value
-    )
-
-
-def _or_none(holds: Callable[[object], bool]) -> Callable[[object], bool]:
-    return lambda value: value is None or holds(value)
-
-
-def _one_of(*allowed: str) -> Callable[[object], bool]:
-    return lambda value: value in allowed
-
-
-_COUNT = (_is_count, "a whole number of at least 0")
-_TIME = (_is_time, "a finite number of seconds")
-_TEXT = (_is_text, "text")
-_CHECKS: Mapping[str, tuple[Callable[[object], bool], str]] = {
-    "request": _COUNT,
-    "kind": _TEXT,
-    "protocol": (_one_of(*PROTOCOLS), f"one of {', '.join(PROTOCOLS)}"),
-    "model": _TEXT,
-    "intended_s": _TIME,
-    "sent_s": _TIME,
-    "first_s": (_or_none(_is_time), "a finite number of seconds or null"),
-    "end_s": _TIME,
-    "tokens_in": _COUNT,
-    "tokens_out": _COUNT,
-    "chunks": (_are_chunks, "a list of [seconds, tokens] with at least one token each"),
-    "finish_reason": (_or_none(_one_of(*FINISHES)), f"null or one of {', '.join(FINISHES)}"),
-    "error": (_or_none(_is_text), "text or null"),
-    "expected": (lambda value: isinstance(value, bool), "true or false"),
-    "phase": (_one_of(*PHASES), f"one of {', '.join(PHASES)}"),
-}
-assert tuple(_CHECKS) == tuple(field.name for field in fields(Record))

@@ -1,4 +1,4 @@
-"""What a run came to: everything a report says, in one value that is stored as result.json."""
+"""The result of a run: everything that a report shows, in one value that is stored as result.json."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from loadtest.measure.statistics import (
 )
 
 VERSION = 2
-# Of fewer values the 99th percentile is little but the largest.
+_MEASURES = ("ttft", "gap", "itl", "tpot", "e2e")
+# Of fewer values the 99th percentile is little more than the largest.
 _ENOUGH = 100
 # A generator this late, or by this share of the TTFT, measures itself.
 _LATE_S, _LATE_SHARE = 0.05, 0.1
@@ -132,7 +133,7 @@ def summarise(records: Sequence[Record], facts: Facts) -> Result:
     limits = limits_of(facts.profile.get("slo", {}))
     taken = measured(records)
     seen, requests = observe(taken), _requests(taken)
-    latencies = {name: latency(getattr(seen, name)) for name in ("ttft", "gap", "itl", "tpot", "e2e", "lag")}
+    latencies = {name: latency(getattr(seen, name)) for name in (*_MEASURES, "lag")}
     ratio = requests.unexpected / requests.total if taken else None
     measured_s = end_s - start_s
     width_s = width_of(measured_s)
@@ -144,12 +145,7 @@ def summarise(records: Sequence[Record], facts: Facts) -> Result:
         server=facts.server,
         window_s=facts.window_s,
         requests=requests,
-        ttft_s=latencies["ttft"],
-        gap_s=latencies["gap"],
-        itl_s=latencies["itl"],
-        tpot_s=latencies["tpot"],
-        e2e_s=latencies["e2e"],
-        lag_s=latencies["lag"],
+        **{f"{name}_s": found for name, found in latencies.items()},
         tokens_in=sum(record.tokens_in for record in taken),
         tokens_out=sum(record.tokens_out for record in taken),
         tokens_per_s=float(observe(records).tokens.between(start_s, end_s).weight.sum()) / measured_s,
@@ -170,7 +166,8 @@ def _doubts(latencies: Mapping[str, Latency | None], requests: int) -> Iterator[
         yield "no request fell into the measured window"
         return
     if requests < _ENOUGH:
-        yield f"{requests} requests were measured: the 99th percentiles are little but the largest values"
+        few = f"{requests} requests were measured"
+        yield f"{few}: the 99th percentiles are little more than the largest values"
     lag, ttft = latencies["lag"], latencies["ttft"]
     if lag is not None and lag.p99 > max(_LATE_S, _LATE_SHARE * (ttft.p50 if ttft else 0)):
         yield (
@@ -194,11 +191,7 @@ def _kind(taken: Sequence[Record]) -> Kind:
         requests=_requests(taken),
         tokens_in=sum(record.tokens_in for record in taken),
         tokens_out=sum(record.tokens_out for record in taken),
-        ttft_s=latency(seen.ttft),
-        gap_s=latency(seen.gap),
-        itl_s=latency(seen.itl),
-        tpot_s=latency(seen.tpot),
-        e2e_s=latency(seen.e2e),
+        **{f"{name}_s": latency(getattr(seen, name)) for name in _MEASURES},
     )
 
 

@@ -22,7 +22,7 @@ _ERRORS = "error_ratio"
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`value` and `met` are None where nothing was measured; an objective nobody measured does not hold."""
+    """`value` and `met` are None where nothing was measured; such an objective is not met."""
 
     name: str
     limit: float
@@ -71,17 +71,12 @@ def verdicts(
     limits: Limits, latencies: Mapping[str, Latency | None], error_ratio: float | None
 ) -> tuple[Verdict, ...]:
     """`latencies` by measure: ttft, gap, itl, tpot, e2e, lag; `error_ratio` is None without a request."""
-
-    def value_of(name: str) -> float | None:
-        match = _LATENCY.fullmatch(name)
-        if match is None:
-            return error_ratio
-        found = latencies[match[1]]
-        return None if found is None else float(getattr(found, match[2]))
-
     found = []
     for name, limit in limits.run.items():
-        value = value_of(name)
+        value = error_ratio
+        if match := _LATENCY.fullmatch(name):
+            seen = latencies[match[1]]
+            value = None if seen is None else float(getattr(seen, match[2]))
         found.append(Verdict(name, limit, value, None if value is None else value <= limit))
     return tuple(found)
 

@@ -1,10 +1,10 @@
-"""What a soak test asks: no error, no growth in memory, and latency at its end as at its beginning. Pure.
+"""The verdict of a soak test: no error, memory does not grow, latency at its end is as at its start. Pure.
 
-The slope of memory is Theil's: the median of the slopes of all pairs of looks; up to 29 % of them may be
+The slope of memory is Theil's: the median of the slopes of all pairs of readings; up to 29 % of them may be
 anything. Its confidence interval is Sen's (Sen, "Estimates of the regression coefficient based on Kendall's
-tau", JASA 1968), by the normal approximation. It takes the looks' errors as independent; memory wanders, so
-`thinned` first makes one point of each stretch of time. Even so the interval is rather too narrow than too
-wide.
+tau", JASA 1968), by the normal approximation. It takes the errors of the readings as independent; memory
+wanders, so `thinned` first makes one point of each stretch of time. Even so the interval is rather too narrow
+than too wide.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Seconds since the watch began; bytes of all processes of the server together."""
+    """A reading: seconds since the first; bytes of all processes of the server together."""
 
     at_s: float
     rss: int
@@ -132,7 +132,7 @@ def finding(
     ended: bool,
 ) -> Finding:
     """`looks` has at least one; `window_s` is what the load measured."""
-    assert looks, "nobody looked at the server's memory"
+    assert looks, "the server's memory was never read"
     taken = measured(records)
     settled = [look for look in looks if look.at_s >= settle_s] or list(looks[-1:])
     rss = theil_sen(thinned([(look.at_s / _HOUR_S, look.rss / MB) for look in settled]))

@@ -9,7 +9,7 @@ a limit on latency says nothing without the one on errors.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,14 +101,20 @@ class Observed:
 
 
 def observe(records: Sequence[Record]) -> Observed:
+    # An answer in one piece comes with its end.
+    tokens = (chunk for r in records for chunk in r.chunks or ((r.end_s, r.tokens_out),))
     return Observed(
         ttft=Points.of([(r.intended_s, r.ttft_s, 1) for r in records if r.ttft_s is not None]),
-        gap=Points.of(list(_gaps(records))),
-        itl=Points.of(list(_shares(records))),
+        gap=Points.of(
+            [(c[0], gap_s, 1) for r in records for c, gap_s in zip(r.chunks[1:], r.gaps_s, strict=True)]
+        ),
+        itl=Points.of(
+            [(c[0], *share) for r in records for c, share in zip(r.chunks[1:], r.itl, strict=True)]
+        ),
         tpot=Points.of([(r.intended_s, r.tpot_s, 1) for r in records if r.tpot_s is not None]),
         e2e=Points.of([(r.intended_s, r.e2e_s, 1) for r in records if r.is_complete]),
         lag=Points.of([(r.intended_s, r.lag_s, 1) for r in records]),
-        tokens=Points.of(list(_tokens(records))),
+        tokens=Points.of([(at_s, 1.0, count) for at_s, count in tokens]),
     )
 
 
@@ -122,26 +128,6 @@ def error_class(record: Record) -> str | None:
     return None if record.expected else record.error or NO_ERROR
 
 
-def _gaps(records: Iterable[Record]) -> Iterator[tuple[float, float, int]]:
-    for record in records:
-        for (at_s, _), gap_s in zip(record.chunks[1:], record.gaps_s, strict=True):
-            yield at_s, gap_s, 1
-
-
-def _shares(records: Iterable[Record]) -> Iterator[tuple[float, float, int]]:
-    for record in records:
-        for (at_s, _), (share_s, tokens) in zip(record.chunks[1:], record.itl, strict=True):
-            yield at_s, share_s, tokens
-
-
-def _tokens(records: Iterable[Record]) -> Iterator[tuple[float, float, int]]:
-    """An answer in one piece comes with its end."""
-    for record in records:
-        chunks = record.chunks or ((record.end_s, record.tokens_out),)
-        for at_s, tokens in chunks:
-            yield at_s, 1.0, tokens
-
-
 @dataclass(frozen=True, slots=True)
 class Band:
     p50: float
@@ -152,7 +138,8 @@ class Band:
 @dataclass(frozen=True, slots=True)
 class Window:
     """From `t_s` on. `offered_per_s` counts requests by their intended start, `finished_per_s` complete ones
-    by their end, `in_flight` is the mean number sent and not ended. `errors` are those nobody asked for."""
+    by their end, `in_flight` is the mean number sent and not ended. `errors` are the unplanned
+    ones."""
 
     t_s: float
     offered_per_s: float

@@ -1,5 +1,4 @@
-"""A sweep: the search, from the rates tried so far to the next one, and what it came to, stored as
-sweep.json.
+"""A sweep: the search, from the rates tried so far to the next one, and its result, stored as sweep.json.
 
 The rate doubles until the SLO is missed, or halves until it is met; then the interval between the highest
 that met it and the lowest that missed it is cut at its geometric mean until it is as small as asked.

@@ -130,10 +130,10 @@ def _throughput(result: Result, axes: list[Axes]) -> None:
 
 
 def _server_plot(result: Result) -> Plot:
-    """What the load generator had sent and not seen end; below it what the server said of itself."""
+    """Requests that were sent and had not ended; below them the server's own metrics."""
     panels = [_GAUGES[0], *(panel for panel in _GAUGES[1:] if panel[2].keys() & result.gauges.keys())]
     note = (
-        "In flight is what the load generator had sent and not seen end; the rest is the server's own word."
+        "In flight: requests that were sent and had not ended. The rest are the server's metrics."
         if result.gauges
         else "Requests sent and not ended. The server's metrics were not read."
     )
@@ -179,11 +179,16 @@ def sweep_plots(sweep: Sweep) -> list[Plot]:
     hollow = "Filled marks met the SLO, hollow ones missed it."
     goodput = "Requests a second that met every limit of a request; on the diagonal all offered ones did."
     ttft, gap = (partial(_latency_by_rate, sweep, name) for name in ("ttft", "gap"))
+
+    def tokens(axes: list[Axes]) -> None:
+        _rate_curve(axes[0], sweep, lambda result: result.tokens_per_s, "output tokens", PALETTE[2], "-")
+        _against_rate(axes[0], sweep, "tokens/s")
+
     return [
         Plot("ttft-by-rate", "TTFT against rate", hollow, 1, ttft),
         Plot("gap-by-rate", "Gap against rate", hollow, 1, gap),
         Plot("goodput", "Goodput against rate", f"{goodput} {hollow}", 1, partial(_goodput, sweep)),
-        Plot("tokens-by-rate", "Output tokens against rate", hollow, 1, partial(_tokens_by_rate, sweep)),
+        Plot("tokens-by-rate", "Output tokens against rate", hollow, 1, tokens),
     ]
 
 
@@ -211,11 +216,6 @@ def _goodput(sweep: Sweep, axes: list[Axes]) -> None:
     _rate_curve(axis, sweep, lambda result: result.requests_per_s, "complete", PALETTE[4], "--")
     _rate_curve(axis, sweep, lambda result: result.goodput_per_s, "goodput", PALETTE[0], "-")
     _against_rate(axis, sweep, "requests/s")
-
-
-def _tokens_by_rate(sweep: Sweep, axes: list[Axes]) -> None:
-    _rate_curve(axes[0], sweep, lambda result: result.tokens_per_s, "output tokens", PALETTE[2], "-")
-    _against_rate(axes[0], sweep, "tokens/s")
 
 
 def _rate_curve(axis: Axes, sweep: Sweep, value: _Value, label: str, colour: str, style: str) -> None:

@@ -1,7 +1,7 @@
 """How plots are drawn: a figure in the colours of the page, as SVG for the page and as a PNG file.
 
 The SVG names its colours by CSS variables, so that a dark page has light lines. Its text stays text: small,
-searchable, and never outlines of somebody's font.
+searchable, and never the outlines of a font.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import NullFormatter
 
 from loadtest.measure.result import Result
+from loadtest.pages.tables import number
 
 # A limit further off than this would press the curves flat.
 _FAR = 2.5
@@ -87,7 +88,9 @@ def render(plot: Plot) -> Drawn:
         axes = figure.subplots(plot.panels, 1, squeeze=False)[:, 0]
         figure.subplots_adjust(_LEFT, 0.5 / height, _RIGHT, 1 - 0.3 / height, hspace=0.2)
         plot.draw(list(axes))
-        return Drawn(plot, _svg(figure, plot), _png(figure))
+        png = io.BytesIO()
+        figure.savefig(png, format="png", dpi=130, facecolor="white", metadata={"Software": None})
+        return Drawn(plot, _svg(figure, plot), png.getvalue())
 
 
 def save(drawn: Drawn, folder: Path) -> Path:
@@ -97,7 +100,7 @@ def save(drawn: Drawn, folder: Path) -> Path:
 
 
 def legend_text(text: str) -> str:
-    """Somebody's name as a legend may show it: no formula, no character without a glyph, not hidden by a
+    """Any name as a legend may show it: no formula, no character without a glyph, not hidden by a
     leading underscore, not longer than the plot is wide."""
     glyphs = get_font(findfont("DejaVu Sans")).get_charmap()
     shown = "".join(char if ord(char) in glyphs and char.isprintable() else "?" for char in text)
@@ -118,12 +121,6 @@ def _svg(figure: Figure, plot: Plot) -> str:
     return re.sub(r"<svg\b[^>]*>", lambda found: _SIZE.sub("", found[0]), text, count=1)
 
 
-def _png(figure: Figure) -> bytes:
-    output = io.BytesIO()
-    figure.savefig(output, format="png", dpi=130, facecolor="white", metadata={"Software": None})
-    return output.getvalue()
-
-
 def curve(
     axis: Axes,
     points: Iterable[tuple[float, float | None]],
@@ -132,7 +129,7 @@ def curve(
     style: str = "-",
     **more: Any,
 ) -> None:
-    """Where nothing was seen there is no mark; the line goes on to the next point."""
+    """Where there is no value there is no mark; the line goes on to the next point."""
     seen = [(x, y) for x, y in points if y is not None]
     axis.plot([x for x, _ in seen], [y for _, y in seen], style, color=colour, label=label, **more)
 
@@ -154,8 +151,7 @@ def widen(axis: Axis, scale: Callable[[str], None], values: Sequence[float]) -> 
 def outside_measured(axis: Axes, result: Result) -> None:
     """Shades warm-up and drain, and spans the whole run."""
     start_s, end_s = result.window_s
-    last_s = len(result.timeline) * result.window_width_s
-    right = max(end_s, last_s)
+    right = max(end_s, len(result.timeline) * result.window_width_s)
     for low, high in ((0.0, start_s), (end_s, right)):
         if high > low:
             axis.axvspan(low, high, color=SHADE, zorder=0, linewidth=0)
@@ -168,7 +164,7 @@ def limit_lines(axis: Axes, result: Result, measure: str) -> None:
         if not verdict.name.startswith(f"{measure}_p"):
             continue
         limit = 1e3 * verdict.limit
-        label = f"limit of {verdict.name.split('_')[1]}: {limit:,.4g}"
+        label = f"limit of {verdict.name.split('_')[1]}: {number(limit)}"
         if limit > _FAR * axis.get_ylim()[1]:
             label += ", off the scale"
             axis.plot([], [], linestyle=_DASHES, color=INK, linewidth=1, label=label)
@@ -190,7 +186,7 @@ def finish(axis: Axes, x_label: str, y_label: str) -> None:
     axis.tick_params(color=GRID)
     curves = (line for line in axis.lines if not str(line.get_gid()).startswith(REFERENCE))
     if not axis.containers and not any(np.isfinite(line.get_ydata()).any() for line in curves):
-        axis.text(0.5, 0.5, "nothing was seen", transform=axis.transAxes, ha="center", va="center")
+        axis.text(0.5, 0.5, "no data", transform=axis.transAxes, ha="center", va="center")
     handles, labels = axis.get_legend_handles_labels()
     if handles:
         axis.legend(

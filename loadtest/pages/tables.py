@@ -127,13 +127,13 @@ def kinds(by_kind: Mapping[str, Kind]) -> Grid:
 
 
 def gauges(result: Result) -> Grid:
-    """As the server said them, in their own units."""
+    """The server's, in their own units."""
     rows = []
     for name, series in result.gauges.items():
         values = [value for _, value in series]
         mean = sum(values) / len(values)
         rows.append((name, *map(number, (min(values), mean, max(values))), str(len(values))))
-    return Grid(("gauge", "least", "mean", "most", "readings"), rows)
+    return Grid(("gauge", "min", "mean", "max", "readings"), rows)
 
 
 def rungs(sweep: Sweep) -> Grid:
@@ -195,4 +195,6 @@ def _drift(drift: Drift) -> str:
 
 
 def slope(found: Slope | None) -> str:
-    return "too few looks" if found is None else f"{found.value:+.1f} ({found.low:+.1f} to {found.high:+.1f})"
+    return (
+        "too few readings" if found is None else f"{found.value:+.1f} ({found.low:+.1f} to {found.high:+.1f})"
+    )

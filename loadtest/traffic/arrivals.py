@@ -96,8 +96,8 @@ class Gamma(_Kind):
 class Trace(_Kind):
     """The times and lengths of a recorded service, or without a file of a generator with published quantiles.
 
-    `speed` 2 plays it twice as fast, `scale` multiplies the tokens. `rate_per_s` and `variation` are the
-    generator's own: a file brings its times, and has `columns`.
+    At `speed` 2 it is replayed twice as fast, `scale` multiplies the tokens. `rate_per_s` and `variation`
+    are the generator's own: a file brings its times, and has `columns`.
     """
 
     file: Path | None = None
@@ -170,7 +170,7 @@ def generated(trace: Trace, seed: int) -> Iterator[Arrival]:
 
 
 def read_trace(path: Path, columns: Sequence[str] = COLUMNS, speed: float = 1.0) -> tuple[Arrival, ...]:
-    """The requests of a CSV file with a header, in the order of their times, played `speed` times as fast.
+    """The requests of a CSV file with a header, in the order of their times, replayed `speed` times as fast.
 
     Times are ISO dates, of which 6 digits of a second count, or seconds. TrafficError names line and column.
     """
@@ -184,8 +184,8 @@ def read_trace(path: Path, columns: Sequence[str] = COLUMNS, speed: float = 1.0)
     if not rows:
         raise TrafficError(f"{path}: has no request")
     begin_s = min(row.at_s for row in rows)
-    played = (Arrival((row.at_s - begin_s) / speed, row.tokens_in, row.tokens_out) for row in rows)
-    return tuple(sorted(played, key=lambda arrival: arrival.at_s))
+    replayed = (Arrival((row.at_s - begin_s) / speed, row.tokens_in, row.tokens_out) for row in rows)
+    return tuple(sorted(replayed, key=lambda arrival: arrival.at_s))
 
 
 def _rows(path: Path, lines: Iterable[str], columns: Sequence[str]) -> Iterator[Arrival]:

@@ -176,12 +176,10 @@ def _choices(table: Mapping[str, Any], place: str) -> Choices:
     weights = list_of(table.get("weights", [1.0] * len(tokens)), weighted)
     if len(weights) != len(tokens):
         raise fault(weighted, weights, f"must have {len(tokens)} numbers, one for each choice")
-    for weight in weights:
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
-            raise fault(weighted, weight, "must be a number of at least 0")
-    if not sum(weights) > 0:
+    found = tuple(Number()(weight, weighted) for weight in weights)
+    if not sum(found) > 0:
         raise fault(weighted, weights, "must not all be 0")
-    return Choices(tokens, tuple(map(float, weights)))
+    return Choices(tokens, found)
 
 
 def _probability(place: str, key: str) -> float:

@@ -5,7 +5,6 @@ docs/loadtest.md has every key.
 
 from __future__ import annotations
 
-import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -163,22 +162,20 @@ def profile_of(content: Mapping[str, Any], name: str = "profile", folder: Path =
         place = f"mix[{number}]"
         if entry.name in [other.name for other in profile.mix[:number]]:
             raise TrafficError(f"{place}.name: {entry.name!r}, is given twice")
-        _check(place, entry, has_trace=isinstance(profile.arrivals, Trace))
+        leaves = f"{place}.disconnect_after_tokens"
+        if entry.disconnect_after_tokens and entry.protocol is Protocol.UNARY:
+            raise TrafficError(
+                f"{leaves}: a unary request has no stream to leave; protocol must be grpc or http"
+            )
+        if entry.disconnect_after_tokens and entry.bad:
+            raise TrafficError(f"{leaves}: a bad request has no answer to leave; give one of the two")
+        for key in ("prompt_tokens", "output_tokens"):
+            is_given = getattr(entry, key) is not None or isinstance(profile.arrivals, Trace)
+            if not is_given and entry.bad is not Bad.EMPTY:
+                raise TrafficError(f"{place}.{key}: is missing; only a trace brings lengths of its own")
     if isinstance(profile.arrivals, Trace) and profile.arrivals.file:
         return replace(profile, arrivals=replace(profile.arrivals, file=folder / profile.arrivals.file))
     return profile
-
-
-def _check(place: str, entry: MixEntry, *, has_trace: bool) -> None:
-    """A disconnect needs a stream, and an answer to leave; lengths must come from somewhere."""
-    leaves = f"{place}.disconnect_after_tokens"
-    if entry.disconnect_after_tokens and entry.protocol is Protocol.UNARY:
-        raise TrafficError(f"{leaves}: a unary request has no stream to leave; protocol must be grpc or http")
-    if entry.disconnect_after_tokens and entry.bad:
-        raise TrafficError(f"{leaves}: a bad request has no answer to leave; give one of the two")
-    for key in ("prompt_tokens", "output_tokens"):
-        if getattr(entry, key) is None and not has_trace and entry.bad is not Bad.EMPTY:
-            raise TrafficError(f"{place}.{key}: is missing; only a trace brings lengths of its own")
 
 
 def with_overrides(
@@ -196,19 +193,19 @@ def with_overrides(
     if users is not None:
         if not isinstance(arrivals, Closed):
             raise TrafficError(f"--users {users}: only closed arrivals have users; --rate changes these")
-        arrivals = replace(arrivals, users=_whole("--users", users, USERS))
+        arrivals = replace(arrivals, users=USERS(users, "--users"))
     if speed is not None:
         if not isinstance(arrivals, Trace):
             raise TrafficError(f"--speed {speed:g}: only a trace has a speed")
-        arrivals = replace(arrivals, speed=_number("--speed", speed, SPEED))
+        arrivals = replace(arrivals, speed=SPEED(speed, "--speed"))
     if rate_per_s is not None:
-        arrivals = _with_rate(arrivals, _number("--rate", rate_per_s, RATE))
+        arrivals = _with_rate(arrivals, RATE(rate_per_s, "--rate"))
     if duration_s is not None:
-        profile = replace(profile, duration_s=_number("--duration", duration_s, _ABOVE_0))
+        profile = replace(profile, duration_s=_ABOVE_0(duration_s, "--duration"))
     if warmup_s is not None:
-        profile = replace(profile, warmup_s=_number("--warmup", warmup_s, _FROM_0))
+        profile = replace(profile, warmup_s=_FROM_0(warmup_s, "--warmup"))
     if seed is not None:
-        profile = replace(profile, seed=_whole("--seed", seed, _SEED))
+        profile = replace(profile, seed=_SEED(seed, "--seed"))
     return replace(profile, arrivals=arrivals)
 
 
@@ -223,15 +220,3 @@ def _with_rate(arrivals: Arrivals, rate_per_s: float) -> Arrivals:
             f"--rate {rate_per_s:g}: a trace's file brings its own times; --speed changes them"
         )
     return replace(arrivals, rate_per_s=rate_per_s, speed=1.0)
-
-
-def _number(flag: str, value: float, limits: Number) -> float:
-    if not math.isfinite(value) or not limits.holds(value):
-        raise TrafficError(f"{flag} {value:g}: must be a number {limits.limit}")
-    return float(value)
-
-
-def _whole(flag: str, value: int, limits: Whole) -> int:
-    if not limits.least <= value <= limits.most:
-        raise TrafficError(f"{flag} {value}: must be a whole number from {limits.least} to {limits.most:,}")
-    return value

@@ -1,7 +1,7 @@
 """The requests of a run, one after the other, the same in every run of the same profile and seed.
 
 Each request draws what it is from its own generator of random numbers, seeded by the profile and its number.
-So it is the same whoever sends it, and at whatever rate: of n workers each takes every n-th request of one
+So it is the same for every worker and at every rate: of n workers each takes every n-th request of one
 schedule.
 """
 
@@ -122,7 +122,7 @@ def _planned(profile: Profile, request: int, due: _Due) -> Planned:
 
 
 def _drawn(lengths: Lengths | None, recorded: int | None, scale: float, random: Random) -> int:
-    """The entry's own length first; 0 where nobody says: an empty prompt has none."""
+    """The entry's own length first, then the trace's; 0 where there is neither: an empty prompt has none."""
     if lengths is not None:
         return lengths.sample(random)
     return 0 if recorded is None else round(recorded * scale)

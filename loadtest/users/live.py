@@ -1,5 +1,5 @@
-"""A run as it goes on: on stderr, in place on a terminal, else a line now and then; as a page for a browser;
-and how somebody ends it."""
+"""The progress of a run: on stderr, drawn in place on a terminal, otherwise a line every five seconds; and as
+a page for a browser. How a run is stopped."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ _LINE_S = 5.0
 
 
 class Stopping:
-    """Ctrl-C and SIGTERM as `wishes`, so that what was measured is not lost: the first ends the load, the
+    """The `count` of Ctrl-C and SIGTERM, so that what was measured is not lost: the first ends the load, the
     second the rest."""
 
     def __init__(self) -> None:
-        self.wishes = 0
+        self.count = 0
 
-    def wish(self, _number: int = 0, _frame: FrameType | None = None) -> None:
-        self.wishes += 1
+    def add(self, _number: int = 0, _frame: FrameType | None = None) -> None:
+        self.count += 1
 
     def check(self) -> None:
         """Before there is anything to save."""
-        if self.wishes:
+        if self.count:
             raise KeyboardInterrupt
 
 
 @contextmanager
 def stopping() -> Iterator[Stopping]:
-    wishes = Stopping()
-    before = {number: signal.signal(number, wishes.wish) for number in (signal.SIGINT, signal.SIGTERM)}
+    signals = Stopping()
+    before = {number: signal.signal(number, signals.add) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield wishes
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -74,7 +74,7 @@ def repeatedly(look: Callable[[], bool], every_s: float) -> Iterator[None]:
 
 
 def words(profile: Profile, now_s: float, progress: Progress) -> tuple[str, str]:
-    """Where the run is, and what has come of it."""
+    """The phase of the run, and its counts so far."""
     phase = {"warmup": "warming up", "measure": "measuring", "drain": "draining"}[phase_of(profile, now_s)]
     head = f"{profile.name}: {phase}, {now_s:.0f} s of {profile.total_s:.0f}"
     if phase == "draining":
@@ -91,7 +91,7 @@ def words(profile: Profile, now_s: float, progress: Progress) -> tuple[str, str]
 
 @contextmanager
 def shown(profile: Profile, page: list[str]) -> Iterator[Callable[[float, Progress], None]]:
-    """What to call with the progress, as often as there is some; `page` gets the words for the browser."""
+    """A function to call with each progress; `page` gets the lines for the browser."""
     next_s = 0.0
     is_terminal = sys.stderr.isatty()
 

@@ -1,4 +1,4 @@
-"""The master: workers connect to it, it gives them a plan, and gathers what comes of the run.
+"""The master: workers connect to it, it sends them a plan, and collects their records.
 
 worker.py describes the lines that they send each other.
 """
@@ -24,7 +24,7 @@ from loadtest.measure.record import Record, decode
 from loadtest.ports import HOST
 from loadtest.traffic.profile import Profile
 from loadtest.users.live import Stopping
-from loadtest.users.tally import Loss, Progress, Tally, owed
+from loadtest.users.tally import Progress, Tally, owed
 from loadtest.users.worker import HARD, MAX_LINE, SOFT, Plan, State, report_of
 
 # From the last worker's READY to the first request: the message must have come to all of them.
@@ -37,7 +37,7 @@ _POLL_S = 0.1
 _SILENT_S = 5.0
 # Of an error's text.
 _WORDS = 200
-# The way of a line is part of the difference between two clocks.
+# The time that a line takes is part of the difference between two clocks.
 _CLOCK_S = 0.25
 # For a worker to end by itself.
 _STOP_S = 5
@@ -70,7 +70,7 @@ class Peer:
     is_gone: bool = False
 
     def tell(self, word: str, content: Any) -> None:
-        with suppress(OSError):  # its lines end, too, and that is seen
+        with suppress(OSError):  # its lines end too: `_read` sees that
             self.connection.sendall(f"{word} {json.dumps(content)}\n".encode())
 
 
@@ -101,17 +101,17 @@ class Crew:
         while len(self._peers) < expect:
             stopping.check()
             if not alive():
-                raise BenchError("a worker ended before the run began; its words are above")
+                raise BenchError("a worker ended before the run began; its error is above")
             if time.monotonic() > deadline:
                 found = len(self._peers)
                 raise BenchError(f"{found} of {expect} workers have come within {waiting_s:.0f} s")
             self._listen()
 
     def run(self, profile: Profile, plan: Plan, stopping: Stopping, watch: Watch) -> Collected:
-        """`plan` is everybody's; who is who is filled in. BenchError when a worker could not do its part."""
+        """`plan` is for all workers; their numbers are filled in. BenchError when a worker could not."""
         self._tally, self._team = Tally(), list(self._peers)
         if not self._team:
-            raise BenchError("no worker is left; their words are above, or on their own terminals")
+            raise BenchError("no worker is left; their errors are above, or on their own terminals")
         for number, peer in enumerate(self._team):
             peer.tell("plan", asdict(replace(plan, worker=number, workers=len(self._team))))
         deadline = time.monotonic() + _READY_S
@@ -119,7 +119,7 @@ class Crew:
             stopping.check()
             self._raise_fault()
             if time.monotonic() > deadline or any(peer.is_gone for peer in self._team):
-                raise BenchError("a worker did not get ready; its words are above, or on its own terminal")
+                raise BenchError("a worker did not get ready; its error is above, or on its own terminal")
             self._listen()
         return self._collect(profile, plan, stopping, watch)
 
@@ -133,36 +133,36 @@ class Crew:
         for peer in self._team:
             peer.heard_s = zero
             peer.tell("go", start)
-        ended_s, wishes = profile.total_s, 0
+        ended_s, signals = profile.total_s, 0
         lost: dict[int, float] = {}
         reports = self._tally.reports
         while not all(n in lost or reports[n].state is State.DONE for n in range(len(self._team))):
             self._listen()
             now_s = time.monotonic() - zero
             self._raise_fault()
-            if stopping.wishes > wishes:
-                ended_s = min(ended_s, now_s) if not wishes else ended_s
-                wishes = stopping.wishes
+            if stopping.count > signals:
+                ended_s = min(ended_s, now_s) if not signals else ended_s
+                signals = stopping.count
                 for peer in self._team:
-                    peer.tell("stop", SOFT if wishes == 1 else HARD)
+                    peer.tell("stop", SOFT if signals == 1 else HARD)
             self._note_lost(lost, now_s, last=now_s > ended_s + plan.drain_s + _GRACE_S)
             watch(now_s, self._tally.progress(now_s))
         seen = {record.request for record in self._tally.records}
         for number, at_s in lost.items():
-            _end(self._team[number].connection)  # what it may tell yet is of this run
-            for record in owed(profile, plan.model, Loss(number, len(self._team), at_s, ended_s), seen):
+            _end(self._team[number].connection)  # what it may still send belongs to this run
+            for record in owed(profile, plan.model, number, len(self._team), at_s, ended_s, seen):
                 self._tally.add(record)
         return Collected(
             records=tuple(sorted(self._tally.records, key=lambda record: record.intended_s)),
             start_epoch_s=start,
             ended_s=max(ended_s, 0.0),
-            interrupted=wishes > 0,
+            interrupted=signals > 0,
             capped=sum(report.capped for report in reports.values()),
             remarks=tuple(self._remarks(lost)),
         )
 
     def _note_lost(self, lost: dict[int, float], now_s: float, *, last: bool) -> None:
-        """A worker that was silent and is heard of again is not lost; at the `last` moment all others are."""
+        """A worker that was silent and sends again is not lost; at the `last` moment all others are."""
         for number, peer in enumerate(self._team):
             silent = time.monotonic() - peer.heard_s > _SILENT_S
             if self._tally.reports[number].state is State.DONE or not (peer.is_gone or silent or last):
@@ -175,8 +175,8 @@ class Crew:
         for error, words in {k: v for found in reversed(examples) for k, v in found.items()}.items():
             yield f"{error}, for example: {words.partition(chr(10))[0][:_WORDS]}"
         for number, at_s in lost.items():
-            name = self._team[number].name
-            yield f"worker {number} ({name}) was lost by {at_s:.1f} s: what it owed counts as errors"
+            lost_one = f"worker {number} ({self._team[number].name}) was lost by {at_s:.1f} s"
+            yield f"{lost_one}: its requests without a record count as errors"
         for peer in self._team:
             if abs(peer.clock_s) > _CLOCK_S:
                 yield f"the clock of {peer.name} differs by {peer.clock_s:.2f} s, and so do its times"
@@ -255,7 +255,7 @@ def processes(count: int, port: int) -> Iterator[Callable[[], bool]]:
     alive."""
     command = [sys.executable, "-m", "loadtest.load", "--worker"]
     command += ["--master-host", HOST, "--master-port", f"{port}"]
-    # Sessions of their own: a Ctrl-C is for the master, who tells them.
+    # Sessions of their own: a Ctrl-C goes to the master, which stops the workers.
     found = [
         subprocess.Popen(command, cwd=ROOT, start_new_session=True, preexec_fn=die_with_us)  # noqa: PLW1509
         for _ in range(count)

@@ -1,4 +1,4 @@
-"""How requests are offered: when each begins, how many may be open, and what becomes of those that stay open.
+"""How requests are offered: when each begins, how many may be open, and how those that stay open end.
 
 Open loop: a request begins when it is due, however slow the server is. It is late only if this process is,
 and that shows as its lag. Closed loop: each user's next request begins when the answer to the last has come.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from loadtest.measure.record import Record
@@ -20,29 +21,21 @@ from loadtest.users.request import INTERRUPTED, NOT_SENT
 Attempt = Callable[[Planned, float], Coroutine[Any, Any, Record]]
 
 
+@dataclass(eq=False, slots=True)
 class Offering:
     """`refuse` makes the record of a request that was not sent, `take` gets each record. `now` is in
     seconds since the start of the run, `sleep` waits: both are passed in, so that tests need not wait."""
 
-    def __init__(
-        self,
-        attempt: Attempt,
-        refuse: Callable[[Planned, float, str], Record],
-        take: Callable[[Record], None],
-        now: Callable[[], float],
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        cap: int = 2000,
-    ) -> None:
-        self._attempt = attempt
-        self._refuse = refuse
-        self._take = take
-        self._now = now
-        self._sleep = sleep
-        self._cap = cap
-        self._open: set[asyncio.Task[None]] = set()
-        self._fault: BaseException | None = None
-        self.begun = 0
-        self.capped = 0
+    attempt: Attempt
+    refuse: Callable[[Planned, float, str], Record]
+    take: Callable[[Record], None]
+    now: Callable[[], float]
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    cap: int = 2000
+    begun: int = 0
+    capped: int = 0
+    _open: set[asyncio.Task[None]] = field(default_factory=set)
+    _fault: BaseException | None = None
 
     @property
     def open(self) -> int:
@@ -54,28 +47,28 @@ class Offering:
             assert planned.at_s is not None
             await self._until(planned.at_s)
             self._check()
-            if len(self._open) < self._cap:
+            if len(self._open) < self.cap:
                 self._begin(planned, planned.at_s)
                 await asyncio.sleep(0)  # it begins now, not after all that are due with it
             else:
                 self.capped += 1
-                self._take(self._refuse(planned, planned.at_s, NOT_SENT))
+                self.take(self.refuse(planned, planned.at_s, NOT_SENT))
 
     async def by_turns(self, schedule: Iterator[Planned], think_s: float, end_s: float) -> None:
         """One user of a closed loop, until `end_s`; several share one schedule."""
         await self._until(0.0)
-        while self._now() < end_s:
+        while self.now() < end_s:
             planned = next(schedule, None)
             if planned is None:
                 return
-            task = self._begin(planned, self._now())
+            task = self._begin(planned, self.now())
             await asyncio.shield(task)  # the user's end is not the request's
-            await self._sleep(think_s)
+            await self.sleep(think_s)
 
     async def drain(self, drain_s: float, reason: str) -> None:
         """Waits so long for the open requests; then those that are still open end with that error.
 
-        Raises what an attempt raised: that is a fault of ours.
+        Raises what an attempt raised: a bug in the load generator.
         """
         if self._open:
             await asyncio.wait(self._open, timeout=drain_s)
@@ -90,18 +83,19 @@ class Offering:
 
     def _begin(self, planned: Planned, intended_s: float) -> asyncio.Task[None]:
         self.begun += 1
-        task = asyncio.create_task(self._run(planned, intended_s))
+
+        async def run() -> None:
+            self.take(await self.attempt(planned, intended_s))
+
+        task = asyncio.create_task(run())
         self._open.add(task)
         task.add_done_callback(lambda ended: self._ended(ended, planned, intended_s))
         return task
 
-    async def _run(self, planned: Planned, intended_s: float) -> None:
-        self._take(await self._attempt(planned, intended_s))
-
     def _ended(self, task: asyncio.Task[None], planned: Planned, intended_s: float) -> None:
         self._open.discard(task)
         if task.cancelled():  # before it ran at all
-            self._take(self._refuse(planned, intended_s, INTERRUPTED))
+            self.take(self.refuse(planned, intended_s, INTERRUPTED))
         else:
             self._fault = self._fault or task.exception()
 
@@ -110,5 +104,5 @@ class Offering:
             raise self._fault
 
     async def _until(self, at_s: float) -> None:
-        if (left_s := at_s - self._now()) > 0:
-            await self._sleep(left_s)
+        if (left_s := at_s - self.now()) > 0:
+            await self.sleep(left_s)

@@ -1,9 +1,9 @@
-"""One request: what is sent for a planned one, what comes of it, and its Record at the end."""
+"""One request: how a planned one is encoded, how its answer is followed, and its Record at the end."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from typing import Protocol as Interface
 
@@ -24,7 +24,7 @@ from loadtest.traffic.profile import Bad, Profile, Protocol, Task
 from loadtest.traffic.schedule import Planned
 
 # Classes of errors, as a Record names them. The server's own are its codes: UNAVAILABLE, INVALID_ARG, ...
-CONNECTION = "connection"  # nobody answered at the address
+CONNECTION = "connection"  # no server answered at the address
 CONNECTION_LOST = "connection_lost"  # it broke before the answer was whole
 PROTOCOL = "protocol"  # the answer is not in the wire format
 TIMEOUT = "timeout"  # we waited for the request's timeout, and a moment for the server to say so
@@ -107,20 +107,20 @@ def message_of(ask: Ask) -> Any:
     return message
 
 
+@dataclass(slots=True)
 class Tape:
-    """What comes of one request, as it comes. Pure; times are seconds since the start of the run."""
+    """What has come of one request so far. Pure; times are seconds since the start of the run."""
 
-    def __init__(self, planned: Planned, model: str, intended_s: float, phase: str) -> None:
-        self._planned = planned
-        self._model = model
-        self._intended_s = intended_s
-        self._phase = phase
-        self._sent_s: float | None = None
-        self._end_s: float | None = None
-        self._tokens_in: int | None = None
-        self._tokens_out = 0
-        self._chunks: list[tuple[float, int]] = []
-        self._finish_reason: str | None = None
+    planned: Planned
+    model: str
+    intended_s: float
+    phase: str
+    _sent_s: float | None = None
+    _end_s: float | None = None
+    _tokens_in: int | None = None
+    _tokens_out: int = 0
+    _chunks: list[tuple[float, int]] = field(default_factory=list)
+    _finish_reason: str | None = None
 
     @property
     def leaves(self) -> bool:
@@ -129,7 +129,7 @@ class Tape:
 
     @property
     def _has_enough(self) -> bool:
-        enough = self._planned.kind.disconnect_after_tokens
+        enough = self.planned.kind.disconnect_after_tokens
         return enough is not None and self._tokens_out >= enough
 
     def sent(self, now_s: float) -> None:
@@ -139,7 +139,7 @@ class Tape:
         """The number of tokens in it."""
         tokens = chunk.num_output_tokens or 0
         self._tokens_out += tokens
-        if tokens and self._planned.kind.protocol is not Protocol.UNARY:
+        if tokens and self.planned.kind.protocol is not Protocol.UNARY:
             self._chunks.append((now_s, tokens))
         if chunk.num_input_tokens is not None:
             self._tokens_in = chunk.num_input_tokens
@@ -152,24 +152,24 @@ class Tape:
         """At the end of the request; `error` is None where nothing went wrong."""
         if error is None and self._finish_reason is None and not self._has_enough:
             error = INCOMPLETE
-        kind = self._planned.kind
+        kind = self.planned.kind
         return Record(
-            request=self._planned.request,
+            request=self.planned.request,
             kind=kind.name,
             protocol=kind.protocol.value,
-            model=self._model,
-            intended_s=self._intended_s,
+            model=self.model,
+            intended_s=self.intended_s,
             sent_s=now_s if self._sent_s is None else self._sent_s,
             first_s=self._chunks[0][0] if self._chunks else None,
             end_s=now_s if error is not None or self._end_s is None else self._end_s,
-            tokens_in=self._planned.tokens_in if self._tokens_in is None else self._tokens_in,
+            tokens_in=self.planned.tokens_in if self._tokens_in is None else self._tokens_in,
             tokens_out=self._tokens_out,
             chunks=tuple(self._chunks),
             finish_reason=self._finish_reason if error is None else None,
             error=error,
             # A bad request is to be refused, any other to end without an error.
             expected=error == (REFUSED if kind.bad else None),
-            phase=self._phase,
+            phase=self.phase,
         )
 
 

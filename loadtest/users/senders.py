@@ -27,8 +27,8 @@ _READ_BYTES = 65536
 
 
 class GrpcSender:
-    """Some channels that requests take by turns: behind a balancer of connections one would reach one
-    server."""
+    """Requests use several channels in turn: behind a balancer of connections, one channel would reach one
+    server only."""
 
     def __init__(self, target: Target, connections: int) -> None:
         self._target = target
@@ -36,7 +36,7 @@ class GrpcSender:
         self._stubs = cycle([GRPCInferenceServiceStub(channel) for channel in self._channels])
 
     async def connect(self) -> None:
-        """Waits for ever where nobody answers."""
+        """Waits for ever where no server answers."""
         for channel in self._channels:
             await channel.channel_ready()
 

@@ -1,5 +1,5 @@
-"""What a run must know of the server: where it is, whether its models answer, how their prompts are written,
-what its metrics say, and whether it has nothing left to do."""
+"""The server of a run: its addresses, whether its models answer, how their prompts are written, its metrics,
+and whether it is idle."""
 
 from __future__ import annotations
 
@@ -77,34 +77,30 @@ def models_of(profile: Profile, default: str) -> tuple[str, ...]:
 def check(profile: Profile, addresses: Addresses, model: str) -> Server:
     """The server, over each protocol that the mix takes. BenchError says what to start where none answers."""
     urls = dict.fromkeys(addresses.of(entry.protocol) for entry in profile.mix)
-    models = models_of(profile, model)
-    versions = [_version(url, models) for url in urls]
+    models, versions = models_of(profile, model), []
+    for url in urls:
+        try:
+            with Client(url) as client:
+                for name in models:
+                    health = client.health(name)
+                    if not health.ok:
+                        ready = [row.name for row in callable_models(client.models()) if row.ready]
+                        raise BenchError(
+                            f"{url}: model {name} is not ready; the server has"
+                            f" {', '.join(sorted(ready)) or 'none'}: --model names another"
+                        )
+        except TransportError as error:
+            raise BenchError(
+                f"{error}\n  make serve starts a server; --url and --http-url say where another one is"
+            ) from error
+        except HalimedeError as error:
+            raise BenchError(f"{url}: {error}") from error
+        versions.append(f"{health.server_name} {health.server_version}")
     return Server(", ".join(urls), versions[0], models)
 
 
-def _version(url: str, models: tuple[str, ...]) -> str:
-    """BenchError unless each of the models is ready there."""
-    try:
-        with Client(url) as client:
-            for model in models:
-                health = client.health(model)
-                if not health.ok:
-                    ready = sorted(row.name for row in callable_models(client.models()) if row.ready)
-                    raise BenchError(
-                        f"{url}: model {model} is not ready; the server has {', '.join(ready) or 'none'}:"
-                        " --model names another"
-                    )
-    except TransportError as error:
-        raise BenchError(
-            f"{error}\n  make serve starts a server; --url and --http-url say where another one is"
-        ) from error
-    except HalimedeError as error:
-        raise BenchError(f"{url}: {error}") from error
-    return f"{health.server_name} {health.server_version}"
-
-
 def fitted(profile: Profile, addresses: Addresses, model: str, say: Callable[[str], None]) -> Profile:
-    """The profile with no longer a context than every model of the mix has, where they tell it."""
+    """The profile, its context at most that of every model of the mix that has a card."""
     contexts = []
     for name in models_of(profile, model):
         try:
@@ -124,29 +120,22 @@ def words_of(
     profile: Profile, addresses: Addresses, model: str, tokenizer: Path | None
 ) -> Mapping[str, Words]:
     """How to write each model's prompts: with `tokenizer`, or the one of the model as it was built here, or
-    by the server's own counts."""
+    by the server's own counts. BenchError where a model does not answer."""
     if tokenizer is not None and not tokenizer.is_file():
         raise TrafficError(f"--tokenizer {tokenizer}: no such file")
-    found = {}
+    found, url, writer = {}, addresses.of(profile.mix[0].protocol), PromptWriter()
     for name in models_of(profile, model):
         path = tokenizer or engine_of(ROOT / "model_repository", name) / "tokenizer.json"
-        counted = _counted(addresses.of(profile.mix[0].protocol), name)
-        found[name] = Words(str(path.resolve()) if path.is_file() else None, counted)
+        try:
+            with Client(url, model=name) as client:
+                short, long = (
+                    (text, client.generate(text, max_tokens=1, timeout=_PROBE_S).num_input_tokens or 0)
+                    for text in map(writer.probe, _PROBE_WORDS)
+                )
+        except HalimedeError as error:
+            raise BenchError(f"{url}: model {name} does not answer: {error}") from error
+        found[name] = Words(str(path.resolve()) if path.is_file() else None, tokens_per_word(short, long))
     return found
-
-
-def _counted(url: str, model: str) -> float:
-    """Tokens per word, by the server's count. BenchError where the model does not answer."""
-    writer = PromptWriter()
-    try:
-        with Client(url, model=model) as client:
-            short, long = (
-                (text, client.generate(text, max_tokens=1, timeout=_PROBE_S).num_input_tokens or 0)
-                for text in map(writer.probe, _PROBE_WORDS)
-            )
-    except HalimedeError as error:
-        raise BenchError(f"{url}: model {model} does not answer: {error}") from error
-    return tokens_per_word(short, long)
 
 
 class Scrapes:
@@ -187,13 +176,13 @@ def scraping(url: str | None) -> Iterator[Scrapes | None]:
 
 
 def cool_down(url: str | None, stopping: Stopping) -> None:
-    """Waits until nothing runs and nothing waits in the server with these metrics; returns early when
-    somebody wishes to stop. BenchError where the server stays busy, or is gone."""
+    """Waits until the server with these metrics has no running and no waiting requests; returns early on a
+    signal to stop. BenchError where the server stays busy, or is gone."""
     if url is None:
         time.sleep(_BLIND_S)
         return
     deadline, looks = time.monotonic() + _BUSY_S, 0
-    while looks < _LOOKS and not stopping.wishes:
+    while looks < _LOOKS and not stopping.count:
         try:
             metrics = parse_metrics(httpx.get(url, timeout=_LOOK_TIMEOUT_S).raise_for_status().text)
         except (httpx.HTTPError, httpx.InvalidURL, ProtocolError) as error:

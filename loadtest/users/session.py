@@ -26,7 +26,7 @@ from loadtest.traffic.profile import Profile, Protocol, load_profile
 from loadtest.traffic.schedule import clipped
 from loadtest.users.live import Stopping, shown, web
 from loadtest.users.master import Collected, Crew, listening, processes
-from loadtest.users.server import Addresses, Scrapes, addresses_of, check, fitted, scraping, words_of
+from loadtest.users.server import Addresses, addresses_of, check, fitted, scraping, words_of
 from loadtest.users.worker import Plan, Words
 
 PROFILES = ROOT / "loadtest" / "profiles"
@@ -89,12 +89,20 @@ class Session:
         window_s = profile.warmup_s, min(profile.total_s, collected.ended_s)
         if window_s[1] <= window_s[0]:
             return Ran(collected.records, None, collected.interrupted)
-        gauges, remarks = _gauges(scrapes, collected.start_epoch_s)
+        gauges: Gauges = {}
+        remarks = list(_remarks(profile, collected))
+        if scrapes is not None:
+            try:
+                gauges = read_gauges(scrapes.since(collected.start_epoch_s))
+            except BenchError as error:
+                remarks.append(str(error))
+            if scrapes.failures:
+                remarks.append(f"the metrics could not be read {scrapes.failures} times: {scrapes.reason}")
         started = datetime.fromtimestamp(collected.start_epoch_s, UTC).isoformat(timespec="seconds")
         facts = Facts(profile.as_table(), started, self.machine, self.server, window_s, gauges)
         found = summarise(collected.records, facts)
-        doubts = (*found.doubts, *_remarks(profile, collected), *remarks)
-        return Ran(collected.records, replace(found, doubts=doubts), collected.interrupted)
+        found = replace(found, doubts=(*found.doubts, *remarks))
+        return Ran(collected.records, found, collected.interrupted)
 
 
 @contextmanager
@@ -123,19 +131,6 @@ def _crew(options: argparse.Namespace, stopping: Stopping) -> Iterator[Crew]:
             yield crew
         finally:
             crew.close()  # the processes wait for that
-
-
-def _gauges(scrapes: Scrapes | None, start_epoch_s: float) -> tuple[Gauges, tuple[str, ...]]:
-    """And why there are none, or fewer."""
-    if scrapes is None:
-        return {}, ()
-    try:
-        gauges = read_gauges(scrapes.since(start_epoch_s))
-    except BenchError as error:
-        return {}, (str(error),)
-    if scrapes.failures:
-        return gauges, (f"the metrics could not be read {scrapes.failures} times: {scrapes.reason}",)
-    return gauges, ()
 
 
 def _remarks(profile: Profile, collected: Collected) -> Iterator[str]:
@@ -181,14 +176,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--in-flight", type=positive, default=2000, metavar="N", help="open requests a worker may have")
     add("--drain", type=_SECONDS, default=60.0, metavar="S", help="wait for open requests; default: 60")
     add("--connections", type=positive, default=4, metavar="N", help="gRPC connections a worker; default: 4")
-    add(
-        "--web",
-        type=_port,
-        nargs="?",
-        const=WEB_PORT,
-        metavar="PORT",
-        help="progress on the loopback, as a page",
-    )
+    web_help = f"progress as a page on the loopback interface; port {WEB_PORT} by default"
+    add("--web", type=_port, nargs="?", const=WEB_PORT, metavar="PORT", help=web_help)
     parser.add_argument("--out", type=Path, metavar="DIR", help="for the results; default: runs/TIME-PROFILE")
 
 

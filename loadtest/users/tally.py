@@ -1,5 +1,5 @@
-"""What is known of a run while it goes on: records as they come, counts for the eye, and what a worker that
-died owed. Pure."""
+"""A run in progress: its records so far, its counts for the screen, and the errors of a worker that was lost.
+Pure."""
 
 from __future__ import annotations
 
@@ -72,31 +72,23 @@ class Tally:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """`at_s` is when it was noticed; `until_s` when the run ended, early or not."""
-
-    worker: int
-    workers: int
-    at_s: float
-    until_s: float
-
-
-def owed(profile: Profile, model: str, loss: Loss, seen: Set[int]) -> Iterator[Record]:
-    """An error for each request of its share that nobody heard of; `seen` are the numbers of the known
-    records.
+def owed(
+    profile: Profile, model: str, worker: int, workers: int, at_s: float, until_s: float, seen: Set[int]
+) -> Iterator[Record]:
+    """An error for each request of a lost worker's share that has no record: `seen` are the numbers of those
+    that have one. Its loss was noticed `at_s`; the run ended at `until_s`, early or not.
 
     In a closed loop nobody knows what it would have sent: one for each of its users, who had one under way.
     """
-    share = schedule(profile, loss.worker, loss.workers)
+    share = schedule(profile, worker, workers)
     missing: Iterator[Planned] = (planned for planned in share if planned.request not in seen)
     if isinstance(profile.arrivals, Closed):
-        missing = islice(missing, share_of(profile.arrivals.users, loss.worker, loss.workers))
+        missing = islice(missing, share_of(profile.arrivals.users, worker, workers))
     for planned in missing:
-        intended_s = min(loss.at_s, loss.until_s) if planned.at_s is None else planned.at_s
-        if planned.at_s is not None and planned.at_s >= loss.until_s:
+        intended_s = min(at_s, until_s) if planned.at_s is None else planned.at_s
+        if planned.at_s is not None and planned.at_s >= until_s:
             return
         name = planned.kind.model or model
         tape = Tape(planned, name, intended_s, phase_of(profile, intended_s))
-        tape.sent(intended_s)  # nobody knows, and the generator's lag it was not
-        yield tape.record(max(loss.at_s, intended_s), WORKER_LOST)
+        tape.sent(intended_s)  # nobody knows when, and the generator was not late
+        yield tape.record(max(at_s, intended_s), WORKER_LOST)

@@ -1,4 +1,4 @@
-"""The server of a soak test: its slots filled beforehand, and its memory while others put load on it."""
+"""The server of a soak test: its slots are filled before the load, its memory is read during the load."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from loadtest.users.live import repeatedly
 
 @dataclass(slots=True)
 class Watch:
-    """The looks at a server's processes so far; `ended` is true where they are gone, and looks end there."""
+    """The readings of a server's memory so far; `ended` is true when its processes are gone."""
 
     looks: list[Look] = field(default_factory=list)
     ended: bool = False
@@ -27,8 +27,8 @@ class Watch:
 
 @contextmanager
 def watching(root: int, interval_s: float, on_end: Callable[[], None] = lambda: None) -> Iterator[Watch]:
-    """Looks at the tree of `root` every `interval_s` while its `with` block runs. Where the tree ends it says
-    so once, by `on_end`."""
+    """Reads the memory of the tree of `root` every `interval_s` while the `with` block runs. Calls `on_end`
+    once, when the tree has ended."""
     watch, began = Watch(), time.monotonic()
 
     def look() -> bool:
@@ -45,10 +45,10 @@ def watching(root: int, interval_s: float, on_end: Callable[[], None] = lambda: 
 
 
 def fill(url: str, repository: Path, model: str) -> str:
-    """Fills every slot once, so that what grows afterwards is no cache that somebody reached for the first
-    time: its pages are reserved at the start, but become resident when they are first written.
+    """Fills every slot once, so that memory which grows afterwards is not the cache: its pages are reserved
+    at the start, but become resident when they are first written.
 
-    Says what was filled, or why it was not: a model that reads no prompts of this kind serves on as it is.
+    Returns what was filled, or why nothing was: a model that takes no such prompts is left as it is.
     """
     try:
         slots, context = sizes(artifacts.parameters_of(repository, model))

@@ -1,4 +1,4 @@
-"""A worker: takes the master's plan, keeps its share of the schedule, sends, and tells what comes of it.
+"""A worker: receives the master's plan, sends its share of the schedule on time, and reports each request.
 
 Master and worker send each other lines, each a word and JSON. To a worker: `plan`, `go` (the run's zero on
 the wall clock), `stop` (SOFT or HARD). To the master: `hello` (a name), `record` (one request, when it has
@@ -133,7 +133,13 @@ class Share:
         self._tell = tell
         self._zero_s = time.monotonic()
         self._users: list[asyncio.Task[None]] = []
-        self._offering = Offering(self._perform, self._refuse, self._ended, self._now, cap=plan.cap)
+        self._offering = Offering(
+            self._perform,
+            refuse=lambda planned, at_s, error: self._tape(planned, at_s).record(self._now(), error),
+            take=lambda record: tell("record", encode(record)),
+            now=self._now,
+            cap=plan.cap,
+        )
         self._tokens = 0
         self._examples: dict[str, str] = {}
 
@@ -182,39 +188,29 @@ class Share:
 
     async def _perform(self, planned: Planned, intended_s: float) -> Record:
         """Swallows its cancellation, whose message becomes the error: no request is without its record."""
-        tape, error = self._tape(planned, intended_s), None
+        tape, kind, error = self._tape(planned, intended_s), planned.kind, None
         try:
-            async with asyncio.timeout(with_grace(planned.kind.timeout_s)):
-                await self._follow(planned, tape)
+            async with asyncio.timeout(with_grace(kind.timeout_s)):
+                ask = ask_of(planned, self._writers[tape.model].write(planned), tape.model)
+                stream = self._senders[kind.protocol].send(ask, lambda: tape.sent(self._now()))
+                async with aclosing(stream) as chunks:
+                    async for chunk in chunks:
+                        self._tokens += tape.take(chunk, self._now())
+                        if tape.leaves:
+                            break
         except TimeoutError:
             error = TIMEOUT
         except asyncio.CancelledError as cut:
             error = str(cut)
         except HalimedeError as fault:
             error = error_class(fault)
-            if planned.kind.bad is None:
+            if kind.bad is None:
                 self._examples.setdefault(error, str(fault))
         return tape.record(self._now(), error)
-
-    async def _follow(self, planned: Planned, tape: Tape) -> None:
-        model = planned.kind.model or self._plan.model
-        ask = ask_of(planned, self._writers[model].write(planned), model)
-        sender = self._senders[planned.kind.protocol]
-        async with aclosing(sender.send(ask, lambda: tape.sent(self._now()))) as chunks:
-            async for chunk in chunks:
-                self._tokens += tape.take(chunk, self._now())
-                if tape.leaves:
-                    return
-
-    def _refuse(self, planned: Planned, intended_s: float, error: str) -> Record:
-        return self._tape(planned, intended_s).record(self._now(), error)
 
     def _tape(self, planned: Planned, intended_s: float) -> Tape:
         name = planned.kind.model or self._plan.model
         return Tape(planned, name, intended_s, phase_of(self._profile, intended_s))
-
-    def _ended(self, record: Record) -> None:
-        self._tell("record", encode(record))
 
     def _now(self) -> float:
         return time.monotonic() - self._zero_s
@@ -231,7 +227,7 @@ class Share:
 
 @asynccontextmanager
 async def _connected(protocols: set[Protocol], plan: Plan) -> AsyncIterator[dict[Protocol, Sender]]:
-    """The senders that the mix needs. Where nobody answers the requests will say so, each as an error."""
+    """The senders that the mix needs. Where no server answers, each request becomes an error."""
     made: dict[Protocol, Sender] = {}
     for protocol in protocols:
         if protocol is Protocol.GRPC:

@@ -2,9 +2,9 @@
 
 Invariants
 - `files.json` lists the sha256 and size of every file and is read first; what it does not list is not kept;
-- files are gathered in `.delivering` inside the destination, which may be a mount of its own, and a model's
-  folder is renamed into place only when all of it is there and right;
-- what is there and right is never fetched again: a delivery that was cut off goes on where it stopped.
+- files are downloaded to `.delivering` inside the destination, which may be a separate mount, and a model's
+  folder is renamed into place only when all of its files are complete and correct;
+- a file that exists with the right hash is never fetched again, and an interrupted delivery resumes.
 
-`seal` and `verify` need the standard library alone, a delivery obstore.
+`seal` and `verify` need only the standard library; a delivery also needs obstore.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-if not __package__:  # the folder itself was started: put its parent in place of it
+if not __package__:  # the folder itself was started: replace it on the path by its parent
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from deliver.cli import main

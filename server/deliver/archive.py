@@ -1,7 +1,7 @@
 """An archive of a repository: fetched, checked, and unpacked member by member; links and devices are refused.
 
-What an archive takes is bounded before anything is written, and while it is read: a small file may say that
-it unpacks to a disk full of zeros, or have a header that fills the memory.
+The size of an archive's content is limited before anything is written, and while it is read: a small file may
+unpack to a disk full of zeros, or have a header that fills the memory.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from deliver.progress import Progress
 from deliver.source import Source, Stream, shown, split_archive
 
 MOST_MEMBERS: Final = 10_000
-# Weights hardly shrink. Below the floor padding and repeated text make any ratio possible, and no harm.
+# Weights hardly compress. Below the floor, padding and repeated text can have any ratio, and do no harm.
 MOST_RATIO: Final = 100
 _FLOOR: Final = 64 << 20
-# tarfile reads a header of extensions whole; content is read by less.
+# tarfile reads a header of extensions in one piece; content is read in smaller pieces.
 _MOST_READ: Final = 4 << 20
 _PIECE: Final = 1 << 20
 _OPENED_BY: Final[Mapping[bytes, Callable[[Path, str], Any]]] = {
@@ -41,11 +41,11 @@ _OPENED_BY: Final[Mapping[bytes, Callable[[Path, str], Any]]] = {
 def unpacked(
     url: str, sha256: str | None, staging: Path, attempts: int, say: Callable[[str], None]
 ) -> tuple[Path, int]:
-    """The folder with the listing, in `staging`, and the bytes that were fetched. The archive's `sha256` is
+    """The folder with the listing, in `staging`, and the number of bytes fetched. The archive's `sha256` is
     checked before anything is unpacked.
 
-    What an earlier delivery fetched is continued if it is of this very archive. Needs room for the archive
-    and for its content. Raises Fault.
+    A download that an earlier delivery began is resumed if it is of the same archive. Needs space for the
+    archive and for its content. Raises Fault.
     """
     folder, name = split_archive(url)
     archive, origin, target = (staging / each for each in ("archive", "archive.origin", "unpacked"))
@@ -57,7 +57,7 @@ def unpacked(
     def begin(stream: Stream, have: int) -> None:
         is_of = f"{shown(url)}\n{stream.version}\n"
         if have and not (stream.version and origin.is_file() and origin.read_text("utf-8") == is_of):
-            raise NoSuchRange(f"{shown(url)}: has changed, or gives no version")
+            raise NoSuchRange(f"{shown(url)}: has changed, or the source gives no version")
         origin.write_text(is_of, "utf-8")
         check_room(stream.size, staging)
         progress.expect(stream.size)
@@ -73,15 +73,15 @@ def unpacked(
         archive.unlink()
     listings = sorted([*target.glob(NAME), *target.glob(f"*/{NAME}")])
     if not listings:
-        raise BadInput(f"the archive has no {NAME}: python -m deliver seal, and pack it again")
+        raise BadInput(f"the archive has no {NAME}: run python -m deliver seal, and pack it again")
     return listings[0].parent, progress.fetched
 
 
 def unpack(archive: Path, folder: Path, say: Callable[[str], None]) -> None:
-    """Into an empty folder. An archive may hold the repository itself or one folder that holds it.
+    """Unpacks into an empty folder. The archive contains the repository itself, or one folder with it.
 
-    Raises BadInput for a member that leads out of the folder or is no file, and for more than is allowed,
-    NotWritten where there is too little room, Corrupt for a damaged archive.
+    Raises BadInput for a member that leads out of the folder or is no file, and for an archive beyond the
+    limits, NotWritten for too little space, Corrupt for a damaged archive.
     """
     with archive.open("rb") as file:
         begins = file.read(8)
@@ -94,13 +94,13 @@ def unpack(archive: Path, folder: Path, say: Callable[[str], None]) -> None:
         ):
             _write(members, _checked(members), folder, say)
     except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
-        if isinstance(error, OSError) and error.errno:  # the disk's; those of what is unpacked have no number
+        if isinstance(error, OSError) and error.errno:  # the disk's; errors in the archive have no number
             raise
         raise Corrupt(f"{archive.name}: not a whole archive ({error})") from error
 
 
 class _Bounded:
-    """The content of an archive for tarfile: `most` bytes of it, and few at once."""
+    """The content of an archive for tarfile: at most `most` bytes, and few per read."""
 
     def __init__(self, file: IO[bytes], most: int) -> None:
         self._file = file
@@ -125,8 +125,8 @@ class _Bounded:
 
 
 def _checked(members: tarfile.TarFile) -> list[tarfile.TarInfo]:
-    """The files that are to be written, once all names and sizes are known to be right. Folders come with
-    their files, and hidden files are no part of a model.
+    """The files to write, after all names and sizes have been checked. Folders are made with their files, and
+    hidden files are not part of a model.
     """
     wanted = []
     for count, member in enumerate(members, 1):

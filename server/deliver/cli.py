@@ -21,11 +21,11 @@ _EXAMPLES = """examples:
   python -m deliver file:///mnt/models /models            from another volume
   python -m deliver verify /models                        every file against files.json
 
-exit codes: 0 delivered, or nothing is wrong; 1 the source did not give it; 2 the command or the source is
-  at fault; 3 content is not what its sha256 says; 4 the destination is full or cannot be read or written;
-  130 interrupted
-environment: AWS_… and GOOGLE_… as the providers' own tools; DELIVER_AUTHORIZATION, a header for http(s)://;
-  HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE
+exit codes: 0 delivered, or nothing is wrong; 1 the source did not deliver; 2 the command is wrong, or the
+  source is not sealed; 3 content does not match its sha256; 4 the destination is full or cannot be read or
+  written; 130 interrupted
+environment: AWS_… and GOOGLE_… as in the providers' own tools; DELIVER_AUTHORIZATION, a header for
+http(s)://; HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE
 """
 
 
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"deliver: error: {error.filename}: {error.strerror}", file=sys.stderr)
         return NotWritten.exit_code
     except KeyboardInterrupt:
-        print("deliver: interrupted: the same command goes on from here", file=sys.stderr)
+        print("deliver: interrupted: run the same command to continue", file=sys.stderr)
         return 130
     return 0
 
@@ -62,11 +62,11 @@ def _deliver(arguments: Sequence[str]) -> None:
         type=_url,
         help="file://, http(s)://, s3:// or gs:// of a repository or of a tar archive of one",
     )
-    add("destination", type=Path, help="the folder; made if it is not there")
-    add("--model", action="append", default=[], metavar="NAME", help="repeatable; all of them")
+    add("destination", type=Path, help="the folder; created if it does not exist")
+    add("--model", action="append", default=[], metavar="NAME", help="repeatable; default: all models")
     add("--sha256", type=_digest, metavar="HEX", help="of files.json, or of the archive, as `seal` prints it")
     add("--jobs", type=_count, default=4, metavar="N", help="files at a time; %(default)s")
-    add("--attempts", type=_count, default=5, metavar="N", help="without a byte between them; %(default)s")
+    add("--attempts", type=_count, default=5, metavar="N", help="in a row without progress; %(default)s")
     found = parser.parse_args(arguments)
     try:
         from deliver.delivery import Order, deliver  # noqa: PLC0415  `seal` and `verify` need no extra
@@ -98,7 +98,7 @@ def _verify(arguments: Sequence[str]) -> None:
     try:
         listing = parse((folder / NAME).read_bytes())
     except OSError as error:
-        raise BadInput(f"{folder / NAME}: {error.strerror}: python -m deliver seal {folder}") from error
+        raise BadInput(f"{folder / NAME}: {error.strerror}: run python -m deliver seal {folder}") from error
     if wrong := problems(listing, folder):
         for line in wrong:
             print(line)
@@ -111,7 +111,7 @@ def _verify(arguments: Sequence[str]) -> None:
 def _url(text: str) -> str:
     try:
         urlsplit(text)
-    except ValueError as error:  # which is not to show what may be signed
+    except ValueError as error:  # without the URL in it, which may be signed
         raise argparse.ArgumentTypeError(f"{error}: must be a URL or a folder") from error
     return text
 

@@ -1,4 +1,4 @@
-"""A whole delivery: what is missing is gathered, then each model's folder is renamed into place."""
+"""A whole delivery: missing files are fetched, then each model's folder is renamed into place."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LOCK = ".deliver.lock"
 @dataclass(frozen=True, slots=True)
 class Order:
     """`sha256` is that of files.json, or of the archive: with it the source need not be trusted. `attempts`
-    count those without a byte in between.
+    counts attempts in a row without progress.
     """
 
     url: str
@@ -39,7 +39,7 @@ class Order:
 
 
 def deliver(order: Order, say: Callable[[str], None]) -> None:
-    """What was asked for is in the destination when it returns. Raises Fault."""
+    """Delivers the order into the destination. Raises Fault."""
     began = time.monotonic()
     destination, staging = order.destination, order.destination / STAGING
     try:
@@ -66,17 +66,17 @@ def deliver(order: Order, say: Callable[[str], None]) -> None:
             elif missing:
                 raise Corrupt(f"{min(missing)}: not what its sha256 in the archive's {NAME} says")
             _put(wanted, listing, staged, destination)
-    except OSError as error:  # of the destination: those of a source are faults already
+    except OSError as error:  # of the destination: errors of a source are faults already
         raise not_written(error, destination) from error
     say(f"delivered in {time.monotonic() - began:.1f} s; {fetched / 1e6:.0f} MB were fetched")
 
 
 @contextmanager
 def _locked(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Several Pods may share a volume: the others wait, and find all of it there.
+    """Several Pods may share a volume: one delivers, the others wait and find everything done.
 
-    NFS takes locks of files that are open for writing alone: a folder's would exclude nobody of another node.
-    The file stays, since whoever waits for it holds it open.
+    NFS locks only files that are open for writing: the lock of a folder would not exclude other nodes. The
+    file is not removed, since waiting processes have it open.
     """
     with (folder / LOCK).open("a") as lock:
         try:
@@ -88,14 +88,14 @@ def _locked(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 
 def _complete(listing: Listing, folder: Path) -> bool:
-    """Whether a model's folder is there, whole, right, and has nothing else in it."""
+    """Whether a model's folder has all of its files, each with the right hash, and no others."""
     files = all(entry.matches(folder / path) for path, entry in listing.files.items())
     return files and all((folder / path).is_dir() for path in listing.folders) and not extras(listing, folder)
 
 
 def _missing(listing: Listing, staged: Path, destination: Path) -> dict[str, Entry]:
-    """The files that are neither in the folder `staged`, where nothing else is left, nor right where they
-    stand; those are linked into it.
+    """The files that are neither complete in the folder `staged` nor in the destination. Files of the
+    destination are linked into `staged`, and everything else there is removed.
     """
     kept = {staged / (path + end) for path in listing.files for end in ("", PART)}
     for found in reversed(list(walk(staged))):
@@ -127,7 +127,7 @@ def _reused(entry: Entry, standing: Path, staged: Path) -> bool:
 def _fetch(
     missing: dict[str, Entry], source: Source, staged: Path, order: Order, say: Callable[[str], None]
 ) -> int:
-    """The number of bytes that came."""
+    """Fetches the missing files; returns the number of bytes received."""
     total = sum(entry.size for entry in missing.values())
     parts = [staged / (path + PART) for path in missing]
     check_room(total - sum(part.stat().st_size for part in parts if part.exists()), order.destination)
@@ -146,14 +146,14 @@ def _fetch(
 
 
 def _put(wanted: Listing, listing: Listing, staged: Path, destination: Path) -> None:
-    """Renames what was gathered into place, then says in files.json what is there."""
+    """Renames the staged folders into place, then updates files.json."""
     staging = destination / STAGING
     for top in wanted.tops:
         _swap(staged / top, destination / top, staging / "old" / top)
     try:
         before = (destination / NAME).read_bytes()
         standing = parse(before)
-    except (FileNotFoundError, BadInput):  # not to be read any more
+    except (FileNotFoundError, BadInput):  # there is none, or it cannot be read any more
         before, standing = b"", Listing({})
     content = standing.joined(listing).encode()
     if content != before:

@@ -1,4 +1,4 @@
-"""What a delivery can end with. Every message is one line and names the next step where there is one."""
+"""The errors of a delivery. Every message is one line and names the next step, if there is one."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class Fault(Exception):
-    """The source did not give what was asked for, for good."""
+    """The source did not deliver, and further attempts would not help."""
 
     exit_code = 1
 
 
 class Temporary(Fault):
-    """The source may give it at the next attempt."""
+    """The next attempt may succeed."""
 
 
 class NoSuchRange(Temporary):
-    """What is here already is of no use: to be fetched from the beginning."""
+    """The part that was already fetched cannot be resumed: the file must be fetched from the beginning."""
 
 
 class BadInput(Fault):
-    """The command is at fault, or the source is no sealed repository."""
+    """The command is wrong, or the source is no sealed repository."""
 
     exit_code = 2
 
 
 class Corrupt(Fault):
-    """Content is not what its hash says."""
+    """Content does not match its hash."""
 
     exit_code = 3
 

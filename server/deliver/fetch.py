@@ -1,4 +1,4 @@
-"""One file: fetched, resumed, tried again, and checked before it gets its name."""
+"""One file: fetched, resumed, retried, and checked before it gets its name."""
 
 from __future__ import annotations
 
@@ -38,10 +38,11 @@ def fetch(
     told: Callable[[int], None],
     begin: Callable[[Stream, int], None] = lambda _stream, _have: None,
 ) -> None:
-    """Puts the file at `target`; without `wanted` its content is not checked. `told` gets the size of each
-    piece, `begin` each answer of the source, before any of it is written, and the number of bytes held.
+    """Fetches the file to `target`; without `wanted` its content is not checked. `told` is called with the
+    size of each piece. `begin` is called with each answer of the source, before any of it is written, and
+    with the number of bytes that were already there.
 
-    Raises Corrupt for content that is wrong twice, Fault when the source does not give it.
+    Raises Corrupt for content that is wrong twice, Fault when the source does not deliver it.
     """
     part = target.with_name(target.name + PART)
 
@@ -51,7 +52,7 @@ def fetch(
         if wanted is not None and not wanted.matches(part):
             raise Corrupt(f"{path}: not what its sha256 says, 2 times: the source is damaged")
 
-    for last in (False, True):  # what is wrong twice is wrong at the source
+    for last in (False, True):  # content that is wrong twice is wrong at the source
         try:
             _tried(attempt, attempts, lambda: _size(part))
             break
@@ -63,7 +64,7 @@ def fetch(
 
 
 def _tried(once: Callable[[], T], attempts: int, size: Callable[[], int]) -> T:
-    """Its result; it is given up after so many attempts between which `size` did not grow."""
+    """The result of `once`; gives up after so many attempts in a row in which `size` did not grow."""
     failures = 0
     while True:
         before = size()
@@ -73,7 +74,7 @@ def _tried(once: Callable[[], T], attempts: int, size: Callable[[], int]) -> T:
             failures = 1 if size() > before else failures + 1
             if failures >= attempts:
                 raise Fault(f"{fault}; given up after {failures} attempts") from fault
-        # Half of the wait is left to chance, so that many Pods do not ask at once.
+        # Half of the wait is random, so that many Pods do not ask at the same time.
         time.sleep(min(0.5 * 2.0 ** (failures - 1), 30) * random.uniform(0.5, 1.0))
 
 

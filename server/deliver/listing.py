@@ -1,7 +1,7 @@
 """files.json: every file of a model repository with its sha256 and size, and the folders that are empty.
 
-Triton wants a numbered folder for an ensemble though nothing is in it, and object stores keep no empty
-folders: so they are listed. Hidden files are no part of a model.
+Triton needs a numbered folder for an ensemble even though it is empty, and object stores keep no empty
+folders: so they are listed. Hidden files are not part of a model.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Entry:
     size: int  # bytes
 
     def matches(self, path: Path) -> bool:
-        """Whether the file is there, of this size and this content."""
+        """Whether the file exists with this size and content."""
         if path.is_symlink() or not path.is_file() or path.stat().st_size != self.size:
             return False
         return sha256(path) == self.sha256
@@ -49,7 +49,7 @@ class Listing:
 
     @property
     def tops(self) -> list[str]:
-        """The folders of models, those that clients call last."""
+        """The models' folders; those that clients call come last."""
         names = {path.partition("/")[0] for path in (*self.files, *self.folders)}
         return sorted(names, key=lambda name: (not name.endswith(STEPS[:-1]), name))
 
@@ -58,7 +58,7 @@ class Listing:
         return Listing(files, [path for path in self.folders if path.partition("/")[0] in tops])
 
     def only(self, models: Collection[str]) -> Listing:
-        """What these models consist of; all without any. Raises BadInput for a model that is not there."""
+        """The part for these models, or everything if none is named. Raises BadInput for an unknown model."""
         if not models:
             return self
         tops = set(self.tops)
@@ -68,7 +68,7 @@ class Listing:
         return self.of({name + step for name in models for step in STEPS} & tops)
 
     def joined(self, newer: Listing) -> Listing:
-        """This with what `newer` has in place of the same models' folders."""
+        """This listing, with the model folders that `newer` has replaced by its own."""
         kept = self.of(set(self.tops) - set(newer.tops))
         return Listing({**kept.files, **newer.files}, [*kept.folders, *newer.folders])
 
@@ -82,7 +82,7 @@ class Listing:
 
 
 def parse(content: bytes) -> Listing:
-    """Raises BadInput, with the entry at fault, for anything that could lead out of a folder."""
+    """Raises BadInput, which names the entry, for anything that could lead out of a folder."""
     try:
         data = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -95,7 +95,12 @@ def parse(content: bytes) -> Listing:
     found = Listing(
         {_path(path): _entry(path, entry) for path, entry in files.items()}, [_path(path) for path in folders]
     )
-    _check_nesting(found)
+    for path in (*found.files, *found.folders):
+        for above in map(str, PurePosixPath(path).parents):
+            if above in found.files:
+                raise BadInput(f"{NAME}: {above} is both a file and a folder")
+    if both := set(found.files) & set(found.folders):
+        raise BadInput(f"{NAME}: {min(both)} is both a file and a folder")
     return found
 
 
@@ -122,17 +127,10 @@ def _entry(path: str, data: Any) -> Entry:
     return Entry(digest, size)
 
 
-def _check_nesting(listing: Listing) -> None:
-    for path in (*listing.files, *listing.folders):
-        for above in map(str, PurePosixPath(path).parents):
-            if above in listing.files:
-                raise BadInput(f"{NAME}: {above} is both a file and a folder")
-    if both := set(listing.files) & set(listing.folders):
-        raise BadInput(f"{NAME}: {min(both)} is both a file and a folder")
-
-
 def seal(repository: Path) -> Listing:
-    """What the folder holds. Raises BadInput for a link, which could lead elsewhere, and for no model."""
+    """The listing of a folder. Raises BadInput for a link, which could lead elsewhere, and without a
+    model.
+    """
     files: dict[str, Entry] = {}
     folders: list[str] = []
     for path in walk(repository):
@@ -144,12 +142,12 @@ def seal(repository: Path) -> Listing:
         elif path.is_dir() and is_safe(name) and not any(walk(path)):
             folders.append(name)
     if not files:
-        raise BadInput(f"{repository}: no model is there: python -m build smollm2 --repository {repository}")
+        raise BadInput(f"{repository}: has no model: run python -m build smollm2 --repository {repository}")
     return Listing(files, folders)
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """All that is below, hidden names and what is in them left out; links are not followed."""
+    """Everything below the folder, without hidden names and their contents; links are not followed."""
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if not path.name.startswith("."):
             yield path
@@ -158,7 +156,7 @@ def walk(folder: Path) -> Iterator[Path]:
 
 
 def problems(listing: Listing, folder: Path) -> list[str]:
-    """What is missing, other than listed, or there without being listed; one line each."""
+    """Files that are missing, different, or not listed; one line each."""
     found = [f"{path}: missing" for path in listing.files if not (folder / path).is_file()]
     there = {path: entry for path, entry in listing.files.items() if (folder / path).is_file()}
     found += [

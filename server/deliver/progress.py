@@ -1,4 +1,4 @@
-"""Lines for a container's log: now and then, not a bar."""
+"""Progress for a container's log: a line now and then instead of a bar."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ EVERY_S = 5.0
 
 
 class Progress:
-    """Counts bytes from several threads and says at most every few seconds how far it is."""
+    """Counts bytes from several threads and reports them every few seconds at most."""
 
     def __init__(
         self,
@@ -19,7 +19,7 @@ class Progress:
         did: str = "fetched",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Of `total` bytes; 0 where that is not known yet."""
+        """`total` is in bytes; 0 if it is not known yet."""
         self.fetched = 0
         self._total = total
         self._did = did
@@ -29,7 +29,7 @@ class Progress:
         self._lock = threading.Lock()
 
     def expect(self, left: int) -> None:
-        """So many bytes are still to come."""
+        """Sets how many bytes are still to come."""
         with self._lock:
             self._total = self.fetched + left
 

@@ -1,8 +1,8 @@
 """Where models come from: a folder, a web server or an object store, all read by obstore.
 
-Credentials, region and endpoint of S3 and Google Cloud Storage come from the environment as the providers'
-own tools read them, proxies and certificates as usual (HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE). A redirect
-takes no credentials to another host, and none leads from https to http.
+Credentials, region and endpoint of S3 and Google Cloud Storage come from the same environment variables as
+for the providers' own tools, proxies and certificates from HTTPS_PROXY, NO_PROXY and SSL_CERT_FILE. A
+redirect sends no credentials to another host, and none leads from https to http.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from obstore.store import LocalStore, from_url
 
 from deliver.faults import BadInput, Fault, NoSuchRange, Temporary
 
-if TYPE_CHECKING:  # these are types alone
+if TYPE_CHECKING:  # these exist only for type checkers
     from obstore import BytesStream
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
 
 AUTHORIZATION = "DELIVER_AUTHORIZATION"
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-# A store that sent the whole file, or has no more bytes: the library has a kind for web servers alone.
+# A store sent the whole file, or has no more bytes. The library has an error type only for web servers.
 _RANGE = re.compile(r"non-partial response|status code: 416|Requested range was invalid")
 _REFUSED = re.compile(r"status code: 4(?!08|25|29)\d\d")
 _CAUSE = re.compile(
     r'(?:message|error): "([^"]*)"|InvalidCertificate\(\s*(?:Other\(\s*OtherError\(\s*)?(\w+)'
 )
-_NOT_FOUND = "not found: is this a sealed repository (python -m deliver seal)?"
+_NOT_FOUND = "not found: is this a sealed repository? python -m deliver seal makes one"
 _FORBIDDEN = f"forbidden: may this Pod read it? {AUTHORIZATION} has the credentials for http(s)://"
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """The rest of a file, `size` bytes. Files of one `version` have the same content; it is empty where the
-    source says nothing of it.
+    """The rest of a file, `size` bytes. Files with the same `version` have the same content; it is empty if
+    the source gives none.
     """
 
     chunks: Iterator[bytes]
@@ -49,12 +49,12 @@ class Stream:
 
 class Source:
     def __init__(self, url: str) -> None:
-        """Of a URL, or of a folder's path. Raises BadInput for a scheme that is not known."""
+        """Opens a URL or the path of a folder. Raises BadInput for an unknown scheme."""
         scheme = urlsplit(url).scheme
         if scheme not in {"", "file", "http", "https", "s3", "gs"}:
             raise BadInput(f"{shown(url)}: must begin with file://, http://, https://, s3:// or gs://")
         self._shown = shown(url).rstrip("/")
-        # Attempts are counted by `fetch`, which goes on where one ended, whatever the source is.
+        # `fetch` counts attempts and resumes after each, for every kind of source.
         retries: RetryConfig = {"max_retries": 0}
         try:
             if scheme in {"", "file"}:
@@ -66,8 +66,8 @@ class Source:
             raise kind(f"{self._shown}: {problem}") from error
 
     def open(self, path: str, offset: int) -> Stream:
-        """The file at `path` from `offset` on. Raises, also midway, Temporary for what may work next time,
-        NoSuchRange where only all of it can be had, else Fault.
+        """The file at `path` from `offset` on. Raises, also during the download, Temporary if the next
+        attempt may succeed, NoSuchRange if only the whole file can be fetched, otherwise Fault.
         """
         where = f"{self._shown}/{path}"
         try:
@@ -88,7 +88,7 @@ class Source:
             raise fault(f"{where}: {_told(error)}") from error
         size, modified = found.meta["size"] - offset, found.meta["last_modified"]
         version = found.meta["e_tag"] or (str(modified) if modified.timestamp() else "")
-        # Of 1: what the library has collected is lost when the connection is cut.
+        # Chunks of at least 1 byte: what the library has collected is lost when the connection breaks.
         return Stream(_chunks(found.stream(min_chunk_size=1), size, where), size, version)
 
 
@@ -96,7 +96,7 @@ def _client(scheme: str) -> ClientConfig:
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
     client: ClientConfig = {
         "allow_http": scheme == "http" or (scheme == "s3" and endpoint.startswith("http:")),
-        # A whole file may take long; without a byte, the connection is given up.
+        # A whole file may take long, but a connection without a byte for this long is given up.
         "read_timeout": "30 seconds",
         "timeout": "1 day",
         "user_agent": "halimede-deliver",
@@ -117,13 +117,15 @@ def _chunks(blocks: BytesStream, left: int, where: str) -> Iterator[bytes]:
 
 
 def shown(url: str) -> str:
-    """Without what may be secret: a user's name and password, the query of a signed URL."""
+    """The URL without what may be secret: a user's name and password, the query of a signed URL."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 def _told(error: Exception) -> str:
-    """What happened and why, without the URL, which may be signed; the library's message is a tree."""
+    """The library's error in one line, without the URL, which may be signed. Its message is a tree of
+    causes.
+    """
     line, _, tree = str(error).partition("\n")
     cause = _CAUSE.search(tree)
     return line.rpartition(" - ")[2][:300] + (f" ({cause[1] or cause[2]})" if cause else "")

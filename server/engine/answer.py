@@ -51,7 +51,7 @@ def read_handle(chunk: bytes) -> str:
 
 
 def read_table(chunk: bytes) -> str:
-    """The key of the token table that a chunk is to be decoded with."""
+    """The key of the token table that decodes a chunk."""
     return _read(rb'"table":"([^"]*)"', chunk)
 
 

@@ -15,9 +15,11 @@ from engine.stops import TextStream
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """A request in the engine: `tokens` are the given ones, which the decoder begins with, and the answer's.
+    """A request in the engine: `tokens` are the given tokens, with which the decoder begins, and the
+    answer's.
 
-    Given are the prompt, or with an encoder the decoder's start token. A sequence that waits has no lanes.
+    The given tokens are the prompt, or with an encoder the decoder's start token. A waiting sequence has no
+    lanes.
     """
 
     key: int
@@ -38,7 +40,7 @@ class Sequence:
 
     @property
     def slot(self) -> Slot | None:
-        """The one that is prefilled; that of the only row, unless it is a search."""
+        """The slot that a prefill fills; the slot of the only row, unless the sequence is a search."""
         return self.lanes[0].slot if self.lanes else None
 
     @property
@@ -75,7 +77,7 @@ class Prefill:
 
 @dataclass(frozen=True, slots=True)
 class Encode:
-    """A source that goes to a slot; `held`: the moves have brought it there already."""
+    """A source that goes to a slot; `held`: the moves have already copied its encoded form there."""
 
     sequence: Sequence
     slot: Slot
@@ -86,7 +88,7 @@ class Encode:
 class Row:
     """Row `i` of a decode batch is slot `i`: `token` goes to `position`. An idle row has no lane.
 
-    The tokens of `draft` go behind it: they may be the next ones, and stay in the slot if they are.
+    The tokens of `draft` follow it: they are proposals for the next tokens, and stay in the slot if accepted.
     """
 
     token: int
@@ -104,8 +106,8 @@ class Batch:
     """One engine step, in this order: the moves, the decode rows, the prefill chunk or the source to encode.
 
     Decode comes first: an idle row writes where the chunk of the same slot is about to write. Only a runner
-    that leaves idle rows out may take both in one call, and is to if they go `together`. `searches` are those
-    with rows in it.
+    that leaves idle rows out may take both in one call, and does so if they go `together`. `searches` are the
+    beam searches with rows in the step.
     """
 
     moves: tuple[Move, ...]

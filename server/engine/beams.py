@@ -1,8 +1,8 @@
 """Beam search over the rows of one request, with the semantics of transformers' `generate`.
 
-The search sees scores and tokens alone. Row i of a step belongs to the i-th KV row of the request; `advance`
-says which row each one continues. A row that goes on keeps its place, so a row that is overwritten is never
-read: what has to be copied in the cache can be copied in any order.
+The search sees only scores and tokens. Row i of a step belongs to the i-th KV row of the request; `advance`
+says which row each one continues. A row that continues keeps its place, so a row that is overwritten is never
+read: the copies within the cache may run in any order.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from engine.processors import Floats, Ids, Processors
 from engine.request import Sampling
 from engine.tokens import Vocabulary
 
-# The score of what is not there. As in transformers it is finite: equal rows begin with it, and are taken
-# when all else is impossible.
+# The score of a beam that does not exist. As in transformers it is finite: equal rows begin with it, and are
+# chosen when every other continuation is impossible.
 NOTHING: Final = np.float32(-1e9)
 _PARTS: Final = 256
 
 
 class Branch(NamedTuple):
-    """What a row becomes: row `parent`, and `token` behind it."""
+    """What a row becomes: a copy of row `parent`, with `token` appended."""
 
     parent: int
     token: int
@@ -43,7 +43,7 @@ class Hypothesis:
 class BeamSearch:
     """`given` are the tokens that the decoder begins with; an answer ends at `longest` tokens in all.
 
-    A score that is not finite raises NotFinite: nothing could be told from it.
+    A score that is not finite raises NotFinite: it cannot be ranked.
     """
 
     def __init__(
@@ -59,13 +59,13 @@ class BeamSearch:
         self._tokens = np.zeros((self._beams, longest), np.int64)
         self._tokens[:, : len(given)] = given
         self._scores = np.full(self._beams, NOTHING)
-        self._scores[0] = 0  # at first all rows are alike, and one is enough
+        self._scores[0] = 0  # at first all rows are equal, and one is enough
         self._finished: list[Hypothesis] = []
         self.done = False
 
     @property
     def generated(self) -> int:
-        """Tokens behind the given ones in each running beam."""
+        """How many tokens each running beam has after the given ones."""
         return self._length - self._given
 
     @property
@@ -79,7 +79,7 @@ class BeamSearch:
         Returns a branch for each row; they mean nothing once the search is done.
         """
         assert not self.done
-        # So many that enough remain when some of them end.
+        # Enough candidates that `num_beams` remain when some of them end.
         parents, tokens, totals = _best(self._score(logits), max(2, 1 + len(self._eos)) * self._beams)
         self._length += 1
         ends = np.isin(tokens, self._eos) | (self._length >= self._longest)

@@ -1,10 +1,10 @@
 """How the detokenizer tells the engine that a client is gone.
 
 Triton passes a cancellation only to the next step of an ensemble, never to the running engine. The
-detokenizer sees it on the next chunk, and sends the request's handle back over a Unix datagram socket. That
-is a file which the server's own user alone may write to: any other local process could cancel requests, or
-fill the socket so that nobody can. It lies among the shared-memory regions of the server, which are removed
-when the server is gone, however it went.
+detokenizer sees it on the next chunk, and sends the request's handle back over a Unix datagram socket. The
+socket is a file that only the server's own user may write to; otherwise any local process could cancel
+requests, or fill the socket and so prevent cancellation. The file is among the server's shared-memory
+regions, which are removed when the server has ended, in whatever way.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Signal(StrEnum):
 class SignalReceiver:
     """The engine's end. `run` calls `deliver(key, signal)` for each message until `close`.
 
-    What `deliver` raises is reported, and the next message is awaited. OSError where the place is taken.
+    What `deliver` raises is reported, and the next message is awaited. Raises OSError if the file exists.
     """
 
     def __init__(
@@ -74,7 +74,9 @@ class SignalSender:
         self._socket.setblocking(False)
 
     def send(self, handle: str, signal: Signal) -> bool:
-        """False when the engine cannot be told: it has gone, its socket is full, or the handle is broken."""
+        """False when the engine cannot be reached: it has ended, its socket is full, or the handle is
+        malformed.
+        """
         place, _, key = handle.rpartition("/")
         try:
             self._socket.sendto(f"{signal} {key}".encode("ascii"), place)

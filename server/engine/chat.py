@@ -53,7 +53,7 @@ class ChatTemplate:
 
     def render(self, messages: tuple[Message, ...]) -> Traced:
         """The prompt that ends where the assistant's answer begins; raises InvalidArgument when refused."""
-        # Roles are words of ours, and so the template's.
+        # A role is one of our own words, so it counts as the template's text.
         turns = [{"role": message.role, "content": Traced(message.content)} for message in messages]
         try:
             return self._template.render(  # type: ignore[return-value]  # of the sandbox's concat

@@ -1,7 +1,7 @@
-"""How much of a long prompt the next step computes, so that the running streams are not held up for long.
+"""How much of a long prompt the next step computes, so that the running streams are not delayed for long.
 
 A step is one decode for all streams and a chunk of one prompt. A chunk of fixed length takes longer the
-more is behind it: its attention reads all of the past. So with streams beside it a chunk gets a time instead,
+longer its past is, since its attention reads all of it. So while streams run, a chunk gets a time budget,
 `stall` times that of a decode, and its length follows from what chunks took so far: the streams' inter-token
 latency is about (1 + stall) times what it is without the prompt, wherever in the prompt the chunk is.
 Sarathi-Serve (Agrawal et al., 2024) bounds the tokens of a step by such a budget.
@@ -14,28 +14,28 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-# A position of the past costs a token of the chunk this share of what it costs without a past: SmolLM2-135M
-# takes 0.8 ms a token at the start of a prompt, and twice that behind 1,600. Only the step from one chunk to
-# the next depends on it: what chunks take is measured.
+# Each position of the past adds this share to the cost that a token of the chunk has without a past:
+# SmolLM2-135M takes 0.8 ms a token at the start of a prompt, and twice that after 1,600 tokens. Only the step
+# from one chunk to the next depends on it: the time of chunks is measured.
 PAST_DOUBLES: Final = 1600
-# Products run over blocks of rows, and each length has bindings of its own.
+# Products run over blocks of rows, and each length has its own bindings.
 GRAIN: Final = 8
-# Of fewer tokens a call takes longer than they do: a prompt beside a single stream would never end.
+# With fewer tokens the call costs more than the tokens: next to a single stream a prompt would never end.
 LEAST: Final = 16
 # Before anything has been timed.
 FIRST_CHUNK: Final = 32
 # The weight of the newest time. A machine's hiccup counts at most as twice the usual.
 _NEWEST: Final = 0.25
 _MOST: Final = 2.0
-# One call with both does not tell what the decode took, and how many streams there are changes: so every so
-# many steps the two are computed apart.
+# One call for both does not show the time of the decode, and the number of streams changes. So the two are
+# computed separately once in so many steps.
 APART_EVERY: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`chunk` is the most tokens of a step; `stall` how many decode steps' time a chunk may take beside
-    streams, 0 for chunks that are always as long as they may be.
+    """`chunk` is the most tokens of a step; `stall` how many decode steps' time a chunk may take while
+    streams run, 0 for chunks that are always as long as allowed.
     """
 
     chunk: int
@@ -44,8 +44,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """What steps took of late, in seconds: a decode, and a token of a prompt that has nothing before it;
-    and in how many steps since the last decode alone both were one call.
+    """Recent times, in seconds: of a decode, and of a prompt token without a past. Also the number of steps
+    since a decode was last timed alone.
     """
 
     decode_s: float | None = None
@@ -54,19 +54,19 @@ class Pace:
 
     @property
     def apart(self) -> bool:
-        """Whether the next decode is to be timed, and not computed together with a chunk."""
+        """Whether the next decode is timed alone instead of being computed together with a chunk."""
         return self.untimed + 1 >= APART_EVERY
 
     def decoded(self, seconds: float) -> Pace:
-        """After a decode alone, which stands for those that were not timed."""
+        """Called after a decode alone; its time stands for the decodes that were not timed."""
         return replace(self, decode_s=_blended(self.decode_s, seconds, self.untimed + 1), untimed=0)
 
     def prefilled(self, start: int, tokens: int, seconds: float) -> Pace:
-        """After a chunk of so many tokens behind `start` others."""
+        """Called after a chunk of so many tokens that follow `start` others."""
         return replace(self, token_s=_blended(self.token_s, seconds / weight(start, tokens)))
 
     def together(self, start: int, tokens: int, seconds: float) -> Pace:
-        """After such a chunk and a decode in one call: the chunk took what the decode did not."""
+        """Called after such a chunk and a decode in one call: the chunk took what the decode did not."""
         prefilled = self.prefilled(start, tokens, seconds - (self.decode_s or 0))
         return replace(prefilled, untimed=self.untimed + 1)
 
@@ -75,7 +75,7 @@ def chunk_tokens(pace: Pace, limits: Limits, start: int, left: int, *, first: bo
     """Tokens of the next chunk, of `left` that are not computed yet and `start` that are.
 
     `first`: none of this prompt has been computed yet, though a cached prefix may be there. `beside`: streams
-    wait for the step. A prompt of one chunk runs whole: it holds them up once, and a burst of short
+    wait for the step. A prompt of one chunk runs whole: it delays them once, and a burst of short
     prompts would otherwise be prefilled between decodes of few rows.
     """
     whole = first and weight(start, left) <= weight(0, limits.chunk)
@@ -88,7 +88,7 @@ def chunk_tokens(pace: Pace, limits: Limits, start: int, left: int, *, first: bo
 
 
 def weight(start: int, tokens: int) -> float:
-    """A chunk's work, counted in tokens of a prompt that have nothing before them."""
+    """A chunk's work, counted in prompt tokens without a past."""
     return tokens * (1 + (start + tokens / 2) / PAST_DOUBLES)
 
 

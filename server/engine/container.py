@@ -2,9 +2,9 @@
 
     python server/engine/container.py       {"cores": 2, "free_memory": 8388608000}
 
-A group's limit holds for every group below it, so all from the process' own up to the root count, and the
-least decides. In a container the root is most often its own group; without a namespace of its own the path
-in /proc/self/cgroup leads there, or to nothing that is mounted.
+A group's limit applies to every group below it, so all groups from the process's own up to the root count,
+and the smallest limit decides. In a container the root is usually the container's own group. Without a
+separate cgroup namespace, the path in /proc/self/cgroup leads to that group, or to nothing that is mounted.
 
 Linux' Documentation/admin-guide/cgroup-v2.rst, and cgroup-v1/memory.rst and scheduler/sched-bwc.rst.
 """
@@ -25,7 +25,7 @@ _PROC: Final = Path("/proc")
 
 @dataclass(frozen=True, slots=True)
 class _Memory:
-    """Files of a version: the limit, what is used of it, and what of that is file cache, in memory.stat."""
+    """File names of one cgroup version: the limit, the usage, and the key of file cache in memory.stat."""
 
     limit: str
     used: str
@@ -82,7 +82,7 @@ def _cache(folder: Path, keys: tuple[str, ...]) -> int:
 def _folders(proc: Path, groups: Path, controller: str) -> Iterator[Path]:
     """The group of the process and those above it; of version 2 where `controller` is empty.
 
-    Beside version 1 there may be a version 2 without controllers, in `unified`, which has none of the files.
+    Next to version 1 there may be a version 2 without controllers, in `unified`, which has none of the files.
     """
     mount = groups / controller if controller else groups
     for line in _lines(proc / "self" / "cgroup"):
@@ -95,7 +95,7 @@ def _folders(proc: Path, groups: Path, controller: str) -> Iterator[Path]:
 
 
 def _lines(file: Path) -> list[str]:
-    """None where there is no such file, or it may not be read: what it would say is then no limit."""
+    """None where there is no such file, or it may not be read: then it sets no limit."""
     try:
         return file.read_text("utf-8").splitlines()
     except OSError:

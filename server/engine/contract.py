@@ -183,7 +183,7 @@ METRICS: Final[Mapping[str, Metric]] = {
     ),
     "kernels_info": Metric(
         "gauge",
-        "1 for the level of kernels that computes, or none (ONNX Runtime) and why; of an engine on a CPU",
+        "1 for the level of kernels in use, or for none (ONNX Runtime) and the reason; of an engine on a CPU",
         {"level": (), "why": ()},
         (),
     ),

@@ -28,7 +28,9 @@ def open_cpu_runner(manifest: Manifest, settings: Settings) -> Opened:
     except KernelsMissing as error:
         if settings.kernels in (KernelsChoice.AUTO, KernelsChoice.OFF):
             return _open_onnx(manifest, settings, KernelUse(None, error.why, str(error)))
-        raise SettingsError("kernels", f"{settings.kernels}, {error}{_instead(error)}") from None
+        runs = f"; this machine runs {', '.join(levels_here()) or 'no level'}"
+        instead = "" if error.why is Why.MODEL else runs
+        raise SettingsError("kernels", f"{settings.kernels}, {error}{instead}") from None
     return _open_kernels(manifest, settings, kernels)
 
 
@@ -42,14 +44,8 @@ def _kernels(manifest: Manifest, choice: KernelsChoice) -> Kernels:
     return load_kernels([choice] if choice in LEVELS else list(LEVELS))
 
 
-def _instead(error: KernelsMissing) -> str:
-    if error.why is Why.MODEL:
-        return ""
-    return f"; this machine runs {', '.join(levels_here()) or 'no level'}"
-
-
 def _open_kernels(manifest: Manifest, settings: Settings, kernels: Kernels) -> Opened:
-    # What keys and values are of depends on who computes them.
+    # The kernels keep keys and values as half floats, whatever the graph's type is.
     manifest = replace(manifest, shape=replace(manifest.shape, kv_dtype=KvDtype.FLOAT16))
     shape = manifest.shape
     verify_files(manifest, (INDEX,))

@@ -1,7 +1,7 @@
-"""Experimental, not run on a GPU yet: what a GPU engine needs of its host, checked before anything is loaded,
-with a remedy for what is missing.
+"""Experimental, not run on a GPU yet: what a GPU engine needs from its host, checked before anything is
+loaded, with a remedy for what is missing.
 
-This module imports on any machine; the CUDA libraries are imported when they are asked for.
+This module can be imported on any machine; the CUDA libraries are imported when they are needed.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def open_cuda_session(path: Path, memory: CudaMemory, shape: ModelShape) -> ort.
     ort.preload_dlls()
     options = {"device_id": str(memory.place[1]), "user_compute_stream": str(memory.stream)}
     session = open_session(path, provider=(_PROVIDER, options))
-    # It goes on without CUDA where a library of it does not load.
+    # ONNX Runtime continues without CUDA if one of CUDA's libraries does not load.
     if session.get_providers()[:1] != [_PROVIDER]:
         raise _unusable(f"onnxruntime {ort.__version__} did not start its CUDA provider; {_INSTALL}")
     return session

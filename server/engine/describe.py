@@ -1,4 +1,4 @@
-"""What an engine says of itself: who serves what, of which quality, within which limits.
+"""The model's card: what an engine serves, of which quality, on which device, within which limits.
 
 A request to the engine step of `{"describe": true}`, with any token ids, is answered by one final chunk of
 `{"describe": {…}}`.
@@ -18,9 +18,9 @@ _LONGEST_REQUEST: Final = 64
 
 
 def describe(opened: Opened, settings: Settings) -> dict[str, Any]:
-    """`runner` is what computes: kernels, of which `kernels` is the level, or a dialect's runtime;
-    `kernels_missing` is why there are none. Sizes are bytes, limits are tokens and requests. Engines on a GPU
-    are `experimental`: none has been measured on one.
+    """`runner` is what computes: the kernels, whose level is `kernels`, or a dialect's runtime;
+    `kernels_missing` is the reason for no kernels. Sizes are bytes, limits are tokens and requests. Engines
+    on a GPU are `experimental`: none has run on one yet.
     """
     manifest, kernels = opened.manifest, opened.kernels
     return {

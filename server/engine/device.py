@@ -19,8 +19,8 @@ class Device:
 
 
 def choose_device(choice: DeviceChoice, *, needs_gpu: str | None, placed: int | None) -> Device:
-    """`placed` is the GPU that Triton gave the instance, None for KIND_CPU; `needs_gpu` is what of the engine
-    runs on no CPU, if anything. Raises SettingsError where it is to run on one.
+    """`placed` is the GPU that Triton gave the instance, None for KIND_CPU; `needs_gpu` is the part of the
+    engine that no CPU runs, if any. Raises SettingsError for such an engine on a CPU.
     """
     if needs_gpu and choice is DeviceChoice.CPU:
         raise SettingsError("device", f"cpu, {needs_gpu} needs cuda; or build the engine in int8 for a CPU")

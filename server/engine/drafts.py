@@ -1,4 +1,4 @@
-"""Prompt-lookup speculation: what may come next, read from what a sequence holds already.
+"""Prompt-lookup speculation: the next tokens, guessed from the tokens that a sequence already has.
 
 A summary, an edit or an answer about code repeats its prompt. What followed the last two or three tokens when
 they occurred before is proposed, and computed together with the token that is due; what the model would have
@@ -14,16 +14,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-# Three tokens are followed by the same more often than two; one is hardly ever.
+# The same three tokens are followed by the same token more often than the same two; one token hardly ever is.
 _LENGTHS: Final = (3, 2)
 # Tokens that one step computes, the due ones included: more of them take longer than they may save.
 TOGETHER: Final = 16
-# After a draft of which nothing was kept so many steps go without one.
+# After a draft of which nothing was accepted, so many steps run without one.
 _REST: Final = 8
 
 
 class Drafter:
-    """Of one sequence. `tokens` is its own list, which grows; `most` is the longest draft."""
+    """Drafts for one sequence. `tokens` is its own list, which grows; `most` is the longest draft."""
 
     def __init__(self, tokens: Sequence[int], most: int) -> None:
         self._tokens = tokens
@@ -35,7 +35,7 @@ class Drafter:
         self._after: dict[tuple[int, ...], int] = {}
 
     def propose(self, room: int) -> tuple[int, ...]:
-        """At most `room` tokens after the last one; none where nothing alike has been seen."""
+        """At most `room` tokens after the last one; none if its n-gram has not occurred before."""
         self._index()
         if self._rest:
             self._rest -= 1
@@ -48,7 +48,9 @@ class Drafter:
         return ()
 
     def kept(self, proposed: int, kept: int) -> None:
-        """So many of the tokens that were proposed are in the answer: the next draft is as long as pays."""
+        """Called with the number of proposed tokens that became the answer's: it sets the next draft's
+        length.
+        """
         if kept == proposed:
             self._length = min(self._most, 2 * max(self._length, proposed))
         else:

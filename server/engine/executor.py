@@ -17,7 +17,7 @@ class Profile(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a tensor of one step stands, and its shape."""
+    """The address of a tensor of one step, and its shape."""
 
     address: int
     shape: tuple[int, ...]
@@ -27,7 +27,7 @@ class Step(Protocol):
     """A graph with all its tensors in their places."""
 
     def run(self) -> None:
-        """Run it after the copies that were called before; copies that are called later come after it."""
+        """Run it after the copies that were issued before; copies that are issued later come after it."""
 
 
 class Executor(Protocol):
@@ -40,6 +40,6 @@ class Executor(Protocol):
     def prepare(self, profile: Profile, places: Mapping[str, Place], *, repeated: bool) -> Step:
         """A step over these places, which name every input and output.
 
-        One that is `repeated` may be run any number of times, between others; another one at once, before
-        the next is prepared. Steps never overlap. Raises ArtifactError for places that the graph refuses.
+        A `repeated` step may run any number of times, between others. Any other step must run before the next
+        one is prepared. Steps never overlap. Raises ArtifactError for places that the graph refuses.
         """

@@ -1,8 +1,8 @@
 """Experimental: TensorRT itself behind `Executor`. It has not run on a GPU yet, and is therefore small.
 
 The names are those of TensorRT 10.15 and later. Contexts share one block of activation memory, since steps
-never overlap. A step that is repeated has a context of its own: its second run is captured as a CUDA graph,
-which all later ones replay. (The first lets TensorRT do what it puts off until a shape is first used.)
+never overlap. A repeated step has its own context: its second run is captured as a CUDA graph, which all
+later ones replay. (In the first run TensorRT does the work that it defers until a shape is first used.)
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class TensorRtStep:
 
     def _enqueue(self) -> None:
         if not self._context.execute_async_v3(self._stream):
-            raise InternalError("tensorrt", "a step was not enqueued; its log says why")
+            raise InternalError("tensorrt", "a step was not enqueued; see TensorRT's log")
 
 
 class TensorRtExecutor:
@@ -62,7 +62,7 @@ class TensorRtExecutor:
         self._runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.WARNING))
         self._engine = self._runtime.deserialize_cuda_engine(plan.read_bytes())
         if self._engine is None:
-            raise ArtifactError(plan.name, "TensorRT cannot load it, its log says why; build it again here")
+            raise ArtifactError(plan.name, "TensorRT cannot load it, see its log; build it on this host")
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
         self._tensors = frozenset(names)
         self.inputs = frozenset(
@@ -94,7 +94,7 @@ class TensorRtExecutor:
         strategy = self._tensorrt.ExecutionContextAllocationStrategy.USER_MANAGED
         context = self._engine.create_execution_context(strategy)
         if context is None:
-            raise InternalError("tensorrt", "no execution context could be made; its log says why")
+            raise InternalError("tensorrt", "no execution context could be made; see TensorRT's log")
         context.set_device_memory(self._activations, self._activation_bytes)
         if not context.set_optimization_profile_async(int(profile), self._memory.stream):
             raise ArtifactError(self._plan, f"it has no profile {profile.name.lower()}; build it again")

@@ -1,7 +1,7 @@
-"""The engine's spans on their way to a collector, over OTLP/HTTP, in a thread of their own.
+"""Sends the engine's spans to a collector, over OTLP/HTTP, in a separate thread.
 
-The loop only appends what it noted to a bounded queue: a collector that is slow or gone costs spans, which
-are counted, and never a request. A batch is sent once; there are no retries.
+The loop only appends its notes to a bounded queue: a collector that is slow or down costs spans, which are
+counted, and never a request. A batch is sent once; there are no retries.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class CollectorFault(Exception):
 
 class Exporter:
     """`send` delivers one export request or raises OSError, HTTPException or CollectorFault; `dropped` counts
-    spans that were lost; `report` hears of the first fault after a success.
+    spans that were lost; `report` gets the first fault after a success.
     """
 
     def __init__(
@@ -113,7 +113,9 @@ def open_exporter(
         return None
     url = urlsplit(text)
     if url.scheme not in ("http", "https") or not url.hostname:
-        raise SettingsError(TRACE_URL, f"{shown(text)}, must be a URL as http://localhost:4318/v1/traces")
+        raise SettingsError(
+            TRACE_URL, f"{shown(text)}, must be a URL such as http://localhost:4318/v1/traces"
+        )
     exporter = Exporter(lambda body: post(url, body), model, dropped, report)
     exporter.start()
     return exporter

@@ -1,5 +1,5 @@
-"""Experimental, not run on a GPU yet: opens its runner, by what its host must have, what fits its memory, and
-the graph on it.
+"""Experimental, not run on a GPU yet: opens a GPU runner. It checks the host, then what fits the GPU's
+memory, and then loads the graph.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from engine.settings import Footprint, Settings, check_fit
 
 
 def needs_gpu(manifest: Manifest) -> str | None:
-    """What of the engine runs on no CPU."""
+    """The part of the engine that no CPU runs, or None."""
     if manifest.dialect == TENSORRT:
         return "a TensorRT engine"
     kind = manifest.shape.kv_dtype

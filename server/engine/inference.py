@@ -39,7 +39,7 @@ def sums_are_exact() -> bool:
     """Whether this processor sums products of unsigned by signed bytes in 32 bits without being asked to.
 
     An x86 processor without VNNI sums pairs in 16 bits, which saturate. A product of the largest numbers
-    tells, where a list of processors would lack the next one and /proc/cpuinfo may describe another one.
+    shows it. A list of processors would lack the next one, and /proc/cpuinfo may describe another machine's.
     """
     session = ort.InferenceSession(_PRODUCT, _options(1), providers=[CPU])
     inputs, weights = np.full((4, 64), 255, np.uint8), np.full((64, 16), 127, np.int8)

@@ -1,7 +1,7 @@
 """The request contract of an ensemble: its inputs, checked, become a prompt and sampling parameters.
 
-Every input is optional for Triton, since a required one that is absent leaves the request hanging; so all are
-checked here. Values arrive as plain Python: bytes, numbers, booleans.
+Every input is optional for Triton, because a request that lacks a required one hangs; so all are checked
+here. Values arrive as plain Python: bytes, numbers, booleans.
 """
 
 from __future__ import annotations

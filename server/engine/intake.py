@@ -19,8 +19,8 @@ from engine.tokens import TokenTable, Vocabulary
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """What an encoder reads is of `vocab` ids; answers begin behind `decoder_start`, where the model has one
-    and the request names no other. With `leading_space` they are spelled with one space too many.
+    """An encoder reads ids below `vocab`. Answers begin after `decoder_start`, if the model has one and the
+    request names no other. With `leading_space` they are spelled with one space too many.
     """
 
     vocab: int
@@ -29,7 +29,7 @@ class Encoder:
 
 
 class Intake:
-    """Makes streams of requests; `vocab` is the decoder's."""
+    """Turns requests into streams; `vocab` is the decoder's."""
 
     def __init__(self, scheduler: Scheduler, table: TokenTable, vocab: int, encoder: Encoder | None) -> None:
         self._scheduler = scheduler

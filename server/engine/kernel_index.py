@@ -78,7 +78,7 @@ def _check_layer(index: Json, which: str, layer: Json, inner: int) -> None:
 
 
 def _check_product(what: str, parts: Sequence[Json], columns: int, rows: int) -> None:
-    """Parts stand beside each other, and have `rows` together."""
+    """The parts of a product follow one another, and have `rows` together."""
     shapes = [_shape(part["weight"]) for part in parts]
     for part, shape in zip(parts, shapes, strict=True):
         _check(f"{what}: weight", part["weight"], [columns, shape[-1]])

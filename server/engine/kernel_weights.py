@@ -45,7 +45,7 @@ class KernelWeights:
             raise ArtifactError(INDEX, f"cannot be used ({error!r}); build the model again") from error
 
     def drop_products(self) -> None:
-        """Once they are packed nobody reads what was put together for them."""
+        """Drops the joined weights: the kernels have packed them and do not read them again."""
         self._kept.clear()
 
     def _model(self, index: Json) -> Model:

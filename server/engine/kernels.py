@@ -62,7 +62,7 @@ class Model(ctypes.Structure):
 
 
 class Why(StrEnum):
-    """Why no kernels compute, in a word: a label of the metric."""
+    """Why no kernels run, in a word: a label of the metric."""
 
     NONE = ""
     OFF = "off"
@@ -90,7 +90,7 @@ class KernelUse:
 
     @property
     def could_run(self) -> bool:
-        """Whether another machine, or another build of this server, would compute it faster."""
+        """Whether the kernels could compute it on another machine, or with another build of this server."""
         return self.why in (Why.COMPILED, Why.LOADED, Why.PROCESSOR)
 
 
@@ -101,7 +101,7 @@ class Kernels:
 
 
 def load_kernels(levels: Sequence[str] = tuple(LEVELS), folder: Path = FOLDER) -> Kernels:
-    """The first of the levels that runs here. Raises KernelsMissing, of the last of them."""
+    """The first of the levels that runs here. Raises KernelsMissing with the reason of the last level."""
     for level in levels:
         missing = []
         for name in LEVELS[level]:

@@ -13,7 +13,7 @@ from engine.memory import DeviceMemory, aligned
 
 @dataclass(frozen=True, slots=True)
 class CacheShape:
-    """Of one buffer; `item_size` in bytes."""
+    """The shape of one buffer; `item_size` is in bytes."""
 
     slots: int
     heads: int
@@ -23,7 +23,7 @@ class CacheShape:
 
     @property
     def token_bytes(self) -> int:
-        """Of one position of one head."""
+        """Bytes of one position of one head."""
         return self.head_dim * self.item_size
 
     @property
@@ -47,7 +47,7 @@ class KvCache:
         self.names = tuple(names)
         self._memory = memory
         self._buffers = {name: memory.allocate(shape.slots * shape.row_bytes) for name in names}
-        # A row that is on its way between two slots, or comes from an encoder.
+        # Holds a row during a swap, or the output of an encoder.
         self._spare = memory.allocate(aligned(shape.row_bytes))
 
     def address(self, name: str, row: int = 0) -> int:
@@ -57,13 +57,13 @@ class KvCache:
         return ((name, self.address(name, row)) for name in self.names)
 
     def copy(self, source: int, target: int, start: int, end: int) -> None:
-        """The positions start to end (excluded) of a row to another row."""
+        """Copy the positions start to end (excluded) of a row to another row."""
         if start < end:
             for name in self.names:
                 self._copy(self.address(name, target), self.address(name, source), start, end)
 
     def swap(self, a: int, b: int, tokens: int) -> None:
-        """The first positions of two rows change places."""
+        """Exchange the first positions of two rows."""
         if not tokens or a == b:
             return
         for name in self.names:
@@ -73,7 +73,7 @@ class KvCache:
             self._copy(places[1], self._spare, 0, tokens)
 
     def fill(self, name: str, row: int, packed: int, tokens: int) -> None:
-        """The first positions of a row from an address where (heads, tokens, head_dim) stands packed."""
+        """Fill the first positions of a row from an address that holds (heads, tokens, head_dim), packed."""
         width = tokens * self.shape.token_bytes
         target = self.address(name, row)
         self._memory.copy_rows(target, self.shape.head_bytes, packed, width, width, self.shape.heads)
@@ -119,7 +119,7 @@ class SlotCache:
             self.sources[[a, b]] = self.sources[[b, a]]
 
     def take_encoded(self, slot: int, tokens: int) -> None:
-        """What an encoder wrote to `encoded` is the slot's source."""
+        """Make what an encoder wrote to `encoded` the slot's source."""
         assert self.cross is not None
         for name, address in self.encoded.items():
             self.cross.fill(name, slot, address, tokens)

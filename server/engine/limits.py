@@ -13,7 +13,7 @@ MAX_UINT64: Final = 2**64 - 1
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """`open_low` leaves the lower end out."""
+    """`open_low` excludes the lower end."""
 
     kind: type[int] | type[float]
     low: float
@@ -24,7 +24,7 @@ class Limit:
         """Raises InvalidArgument for another type, NaN, and what is outside."""
         if isinstance(value, bool) or not isinstance(value, int | self.kind):
             raise InvalidArgument(field, f"{shown(value)}, must be {self._noun}")
-        # Compared as it is: a float cannot tell the largest seeds apart, and no NaN compares.
+        # Compared without a conversion: a float cannot distinguish the largest seeds, and no NaN compares.
         above = value > self.low if self.open_low else value >= self.low
         if not (above and value <= self.high):
             raise InvalidArgument(field, f"{shown(value)}, must be {self._noun} {self}")

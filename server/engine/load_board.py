@@ -1,16 +1,16 @@
 """Which of an engine's instances takes the next request: one with the fewest.
 
-Triton hands requests to the instances that wait for one in turn, and an engine is back for the next at once,
-however many it has. In turn is not balanced: of two instances, one was seen with six requests and the other
-with one. So an instance comes back only when no other has fewer; meanwhile Triton gives to the others. One
-that has come back waits for a request, and takes it even if another has become idle in between: one at most.
+Triton gives requests to the free instances, one after the other, and an engine is free again at once, however
+many requests it has. That is not balanced: of two instances, one was seen with six requests and the other
+with one. So an instance returns to Triton only when no other has fewer; meanwhile Triton uses the others. An
+instance that has returned takes the next request even if another has become idle in between: at most one.
 
 Instances are processes. They share a file of records, each with the number of requests that its instance has.
-A record is alive as long as its process holds a lock on it; the kernel releases it when the process is gone.
+A record is valid while its process holds a lock on it; the kernel releases the lock when the process ends.
 
-After a reload the instances of before are on the board too, until their last request has ended. They take no
-more requests, so they must not count: an instance joins with its first request, and only those that joined
-last count, as many as the model has. Nobody waits for one that is dead.
+After a reload the old instances stay on the board until their last request has ended. They take no more
+requests, so they must not count: an instance joins with its first request, and only the instances that joined
+last count, as many as the model has. No instance waits for a dead one.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class LoadBoard:
             self.publish()
 
     def close(self) -> None:
-        """Off the board."""
+        """Remove this instance from the board."""
         self._map.close()
         os.close(self._file)
 
@@ -71,7 +71,7 @@ class LoadBoard:
             self._ticket = given + 1
 
     def _others(self) -> list[tuple[int, int | None]]:
-        """(ticket, requests) of those that are on the board; None for one that is dead."""
+        """(ticket, requests) of the other instances on the board; None for a dead one."""
         records = enumerate(_RECORD.iter_unpack(self._map[:]))
         return [
             (ticket, load if self._is_held(place) else None)
@@ -104,9 +104,9 @@ class LoadBoard:
 
 
 def is_turn(ticket: int, load: int, others: Iterable[tuple[int, int | None]], instances: int) -> bool:
-    """Whether none of the `instances` that joined last has fewer; one that is not of them need not wait.
+    """Whether none of the `instances` that joined last has fewer requests; an older instance need not wait.
 
-    `others` are (ticket, requests), or None for one that is dead.
+    `others` are (ticket, requests), or None for a dead one.
     """
     members = dict(sorted([(ticket, load), *others], key=itemgetter(0), reverse=True)[:instances])
     return ticket not in members or all(other is None or load <= other for other in members.values())

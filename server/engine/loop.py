@@ -26,7 +26,7 @@ from engine.tracing import Trace
 
 class Loop:
     """Collaborators are passed in; `clock` gives monotonic nanoseconds, `vocab` is the logits' width.
-    `encoder`: of a model that has one.
+    `encoder` is None for a decoder-only model.
     """
 
     def __init__(
@@ -62,8 +62,8 @@ class Loop:
     ) -> int:
         """Accept the request and return its key; raises EngineError at once when it cannot be accepted.
 
-        `handle` makes the name under which the other ensemble steps can cancel it; `trace` is of one that is
-        traced.
+        `handle` makes the name under which the other ensemble steps can cancel it; `trace` is None unless the
+        request is traced.
         """
         with self._work:
             self._next_key += 1
@@ -96,7 +96,7 @@ class Loop:
         try:
             while self._wait():
                 self.step()
-        except Exception as error:  # noqa: BLE001 (our bug, but nobody may wait for ever)
+        except Exception as error:  # noqa: BLE001 (our bug, but no client may wait for ever)
             self.stop()
             self._streams.abandon(Unavailable("server", "stopped before the answer was complete"))
             self._recorder.fault(error)

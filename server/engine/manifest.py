@@ -21,7 +21,7 @@ MANIFEST_VERSION: Final = 2
 
 
 class Architecture(StrEnum):
-    """An encoder-decoder reads a source once, and its decoder attends to that beside its own tokens."""
+    """An encoder-decoder reads a source once; its decoder attends to the source and to its own tokens."""
 
     DECODER = "decoder"
     ENCODER_DECODER = "encoder_decoder"
@@ -69,7 +69,7 @@ class ModelShape:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """`prefix` is put before `text_input`. `generation` has what the model sets of the sampling fields.
+    """`prefix` is put before `text_input`. `generation` has the sampling fields that the model sets.
     `special` are the tokens that a chat template may name. `leading_space` says that tokens.bin spells an
     answer with a space before it.
     `engine` says what a TensorRT plan was compiled for, and is empty for other dialects.
@@ -139,7 +139,7 @@ def _manifest(folder: Path, data: dict[str, Any]) -> Manifest:
 
 
 def _special(tokenizer: Mapping[str, Any]) -> dict[str, str]:
-    """Before they were all listed, a manifest had two of them, or null for one that the model has not."""
+    """Older manifests list only two special tokens, with null for one that the model lacks."""
     listed = tokenizer.get("special_tokens")
     if listed is None:
         listed = {name: tokenizer[name] for name in ("bos_token", "eos_token")}
@@ -168,10 +168,7 @@ def verify_files(manifest: Manifest, names: tuple[str, ...] | None = None) -> No
             raise ArtifactError(
                 name, f"{size} bytes, the manifest says {wanted['bytes']}; build the model again"
             )
-        if _sha256(path) != wanted["sha256"]:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != wanted["sha256"]:
             raise ArtifactError(name, "its sha256 is not the manifest's; build the model again")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

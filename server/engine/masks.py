@@ -1,4 +1,4 @@
-"""Which keys a query may look at, told to the graph outright: TensorRT has no other way of saying it.
+"""Explicit masks: which keys a query may attend to. TensorRT has no other way to express it.
 
 A mask is bool, (rows, 1, queries, keys), true where a query may look; no row of it is ever all false.
 """

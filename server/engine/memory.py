@@ -1,4 +1,4 @@
-"""Memory of a device, by address: where a runner's KV cache and its small inputs stand.
+"""Memory of a device, by address: it holds a runner's KV cache and its small inputs.
 
 ONNX Runtime and TensorRT both take addresses. So a runner that asks for its memory here runs on a GPU over
 `CudaMemory`, and the very same runner on a CPU over `HostMemory`, which is how it is tested without a GPU.
@@ -19,7 +19,7 @@ Bytes = NDArray[np.uint8]
 
 
 class DeviceMemory(Protocol):
-    """What is allocated lives as long as the memory does. Copies and kernels run in the order of calls."""
+    """An allocation lives as long as this object. Copies and kernels run in the order of the calls."""
 
     @property
     def place(self) -> tuple[str, int]:
@@ -40,13 +40,13 @@ class DeviceMemory(Protocol):
         """
 
     def from_host(self, address: int, array: NDArray[Any]) -> None:
-        """Copy to the device; the array must stay as it is until `to_host` or `synchronize` returns."""
+        """Copy to the device; the array must not change until `to_host` or `synchronize` returns."""
 
     def to_host(self, array: NDArray[Any], address: int) -> None:
-        """Copy to the host, when all that was called before is done; returns after that."""
+        """Copy to the host, after all earlier calls have finished; returns when the copy is done."""
 
     def synchronize(self) -> None:
-        """Wait for all that was called before."""
+        """Wait until all earlier calls have finished."""
 
 
 def aligned(size: int) -> int:

@@ -1,7 +1,7 @@
-"""Experimental, not run on a GPU yet: its memory, through NVIDIA's own Python bindings of the CUDA runtime.
+"""Experimental, not run on a GPU yet: a GPU's memory, through NVIDIA's Python bindings of the CUDA runtime.
 
-All copies go through one stream, which ONNX Runtime or TensorRT runs its kernels on too: that is what keeps
-them in order. A device is chosen for a thread, and the engine's threads are several; so every call names it.
+All copies go through one stream, on which ONNX Runtime or TensorRT also runs its kernels: this keeps them in
+order. CUDA selects a device per thread, and the engine has several threads; so every call selects it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NON_BLOCKING: Final = 1
 
 
 def checked(answer: tuple[Any, ...]) -> Any:
-    """What a call of the CUDA runtime returned beside its status; raises InternalError for a failure."""
+    """What a call of the CUDA runtime returned after its status; raises InternalError for a failure."""
     status, *values = answer
     if status != runtime.cudaError_t.cudaSuccess:
         raise InternalError("cuda", f"{status.name}, {_explained(status)}")
@@ -31,7 +31,9 @@ def checked(answer: tuple[Any, ...]) -> Any:
 
 
 class CudaMemory:
-    """Of GPU `device`, as CUDA counts them. `stream` is the handle of the stream that everything runs on."""
+    """Memory of GPU `device`, as CUDA counts them. `stream` is the handle of the stream that everything runs
+    on.
+    """
 
     def __init__(self, device: int) -> None:
         self._device = device

@@ -1,9 +1,9 @@
 """The recorder's tallies as Triton custom metrics, on Triton's own port.
 
-A metric lives only as long as its MetricFamily object, so both are kept. Metrics of equal labels are one to
-Triton, whichever process made them: counters and histograms of a model's instances add up, but gauges would
-overwrite each other. So where there are several instances a gauge says whose it is, in `model_instance`
-(`instance` is Prometheus's own name for the server).
+A metric lives only as long as its MetricFamily object, so both are kept. To Triton, metrics with equal labels
+are one metric, whichever process made them: counters and histograms of a model's instances add up, but gauges
+would overwrite each other. So with several instances, gauges have the label `model_instance` (`instance` is
+Prometheus's own name for the server).
 """
 
 from __future__ import annotations
@@ -75,10 +75,10 @@ class MetricsFlusher:
                 metric.observe(value)
 
     def close(self) -> None:
-        """Hands over the last counts: the series stay as they are then, until the model is loaded again.
+        """Hands over the last counts: the series keep these values until the model is loaded again.
 
-        They are not taken off the page. A model that is loaded anew in place has the same series, and
-        Triton 2.51 dies of a segmentation fault when one process deletes what another writes.
+        They are not deleted. A model that is reloaded in place has the same series, and Triton 2.51 dies of a
+        segmentation fault when one process deletes what another writes.
         """
         self._recorder.gauges(0, 0, 0.0)
         self._next = 0.0
@@ -86,7 +86,7 @@ class MetricsFlusher:
         self._tell_kernels(0)
 
     def _tell_kernels(self, value: int) -> None:
-        """Again and again: where the model is reloaded in place, what it was before ends after this began."""
+        """Repeated at every flush: after a reload in place, the old model sets its gauge to 0 at its end."""
         if self._kernels:
             self._metric(KERNELS, self._own + self._kernels).set(value)
 

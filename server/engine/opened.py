@@ -1,4 +1,4 @@
-"""An engine that can run: what opening it on its device has found."""
+"""An engine that can run: the result of opening it on its device."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from engine.settings import Footprint
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """`manifest` is as it is served, `budget_bytes` the memory that its footprint had to fit, `device` as in
-    "cpu" or "cuda:0"; `kernels` is of an engine on a CPU.
+    """`manifest` is the one that is served, `budget_bytes` the memory that its footprint had to fit, `device`
+    is "cpu" or "cuda:0"; `kernels` is None for an engine on a GPU.
     """
 
     manifest: Manifest

@@ -1,7 +1,7 @@
 """A step must not outlive its server, nor a server a step that is broken for good.
 
-Triton's stub sees its server die only where it waits for a request: a step that was sending a metric or a
-response at that moment waits for an answer for ever, and keeps its memory.
+Triton's stub notices the death of its server only while it waits for a request. A step that was sending a
+metric or a response at that moment waits for an answer for ever, and keeps its memory.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import threading
 
 
 def exit_with_parent() -> None:
-    """From now on this process ends when the one that started it does."""
+    """From now on this process ends when its parent ends."""
     parent = os.pidfd_open(os.getppid())
     threading.Thread(target=_exit_after, args=(parent,), name="orphan-watch", daemon=True).start()
 
 
 def end_server() -> None:
-    """Have the server stop, after what it runs: whoever watches over it starts another.
+    """Have the server drain and stop; its supervisor starts another.
 
-    To end this process alone would not do: Triton goes on to call the model ready, and never answers what it
-    was running.
+    Ending only this process is not enough: Triton would still report the model as ready, and never answer the
+    requests that it was running.
     """
     os.kill(os.getppid(), signal.SIGTERM)
 

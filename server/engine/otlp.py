@@ -1,4 +1,4 @@
-"""Spans in OTLP's protobuf form, written by hand: the few messages of it that they need.
+"""Spans in OTLP's protobuf form, written by hand: only the few messages that spans need.
 
 The numbers of the fields are those of opentelemetry/proto/trace/v1/trace.proto, which is stable.
 """
@@ -80,7 +80,7 @@ def _time(field: int, nanoseconds: int) -> bytes:
 
 
 def _varint(value: int) -> bytes:
-    """Of a number that is not negative."""
+    """The protobuf varint of a number that is not negative."""
     parts = bytearray()
     while value > 0x7F:
         parts.append(value & 0x7F | 0x80)

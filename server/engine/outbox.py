@@ -65,9 +65,7 @@ class Chunk:
 
 
 class Responder(Protocol):
-    """One request's way back to its client. `send` with `final`, or `fail`, is called exactly once, as the
-    last.
-    """
+    """One request's way back to its client. The last call is `send` with `final`, or `fail`, exactly once."""
 
     def send(self, chunk: Chunk, final: bool) -> None: ...
 
@@ -79,7 +77,7 @@ Parcel = Chunk | EngineError
 
 class Outbox:
     """`put` hands a parcel over; `run` sends until `close`. A chunk with `finish`, or an error, is the last
-    parcel. What goes wrong with one is recorded as a fault. `clock` gives monotonic nanoseconds.
+    parcel. A failure to send one is recorded as a fault. `clock` gives monotonic nanoseconds.
     """
 
     def __init__(self, recorder: Recorder, clock: Callable[[], int]) -> None:
@@ -139,8 +137,9 @@ class Outbox:
             self._recorder.fault(error)
 
     def _timed(self, sent: Chunk, before_ns: int | None) -> int | None:
-        """When text last went to the client: just now, or before a chunk that has none. Text after text is a
-        gap; what carries none shows a reader nothing, so it neither ends a gap nor begins one.
+        """When text last went to the client: now, or earlier if the chunk has no text. The time from one text
+        to the next is a gap; a chunk without text shows a reader nothing, so it neither ends a gap nor begins
+        one.
         """
         if sent.span.begin == sent.span.end:
             return before_ns

@@ -1,4 +1,4 @@
-"""What a TensorRT plan was compiled for, from its manifest; it runs on nothing else."""
+"""Experimental: what a TensorRT plan was compiled for, from its manifest; it runs on nothing else."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Plan:
 
 
 def read_plan(manifest: Manifest) -> Plan:
-    """Raises ArtifactError when the manifest says nothing of the plan, or not all."""
+    """Raises ArtifactError when the manifest's entry for the plan is missing or incomplete."""
     try:
         profiles = manifest.engine["profiles"]
         return Plan(
@@ -53,7 +53,7 @@ def check_host(plan: Plan, manifest: Manifest, tensorrt: str, compute_capability
 
 
 def check_settings(plan: Plan, manifest: Manifest, settings: Settings) -> Settings:
-    """The settings with the plan's own context and source, which the KV cache takes whatever is used of them.
+    """The settings with the plan's own context and source, which the KV cache always takes in full.
 
     Raises SettingsError for one that the plan has no room for.
     """

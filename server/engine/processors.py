@@ -1,5 +1,5 @@
 """What a request changes in the scores of its next token, in the order of transformers' logits processors:
-biases, penalties, repeated n-grams, bad words, tokens that are never chosen, no end too soon, forced tokens.
+biases, penalties, repeated n-grams, bad words, suppressed tokens, min_tokens, forced tokens.
 
 The scores are logits where one token is chosen at a time, and log-probabilities in a beam search. `tokens`
 are all that the decoder has seen: prompt and answer, or with an encoder its start token and the answer.
@@ -21,7 +21,7 @@ Ids = NDArray[np.int64]
 
 
 class Processors:
-    """Those of one request, whose decoder begins with `given` tokens and holds `longest` at the end."""
+    """The processors of one request, whose decoder begins with `given` tokens and has at most `longest`."""
 
     def __init__(self, sampling: Sampling, given: int, longest: int, vocabulary: Vocabulary) -> None:
         self._sampling = sampling
@@ -31,7 +31,7 @@ class Processors:
         self._suppressed = _ids(sampling.suppress_tokens)
         self._biased = _ids(token for token, _ in sampling.logit_bias)
         self._bias = np.array([bias for _, bias in sampling.logit_bias], np.float32)
-        # transformers forces the token behind one given token alone, which is what a decoder's start is.
+        # transformers forces this token only after a single given token, such as a decoder's start.
         self._first = sampling.forced_bos_token_id if given == 1 else None
         self._last = sampling.forced_eos_token_id
         self._bad = BadWords([word.encode() for word in sampling.bad_words], vocabulary.table)
@@ -52,7 +52,7 @@ class Processors:
 
     @property
     def quiet_span(self) -> tuple[int, float]:
-        """From which number of new tokens, up to which, nothing is forced or kept from ending."""
+        """The range of numbers of new tokens in which no token is forced and no end is suppressed."""
         begin = max(self._sampling.min_tokens, int(self._first is not None))
         return begin, math.inf if self._last is None else self._longest - self._given - 1
 

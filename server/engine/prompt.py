@@ -1,11 +1,13 @@
 """Text or chat messages to token ids.
 
 In a chat, strings that look like special tokens inside a message are the user's text: they are encoded as
-plain text, while those of the template around them are control tokens. The rendered text remembers who wrote
-it. It is encoded as a whole, with a marker in the place of one character of each special token that a message
-has part in; text that has a marker is encoded once more as it is, with special tokens off.
+plain text, while those of the template around them are control tokens. The rendered text records for each
+character who wrote it. It is encoded as a whole, with a marker in place of one character of each special
+token that contains message text. The text around a marker is encoded once more without it, with special
+tokens off.
 
-Encoding takes more than a second for each MB of text, so what cannot fit the model is refused by its bytes.
+Encoding takes more than a second for each MB of text, so a text that cannot fit the model is refused by its
+number of bytes.
 The tokenizers library lets other threads run only while it encodes a batch, so a text is a batch of one.
 """
 
@@ -28,8 +30,8 @@ from engine.traced import Traced, first_of_message
 
 
 class PromptEncoder:
-    """`template` is None for a model that was not trained to chat; `prefix` names its task to the model. That
-    takes `positions` tokens, or None for any number.
+    """`template` is None for a model that was not trained to chat; `prefix` names the task to the model.
+    `positions` is the most tokens that the model takes, None for any number.
     """
 
     def __init__(
@@ -48,8 +50,9 @@ class PromptEncoder:
         # Longest first: a special token that begins like another must not hide it.
         names = sorted((re.escape(token.content) for token in self._special.values()), key=len, reverse=True)
         self._pattern = re.compile("|".join(names)) if names else None
-        # What follows a control token is not the beginning of the text, where some add a space. One that is
-        # looked for in normalised text leaves that in one piece, whose beginning is before it.
+        # Some tokenizers add a space at the beginning of a text, but text after a control token is no
+        # beginning. A token that is matched in normalised text does not split that text, so its beginning is
+        # before it.
         first = json.loads(tokenizer.to_str())
         self._bound = token_bound(first)
         later = first | {"pre_tokenizer": _without_prefix(first["pre_tokenizer"])}
@@ -59,8 +62,8 @@ class PromptEncoder:
         self._within = self._later if within == later else _without_special(within)
 
     def encode_text(self, text: str) -> list[int]:
-        """A raw prompt behind the prefix, as the tokenizers library encodes it by tokenizer.json: special
-        tokens count, and those that the model begins or ends a text with are added.
+        """A raw prompt after the prefix, as the tokenizers library encodes it by tokenizer.json: special
+        tokens count, and those with which the model begins or ends a text are added.
 
         Raises InvalidArgument for a text that cannot fit the model.
         """
@@ -70,7 +73,7 @@ class PromptEncoder:
 
     def encode_chat(self, messages: tuple[Message, ...]) -> list[int]:
         """Raises InvalidArgument when the model has no chat template, its template refuses the messages, or
-        what it makes of them cannot fit the model.
+        the rendered text cannot fit the model.
         """
         rendered = self.render(messages)
         self._check_size("messages", rendered)
@@ -97,7 +100,7 @@ class PromptEncoder:
         position, tokenizer, between = 0, self._first, list[int]()
         for number, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
             token = self._special.get(number)
-            # A normaliser may make a control token of what is none to the letter.
+            # A normaliser may turn other text into a control token.
             if token is None or token.content not in marked[start:end]:
                 between.append(number)
                 continue
@@ -107,7 +110,9 @@ class PromptEncoder:
         yield from self._plain(tokenizer, plain[position:], marked[position:], between)
 
     def _plain(self, tokenizer: Tokenizer, plain: str, marked: str, ids: list[int]) -> list[int]:
-        """A text without control tokens has the `ids` that it has in the whole, where nothing was marked."""
+        """The ids of a text without control tokens; without a marker, they are its `ids` within the whole
+        text.
+        """
         if plain == marked and self._special.keys().isdisjoint(ids):
             return ids
         return list(_encode(tokenizer, plain).ids)
@@ -131,7 +136,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
 @dataclass(frozen=True, slots=True)
 class TokenBound:
-    """A token stands for at most `longest` bytes of a text, and bytes of `dropped` for nothing."""
+    """A token stands for at most `longest` bytes of a text, and the bytes in `dropped` become no token."""
 
     longest: int
     dropped: bytes = b""
@@ -142,10 +147,11 @@ class TokenBound:
 
 
 def token_bound(content: Mapping[str, Any]) -> TokenBound | None:
-    """Of a tokenizer.json; None where nothing is known.
+    """The bound for a tokenizer.json; None where there is none.
 
-    Some drop part of the text or make one token of any length of it: normalisers that strip, words that are
-    unknown as a whole, added tokens with the space around them. A byte-level vocabulary drops bytes it lacks.
+    Some tokenizers drop part of the text, or make one token of a text of any length: normalisers that strip,
+    words that are unknown as a whole, added tokens with the space around them. A byte-level vocabulary drops
+    bytes it lacks.
     """
     model, added = content["model"], content["added_tokens"]
     steps = [
@@ -166,7 +172,7 @@ def token_bound(content: Mapping[str, Any]) -> TokenBound | None:
 
 
 def _byte_letters() -> dict[int, str]:
-    """The character that a byte-level vocabulary writes a byte as: its own, or one from U+0100 on."""
+    """The character for each byte in a byte-level vocabulary: its own, or one from U+0100 on."""
     letters = sorted(ByteLevel.alphabet())
     own = {ord(letter) for letter in letters if ord(letter) < 256}
     others = (byte for byte in range(256) if byte not in own)
@@ -180,7 +186,7 @@ def _steps(step: Mapping[str, Any] | None, inner: str) -> list[Mapping[str, Any]
 
 
 def _keeps_text(step: Mapping[str, Any]) -> bool:
-    """Whether a normaliser or pre-tokenizer (JSON) leaves each text as many bytes as it had, or more."""
+    """Whether a normaliser or pre-tokenizer (JSON) never makes a text shorter, in bytes."""
     match step:
         case {"type": "Replace", "pattern": {"String": str(found)}, "content": str(written)}:
             return _size(found) <= _size(written)
@@ -217,7 +223,7 @@ def _without_prefix(steps: Any) -> Any:
 
 
 def _marked(text: str, places: list[int]) -> str:
-    """The text with another character at these places, which it does not have."""
+    """The text with a character that it does not contain at these places."""
     if not places:
         return text
     used = set(text)

@@ -1,7 +1,7 @@
 """A client's inputs as one version of a model reads them: a prompt in its token ids, and its sampling.
 
-While two versions serve, the tokenizer step writes a request once for each that reads it differently, and the
-engine takes its own (`write`, `pick`).
+While two versions serve, the tokenizer step writes a request once for each version that reads it differently,
+and each engine takes its own (`write`, `pick`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Reading = Request | EngineError
 class Reader:
     """Opens the tokenizer and the chat template; raises ArtifactError when they are not the manifest's.
 
-    Or when the manifest's own way to generate would be refused in every request.
+    It also raises ArtifactError when the manifest's generation settings would be refused in every request.
     """
 
     def __init__(self, manifest: Manifest, limits: TokenizerSettings) -> None:
@@ -46,7 +46,7 @@ class Reader:
         return _request(inputs, self._encode(inputs), now_ns)
 
     def try_read(self, values: Mapping[str, Any], parameters: Mapping[str, Any], now_ns: int) -> Reading:
-        """The fault where `read` would raise it."""
+        """Like `read`, but returns the fault instead of raising it."""
         try:
             return self.read(values, parameters, now_ns)
         except EngineError as error:
@@ -62,9 +62,9 @@ class Reader:
 
 
 def write(readings: Mapping[str, Reading]) -> tuple[Sequence[int], str]:
-    """The tensors `input_ids` and `request` for readings by key; raises the first where all are faults.
+    """The tensors `input_ids` and `request` for readings by key; raises the first fault if all are faults.
 
-    `input_ids` are those of the first one that is none, and only the others stand in `request`.
+    `input_ids` are those of the first reading that is no fault; `request` has the ids of the others.
     """
     good = {key: reading for key, reading in readings.items() if isinstance(reading, Request)}
     if not good:
@@ -75,9 +75,9 @@ def write(readings: Mapping[str, Reading]) -> tuple[Sequence[int], str]:
 
 
 def pick(text: str, ids: Sequence[int], key: str) -> Request:
-    """The reading of `key`; raises its fault. A request that no tokenizer step wrote is one object.
+    """The reading for `key`; raises its fault. A request that no tokenizer step wrote is one object.
 
-    Raises Unavailable when there is none for this engine, and InvalidArgument for what is no request.
+    Raises Unavailable when there is no reading for this engine, and InvalidArgument for a malformed request.
     """
     written = parse_json("request", text)
     if not isinstance(written, list):
@@ -113,7 +113,9 @@ def _written(key: str, reading: Reading, with_ids: bool) -> str:
 
 
 def main(folder: Path, lines: Iterable[str]) -> None:
-    """For each line, inputs of a request, prints how they are read: what `--check` of the build compares."""
+    """For each line with the inputs of a request, prints how they are read; `--check` of the build compares
+    it.
+    """
     encoder = _encoder(read_manifest(folder))
     for line in lines:
         inputs = json.loads(line)
@@ -127,7 +129,7 @@ def _check_defaults(manifest: Manifest, limits: TokenizerSettings) -> None:
     try:
         sampling_from({}, {"max_tokens": limits.default_max_tokens, **manifest.generation})
     except EngineError as error:
-        problem = f"generation: {error}; mend the checkpoint's generation_config.json and build it again"
+        problem = f"generation: {error}; correct the checkpoint's generation_config.json and build it again"
         raise ArtifactError("manifest", problem) from error
 
 

@@ -1,7 +1,7 @@
 """What the engine counts. The loop records, another thread drains: a metric call through Triton costs 50 to
 80 us.
 
-Names carry vLLM's suffixes, so that dashboards made for vLLM need only another prefix.
+The names end like vLLM's, so that dashboards made for vLLM need only another prefix.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ def parse_early_stopping(value: object) -> EarlyStoppingChoice:
 
 
 def is_unicode(text: str) -> bool:
-    """JSON can spell half a surrogate pair, which no encoding can carry on."""
+    """JSON can spell half a surrogate pair, which no encoding can represent."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
@@ -135,7 +135,7 @@ class Request:
     """One accepted prompt. Times are monotonic nanoseconds, which all processes of a machine share.
 
     The prompt of an encoder-decoder is its source. `returns` names the optional outputs that the client
-    wants; `ensemble` tells that a tokenizer step wrote it; `open_ended`, that the client named no
+    wants; `ensemble` says that a tokenizer step wrote it; `open_ended`, that the client named no
     `max_tokens`, so that the context may cut it short.
     """
 
@@ -165,7 +165,7 @@ class Request:
 
     @classmethod
     def from_fields(cls, written: Any, prompt: tuple[int, ...]) -> Request:
-        """The same of JSON that is parsed already."""
+        """The same for JSON that is already parsed."""
         try:
             fields = dict(written)
             sampling = dict(fields.pop("sampling"))
@@ -200,7 +200,7 @@ def _check_envelope(fields: Mapping[str, Any]) -> None:
 
 
 def sampling_from(fields: Mapping[str, Any], defaults: Mapping[str, Any], stream: bool = False) -> Sampling:
-    """The client's fields over the model's defaults, which give way where the two do not go together."""
+    """The client's fields over the model's defaults; a default that contradicts a field is dropped."""
     merged = {**defaults, **fields}
     least = merged.get("min_tokens", 0)
     if "max_tokens" not in fields:

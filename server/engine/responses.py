@@ -1,12 +1,13 @@
 """After which decode steps the streams get their new tokens.
 
-Whatever is in it, a response costs its way through the ensemble to the client: 0.86 ms of processor time on
-two Zen 4 cores (server 0.29, detokenizer 0.23, client 0.22, the engine's sender 0.12), a quarter of what the
-engine needs for a token of 32 streams. One stream gets each token at once. Several get as many together as
-there are streams, up to eight: 14 ms of tokens of two streams, 75 of eight, too little for a reader to see.
+A response of any size costs 0.86 ms of processor time on its way through the ensemble to the client, on two
+Zen 4 cores (server 0.29, detokenizer 0.23, client 0.22, the engine's sender 0.12): a quarter of what the
+engine needs for a token of 32 streams. A single stream gets each token at once. Several streams get as many
+tokens together as there are streams, up to eight: 14 ms of tokens of two streams, 75 of eight, too little for
+a reader to see.
 
-All of them get theirs after the same step. Responses wake up other threads, which disturbs the model's: those
-of four streams after every step cost as much as those of eight streams after every step do.
+All streams get theirs after the same step. Responses wake up other threads, which disturbs the model's
+threads: the responses of four streams after every step cost as much as those of eight.
 
 Rules of this file: counts and times come in as numbers. No clock, no thread.
 """
@@ -16,13 +17,13 @@ from __future__ import annotations
 from typing import Final
 
 _MOST: Final = 8
-# On a slow engine a token does not wait for others that take this long.
+# On a slow engine, a token does not wait longer than this for the next ones.
 LONGEST_NS: Final = 150_000_000
 
 
 class Responses:
-    """`interval` is the setting `stream_interval`: steps from one response to the next, or 0 for a number
-    that suits the streams that run, about `LONGEST_NS` apart at most.
+    """`interval` is the setting `stream_interval`: steps from one response to the next. 0 chooses it by the
+    number of running streams, with responses at most about `LONGEST_NS` apart.
     """
 
     def __init__(self, interval: int) -> None:
@@ -31,7 +32,7 @@ class Responses:
         self._sent_ns = 0
 
     def decoded(self, now: int, running: int) -> bool:
-        """A step has run with so many streams: whether their tokens go out now."""
+        """Called after each step with the number of streams; whether their tokens go out now."""
         self._steps += 1
         due = self._steps >= (self._interval or tokens_together(running))
         if not due and (self._interval or now - self._sent_ns < LONGEST_NS):

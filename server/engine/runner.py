@@ -1,7 +1,7 @@
 """Runs engine steps. `Runner` is the interface that every device implements; the loop knows nothing else.
 
 A runner owns the weights and the KV cache of `slots` rows; with an encoder a row has a cross cache too, and
-the length of the source that is in it. It runs what the scheduler decided: it keeps no account of tokens.
+the length of the source in it. It runs what the scheduler decided and does not keep track of tokens.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Runner(Protocol):
         """Put the tokens at `start`… of the row; returns the logits after the last one (1, vocab)."""
 
     def encode(self, slot: int, tokens: Sequence[int]) -> None:
-        """Run the encoder on the whole source: its cross keys and values, and its length, are the row's."""
+        """Run the encoder on the whole source, and store cross keys, cross values and length in the row."""
 
     def copy(self, source: int, target: int, tokens: int, *, start: int = 0, cross: bool = True) -> None:
         """Copy the positions `start` to `tokens` (excluded) of a row to another.
@@ -58,10 +58,10 @@ class Run:
 
 @runtime_checkable
 class Verifier(Runner, Protocol):
-    """A runner whose logits of a token are the same to the last bit whatever is computed beside it.
+    """A runner whose logits of a token are the same to the last bit, whatever else is in the call.
 
-    Only then can tokens be computed before it is known whether they are the answer's, and decode rows beside
-    a chunk of a prompt.
+    Only then can it compute tokens before it is known whether they are the answer's, and decode rows together
+    with a chunk of a prompt.
     """
 
     def verify(self, runs: Sequence[Run]) -> Floats:

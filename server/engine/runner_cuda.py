@@ -1,10 +1,10 @@
-"""Experimental, not run on a GPU yet: the runner on ONNX Runtime's CUDA provider, with all that is large in a
+"""Experimental, not run on a GPU yet: the runner on ONNX Runtime's CUDA provider, with all large data in the
 device's memory.
 
 The graph and its in-place KV cache are those of `runner_onnx`; here the cache, the inputs and the logits are
-addresses in a `DeviceMemory`. A binding copies an input of another device when it is made, not when it runs;
-so the inputs are bound where the graph reads them, and each step copies them there itself. The two totals are
-the exception: ONNX Runtime's attention reads them on the host.
+addresses in a `DeviceMemory`. A binding copies an input from another device when it is created, not when it
+runs; so the inputs are bound where the graph reads them, and each step copies them there itself. The two
+totals are the exception: ONNX Runtime's attention reads them on the host.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class CudaRunner:
         arrays["seqlens_k"][:] = last
         bound.total[...] = max(last) + 1
         if self._cache.cross:
-            # An idle row may have no source yet; it reads one position of what is there.
+            # An idle row may have no source yet; it reads one position of whatever the cache contains.
             lengths = np.maximum(self._cache.sources[bound.rows], 1)
             arrays["source_seqlens"][:] = lengths - 1
             bound.source_total[...] = lengths.max()

@@ -1,7 +1,7 @@
 """The runner on the processor's own kernels (server/kernels), for int8 decoders of the Llama line.
 
-One call computes any tokens of any slots. What a token gives is the same to the last bit whatever is computed
-beside it, in a chunk of any size or alone. Keys and values are half floats.
+One call computes any tokens of any slots. The logits of a token are the same to the last bit whatever else is
+in the call, in a chunk of any size or alone. Keys and values are half floats.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class KernelRunner:
         if start >= tokens:
             return
         self._values[:, target, :, start:tokens] = self._values[:, source, :, start:tokens]
-        # Positions behind the last token may be copied too: nobody reads one before it is written.
+        # Positions after the last token may be copied too: each is written before it is read.
         first, offset, end = start // BLOCK, start % BLOCK, -(-tokens // BLOCK)
         self._keys[:, target, :, first, :, offset:] = self._keys[:, source, :, first, :, offset:]
         self._keys[:, target, :, first + 1 : end] = self._keys[:, source, :, first + 1 : end]

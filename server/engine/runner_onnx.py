@@ -5,8 +5,8 @@ values, of shape (slots, kv_heads, capacity, head_dim), bound by address as both
 step binds the first n rows, a prefill one row. Bindings are made once for each n and each slot, and every
 step only writes the small inputs that they point to.
 
-With an encoder there is such a cache for the sources too: the encoder's graph makes its keys and values, once
-a request, and the decoder's graph reads them in place, with a length for each row.
+With an encoder there is such a cache for the sources too: the encoder's graph computes its keys and values,
+once per request, and the decoder's graph reads them in place, with a length for each row.
 """
 
 from __future__ import annotations

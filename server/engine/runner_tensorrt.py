@@ -1,7 +1,7 @@
-"""Experimental, not run on a GPU yet: runs graphs of the dialect `tensorrt`: docs/gpu.md.
+"""Experimental, not run on a GPU yet: the runner for graphs of the dialect `tensorrt` (docs/gpu.md).
 
-TensorRT has no attention that knows lengths: the runner says with every step where each row's tokens go, what
-positions they have, and by masks what they may look at. A decode step of n rows is prepared once, and its
+TensorRT has no attention with lengths: in every step the runner passes where each row's tokens go, their
+positions, and masks of the keys that they may attend to. A decode step of n rows is prepared once, and its
 tensors never move, so that it can be replayed as one CUDA graph.
 """
 
@@ -114,7 +114,7 @@ class TensorRtRunner:
         return prepared.logits
 
     def _layout(self, rows: int, length: int) -> Layout:
-        """The inputs that the graph has of those that it may have."""
+        """The possible inputs that this graph actually has."""
         layout: dict[str, Any] = {
             "input_ids": (np.int64, (rows, length)),
             _POSITIONS: (np.int64, (rows, length)),

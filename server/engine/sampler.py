@@ -54,7 +54,7 @@ class TokenChooser:
         self._quiet = sampling.greedy and sampling.num_logprobs is None and not self._processors.constant
         self._quiet_from, self._quiet_until = self._processors.quiet_span
         self._generated = 0
-        # The arg max needs no account of the tokens.
+        # The arg max does not depend on earlier tokens.
         self._account: NDArray[np.int64] | None = None
         self._given = len(given)
         if not self._quiet or self._processors.quiet_span != (0, math.inf):
@@ -72,13 +72,13 @@ class TokenChooser:
         return float(self._random.random())
 
     def note(self, token: int) -> None:
-        """The token was chosen."""
+        """Record the token that was chosen."""
         if self._account is not None:
             self._account[self._given + self._generated] = token
         self._generated += 1
 
     def edit(self, row: Floats) -> None:
-        """Whatever the request changes in its logits."""
+        """Apply all changes of the request to its logits."""
         if self._account is not None:
             self._processors.apply(row, self._account[: self._given + self._generated])
 
@@ -89,7 +89,7 @@ def check_prompt(prompt: Iterable[int], vocab: int) -> None:
 
 
 def check_ids(sampling: Sampling, vocab: int) -> None:
-    """As `check_prompt`, for what the request says of tokens."""
+    """As `check_prompt`, for the token ids in the request's options."""
     _check("logit_bias", (token for token, _ in sampling.logit_bias), vocab)
     _check("suppress_tokens", sampling.suppress_tokens, vocab)
     for field in ("forced_bos_token_id", "forced_eos_token_id", "decoder_start_token_id"):
@@ -107,7 +107,8 @@ def _check(field: str, ids: Iterable[int], vocab: int) -> None:
 def choose(logits: Floats, choosers: Sequence[TokenChooser]) -> list[Choice | None]:
     """One token for each row of `logits` (rows, vocab), which is edited in place.
 
-    None for a row that is not finite: no token of it would mean anything, and the others' do.
+    A row that is not finite gets None, since none of its tokens would be meaningful; the others are
+    unaffected.
     """
     tokens = logits.argmax(axis=1)
     finite = np.isfinite(logits[np.arange(len(tokens)), tokens])
@@ -119,7 +120,7 @@ def choose(logits: Floats, choosers: Sequence[TokenChooser]) -> list[Choice | No
 
 
 def _choose(logits: Floats, tokens: NDArray[np.int64], choosers: Sequence[TokenChooser]) -> list[Choice]:
-    """`tokens` are the arg max of the rows, and get what is chosen."""
+    """`tokens` come in as the arg max of the rows; the chosen tokens are written to them."""
     reports = {
         i: _normalised(logits[i]) for i, c in enumerate(choosers) if c.sampling.num_logprobs is not None
     }
@@ -127,7 +128,7 @@ def _choose(logits: Floats, tokens: NDArray[np.int64], choosers: Sequence[TokenC
     for i in edited:
         choosers[i].edit(logits[i])
         tokens[i] = logits[i].argmax()
-    # Where every token is forbidden there is nothing to draw: the first one is taken, as by transformers.
+    # If every token is forbidden there is nothing to draw: the first one is taken, as in transformers.
     drawn = [i for i in edited if not choosers[i].sampling.greedy and logits[i, tokens[i]] > -np.inf]
     if drawn:
         tokens[drawn] = _draw(logits[drawn], [choosers[i] for i in drawn])
@@ -152,7 +153,7 @@ def _draw(logits: Floats, choosers: Sequence[TokenChooser]) -> NDArray[np.int64]
 
 def _weights(logits: Floats, temperatures: Floats) -> Floats:
     """Unnormalised probabilities (rows, vocab), 1 at the peak of each row."""
-    # A tiny temperature must not overflow, nor become zero: the peak is taken off first.
+    # A tiny temperature must neither overflow nor become zero, so the peak is subtracted first.
     scaled: Floats = logits - logits.max(axis=1, keepdims=True)
     with np.errstate(over="ignore"):
         scaled /= np.maximum(temperatures, np.finfo(np.float32).tiny)[:, None]

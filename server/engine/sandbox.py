@@ -1,9 +1,9 @@
 """jinja2's immutable sandbox for chat templates, in which texts remember who wrote them.
 
 A template comes with a checkpoint: it may compute text and nothing else. It has what transformers gives it:
-raise_exception, strftime_now, tojson, the generation block. A plain str is the template's own text here; a
-message's is a Traced, and so is all that a template makes of it. What is made of it on a way that is not
-followed is a message's too.
+raise_exception, strftime_now, tojson, the generation block. A plain str here is the template's own text; a
+message's text is a Traced, and so is everything that a template makes from it. The result of an operation
+that is not tracked counts as a message's text too.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from jinja2.utils import pass_eval_context
 
 from engine.traced import NOTHING, Traced, settle, text_of, traced
 
-# Filters that give what they are given; those that are made of methods of str; the others are not followed.
+# Filters that return their input; filters that only use methods of str; all others are not tracked.
 _CHOOSING: Final = frozenset(("attr", "d", "default", "first", "last", "max", "min", "random"))
 _FOLLOWED: Final = frozenset(
     ("capitalize", "center", "format", "lower", "replace", "reverse", "string", "trim", "truncate", "upper")
@@ -35,7 +35,7 @@ _FOLLOWED: Final = frozenset(
 
 
 class _Generation(Extension):
-    """The block `generation` marks the assistant's tokens for training; here it is what it holds."""
+    """The block `generation` marks the assistant's tokens for training; here it is only its content."""
 
     tags = {"generation"}  # noqa: RUF012 (declared so by jinja2)
 
@@ -45,7 +45,7 @@ class _Generation(Extension):
 
 
 class Markup(markupsafe.Markup):
-    """Escaped text: it has methods of its own, and counts as a message's, as do its characters in a loop."""
+    """Escaped text has methods of its own; it counts as a message's, as do its characters in a loop."""
 
     def __iter__(self) -> Iterator[str]:
         return iter(Traced(self))
@@ -107,13 +107,13 @@ class Sandbox(ImmutableSandboxedEnvironment):
         made = super().call(context, obj, *args, **options)
         if isinstance(made, markupsafe.Markup):
             return Markup(made)
-        # Bytes do not remember what they are of.
+        # Bytes do not record who wrote the text.
         foreign = isinstance(getattr(obj, "__self__", None), bytes | Markup)
         return Traced(made) if foreign and type(made) is str else made
 
 
 class _Formatter(SandboxedFormatter):
-    """str.format: the format's own text, and behind it what its field becomes, and so on."""
+    """str.format: the format's own text, then the value of its field, and so on."""
 
     def followed(self, text: Traced, args: Sequence[Any], values: Mapping[str, Any]) -> Traced:
         self._given = text, args, values
@@ -123,7 +123,7 @@ class _Formatter(SandboxedFormatter):
         return NOTHING.join(self._parts)
 
     def parse(self, text: str) -> Iterator[tuple[str, str | None, str | None, str | None]]:
-        # How a field is to be written can have fields of its own, and is then parsed too; it is no Traced.
+        # A field's format specification can contain fields and is then parsed too; it is no Traced.
         for literal, name, how, conversion in super().parse(text):
             if isinstance(text, Traced):
                 self._parts.append(settle(literal, text))
@@ -145,7 +145,7 @@ class _Formatter(SandboxedFormatter):
 
 
 def _owned(value: Any) -> Any:
-    """A plain str as the template's text, so that its methods are followed."""
+    """A plain str as the template's text, so that its methods are tracked."""
     return traced(value) if type(value) is str else value
 
 
@@ -156,7 +156,7 @@ def _finalize(context: EvalContext, value: Any) -> Any:
 
 
 def _kept(made: Callable[..., Any], followed: bool) -> Callable[..., Any]:
-    """A filter whose text is followed if it is made of methods of str, and else settled."""
+    """A filter whose text is tracked if it only uses methods of str, and otherwise settled."""
 
     @wraps(made)
     def kept(*args: Any, **options: Any) -> Any:

@@ -8,11 +8,11 @@ Rules of this file: state in, decision out. `schedule()` returns a Batch; the lo
 Life of a sequence: waiting → prefilling (one at a time, first come first served; each step runs one chunk, so
 a long prompt does not stall the streams; a source is encoded whole, in one step) → running (a row of every
 decode step) → removed. A prompt is placed only when its prefill starts: by then the prompts before it are in
-their slots and can lend a common prefix.
+their slots, and a common prefix can be copied from them.
 
-A beam search is a sequence of several rows. It waits until so many slots are free, and nobody overtakes it.
-After the prefill all its rows hold the same (`fork`), and after each step they go on as the search says
-(`branch`); `complete()` hands over the answer that won.
+A beam search is a sequence of several rows. It waits until that many slots are free, and no request overtakes
+it. After the prefill all its rows have the same content (`fork`), and after each step they continue as the
+search decides (`branch`); `complete()` hands over the answer that won.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Scheduler:
         stall: float = 0,
         speculative_tokens: int = 0,
     ) -> None:
-        """`stall`: how many decode steps' time a chunk takes beside streams; 0 for chunks of fixed size.
+        """`stall`: how many decode steps' time a chunk takes while streams run; 0 for chunks of fixed size.
         `speculative_tokens`: the most that are proposed for a row; the runner must then be able to verify.
         """
         self.slots = slots
@@ -142,7 +142,7 @@ class Scheduler:
                 row.lane.slot.tokens.append(row.token)
 
     def keep(self, row: Row, count: int) -> None:
-        """The next token of the row's draft is what the sequence has chosen, after `count` others."""
+        """Accept the next token of the row's draft: the sequence has chosen it, after `count` others."""
         assert row.lane
         row.lane.slot.tokens.append(row.draft[count])
 
@@ -157,17 +157,17 @@ class Scheduler:
             self._start(prefill.sequence)
 
     def commit_encode(self, encode: Encode) -> None:
-        """The source is in its slot: the decoder starts with the next step."""
+        """The source is encoded in its slot: the decoder starts with the next step."""
         encode.slot.source = encode.sequence.request.prompt
         self._start(encode.sequence)
 
     def fork(self, sequence: Sequence) -> list[Move]:
-        """All rows of a search go on from the first one."""
+        """All rows of a search continue from the first one."""
         first, *others = [lane.slot for lane in sequence.lanes]
         return [self.slots.follow(first, slot, cross=True) for slot in others]
 
     def branch(self, sequence: Sequence, branches: tuple[tuple[int, int], ...]) -> list[Move]:
-        """Row i of a search goes on as row `parent` and then `token`: branches[i]. A parent keeps its row."""
+        """Row i of a search continues row `parent` with `token`: branches[i]. A parent keeps its row."""
         lanes, moves = sequence.lanes, []
         for lane, (parent, _) in zip(lanes, branches, strict=True):
             if lanes[parent] is not lane:
@@ -179,7 +179,7 @@ class Scheduler:
         return [move for move in moves if move.start < move.tokens]
 
     def fail(self, sequences: list[Sequence], moves: Iterable[Move] = ()) -> None:
-        """A part of the step has not run: its sequences end, and what it touched is not trusted any more."""
+        """A part of the step has failed: its sequences end, and what its slots contain is not reused."""
         for sequence in sequences:
             slots = [lane.slot for lane in sequence.lanes]
             self.remove(sequence)
@@ -207,7 +207,9 @@ class Scheduler:
         return finish
 
     def _queued(self) -> int:
-        """Those that free slots await do not count: a burst fills the slots and then the queue."""
+        """Waiting sequences for which slots are free do not count: a burst fills the slots and then the
+        queue.
+        """
         free, placed = len(self.slots.free), 0
         for sequence in self.waiting:
             free -= sequence.rows
@@ -264,7 +266,7 @@ class Scheduler:
             yield Row(lane.tokens[position] if lane else 0, position, lane, draft)
 
     def _draft(self, lane: Lane, position: int, most: int) -> tuple[int, ...]:
-        """What may follow the token at `position`. The answer's last token is never computed."""
+        """A draft of what may follow the token at `position`. The answer's last token is never computed."""
         sequence = lane.sequence
         if sequence.drafter is None:
             sequence.drafter = Drafter(sequence.tokens, self._speculative_tokens)

@@ -15,7 +15,7 @@ from engine.cpu import open_cpu_runner
 from engine.describe import describe
 from engine.device import choose_device
 from engine.errors import ArtifactError, Cancelled, InternalError
-from engine.gpu import needs_gpu, open_gpu_runner
+from engine.gpu import needs_gpu, open_gpu_runner  # experimental: docs/gpu.md
 from engine.intake import Encoder
 from engine.loop import Loop
 from engine.manifest import Manifest, read_manifest
@@ -36,9 +36,9 @@ Report = Callable[[BaseException], None]
 class Service:
     """`start` runs the threads; `submit` takes requests from any thread; `close` ends what is left.
 
-    After a bug in the loop nothing can be trusted: all requests are ended, and then `give_up` is called. A
-    service that only refused from then on would look healthy for ever. `signals` is the place of a socket by
-    which it hears of clients that are gone.
+    After a bug in the loop no state can be trusted: all requests are ended, and then `give_up` is called. A
+    service that only refused requests from then on would look healthy for ever. `signals` is the path of a
+    socket that reports disconnected clients.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Service:
         sound = False
         try:
             sound = self.loop.run()
-        finally:  # whatever it was, nobody may wait for ever
+        finally:  # after any failure: no client may wait for ever
             if not sound:
                 self._outbox.close()
                 self._threads[1].join()

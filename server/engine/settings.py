@@ -20,7 +20,7 @@ from engine.manifest import ModelShape
 # The launcher's name of the threads of an engine whose own setting is 0.
 THREADS: Final = "HALIMEDE_THREADS"
 _MAX_DIGITS: Final = 20
-# What the weights' working memory, the tokenizer and the rest of the server need beside the KV cache.
+# What the weights' working memory, the tokenizer and the rest of the server need in addition to the KV cache.
 _MEMORY_SHARE: Final = 0.8
 _USUAL_SOURCE: Final = 1024
 
@@ -39,7 +39,7 @@ class Settings(EngineSettings):
 
 
 def read_settings(parameters: Mapping[str, str], environ: Mapping[str, str] | None = None) -> Settings:
-    """Of a model's parameters, and of the server's environment what they leave open.
+    """The settings in a model's parameters; the server's environment supplies what they leave open.
 
     Raises SettingsError for a value that is no whole number or out of its range, or no choice.
     """
@@ -72,9 +72,10 @@ def _value(name: str, text: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What an engine takes beside its weights: keys and values, and what each thread has of its own.
+    """What an engine takes in addition to its weights: keys and values, and the scratch memory of each
+    thread.
 
-    Positions are allocated in blocks of `block`; `scratch` is the bytes of a thread for so many of them.
+    Positions are allocated in blocks of `block`; `scratch` gives the bytes of a thread for so many positions.
     """
 
     shape: ModelShape
@@ -95,8 +96,8 @@ class Footprint:
         return self.cache(settings) + settings.thread_count * own
 
     def max_context(self, settings: Settings, budget_bytes: int) -> int:
-        """The largest max_context with which all else of the settings fits so much memory, at most the
-        model's positions; 0 where none does.
+        """The largest max_context with which the other settings fit so much memory, at most the model's
+        positions; 0 if none fits.
         """
 
         def needed(blocks: int) -> int:

@@ -1,4 +1,4 @@
-"""Long jobs on a thread of their own, one at a time: whoever has a short one does not wait for them."""
+"""Runs long jobs on a separate thread, one at a time, so that short ones do not wait for them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from queue import PriorityQueue
 
 
 class ShortestFirst:
-    """Runs the smallest of the jobs that wait; one that raises is reported, and ends no other."""
+    """Runs the smallest of the waiting jobs; an exception in one is reported and affects no other."""
 
     def __init__(self, name: str, report: Callable[[BaseException], None]) -> None:
         self._waiting: PriorityQueue[tuple[float, int, Callable[[], None] | None]] = PriorityQueue()

@@ -1,11 +1,11 @@
 """KV slots: which tokens each holds, and which one a prompt gets.
 
 A slot is one row of the KV cache. A decode step runs rows 0..n-1 as one batch, so sequences live in the
-lowest slots; slots remember their tokens after a sequence ends, and a later prompt that begins alike reuses
-them. With an encoder it is sources that they remember: what the decoder has seen depends on all of a source.
+lowest slots; slots keep their tokens after a sequence ends, and a later prompt with the same beginning reuses
+them. With an encoder they keep their sources instead: all of the decoder's state depends on the whole source.
 
-Rules of this file: it decides and accounts, the runner moves the bytes. The `Move`s that a decision returns
-must be carried out in order, before anything else is run.
+Rules of this file: it decides and keeps track, the runner moves the bytes. The `Move`s that a decision
+returns must be carried out in order, before anything else is run.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """The first `tokens` positions of two rows change places."""
+    """The first `tokens` positions of two rows are exchanged."""
 
     a: int
     b: int
@@ -86,8 +86,8 @@ class SlotTable:
     def place(self, prompt: Sequence[int]) -> Placement | None:
         """A slot for the prompt with the longest prefix that any slot holds, or None when all are busy.
 
-        The lowest free slot is taken, so that running rows stay together. What it held moves to the slot that
-        was unused for longest: the least recently used content is what gets lost.
+        The lowest free slot is taken, so that running rows stay together. Its content moves to the slot that
+        was unused for longest: the least recently used content is lost.
         """
         free = self.free
         if not free:
@@ -110,7 +110,7 @@ class SlotTable:
         if not free:
             return None
         target = free[0]
-        holder = target if target.source == source else self._holder(source)
+        holder = next((slot for slot in (target, *self.slots) if slot.source == source), None)
         moves = (Copy(holder.index, target.index, 0),) if holder and holder is not target else ()
         target.tokens, target.source = [], source if holder else ()
         self._take(target)
@@ -126,7 +126,7 @@ class SlotTable:
         return Placement(target, 0, moves)
 
     def follow(self, source: Slot, target: Slot, cross: bool = False) -> Copy:
-        """Target goes on as source does: it gets the tokens that it has not in common with it."""
+        """Target continues as source does: it gets the tokens after their common prefix."""
         start = common_prefix(source.tokens, target.tokens)
         target.tokens[start:] = source.tokens[start:]
         if cross:
@@ -154,15 +154,12 @@ class SlotTable:
         return move
 
     def _vacate(self, target: Slot, free: list[Slot], keep: Slot | None) -> list[Move]:
-        """What a free slot holds moves to the one that was unused for longest."""
+        """Move the content of a free slot to the one that was unused for longest."""
         victim = self._least_recent(free, keep)
         if victim is target or not target.tokens:
             return []
         victim.tokens, victim.last_used = list(target.tokens), target.last_used
         return [Copy(target.index, victim.index, len(target.tokens))]
-
-    def _holder(self, source: tuple[int, ...]) -> Slot | None:
-        return next((slot for slot in self.slots if slot.source == source), None)
 
     def _longest_prefix(self, prompt: Sequence[int]) -> tuple[Slot | None, int]:
         wanted = list(prompt[:-SHORTEST_PREFILL])

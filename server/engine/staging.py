@@ -1,4 +1,4 @@
-"""The small inputs of a step: written on the host, side by side, and copied to the device in one go."""
+"""The small inputs of a step: written on the host, one after the other, and copied to the device together."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Staged:
 
 
 class Staging:
-    """A block on either side, used by one step at a time, whatever its layout."""
+    """A block on the host and one on the device, used by one step at a time, in any layout."""
 
     def __init__(self, memory: DeviceMemory, size: int) -> None:
         self._memory = memory
@@ -48,7 +48,7 @@ class Staging:
 
 
 def staged_bytes(layout: Layout) -> int:
-    """What `lay` needs for it."""
+    """Bytes that `lay` needs for a layout."""
     return max((start + size for _, start, size, _, _ in _places(layout)), default=0)
 
 

@@ -1,6 +1,6 @@
-"""Carries out one batch: the model runs, its logits become tokens, and what failed ends.
+"""Carries out one batch: the model runs, its logits become tokens, and failed requests end.
 
-A call of the runner can fail in any way; whatever it is, the requests it was made for end, and no others.
+A call of the runner can fail in any way; then the requests of that call end, and no others.
 """
 
 from __future__ import annotations
@@ -91,10 +91,10 @@ class Steps:
             self._search(search, scores)
 
     def _both(self, batch: Batch, prefill: Prefill) -> None:
-        """Decode rows and a chunk, in one call; in two to time them, or to see which of them made it fail.
+        """Decode rows and a chunk, in one call; in two calls to time them, or to find which of them failed.
 
-        The rows are then the second: in both ways their tokens come at the end of a step, so that between two
-        tokens of a stream there is one chunk.
+        The rows are then second: either way their tokens come at the end of a step, so that there is one
+        chunk between two tokens of a stream.
         """
         found = self._verification.run(batch, prefill) if batch.together else None
         if found:
@@ -150,7 +150,7 @@ class Steps:
         self._fork(sequence)
 
     def _fork(self, sequence: Sequence) -> bool:
-        """All rows of a search hold what the first one does; false when that failed."""
+        """Copy the first row of a search to its other rows; false when that failed."""
         with self._lock:
             moves = self._scheduler.fork(sequence)
         try:

@@ -85,7 +85,7 @@ class Span:
 
 class TextStream:
     """The text of one answer, token by token: what may be sent, never cut inside a character or a stop
-    sequence. With `drop_space` a space it begins with is no part of it.
+    sequence. With `drop_space` a leading space is not part of the answer.
     """
 
     def __init__(self, table: TokenTable, stop_words: tuple[bytes, ...], drop_space: bool = False) -> None:
@@ -100,7 +100,9 @@ class TextStream:
         self._cut: int | None = None
 
     def push(self, token: int, match: bool = True) -> bool:
-        """Add a token; true when it completes a stop sequence. Without `match` it may not, only begin one."""
+        """Add a token; true when it completes a stop sequence. Without `match` it can begin one, not complete
+        it.
+        """
         assert self._cut is None, "nothing follows a stop sequence"
         data = self._table[token]
         before = self._base + len(self._pending)

@@ -1,4 +1,4 @@
-"""Requests that the engine has accepted: what decides their tokens, what was sent, how they end."""
+"""Requests that the engine has accepted: what chooses their tokens, what was sent, how they end."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Stream:
     trace: Trace | None = None
 
     def chunk(self, now: int, finish: FinishReason | None = None) -> Chunk:
-        """What is new since the last one, which may be nothing."""
+        """What is new since the last chunk; it may be empty."""
         sequence, request = self.sequence, self.sequence.request
         span = sequence.text.take(final=finish is not None)
         new = sequence.generated - self.sent_tokens
@@ -65,8 +65,8 @@ class Stream:
 
 
 class Streams:
-    """Those that have not ended. Each ends in exactly one final parcel: a chunk with a finish reason, or an
-    error.
+    """The streams that have not ended. Each ends in exactly one final parcel: a chunk with a finish reason,
+    or an error.
 
     The lock guards the scheduler and the register; only the loop's thread ends a stream.
     """
@@ -110,15 +110,15 @@ class Streams:
             return list(self._streams.values())
 
     def decoded(self) -> None:
-        """A decode step has run: its tokens, and those held back before, go out now or with later ones."""
+        """Called after a decode step: its tokens, and those held back, go out now or with later ones."""
         self._responding = self._responses.decoded(self._clock(), len(self._scheduler.running))
 
     def advance(
         self, sequences: list[Sequence], choices: list[Choice | None], more: frozenset[int] = frozenset()
     ) -> None:
-        """Each sequence gets its token; those that are complete end, streams get a chunk.
+        """Each sequence gets its token; complete sequences end, and streams get a chunk.
 
-        Those whose key is in `more` get another token of the same step, and their chunk with it.
+        Sequences whose key is in `more` get another token of the same step, and their chunk with it.
         """
         now = self._clock()
         self._recorder.tokens(len(sequences) - choices.count(None))
@@ -144,11 +144,13 @@ class Streams:
         self._finish(stream, self._scheduler.complete(stream.sequence, answer), now)
 
     def send(self, stream: Stream, now: int) -> None:
-        """What is new; without new tokens an empty chunk, which joins with those before and after it."""
+        """Send what is new; without new tokens an empty chunk, which joins with the chunks before and after
+        it.
+        """
         self._outbox.put(stream.responder, stream.chunk(now))
 
     def end(self, stream: Stream, error: EngineError) -> None:
-        """It ends before its answer is complete."""
+        """End a stream before its answer is complete."""
         try:
             with self._lock:
                 self._scheduler.remove(stream.sequence)
@@ -175,7 +177,9 @@ class Streams:
             self._trace_refusal(stream, answer)
 
     def abandon(self, error: EngineError) -> None:
-        """All end, after a bug that may have left the scheduler in any state: it is not asked."""
+        """End all streams after a bug that may have left the scheduler in any state, so without the
+        scheduler.
+        """
         for stream in self.all():
             with suppress(Exception):  # the counters may be what has failed
                 self._recorder.rejected(error.code.lower())
@@ -193,7 +197,7 @@ class Streams:
             stream.trace.ended(_ending(stream, now, finish=finish.value))
 
     def _answer(self, stream: Stream, final: Chunk | EngineError) -> None:
-        """Its one final parcel. From here on it is not in the register, so that no bug gives it another."""
+        """Put the final parcel. The stream leaves the register first, so that no bug gives it another."""
         with self._lock:
             if self._streams.pop(stream.sequence.key, None) is None:
                 return

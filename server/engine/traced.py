@@ -1,8 +1,8 @@
 """Text that remembers who wrote it: a chat's template, or one of its messages.
 
-A template tests, cuts and joins messages as it likes, and must see them as they are; but only what it wrote
-itself may be a control token of the model. So a message's text goes into it as a str that carries its origin
-along, through every method of str that gives text.
+A template tests, cuts and joins messages freely, and must see them unchanged; but only what the template
+wrote itself may be a control token of the model. So a message's text enters it as a str that keeps its origin
+through every method of str that returns text.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import wraps
 from typing import Any, Final, SupportsIndex
 
-# A whole format of str's operator %, but for widths that are arguments, and one of its conversions.
+# A complete format of str's operator %, without widths that are arguments; and one of its conversions.
 _CONVERSION: Final = r"%(?:\(([^()]*)\))?[#0\- +]*\d*(?:\.\d*)?[hlL]?([diouxXeEfFgGcrsa%])"
 _FORMAT: Final = re.compile(rf"(?:[^%]|{_CONVERSION})*")
 _CONVERSIONS: Final = re.compile(_CONVERSION)
@@ -39,8 +39,8 @@ def _recased(method: Callable[[str], str]) -> Any:
 class Traced(str):
     """A str with a mask: a byte for each character, 1 where the template wrote it and 0 where a message did.
 
-    It equals the same str and hashes like it. Where a method cannot tell which character came from where, all
-    it gives is a message's if any part of what it was given is.
+    It equals the same str and hashes like it. If a method does not show which character came from where, its
+    whole result counts as a message's if any part of its input does.
     """
 
     __slots__ = ("_mask",)
@@ -63,7 +63,7 @@ class Traced(str):
         return Traced(super().__getitem__(key), bytes((origin,)) if isinstance(origin, int) else origin)
 
     def __add__(self, other: str) -> Traced:
-        # Of two kinds of str the other one decides: jinja2's markup escapes what it is added to.
+        # Between two kinds of str the other one decides: jinja2's markup escapes the str that it is added to.
         if type(other) not in (str, Traced):
             return NotImplemented
         return Traced(super().__add__(other), self._mask + _mask_of(other))
@@ -167,29 +167,31 @@ def traced(text: str) -> Traced:
 
 
 def settle(made: str, *parts: object) -> Traced:
-    """`made`, on a way that is not followed, of `parts`: a message's if any of them holds text of one."""
+    """The result `made` of an untracked operation on `parts`: a message's if any of them contains message
+    text.
+    """
     return Traced(made, bytes(len(made)) if _holds_message(parts) else b"\1" * len(made))
 
 
 def text_of(value: object) -> Traced:
-    """What str makes of it."""
+    """The value as str converts it."""
     return traced(value) if isinstance(value, str) else settle(str(value), value)
 
 
 def first_of_message(text: Traced, start: int, end: int) -> int | None:
-    """Where the first character from `start` to `end` stands that the template did not write."""
+    """The position of the first character from `start` to `end` that the template did not write."""
     place = _mask_of(text).find(0, start, end)
     return None if place < 0 else place
 
 
 def _mask_of(text: str) -> bytes:
-    """A plain str is the template's; a kind of str that is not followed counts as a message's."""
+    """A plain str is the template's; a kind of str that is not tracked counts as a message's."""
     mask: bytes | None = getattr(text, "_mask", None)
     return (b"\1" if type(text) is str else b"\0") * len(text) if mask is None else mask
 
 
 def _holds_message(value: object) -> bool:
-    """Whether text of a message can be in it: what is of no kind known here counts as if it were."""
+    """Whether it can contain message text; a value of an unknown kind counts as if it did."""
     if isinstance(value, str):
         return 0 in _mask_of(value)
     if isinstance(value, Mapping):
@@ -207,5 +209,5 @@ def _converted(how: Traced, name: str | None, kind: str, values: Any, rest: Iter
     if kind == "s" and how[-2] in "%)" and isinstance(value, str):
         return traced(value)
     made = str.__mod__(how, values if name is not None else (value,))
-    # A number that is written as a character can be one of a message's.
+    # A number that is written as a character can be a message's character.
     return Traced(made) if kind == "c" else settle(made, how, value)

@@ -19,7 +19,7 @@ Attribute = str | int | tuple[str, ...]
 # Version ff is forbidden; later versions may add fields behind the flags. https://www.w3.org/TR/trace-context
 _TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")
 _LONGEST_CARRIER: Final = 4096
-# As OpenTelemetry has it for servers: what the client did is no error of ours.
+# As in OpenTelemetry's rules for servers: a client's mistake is not an error of the server.
 _CLIENTS: Final = (Cancelled, InvalidArgument)
 
 
@@ -45,8 +45,8 @@ class Ending:
 
 @dataclass(slots=True, eq=False)
 class Trace:
-    """What the engine notes of a request that is traced, in monotonic nanoseconds; `emit` takes it at its
-    end, in the loop's thread.
+    """The engine's notes about a traced request, in monotonic nanoseconds; `emit` takes them when it ends, in
+    the loop's thread.
     """
 
     parent: Context
@@ -67,9 +67,7 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Times are nanoseconds of the clock that the request was noted with; `error` is the code of one that is
-    the server's.
-    """
+    """Times are nanoseconds of the same clock as the notes; `error` is the code of an error of the server."""
 
     name: str
     begin_ns: int
@@ -90,7 +88,7 @@ def read_context(carrier: object) -> Context | None:
 
 
 def read_traceparent(text: object) -> Context | None:
-    """None for what is no traceparent of the W3C, or names no trace or span."""
+    """None for what is no W3C traceparent, or names no trace or span."""
     found = _TRACEPARENT.fullmatch(text) if isinstance(text, str) else None
     if found is None:
         return None

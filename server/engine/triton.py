@@ -23,7 +23,7 @@ def artifact_folder(args: Mapping[str, str]) -> Path:
 
 
 def engine_folder(args: Mapping[str, str], suffix: str) -> Path:
-    """The folder NAME_engine beside the step NAME + suffix that Triton is loading."""
+    """The folder NAME_engine next to the step NAME + suffix that Triton is loading."""
     folder = Path(args["model_repository"])
     return folder.with_name(folder.name.removesuffix(suffix) + "_engine")
 
@@ -43,25 +43,27 @@ def instances_of(config: Mapping[str, Any]) -> int:
 def load_board_of(args: Mapping[str, str], environ: Mapping[str, str]) -> Path:
     """The file that the instances of a model share, among the shared-memory regions of their server.
 
-    The launcher names their prefix, and removes what has it when the server is gone.
+    The launcher sets the prefix of its name, and removes all files with that prefix when the server has
+    ended.
     """
     prefix = environ.get(REGION_PREFIX) or f"halimede_{os.getppid()}_"
     return Path("/dev/shm", f"{prefix}{args['model_name']}_{args['model_version']}.load")
 
 
 def signals_of(environ: Mapping[str, str]) -> Path:
-    """Where this process hears of clients that are gone, among the regions of its server.
+    """The path of the socket that reports disconnected clients to this process, among its server's regions.
 
-    Without the launcher nobody removes what a killed server leaves, and no launcher may take it for its own.
+    Without the launcher, the files of a killed server are not removed, and no launcher may mistake them for
+    its own.
     """
     prefix = environ.get(REGION_PREFIX) or "halimede-"
     return Path("/dev/shm", f"{prefix}signals-{os.getpid()}-{secrets.token_hex(4)}")
 
 
 def parameters_of(config: Mapping[str, Any], known: Collection[str]) -> dict[str, str]:
-    """The parameters of a config.pbtxt, by name; raises SettingsError for one that nothing would read.
+    """The parameters of a config.pbtxt, by name; raises SettingsError for an unknown one.
 
-    Triton's own are in capitals, and left alone.
+    Triton's own are in capitals, and are skipped.
     """
     parameters = {name: value["string_value"] for name, value in config.get("parameters", {}).items()}
     for name in parameters:
@@ -71,7 +73,7 @@ def parameters_of(config: Mapping[str, Any], known: Collection[str]) -> dict[str
 
 
 def answer_of(error: Exception, report: Callable[[BaseException], None]) -> EngineError:
-    """What the client is told: an error that is a bug of ours is reported, and said to be internal."""
+    """The error that the client gets: a bug of ours is reported to the log, and becomes an internal error."""
     if isinstance(error, EngineError):
         return error
     report(error)
@@ -79,8 +81,8 @@ def answer_of(error: Exception, report: Callable[[BaseException], None]) -> Engi
 
 
 def logged(error: BaseException) -> str:
-    """Where a fault came from, for the log. It quotes no prompt and no answer; an error that is not ours may
-    hold one.
+    """Where a fault came from, for the log. It quotes no prompt and no answer: the text of an error that is
+    not ours could contain one, and is left out.
     """
     if isinstance(error, EngineError):
         return str(error)

@@ -40,11 +40,11 @@ class Verification:
         self._lock = lock
 
     def run(self, batch: Batch, prefill: Prefill | None = None) -> tuple[Floats, float] | None:
-        """If the model fails all that decode end; if a choice does, those whose tokens it was to choose: one
-        sequence in a step with drafts, else all.
+        """If the model fails, all decoding sequences end; if a choice fails, those whose tokens it chooses:
+        one sequence in a step with drafts, otherwise all.
 
-        With a chunk: the logits after it, and the seconds that the step took. None where the model failed:
-        the two are then to be tried apart, which shows whose fault it was.
+        With a chunk, returns the logits after it and the seconds that the step took; None if the model
+        failed. The caller then runs decode and chunk separately, to find out which of them fails.
         """
         began = self._clock()
         rows = [(row, row.lane) for row in batch.decode if row.lane]
@@ -79,7 +79,7 @@ class Verification:
         return logits, np.split(logits, [*ends][:-1])
 
     def _advance(self, sequences: list[Sequence], logits: Floats, choosers: list[TokenChooser]) -> None:
-        """Each by the one token of its row."""
+        """Advance each sequence by the one token of its row."""
         try:
             choices = choose(logits, choosers)
         except Exception as error:  # noqa: BLE001  as above
@@ -89,7 +89,7 @@ class Verification:
 
     def _chooser(self, lane: Lane) -> TokenChooser:
         chooser = self._streams[lane.sequence.key].chooser
-        assert chooser is not None  # no draft beside a search
+        assert chooser is not None  # no draft in a step with a search
         return chooser
 
     def _accept(self, row: Row, lane: Lane, logits: Floats, chooser: TokenChooser) -> None:

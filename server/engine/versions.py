@@ -1,14 +1,14 @@
-"""The versions of an engine on disk, as the steps beside it know them.
+"""The versions of an engine on disk, as the tokenizer and detokenizer steps know them.
 
-Triton puts a new version of NAME_engine in the place of the old one while requests run, and the old one ends
-those that it has. The tokenizer and the detokenizer step run on meanwhile, and whichever engine a request
-meets, they must speak its language. So they ask here: NAME_engine is looked into when that folder changes,
-and what two versions have in common is opened once.
+Triton replaces a version of NAME_engine by a new one while requests run, and the old one finishes those that
+it has. The tokenizer and the detokenizer step keep running meanwhile, and must match whichever engine a
+request reaches. This module tells them: it reads NAME_engine again when that folder changes, and opens once
+what two versions have in common.
 
 Invariants
-- what was opened stays: its engine may still serve when its version is gone, or the folder with all of them,
-  as a volume that is not mounted any more, which is reported once;
-- a version that cannot be read is reported and left out, for its engine does not load either.
+- what was opened stays: its engine may still serve after its folder is removed, or after the folder with all
+  versions is lost, such as a volume that is no longer mounted; that is reported once;
+- a version that cannot be read is reported and left out, since its engine does not load either.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from engine.errors import ArtifactError
 from engine.manifest import Manifest, read_manifest
 
 T = TypeVar("T")
-# A change right after a look may leave the folder the same time stamp, so a young one is not believed.
+# A change right after a read may leave the folder's time stamp the same, so a recent one is not trusted.
 YOUNG_NS = 1_000_000_000
 KEY_LENGTH = 16
 
@@ -70,12 +70,14 @@ class Versions(Generic[T]):
             report(fault)
 
     def all(self) -> dict[str, T]:
-        """Those on disk, the newest first, then those that were there before."""
+        """The versions on disk, the newest first, then those that were there before."""
         try:
-            faults: list[BaseException] = list(self._look()) if self._changed() else []
+            changed_ns = self._folder.stat().st_mtime_ns
+            changed = changed_ns != self._seen_ns or time.time_ns() - changed_ns < YOUNG_NS
+            faults: list[BaseException] = list(self._look()) if changed else []
             self._lost = False
         except OSError as error:
-            problem = f"cannot read {self._folder} ({error.strerror}); what was opened serves on"
+            problem = f"cannot read {self._folder} ({error.strerror}); opened versions keep serving"
             faults = [] if self._lost else [ArtifactError("manifest", problem)]
             self._lost = True
         for fault in faults:
@@ -86,12 +88,8 @@ class Versions(Generic[T]):
         """Raises KeyError for a version that is not here and never was."""
         return self._opened[key] if key in self._opened else self.all()[key]
 
-    def _changed(self) -> bool:
-        changed_ns = self._folder.stat().st_mtime_ns
-        return changed_ns != self._seen_ns or time.time_ns() - changed_ns < YOUNG_NS
-
     def _look(self) -> Iterator[ArtifactError]:
-        """Yields what is wrong with the versions that cannot be read. OSError when the folder cannot be."""
+        """Yields the errors of unreadable versions. Raises OSError if the folder cannot be read."""
         seen_ns, versions = self._folder.stat().st_mtime_ns, _newest_first(self._folder)
         self._seen_ns = seen_ns
         found: dict[str, T] = {}

@@ -1,7 +1,8 @@
-"""Compile the kernels beside this file, once for each level of processors: `make kernels`, and the image.
+"""Compile the kernels in this folder, once for each level of processors: for `make kernels`, and for the
+image.
 
-A library's name has a hash of all that it is made of, so that an old one is never met. A level that the
-compiler does not know is left out. Without a C compiler nothing is made, and engines run on ONNX Runtime.
+A library's name has a hash of all its sources, so that a stale one is never loaded. A level that the compiler
+does not support is skipped. Without a C compiler nothing is compiled, and engines run on ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ COMPILERS: Final = ("cc", "gcc", "clang")
 _UNFINISHED: Final = ".compiling-"
 _AVX2: Final = ("-DHALIMEDE_AVX2", "-mavx2", "-mfma", "-mf16c")
 _AVX512: Final = ("-mavx512f", "-mavx512vl", "-mavx512vnni")
-# The best first. A processor with AVX-512 may know the 256-bit VNNI in AVX-512's encoding (EVEX) alone.
+# The best first. A processor with AVX-512 may have 256-bit VNNI only in AVX-512's encoding (EVEX).
 LEVELS: Final[Mapping[str, tuple[str, ...]]] = {
     "avx512": ("-DHALIMEDE_AVX512", "-mavx2", "-mfma", "-mf16c", *_AVX512, "-mavx512bw", "-mavx512dq"),
     "avxvnni": ("-DHALIMEDE_AVXVNNI", *_AVX2, "-mavxvnni"),
@@ -33,7 +34,8 @@ LEVELS: Final[Mapping[str, tuple[str, ...]]] = {
     "avx2": _AVX2,
     "plain": (),
 }
-# A compiler may fuse a product and a sum into one operation, unless it is told not to: other bits.
+# Without -ffp-contract=off a compiler may fuse a product and a sum into one operation, which gives other
+# bits.
 FLAGS: Final = (
     *("-std=c11", "-O3", "-ffp-contract=off", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"),
     *(("-Werror",) if os.environ.get("CI") else ()),
@@ -41,17 +43,17 @@ FLAGS: Final = (
 
 
 def library(level: str) -> Path:
-    """Where the library of a level is, if it has been compiled from the sources as they are."""
+    """The path of a level's library, which exists if the current sources have been compiled."""
     return FOLDER / f"libhalimede-{level}-{_fingerprint()}.so"
 
 
 def levels(machine: str) -> list[str]:
-    """Those that processors of such a machine may have."""
+    """The levels that processors of this kind of machine may have."""
     return list(LEVELS) if machine == "x86_64" else ["plain"]
 
 
 def main() -> int:
-    # One run at a time: what another one is at would look like what a killed one left.
+    # One run at a time: the unfinished files of another run would look like those of a killed one.
     with Path(__file__).open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         _tidy()
@@ -59,7 +61,7 @@ def main() -> int:
 
 
 def _tidy() -> None:
-    """Removes what was made of other sources, and what a run that was killed has left."""
+    """Removes libraries of other sources, and the unfinished files of a killed run."""
     for old in FOLDER.glob("libhalimede*.so"):
         if not old.stem.endswith(_fingerprint()):
             old.unlink()
@@ -91,15 +93,15 @@ def _fingerprint() -> str:
 
 
 def compiler_command() -> list[str]:
-    """The words of the compiler's command, which may have options in CC; none where it is not there."""
+    """The words of the compiler's command, with the options in CC; empty if there is no compiler."""
     asked = shlex.split(os.environ.get("CC", ""))
     commands = [asked] if asked else [[name] for name in COMPILERS]
     return next((command for command in commands if shutil.which(command[0])), [])
 
 
 def _compile(compiler: list[str], level: str) -> str | None:
-    """What the compiler complains of, in one line, if it fails."""
-    # A library comes to its place whole: whoever is killed on the way leaves none.
+    """The compiler's error, in one line, if it fails."""
+    # A library is renamed into place when it is complete, so that a killed run leaves none.
     with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=FOLDER) as folder:
         made = Path(folder) / "made.so"
         for command in _commands(compiler, level, made):
@@ -109,15 +111,12 @@ def _compile(compiler: list[str], level: str) -> str | None:
                 env={**os.environ, "LC_ALL": "C"},
             )  # fmt: skip
             if done.returncode:
-                return _complaint(done.stderr.splitlines()) or f"exit status {done.returncode}"
+                said = done.stderr.splitlines()
+                errors = [line for line in said if "error:" in line] or said[-1:]
+                return errors[0] if errors else f"exit status {done.returncode}"
         made.chmod(0o755)
         made.replace(library(level))
     return None
-
-
-def _complaint(lines: list[str]) -> str:
-    """The first error of a compiler, else the last that it said."""
-    return next((line for line in lines if "error:" in line), lines[-1] if lines else "")
 
 
 def _commands(compiler: list[str], level: str, target: Path) -> list[list[str]]:

@@ -1,5 +1,5 @@
-/* What the processor has, by CPUID: /proc/cpuinfo tells of another processor under emulation and in some sandboxes.
-   Compiled without the instructions that it asks for, so that it runs where they are missing. */
+/* What the processor has, by CPUID: /proc/cpuinfo may describe another one under emulation and in some sandboxes.
+   Compiled without the instructions that it tests for, so that it runs where they are missing. */
 #include "decoder.h"
 
 enum { AVX2 = 1, FMA = 2, F16C = 4, AVX512F = 8, AVX512BW = 16, AVX512DQ = 32, AVX512VL = 64, AVX512VNNI = 128, AVXVNNI = 256 };
@@ -26,7 +26,7 @@ uint32_t halimede_needs(void) { return NEEDED; }
 
 enum { AVX_STATE = 0x06, AVX512_STATE = 0xe6, AVXVNNI_BIT = 1 << 4 };
 
-/* Which registers the operating system saves: a processor's instructions are of no use without. */
+/* Which registers the operating system saves: without that, a processor's instructions cannot be used. */
 static uint32_t saved_state(void) {
   uint32_t low, high;
   __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));

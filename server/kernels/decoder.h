@@ -2,7 +2,7 @@
 
    A call computes any set of tokens, each with the slot and the position that it is put at: rows of a decode, a
    chunk of a prompt, several prompts, or all of them at once. Sums of products are exact in 32 bits, and whatever
-   is rounded is rounded by rows, in one order: what a token gives does not depend on the tokens beside it, nor on the
+   is rounded is rounded by rows, in one order: a token's result does not depend on the other tokens, nor on the
    level that these sources are compiled for (compile.py), to the last bit.
 
    All memory but what `halimede_open` allocates belongs to the caller, and stays where it is until `halimede_close`. */

@@ -1,7 +1,7 @@
 /* A step: the layers as loops over tiles of columns, rows, and heads of runs of tokens.
 
-   A row with a number that is not finite is worth NaN, and so is all that is computed of it: whatever a NaN or an
-   infinity is in, a token's own past or itself, its logits are NaN. */
+   A row with a number that is not finite becomes NaN, and so does everything computed from it: if a NaN or an
+   infinity is in a token or in its past, its logits are NaN. */
 #include <math.h>
 #include <string.h>
 
@@ -23,7 +23,7 @@ static uint16_t *cached(const Decoder *decoder, int32_t part, int32_t slot, int3
   return decoder->cache + (row * heads->kv_heads + head) * heads->capacity * heads->head_dim;
 }
 
-/* --- What a turn of each loop does. --- */
+/* --- One turn of each loop. --- */
 
 static void embed(void *context, int32_t row, int32_t thread) {
   const Decoder *decoder = context;

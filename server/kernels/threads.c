@@ -1,6 +1,6 @@
 /* A step of a small model has hundreds of loops of some ten microseconds: they are begun and ended by spinning. A
    thread that spins in vain gives its processor away, for where processors are shared the one it waits for may be
-   waiting for it. Nobody waits for a thread that has not come: the others take its turns. */
+   waiting for it. No thread waits for a particular other one: the running threads take its turns. */
 #include "threads.h"
 
 #include <pthread.h>

@@ -1,7 +1,7 @@
-"""What it takes to start the real tritonserver; nothing here runs inside it."""
+"""The launcher's parts: they start and stop the real tritonserver, and never run inside it."""
 
 from __future__ import annotations
 
 
 class Refusal(Exception):
-    """Why the server was not started, and what to do about it; the message is shown as it is."""
+    """Why the server was not started, and what to do about it; the message is shown unchanged."""

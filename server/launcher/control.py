@@ -1,14 +1,14 @@
 """What the launcher asks a running tritonserver over HTTP: whether it is ready, and to drain.
 
-Triton 2.51 cannot be stopped by a signal alone: a client that went away just before SIGTERM keeps its
-request in flight for good, and an idle keep-alive connection alone holds the exit up, both until the
-exit timeout. While it serves, neither happens. So it is drained first: the models that clients call, be
-they loaded at the start or later, are unloaded, which refuses new requests and lets running ones end, then
-the steps that they used.
+A signal alone does not stop Triton 2.51 well: the request of a client that disconnected just before SIGTERM
+stays in flight, and a single idle keep-alive connection delays the exit, both until the exit timeout. While
+it serves, neither happens. So the launcher drains it first: it unloads the models that clients call,
+including those loaded later, and then the steps that they used. A model that unloads refuses new requests and
+finishes the running ones.
 
-Even so it may hold on to a model that has nothing left to do: the last requests to end in an error in the
-midst of a stream, or over gRPC, stay referenced until later ones take their place. So a model whose engine
-has been idle for a while counts as drained.
+Even then Triton may keep a model that has nothing left to do: the last requests that failed in the middle of
+a stream, or over gRPC, stay referenced until later ones take their place. So a model whose engine has been
+idle for a while counts as drained.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-# "NAME: VALUE", where Triton restricts the loading of models to who sends it.
+# "NAME: VALUE": the header that Triton requires for loading models, if it restricts that.
 ADMIN_HEADER = "HALIMEDE_ADMIN_HEADER"
 ALIVE = ("LOADING", "READY", "UNLOADING")
 POLL_SECONDS = 0.05
-# Engines tell their metrics twice a second; a response is on its way for less than that.
+# Engines publish their metrics twice a second; a response takes less than that to its client.
 IDLE_SECONDS = 1.0
-# For steps that nothing uses any more.
+# For steps that no model uses any more.
 STEPS_SECONDS = 1.0
 IN_FLIGHT = re.compile(r"^halimede_num_requests_(?:running|waiting)\{.*\} (\S+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    address: str  # host:port of its HTTP service; no proxy is ever asked
-    metrics: str | None = None  # the same of its metrics, where engines tell what they are at
-    admin: tuple[str, str] | None = None  # header that allows to load and unload models
+    address: str  # host:port of the HTTP service; never through a proxy
+    metrics: str | None = None  # host:port of the metrics, which show whether engines are idle
+    admin: tuple[str, str] | None = None  # header that permits loading and unloading models
 
     def is_ready(self) -> bool:
         try:
@@ -45,7 +45,7 @@ class Control:
             return False
 
     def drain(self, seconds: float) -> bool:
-        """Unloads every model that clients call, then the others; whether nothing was left to do in time."""
+        """Unloads every model that clients call, then the others; true if all requests ended in time."""
         try:
             alive = self._alive()
             called = alive.difference(*map(self._steps, alive))
@@ -57,7 +57,7 @@ class Control:
         return True
 
     def _unload(self, models: Collection[str], seconds: float, *, or_idle: bool = False) -> bool:
-        """Whether they were gone in time, or with `or_idle` had nothing left to do."""
+        """Whether they were unloaded in time, or with `or_idle` had nothing left to do."""
         for model in models:
             self._administer(f"/v2/repository/models/{model}/unload")
         now = time.monotonic()
@@ -76,7 +76,7 @@ class Control:
     def _alive(self) -> set[str]:
         status, index = self._administer("/v2/repository/index")
         if status != http.client.OK:
-            raise http.client.HTTPException(f"the index of models: status {status}")
+            raise http.client.HTTPException(f"/v2/repository/index: HTTP status {status}")
         entries = json.loads(index)
         return {entry["name"] for entry in entries if entry.get("state") in ALIVE}
 
@@ -92,7 +92,7 @@ class Control:
         return {step["model_name"] for step in steps}
 
     def _is_idle(self) -> bool:
-        """Whether the engines say that nothing runs or waits; not where there is no engine to ask."""
+        """Whether the engines' metrics say that nothing runs or waits; false without such metrics."""
         if self.metrics is None:
             return False
         counts = IN_FLIGHT.findall(_ask(self.metrics, "GET", "/metrics")[1].decode())

@@ -1,4 +1,4 @@
-"""Whether this machine can run tritonserver, and its Python, which Triton's stub embeds a second time."""
+"""Whether this machine can run tritonserver, and the facts of its Python, which Triton's stub embeds too."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def this_platform() -> Platform:
 
 
 def check_platform(found: Platform) -> None:
-    """Raises Refusal unless it is one that the tritonserver in the wheel was linked for."""
+    """Raises Refusal unless the tritonserver of the wheel runs on this platform."""
     needed = f"Linux x86-64 with glibc {GLIBC[0]}.{GLIBC[1]} or newer"
     if (found.system, found.machine) != ("Linux", "x86_64"):
         raise Refusal(f"tritonserver needs {needed}; this is {found.system} {found.machine}")
@@ -73,7 +73,7 @@ class Interpreter:
     programs: Path  # the folder of `python`, in a virtual environment its bin
     packages: tuple[Path, ...]  # its site-packages
     library: str  # "libpython3.11.so.1.0"
-    library_folders: tuple[Path, ...]  # where that may be
+    library_folders: tuple[Path, ...]  # where the library may be
     numpy_version: str | None
 
 
@@ -96,7 +96,7 @@ def this_interpreter() -> Interpreter:
 
 
 def library_folder(python: Interpreter) -> Path:
-    """Where the shared libpython is. Raises Refusal that says how to get it when it is nowhere."""
+    """The folder of the shared libpython. If there is none, raises Refusal that says how to install it."""
     candidates = [*python.library_folders, *_known_to_loader(python.library)]
     for folder in candidates:
         if (folder / python.library).is_file():

@@ -1,5 +1,5 @@
-"""Ports: whether they are free, who listens on them, how to keep them until Triton does, and the line that
-tells them to programs.
+"""Ports: whether they are free, which program listens on them, how to reserve them until Triton listens, and
+the line that reports them to programs.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ SECONDS = "seconds"
 
 
 def check_ports(host: str, ports: Mapping[str, int]) -> None:
-    """Raises Refusal for a port out of range, named twice, in use or out of reach on `host`.
+    """Raises Refusal for a port that is out of range, named twice, in use, or not allowed on `host`.
 
-    Port 0 stands for any that is free.
+    Port 0 stands for any free port.
     """
     taken: dict[int, str] = {}
     for name, port in ports.items():
@@ -36,14 +36,15 @@ def check_ports(host: str, ports: Mapping[str, int]) -> None:
 
 @contextmanager
 def held(host: str, ports: Mapping[str, int]) -> Iterator[dict[str, int]]:
-    """The same ports, with a free one in place of each 0; no other program is given them meanwhile.
+    """The same ports, with a free one in place of each 0; they are reserved until the context ends.
 
-    A socket of ours is bound to each and does not listen. Linux lets a second socket, of Triton, have the
-    port and listen, since both have SO_REUSEADDR; it never hands out a port that is bound.
+    A socket of ours is bound to each port and does not listen. Linux lets Triton's socket bind the same port
+    and listen, since both have SO_REUSEADDR, but never gives a bound port to a program that asks for a free
+    one.
     """
     with ExitStack() as sockets:
         found: dict[str, int] = {}
-        # Those that are named come first, or a free one could be one of them.
+        # Named ports come first; otherwise a free port could be one of them.
         for name, port in sorted(ports.items(), key=lambda named: named[1] == 0):
             try:
                 bound = sockets.enter_context(_bound(host, port))
@@ -80,7 +81,7 @@ def _bound(host: str, port: int) -> socket.socket:
     )[0]
     found = socket.socket(family, kind, protocol)
     try:
-        # As a server does: connections of the last one that are still closing do not matter.
+        # As a server does: connections of its predecessor that are still closing do not matter.
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind(address)
     except OSError:
@@ -90,12 +91,12 @@ def _bound(host: str, port: int) -> socket.socket:
 
 
 def port_holder(port: int, proc: Path = Path("/proc")) -> str | None:
-    """The program that listens on the port, as far as this user may see it; None for nobody."""
+    """The program that listens on the port, if this user may see it; None if none listens."""
     sockets = set(_listening_sockets(port, proc))
     if not sockets:
         return None
     for process in proc.glob("[0-9]*"):
-        # Other users' processes are closed to us, and any may end while we look.
+        # Other users' processes are not readable, and any may end during this loop.
         with suppress(OSError):
             if any(entry.readlink().name in sockets for entry in (process / "fd").iterdir()):
                 return f"{(process / 'comm').read_text().strip()} (process {process.name})"
@@ -116,7 +117,7 @@ def ready_line(ports: Mapping[str, int], seconds: float) -> str:
 
 
 def ports_told(log: str) -> dict[str, int] | None:
-    """None as long as the line is not there."""
+    """The ports in the ready line; None while the log does not have it."""
     found = READY.search(log)
     if found is None:
         return None

@@ -1,4 +1,4 @@
-"""The running tritonserver: started so that it cannot outlive us, and stopped in good time."""
+"""The running tritonserver: started so that it cannot outlive this process, and stopped in bounded time."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from typing import BinaryIO, Final
 
 PR_SET_PDEATHSIG = 1
 POLL_SECONDS = 0.1
-# For the last lines of a log, whose writers have ended.
+# For the last lines of a log after its writers have ended.
 LOG_SECONDS = 2.0
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-# Triton was built for GPUs, and calls it an error or a warning each time that it looks for one.
+# Triton was built for GPUs, and logs an error or a warning each time that it looks for one.
 _NO_GPU: Final = re.compile(
     rb'[EW]\d{4} .*"(CudaDriverHelper has not been initialized\.'
     rb"|unable to create stream for .*: CUDA driver version is insufficient for CUDA runtime version"
@@ -27,8 +27,8 @@ _NO_GPU: Final = re.compile(
 
 
 class Log:
-    """A pipe for the stderr of a child, whose lines come out at `target`, but for Triton's complaints about a
-    GPU that is not there. What cannot be written is lost, and the child goes on.
+    """A pipe for a child's stderr. It copies the lines to `target`, without Triton's complaints about a
+    missing GPU. Lines that cannot be written are lost, and the child continues.
     """
 
     def __init__(self, target: BinaryIO) -> None:
@@ -37,12 +37,16 @@ class Log:
         self._thread = threading.Thread(target=self._copy, name="log", daemon=True)
 
     def start(self) -> None:
-        """Once the child has its end: ours is closed, so that the log ends with the last who holds it."""
+        """Called once the child has its end of the pipe. Ours is closed, so that the log ends with the
+        child.
+        """
         os.close(self.child)
         self._thread.start()
 
     def wait(self, seconds: float) -> None:
-        """Until all has come out; a process that holds on to the pipe is not awaited longer than that."""
+        """Wait until all lines are written, but not longer than this for a process that keeps the pipe
+        open.
+        """
         self._thread.join(seconds)
 
     def _copy(self) -> None:
@@ -55,10 +59,10 @@ class Log:
 
 
 class Server:
-    """A process group of its own, so that a Ctrl-C reaches Triton once, through us.
+    """A server in a separate process group, so that a Ctrl-C reaches Triton only once, through us.
 
     It is stopped in three steps: `drain`, SIGTERM, and after `grace_seconds` SIGKILL for the group.
-    When `drain` says that nothing was left to do, the stop was in order whatever the exit code.
+    If `drain` returns true, the stop counts as orderly whatever the exit code.
     """
 
     def __init__(
@@ -72,8 +76,8 @@ class Server:
         output: int | None = None,
         log: Log | None = None,
     ) -> None:
-        """`output` is the file descriptor that takes its stdout and stderr, `log` takes its stderr alone;
-        without either they are as ours are.
+        """`output` is the file descriptor for its stdout and stderr; `log` takes only its stderr. By default
+        it inherits both from this process.
         """
         self._grace_seconds = grace_seconds
         self._drain = drain
@@ -105,10 +109,10 @@ class Server:
         return False
 
     def wait(self) -> int:
-        """Its exit code; as a shell has it, 128 + N for one that died of signal N. No step outlives it."""
+        """Its exit code; as in a shell, 128 + N if it died of signal N. No step outlives it."""
         code = self._child.wait()
-        # A step that waits for an answer of a server that was killed holds Python's lock, so it cannot even
-        # end itself. The number stays the group's as long as it has members.
+        # A step that waits for an answer of a killed server holds Python's lock, so it cannot end itself. The
+        # group's number is not reused while the group has members.
         with suppress(ProcessLookupError):
             os.killpg(self._child.pid, signal.SIGKILL)
         if self._log:
@@ -122,7 +126,7 @@ class Server:
             signal.signal(number, lambda *_: self.stop())
 
     def stop(self) -> None:
-        """Begins to stop it; called again, kills it with its steps."""
+        """Begins to stop it. A second call kills it and its steps."""
         if self._stopping:
             self._kill()
             return
@@ -141,7 +145,7 @@ class Server:
 
 
 def _die_with(parent: int) -> Callable[[], None]:
-    """Has the kernel end the child when we die, be it by SIGKILL."""
+    """Lets the kernel end the child when this process dies, even by SIGKILL."""
     prctl = ctypes.CDLL(None, use_errno=True).prctl
 
     def in_child() -> None:

@@ -1,7 +1,7 @@
 """Which models of a repository can be served.
 
 A model NAME that `build` made is an ensemble whose artifacts are in NAME_engine/VERSION; any other
-folder with a numbered version is served as it is.
+folder with a numbered version is served unchanged.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def built_models(repository: Path) -> list[str]:
 
 
 def task_of(repository: Path, name: str) -> str | None:
-    """What the newest version of a model is for; None for one that `build` did not make."""
+    """The task of a model's newest version; None for a model that `build` did not make."""
     manifests = _manifests(repository, name)
     if not manifests:
         return None
@@ -36,24 +36,19 @@ def _manifests(repository: Path, name: str) -> list[Path]:
 
 
 def models_to_serve(repository: Path, names: Sequence[str]) -> list[str]:
-    """`names`, or without any all that are built. Raises Refusal for one that is not there or not built."""
+    """`names`, or all built models if empty. Raises Refusal for a model that does not exist or is not
+    built.
+    """
     if not repository.is_dir():
         raise Refusal(f"{repository}: no such model repository")
+    built = built_models(repository)
     for name in names:
-        _check(repository, name)
-    models = list(dict.fromkeys(names)) or built_models(repository)
+        if not (repository / name / "config.pbtxt").is_file():
+            raise Refusal(f"{name}: no such model in {repository}; built there: {', '.join(built) or 'none'}")
+        has_engine = (repository / f"{name}{ENGINE}").is_dir()
+        if not (name in built if has_engine else any((repository / name).glob(VERSION))):
+            raise Refusal(f"{name} is not built: make engines MODEL={name}")
+    models = list(dict.fromkeys(names)) or built
     if not models:
         raise Refusal(f"no model in {repository} is built: make engines MODEL=smollm2")
     return models
-
-
-def _check(repository: Path, name: str) -> None:
-    if not (repository / name / "config.pbtxt").is_file():
-        known = ", ".join(built_models(repository)) or "none"
-        raise Refusal(f"{name}: no such model in {repository}; built there: {known}")
-    if (repository / f"{name}{ENGINE}").is_dir():
-        ready = name in built_models(repository)
-    else:
-        ready = any((repository / name).glob(VERSION))
-    if not ready:
-        raise Refusal(f"{name} is not built: make engines MODEL={name}")

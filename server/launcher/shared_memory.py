@@ -1,9 +1,9 @@
-"""The shared-memory regions of a server: named after it, and removed when it is gone.
+"""The shared-memory regions of a server: named after it, and removed after its end.
 
-Triton's Python steps exchange tensors through files in /dev/shm, which a killed server leaves
-behind. Ours all begin with a prefix of their own, and a lock file beside them is held for as long
-as any process of that server lives: the launcher and, since they inherit it, Triton and its steps.
-A process id would not do, for containers may share /dev/shm and not their process ids.
+Triton's Python steps exchange tensors through files in /dev/shm, which a killed server leaves behind. All
+files of one server have the same prefix, and a lock file with that prefix is held while any process of the
+server lives: the launcher and, since they inherit the lock, Triton and its steps. A process id would not show
+that, since containers may share /dev/shm but not their process ids.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FOLDER = Path("/dev/shm")
 MARK = "halimede_"
 PREFIX = re.compile(rf"{MARK}\d+_[0-9a-f]{{8}}_")
 LOCK = "lock"
-# A killed process holds its files until the kernel has taken its memory apart.
+# A killed process holds its files until the kernel has freed its memory.
 DYING_SECONDS = 10.0
 POLL_SECONDS = 0.02
 
@@ -47,7 +47,7 @@ def claim(folder: Path = FOLDER) -> Iterator[Claim]:
 
 
 def remove_leftovers(folder: Path = FOLDER) -> int:
-    """Removes the regions of servers that are gone; returns how many there were."""
+    """Removes the regions of dead servers; returns how many there were."""
     found = (PREFIX.match(path.name) for path in folder.iterdir())
     removed = [_remove_if_dead(folder, prefix) for prefix in {match[0] for match in found if match}]
     return sum(filter(None, removed))
@@ -66,7 +66,7 @@ def _new_claim(folder: Path) -> tuple[str, int]:
 
 
 def _remove_if_dead(folder: Path, prefix: str) -> int | None:
-    """How many regions were removed; None when the server lives, or is another user's."""
+    """How many regions were removed; None if the server lives or belongs to another user."""
     path = folder / f"{prefix}{LOCK}"
     lock = _take(path) if path.exists() else None
     if lock is None and path.exists():
@@ -83,7 +83,7 @@ def _remove_if_dead(folder: Path, prefix: str) -> int | None:
 
 
 def _take(path: Path, flags: int = 0) -> int | None:
-    """The lock's file descriptor, or None when a living process holds it or it is another user's."""
+    """The lock's file descriptor; None if a living process holds the lock or it belongs to another user."""
     try:
         lock = os.open(path, os.O_RDWR | flags, 0o600)
     except (FileNotFoundError, PermissionError):

@@ -1,4 +1,4 @@
-"""Traces over OTLP/HTTP: Triton's flags, and what the engine reads from its environment."""
+"""Traces over OTLP/HTTP: Triton's flags, and the engine's environment."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from launcher import Refusal
 
 TRACE_URL = "HALIMEDE_TRACE_URL"
 SERVICE = "halimede"
-EXAMPLE = "as http://localhost:4318/v1/traces"
-# The largest that Triton's own parser takes.
+EXAMPLE = "such as http://localhost:4318/v1/traces"
+# The largest number that Triton's own parser accepts.
 LARGEST_RATE = 2**31 - 1
 BATCH_DELAY_MS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Tracing:
-    """Where spans go, None for nowhere; one request in `rate` begins a trace of its own."""
+    """The URL to which spans go, None for no tracing; one request in `rate` begins a trace."""
 
     url: str | None = None
     rate: int = 1
 
     def check(self) -> None:
-        """Raises Refusal for a rate out of its limits, and for what is no URL of a collector."""
+        """Raises Refusal for a rate out of its limits, and for a URL that cannot be a collector's."""
         if not 1 <= self.rate <= LARGEST_RATE:
             raise Refusal(
                 f"--trace-sample-rate {self.rate}: must be in [1, {LARGEST_RATE}]; 100 traces one in 100"

@@ -1,10 +1,10 @@
 """The tritonserver on this machine, and the backend folder it is started with.
 
-A server already installed wins (TRITON_SERVER, PATH, the place of the NGC image); else it is the
-one that the nvidia-pytriton wheel carries. The wheel keeps one Python stub per Python version away
-from the Python backend, and Triton refuses a library that is a link out of its backend's folder, so a
-backend folder is assembled from copies once and kept. The stub ignores PYTHONPATH but puts the folder
-of the Python backend on sys.path: there our steps find the package `engine` they share.
+An installed server wins (TRITON_SERVER, PATH, the path in the NGC image); otherwise it is the one in the
+nvidia-pytriton wheel. The wheel keeps one Python stub per Python version outside of the Python backend, and
+Triton refuses a library that is a link out of its backend's folder. So a backend folder is assembled from
+copies once, and kept. The stub ignores PYTHONPATH but puts the folder of the Python backend on sys.path:
+there our steps find the package `engine` that they share.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NGC_SERVER = Path("/opt/tritonserver/bin/tritonserver")
 STUB = "triton_python_backend_stub"
 SHARED_PACKAGE = "engine"
 NUMPY_2 = (
-    "numpy {version} is installed: from 2 on it crashes the string tensors of this tritonserver; "
+    "numpy {version} is installed: this tritonserver crashes on string tensors with numpy 2 or newer; "
     "pip install 'numpy<2'"
 )
 
@@ -33,12 +33,12 @@ NUMPY_2 = (
 class Triton:
     server: Path
     backends: Path
-    stub: Path | None  # None where backends/python holds its own
+    stub: Path | None  # None where backends/python has its own
     libraries: tuple[Path, ...]  # for LD_LIBRARY_PATH
 
 
 def find_triton(environ: Mapping[str, str], python: Interpreter, platform: Platform) -> Triton:
-    """Raises Refusal when there is none, or when it cannot run here or not with this Python."""
+    """Raises Refusal when there is none, or when it cannot run on this machine or with this Python."""
     server = _installed_server(environ)
     if server is not None:
         return _installed(server)
@@ -49,7 +49,7 @@ def find_triton(environ: Mapping[str, str], python: Interpreter, platform: Platf
 def assemble_backends(triton: Triton, server: Path, roots: tuple[Path, ...]) -> Path:
     """A folder with Triton's backends and ours, under the first of `roots` that we can write to.
 
-    Its name is a digest of its sources, so a folder that exists is complete and may be shared.
+    The folder's name is a digest of its sources, so an existing folder is complete and may be shared.
     Raises Refusal when there is no such root, or no space left in it.
     """
     sources = _sources(triton, server)

@@ -22,7 +22,7 @@ from ssl import SSLContext
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from tests.paths import ROOT
+from tests.paths import PYTHONPATH
 
 READER, GRANTED = "hf_reader", "hf_granted"  # tokens; the second one's account has accepted the terms
 PAGE = 5  # entries of a list's page; the real hub has 1000
@@ -334,14 +334,13 @@ class Builder:
 
 
 def environment(endpoint: str, folder: Path, **env: str) -> dict[str, str]:
-    """Of this process, with a cache of its own and no setting of a hub or a proxy but these."""
+    """The environment of this process with another cache, and no settings of a hub or a proxy but these."""
     kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("HF_", "HUGGING")) and not name.lower().endswith("_proxy")
     }
-    paths = os.pathsep.join(str(ROOT / part) for part in ("", "client", "server"))
-    return {**kept, "PYTHONPATH": paths, "HF_ENDPOINT": endpoint, "HF_HOME": str(folder / "home"), **env}
+    return {**kept, "PYTHONPATH": PYTHONPATH, "HF_ENDPOINT": endpoint, "HF_HOME": str(folder / "home"), **env}
 
 
 def arguments(source: str, folder: Path) -> list[str]:

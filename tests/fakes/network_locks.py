@@ -23,7 +23,7 @@ int flock(int file, int operation) {
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """For a process whose locks are to be like that; `folder` takes what is compiled for it."""
+    """The environment of a process with such locks. What it needs is compiled into `folder`."""
     source, shim = folder / "flock.c", folder / "flock.so"
     source.write_text(_SHIM)
     subprocess.run(["cc", "-shared", "-fPIC", "-o", shim, source, "-ldl"], check=True)

@@ -59,6 +59,11 @@ def tree(folder: Path) -> dict[str, bytes | None]:
     }
 
 
+def same(source: Path, to: Path) -> bool:
+    """Whether `to` has the files of `source` and passes `verify`."""
+    return tree(source) == tree(to) and run("verify", str(to)).returncode == 0
+
+
 def run(
     *arguments: str, env: Mapping[str, str] | None = None, before: Callable[[], None] | None = None
 ) -> subprocess.CompletedProcess[str]:

@@ -34,7 +34,7 @@ SHARED = "The night was long and the sea was quiet, and nobody spoke a word."
 
 @dataclass(slots=True)
 class Prompts:
-    """All alike, until `vary`: then no two begin alike."""
+    """Prompts are all alike. From `vary` on, no two begin alike."""
 
     _varied: threading.Event = field(default_factory=threading.Event)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(10_000))
@@ -60,7 +60,7 @@ class Scene:
 
     @property
     def addresses(self) -> dict[str, str]:
-        return {"main": target(self.main), "other": target(self.other)}
+        return {"main": self.main.at("metrics"), "other": self.other.at("metrics")}
 
     def told(self, name: str, **labels: str) -> Notice:
         """The notice that the alert fires, once it is here and no other came after it."""
@@ -96,11 +96,6 @@ class Scene:
         if not eventually(condition, LIMIT_S):
             alerts = [found["metric"] for found in self.stack.query("ALERTS")]
             raise AssertionError(f"waited {LIMIT_S:g} s for {what}; alerts: {alerts}")
-
-
-def target(server: Server) -> str:
-    assert server.address.metrics
-    return server.address.metrics.removeprefix("http://").removesuffix("/metrics")
 
 
 @contextmanager

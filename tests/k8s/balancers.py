@@ -116,7 +116,7 @@ BALANCERS: Mapping[str, type[Balancer]] = {"nginx": Nginx, "envoy": Envoy}
 
 @contextmanager
 def balancing(name: str, folder: Path, servers: Sequence[Server]) -> Iterator[Balancer]:
-    """Before these servers, which are ready; its files are in `folder`, which is made."""
+    """A balancer in front of these servers, which are ready. Makes `folder` for its files."""
     folder.mkdir()
     with held_ports(3) as ports:
         balancer = BALANCERS[name](folder, ports)

@@ -20,11 +20,11 @@ SCENARIOS = sorted(path.name.removesuffix("-values.yaml") for path in (CHART / "
 
 
 class Refused(Exception):
-    """What helm said."""
+    """helm refused; its error."""
 
 
 class Strict(yaml.SafeLoader):
-    """As Flux and kustomize read: a key stands in a map once."""
+    """Reads as Flux and kustomize do: a key must not be in a map twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]

@@ -1,14 +1,12 @@
-"""The programs that `make setup-k8s` gets, and the chart as helm renders it."""
+"""The programs that `make setup-k8s` gets."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.k8s.charts import BIN, objects
+from tests.k8s.charts import BIN
 
 PROGRAMS = (
     "alertmanager",
@@ -21,8 +19,6 @@ PROGRAMS = (
     "prometheus",
     "promtool",
 )
-
-Render = Callable[..., list[dict[str, Any]]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -39,9 +35,3 @@ def tools() -> Path:
     if missing:
         pytest.fail(f"{BIN} has no {', '.join(missing)}: run `make setup-k8s`", pytrace=False)
     return BIN
-
-
-@pytest.fixture(scope="session")
-def render(tools: Path) -> Render:
-    """`render(scenario=None, *settings, helm="helm4", kube="1.34.0")`: the objects of the chart."""
-    return objects

@@ -41,14 +41,16 @@ class Scene:
 
 @contextmanager
 def staged(tools: Path, folder: Path) -> Iterator[Scene]:
-    """Prometheus with the chart's rules on its fast clock; load comes as long as it is watched."""
+    """Prometheus with the chart's rules on its fast clock, under load as long as the block runs."""
     repository = _repository(folder)
     (folder / "stack").mkdir()
     with ExitStack() as stack:
         servers = {pod: stack.enter_context(started(repository, folder / f"{pod}.log")) for pod in PODS}
         webhook = stack.enter_context(receiving())
         watch = stack.enter_context(running(tools, folder / "stack", webhook.url))
-        watch.watch({pod: _target(server.wait_ready()) for pod, server in servers.items()} | {GONE_POD: GONE})
+        watch.watch(
+            {pod: server.wait_ready().at("metrics") for pod, server in servers.items()} | {GONE_POD: GONE}
+        )
         scene = Scene(watch, servers, {})
         for pod, model in itertools.product(PODS, MODELS):
             scene.loads[pod, model] = stack.enter_context(_load(servers[pod], model))
@@ -61,11 +63,6 @@ def _repository(folder: Path) -> Path:
         SmallModel(folder / f"{model}-checkpoint", "llama", seed).write().publish(folder / "models", model)
         give_slots(folder / "models", model)
     return folder / "models"
-
-
-def _target(server: Server) -> str:
-    assert server.address.metrics
-    return server.address.metrics.removeprefix("http://").removesuffix("/metrics")
 
 
 @contextmanager

@@ -27,7 +27,7 @@ PROMPTS = ("Once upon a time", "The capital of France is", "To bake bread, first
 TOKENS = (16, 48)
 # Three of them on two cores: little memory, a thread each, and so few slots that some requests wait.
 SMALL = {"slots": "2", "max_context": "512", "max_queue": "32", "threads": "1", "heartbeat_ms": "100"}
-AGE_MS = 5000  # the chart has 300 s; here every play sees connections come of age
+AGE_MS = 5000  # the chart has 300 s; here connections reach that age in every play
 WARM_S = 1.5
 LATE_S = 1.5
 SETTLE_S = 3.0  # longer than the endpoints name a server that drains
@@ -109,7 +109,7 @@ class Outcome:
 
 
 def play(what: Play, replicas: Fleet, balancer: Balancer, users: int = 2) -> Outcome:
-    """So many `users` of each protocol ask again and again, and one more whose connection idles between."""
+    """`users` of each protocol ask again and again, and one more, whose connection idles in between."""
     pauses = [0.0] * 2 * users if what in CROWDED else [PAUSE_S] * users
     death = None
     with _load(balancer, [*pauses, IDLE_S]) as requests:

@@ -50,7 +50,7 @@ def kill(server: Server) -> None:
 
 
 def halt_at_start(server: Server) -> int:
-    """Its tritonserver stands still before it has loaded a model; the process, to be told to go on."""
+    """Its tritonserver is stopped before it has loaded a model. Yields the process, for SIGCONT."""
     # Before it, the launcher may ask another program for a library.
     assert eventually(lambda: [_program(pid) for pid in _children(server.process.pid)] == ["tritonserver"])
     pid = triton_pid(server)
@@ -69,7 +69,7 @@ def halted(pid: int) -> Iterator[None]:
 
 @contextmanager
 def halting(pid: int, halted_s: float, runs_s: float) -> Iterator[None]:
-    """The process stands still for so long, runs for so long, and so on."""
+    """By turns the process is halted for `halted_s` and runs for `runs_s`."""
     over = threading.Event()
 
     def halt() -> None:
@@ -97,7 +97,7 @@ def crowd(
     every_s: float = 0.0,
     stream: bool = False,
 ) -> Iterator[list[str]]:
-    """So many who ask again and again; yields the list of what became of their requests, which grows. What
+    """`size` users ask again and again. Yields the growing list of what became of their requests. What
     they have asked for goes on behind the end of the block.
 
     They must not stream from an engine that is halted: Triton 2.51 aborts where it waits long for a lock that

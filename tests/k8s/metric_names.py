@@ -9,7 +9,7 @@ import yaml
 
 from engine.contract import METRICS
 from engine.metrics import PREFIX
-from tests.k8s.charts import CHART
+from tests.k8s.charts import RULES
 
 _OF_HISTOGRAMS: Final = ("_bucket", "_sum", "_count")
 OURS: Final = frozenset(
@@ -62,7 +62,7 @@ OF_PROMETHEUS: Final = frozenset({"ALERTS", "scrape_duration_seconds", "scrape_s
 
 
 def rules() -> Iterator[dict[str, Any]]:
-    for path in sorted((CHART / "files" / "rules").glob("*.yaml")):
+    for path in sorted(RULES.glob("*.yaml")):
         for group in yaml.safe_load(path.read_text("utf-8"))["groups"]:
             yield from group["rules"]
 

@@ -121,7 +121,7 @@ def test_every_model_is_asked_for(server: Server) -> None:
 
 
 def test_it_stops_in_order_all_the_same(server: Server) -> None:
-    """Held up until Triton's exit timeout it would end with another code."""
+    """A server that waits until Triton's exit timeout ends with another code."""
     server.process.terminate()
     assert server.wait_ended() == 0
 

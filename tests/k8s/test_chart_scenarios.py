@@ -37,7 +37,7 @@ def test_the_launcher_takes_its_arguments(scenario: str) -> None:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_what_drains_has_the_time_for_it(scenario: str) -> None:
+def test_the_grace_period_is_long_enough_for_the_drain(scenario: str) -> None:
     found = objects(scenario)
     drain = triton(found)["lifecycle"]["preStop"]["exec"]["command"]
     subprocess.run(
@@ -50,14 +50,11 @@ def test_what_drains_has_the_time_for_it(scenario: str) -> None:
     assert one(found, "Deployment")["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
 
 
-def _pods(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    controllers = [one["spec"]["template"]["spec"] for one in found if one["kind"] in {"Deployment", "Job"}]
-    return [*controllers, *(one["spec"] for one in found if one["kind"] == "Pod")]
-
-
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_every_mount_has_a_volume_and_the_root_is_read_only(scenario: str) -> None:
-    for spec in _pods(objects(scenario)):
+    pods = [template["spec"] for template in _templates(objects(scenario))]
+    assert len(pods) == {"tls": 2, "routes": 5}.get(scenario, 3)
+    for spec in pods:
         assert not spec["automountServiceAccountToken"]
         for container in [*spec.get("initContainers", []), *spec["containers"]]:
             mounted = {mount["name"] for mount in container["volumeMounts"]}
@@ -103,7 +100,7 @@ def test_nothing_leaves_an_air_gapped_pod() -> None:
     assert pod(found)["volumes"][0]["image"]["reference"].startswith("registry.example.internal/")
 
 
-def test_whoever_may_be_a_client_the_releases_own_pods_are() -> None:
+def test_the_releases_own_pods_are_always_clients() -> None:
     found = objects("routes", "networkPolicy.clients[0].podSelector.matchLabels.app=web")
     ingress = one(found, "NetworkPolicy")["spec"]["ingress"]
     (own,) = [
@@ -122,7 +119,7 @@ def test_whoever_may_be_a_client_the_releases_own_pods_are() -> None:
 
 
 def _templates(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What has the labels of a Pod: templates, and the Pods of the helm tests."""
+    """The templates of Pods, and the Pods of the helm tests."""
     controllers = [one["spec"]["template"] for one in found if one["kind"] in {"Deployment", "Job"}]
     return [*controllers, *(one for one in found if one["kind"] == "Pod")]
 
@@ -153,22 +150,22 @@ def test_connections_end_so_that_clients_find_new_replicas() -> None:
 
 def test_keda_asks_for_this_release_alone() -> None:
     triggers = one(objects("keda"), "ScaledObject")["spec"]["triggers"]
-    assert {trigger["name"] for trigger in triggers} == {"in-flight", "waiting", "kv-cache", "ttft"}
-    assert all(
-        'namespace="serving",pod=~"halimede-[a-z0-9]+-[a-z0-9]+"' in t["metadata"]["query"] for t in triggers
-    )
+    assert [trigger["name"] for trigger in triggers] == ["in-flight", "waiting", "kv-cache", "ttft"]
+    for trigger in triggers:
+        assert 'namespace="serving",pod=~"halimede-[a-z0-9]+-[a-z0-9]+"' in trigger["metadata"]["query"]
     assert "replicas" not in one(objects("keda"), "Deployment")["spec"]
 
 
 def test_keda_does_not_shrink_while_it_is_blind() -> None:
     spec = one(objects("keda"), "ScaledObject")["spec"]
     assert spec["fallback"]["behavior"] == "currentReplicasIfHigher"
-    assert all(trigger["metadata"]["ignoreNullValues"] == "false" for trigger in spec["triggers"])
+    assert [trigger["metadata"]["ignoreNullValues"] for trigger in spec["triggers"]] == ["false"] * 4
 
 
 def test_an_hpa_knows_our_metrics_and_the_adapter_gives_them() -> None:
     found = objects("multi-model")
-    asked = {m["pods"]["metric"]["name"] for m in one(found, "HorizontalPodAutoscaler")["spec"]["metrics"]}
+    asked = [m["pods"]["metric"]["name"] for m in one(found, "HorizontalPodAutoscaler")["spec"]["metrics"]]
+    assert len(asked) == 4
     rules = one(found, "ConfigMap", "halimede-adapter-rules")["data"]["config.yaml"]
     assert all(f"name: {{as: {name}}}" in rules for name in asked)
 
@@ -194,7 +191,7 @@ def test_an_hpa_knows_our_metrics_and_the_adapter_gives_them() -> None:
         (["probes.startup.secs=3"], "secs"),
     ],
 )
-def test_what_cannot_work_is_refused(settings: list[str], said: str) -> None:
+def test_settings_that_cannot_work_are_refused(settings: list[str], said: str) -> None:
     with pytest.raises(Refused, match=said):
         objects(None, *settings)
 

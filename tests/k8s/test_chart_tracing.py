@@ -1,4 +1,4 @@
-"""Traces in the chart: off by default, and with them the one way out that they need."""
+"""Traces in the chart: off by default. Turned on, they open the one egress port that they need."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_off_by_default() -> None:
     assert one(objects(), "NetworkPolicy")["spec"]["egress"] == []
 
 
-def test_the_launcher_is_told_and_the_collector_within_reach() -> None:
+def test_the_launcher_gets_the_url_and_the_policy_lets_it_reach_the_collector() -> None:
     found = objects(None, *ON, "tracing.sampleRate=100")
     arguments = triton(found)["args"]
     assert f"--trace-url={URL}" in arguments
@@ -54,6 +54,6 @@ def test_flags_of_triton_come_behind_ours() -> None:
         ("tracing.rate=1",),
     ],
 )
-def test_what_cannot_work_is_refused(settings: tuple[str, ...]) -> None:
+def test_settings_that_cannot_work_are_refused(settings: tuple[str, ...]) -> None:
     with pytest.raises(Refused, match="tracing"):
         objects(None, *settings)

@@ -1,4 +1,4 @@
-"""A gRPC connection comes of age at the real server: its streams go on, and the next call has a new one."""
+"""A gRPC connection reaches its greatest age at the real server: streams go on, new calls open a new one."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ LABELS = {
 
 
 def unknown(expression: str) -> set[str]:
-    """What an expression names that there is not: metrics, and labels that it selects or groups by."""
+    """The metrics of an expression that do not exist, and such labels that it selects or groups by."""
     plain = re.sub(r'"(?:\\.|[^"\\])*"', '""', expression)
     grouped = re.findall(r"\b(?:by|on|without|ignoring|group_left) \(([^)]*)\)", plain)
     selected = re.findall(r"(\w+)(?:=~|!=|!~|=)\"", plain)
@@ -86,8 +86,8 @@ def test_a_planted_fault_of_syntax_is_found() -> None:
 def test_panels_have_ids_of_their_own_a_source_and_a_place_of_their_own() -> None:
     numbers = [panel["id"] for panel in BOARD["panels"]]
     assert len(set(numbers)) == len(numbers)
-    assert all(panel["datasource"]["uid"] == "$datasource" for panel in panels())
-    assert all(target["datasource"]["uid"] == "$datasource" for p in panels() for target in p["targets"])
+    sources = [part["datasource"]["uid"] for panel in panels() for part in (panel, *panel["targets"])]
+    assert set(sources) == {"$datasource"}
     places = [panel["gridPos"] for panel in BOARD["panels"]]
     assert all(place["x"] + place["w"] <= 24 for place in places)
     assert not [pair for pair in combinations(places, 2) if _overlap(*pair)]

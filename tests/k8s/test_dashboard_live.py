@@ -15,7 +15,7 @@ from promql_parser import BinaryExpr, Call, ParenExpr, parse
 
 from tests.k8s.charts import NAMESPACE
 from tests.k8s.dashboard_scene import GONE_POD, MODELS, PODS, Scene, staged
-from tests.k8s.metric_names import ELSEWHERE, OF_GPUS, OF_KUBELET, TRITON, rules
+from tests.k8s.metric_names import ALERTS, ELSEWHERE, OF_GPUS, OF_KUBELET, TRITON
 from tests.k8s.panels import Target, read, targets
 from tests.k8s.scaling_queries import queries
 from tests.k8s.stack import JOB, Stack
@@ -52,7 +52,7 @@ def panel(name: str) -> Target:
 
 
 def values(stack: Stack, name: str, **chosen: str) -> dict[tuple[str, ...], float]:
-    """By the labels that the panel's legend names."""
+    """The values of a panel, by the labels that its legend names."""
     target = panel(name)
     labels = re.findall(r"{{(\w+)}}", target.legend)
     series = stack.query(target.asked(BOARD, INTERVAL, **chosen))
@@ -79,7 +79,7 @@ def test_a_panel_has_numbers_and_tells_its_lines_apart(stack: Stack, target: Tar
     assert len(set(names)) == len(names)
 
 
-def test_what_cannot_be_shown_here_is_of_gpus_and_of_the_kubelet_and_prometheus_takes_it(
+def test_only_panels_of_gpus_and_of_the_kubelet_have_no_data_here_and_prometheus_accepts_their_queries(
     stack: Stack,
 ) -> None:
     rest = [target for target in TARGETS if target not in HERE]
@@ -129,12 +129,12 @@ def test_a_refused_request_counts_as_refused_and_nothing_else(stack: Stack) -> N
     assert values(stack, "Traffic: What becomes of requests C") == {(): 0}
 
 
-def test_a_share_is_between_nothing_and_all(stack: Stack) -> None:
+def test_shares_are_between_0_and_1(stack: Stack) -> None:
     hits = values(stack, "Traffic: Prompt tokens from the prefix cache A")
+    failed = values(stack, "Refusals and faults: Failed by the server's fault A")
+    assert hits.keys() == failed.keys() == {(f"{model}_engine",) for model in MODELS}
     assert all(0 < hit < 1 for hit in hits.values())
-    assert all(
-        value == 0 for value in values(stack, "Refusals and faults: Failed by the server's fault A").values()
-    )
+    assert set(failed.values()) == {0}
 
 
 def test_the_heat_map_has_every_bucket(stack: Stack) -> None:
@@ -170,15 +170,12 @@ def has_data(stack: Stack, expression: str) -> bool:
     return bool(stack.query(expression))
 
 
-NAMES = [rule["alert"] for rule in rules() if "alert" in rule]
-
-
 def test_the_parts_of_an_expression() -> None:
     text = "absent(up) or (a > 4 unless a < 0.8 * (a offset 10m)) and b / (c > 0) == 1"
     assert list(parts(parse(text))) == ["up", "a", "4", "a", "0.8 * (a offset 10m)", "b / (c > 0)", "1"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALERTS)
 def test_every_part_of_an_alert_has_data(stack: Stack, name: str) -> None:
     (rule,) = [rule for rule in stack.rules() if rule["name"] == name]
     assert rule["health"] == "ok", rule.get("lastError")
@@ -215,8 +212,8 @@ def test_prometheus_3_takes_the_page_as_well(stack: Stack) -> None:
         assert answer.headers.get_content_type() == "text/plain"
 
 
-def test_a_model_that_is_unloaded_is_shown_and_told_of(scene: Scene) -> None:
-    """The last one: the model is not loaded again."""
+def test_an_unloaded_model_is_shown_and_raises_its_alert(scene: Scene) -> None:
+    """This test must be the last one: the model is not loaded again."""
     scene.unload(PODS[1], "beta")
 
     def unloaded() -> set[tuple[str, str]]:

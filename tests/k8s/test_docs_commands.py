@@ -32,7 +32,7 @@ WRITTEN = {"live.yaml", "scaling.yaml"}
 
 
 class Wrong(Exception):
-    """What a command names that is not there."""
+    """A command names something that does not exist."""
 
 
 def commands(text: str) -> Iterator[list[str]]:

@@ -1,4 +1,4 @@
-"""The preStop hook beside the real server: it ends when the stream has, and not before."""
+"""The preStop hook with the real server: it ends when the stream has, and not before."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_says_that_its_time_was_up_and_leaves_the_stream_alone(server: Server) -
     with _drain(server, "--timeout-s", "1.5") as hook:
         _, said = hook.communicate(timeout=LIMIT_S)
     assert hook.returncode == 4
-    assert "the time was up after 1.5 s: 1 requests in flight" in said
+    assert "timed out after 1.5 s: 1 requests in flight" in said
     assert sum(reply.output_tokens or 0 for reply in [first, *stream]) == TOKENS
 
 
@@ -74,4 +74,4 @@ def test_an_idle_server_and_one_that_is_gone_are_drained(server: Server) -> None
     with _drain(server) as hook:
         _, said = hook.communicate(timeout=LIMIT_S)
     assert hook.returncode == 0
-    assert "the server is gone" in said
+    assert "the server has ended" in said

@@ -29,7 +29,7 @@ def played(balancer: str, replicas: Fleet, folder: Path, *plays: Play) -> Accoun
 
 @pytest.fixture(scope="module")
 def accounts(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Accounts:
-    """Both balancers before one fleet: a rolling restart of which they learn late, and a kill."""
+    """Both balancers in front of one fleet: a rolling restart that they learn of late, and a kill."""
     folder = tmp_path_factory.mktemp("failover")
     plays = (Play.LATE, Play.KILL)
     with fleet(folder, 3) as replicas:

@@ -1,4 +1,4 @@
-"""What idle connections are told when a server leaves: to a balancer, and to Triton itself."""
+"""What idle connections get when a server leaves: those to a balancer, and those to Triton itself."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def test_connections_to_the_balancers(tools: Path, server: Server, tmp_path: Path) -> None:
-    """nginx says goodbye to them with each reload; Envoy keeps them."""
+    """nginx sends them GOAWAY with each reload; Envoy keeps them."""
     with (
         balancing("nginx", tmp_path / "nginx", [server]) as nginx,
         balancing("envoy", tmp_path / "envoy", [server]) as envoy,
@@ -100,7 +100,7 @@ def test_connections_to_the_balancers(tools: Path, server: Server, tmp_path: Pat
 
 
 def test_triton_drops_idle_connections_unannounced_and_ends_in_order(server: Server) -> None:
-    """Triton 2.51 sends no GOAWAY, so whoever holds a connection must have stopped using it before."""
+    """Triton 2.51 sends no GOAWAY, so clients must have stopped using a connection before."""
     with closing(Idle(server.at("grpc"))) as idle, closing(_asked(server.at("http"))):
         server.process.terminate()
         with pytest.raises(EOFError):

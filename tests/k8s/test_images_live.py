@@ -97,6 +97,6 @@ def test_the_image_serves_a_delivered_model_and_writes_to_tmp_alone(tmp_path: Pa
 
 
 def _state(root: Path) -> dict[str, tuple[int, int]]:
-    """Size and time of change of everything."""
+    """The size and the time of change of every file and folder."""
     found = ((path.relative_to(root), path.stat()) for path in root.rglob("*"))
     return {str(path): (stat.st_size, stat.st_mtime_ns) for path, stat in found}

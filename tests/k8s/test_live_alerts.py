@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from halimede import Client
 from loadtest.ports import held_ports
 from tests.k8s.alert_scene import MAIN, OTHER, QUEUE, SHARED, SLOTS, Scene, staged
-from tests.k8s.charts import NAMESPACE, RULES
+from tests.k8s.charts import NAMESPACE
 from tests.k8s.faults import ONCE, crowd, halt_at_start, halted, halting, kill, step_pid, triton_pid
+from tests.k8s.metric_names import ALERTS
 from tests.live.serving import Server, eventually, started
 
 pytestmark = pytest.mark.e2e
@@ -54,12 +54,6 @@ LONG = "The night was long. " * 93
 LONG_TOKENS = 40
 
 
-def alerts() -> set[str]:
-    files = [yaml.safe_load(path.read_text("utf-8")) for path in RULES.glob("*.yaml")]
-    rules = [rule for file in files for group in file["groups"] for rule in group["rules"]]
-    return {rule["alert"] for rule in rules if "alert" in rule}
-
-
 @pytest.fixture(scope="module")
 def scene(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     with staged(tools, tmp_path_factory.mktemp("live")) as found:
@@ -68,7 +62,7 @@ def scene(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sce
 
 @pytest.fixture(scope="module")
 def lasting(scene: Scene) -> Iterator[tuple[Server, int]]:
-    """The collector is gone, prompts differ, and a third server hangs at its start: it and its process."""
+    """The collector is gone and prompts differ. A third server hangs: yields it and its process."""
     scene.collector.close()
     scene.prompts.vary()
     log = scene.folder / "third.log"
@@ -86,14 +80,14 @@ def lasting(scene: Scene) -> Iterator[tuple[Server, int]]:
 
 
 def test_every_alert_is_provoked_or_it_is_said_why_not() -> None:
-    assert FAULTS.keys() | NOT_PROVOKED.keys() == alerts()
+    assert FAULTS.keys() | NOT_PROVOKED.keys() == set(ALERTS)
     assert not FAULTS.keys() & NOT_PROVOKED.keys()
 
 
-def test_no_alert_fires_while_all_is_well(scene: Scene) -> None:
+def test_no_alert_fires_on_healthy_servers(scene: Scene) -> None:
     scene.finds('count_over_time(up{pod="main"}[5m]) >= 40')
     found = scene.stack.rules()
-    assert {rule["name"] for rule in found} > alerts()
+    assert {rule["name"] for rule in found} > set(ALERTS)
     assert [rule for rule in found if rule["health"] != "ok"] == []
     assert scene.webhook.names == frozenset()
 
@@ -115,7 +109,7 @@ def test_responses_that_wait_for_many_tokens_burn_the_budget_of_gaps(scene: Scen
             assert not scene.fires(name)
 
 
-def test_too_many_long_requests_queue_are_refused_and_late_and_fill_the_cache(
+def test_too_many_long_requests_raise_the_alerts_of_queue_refusals_latency_and_cache(
     scene: Scene, lasting: object
 ) -> None:
     with crowd(scene.main, MAIN, SLOTS + QUEUE + 6, lambda: LONG, LONG_TOKENS) as endings:
@@ -132,11 +126,11 @@ def test_a_server_that_answers_now_and_then_loses_scrapes(scene: Scene, lasting:
         scene.told("HalimedeScrapesLost", pod="other")
 
 
-def test_spans_that_no_collector_takes_are_told_of(scene: Scene, lasting: object) -> None:
+def test_spans_that_no_collector_takes_raise_an_alert(scene: Scene, lasting: object) -> None:
     assert scene.told("HalimedeTraceSpansDropped").labels["model"] == f"{OTHER}_engine"
 
 
-def test_prompts_that_begin_alike_no_more_are_told_of(scene: Scene, lasting: object) -> None:
+def test_prompts_that_no_longer_share_a_prefix_raise_an_alert(scene: Scene, lasting: object) -> None:
     scene.told("HalimedePrefixCacheCollapse", model=f"{OTHER}_engine")
 
 
@@ -151,9 +145,7 @@ def test_a_server_that_hangs_at_its_start_is_stuck_and_not_down(
     scene.over("HalimedeReplicaStuck")
 
 
-def test_an_engine_that_stands_still_is_stalled_until_it_goes_on(
-    scene: Scene, lasting: tuple[Server, int]
-) -> None:
+def test_a_halted_engine_is_stalled_until_it_goes_on(scene: Scene, lasting: tuple[Server, int]) -> None:
     third, _ = lasting
     with crowd(third, OTHER, 2, lambda: SHARED, 3000):
         scene.finds('sum(halimede_num_requests_running{pod="third"}) == 2')
@@ -162,7 +154,7 @@ def test_an_engine_that_stands_still_is_stalled_until_it_goes_on(
     scene.over("HalimedeStalled")
 
 
-def test_what_is_well_again_is_told_of(scene: Scene, lasting: object) -> None:
+def test_alerts_of_the_overload_end(scene: Scene, lasting: object) -> None:
     for name in (
         *("HalimedeQueueGrowing", "HalimedeRejections", "HalimedeKvCachePressure"),
         *("HalimedeGapBurnFast", "HalimedeTtftBurnFast", "HalimedeScrapesLost"),
@@ -183,7 +175,7 @@ def test_a_replica_that_is_killed_is_down_and_the_others_are_not(
     assert not scene.fires("HalimedeServerDown")
 
 
-def test_the_last_servers_that_are_killed_are_told_of(scene: Scene, lasting: object) -> None:
+def test_killing_the_last_servers_raises_a_critical_alert(scene: Scene, lasting: object) -> None:
     kill(scene.main)
     kill(scene.other)
     notice = scene.told("HalimedeServerDown")

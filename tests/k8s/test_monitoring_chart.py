@@ -14,7 +14,7 @@ import yaml
 
 from engine.contract import METRICS
 from engine.recorder import GAP, TTFT
-from tests.k8s.charts import CHART, Refused, objects, one, pod, triton
+from tests.k8s.charts import CHART, RULES, Refused, objects, one, pod, triton
 from tests.k8s.schemas import refused_by_crd
 
 ALL = (
@@ -45,7 +45,7 @@ def checked(tools: Path, folder: Path, spec: object) -> subprocess.CompletedProc
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_nothing_of_it_is_made_unless_asked_for() -> None:
+def test_monitoring_objects_are_off_by_default() -> None:
     found = objects()
     assert not KINDS & {item["kind"] for item in found}
     assert "halimede-dashboards" not in {item["metadata"]["name"] for item in found}
@@ -64,7 +64,9 @@ def test_promtool_finds_a_planted_fault(tools: Path, tmp_path: Path) -> None:
 
 
 def test_every_rule_is_of_this_release_alone() -> None:
-    for name, rule in rules(objects("monitoring")).items():
+    found = rules(objects("monitoring"))
+    assert len(found) == 37
+    for name, rule in found.items():
         jobs = re.findall(r"[^{,]*,?job=\"[^\"]*\"", rule["expr"])
         assert jobs, name
         assert set(jobs) == {'namespace="serving",job="halimede"'} or name == "HalimedeMemoryGrowing", name
@@ -113,8 +115,9 @@ def test_a_whole_bound_is_found_as_prometheus_2_and_3_name_it(
 
 
 def test_with_the_defaults_the_rules_are_those_of_the_files() -> None:
-    files = [yaml.safe_load(path.read_text("utf-8")) for path in (CHART / "files" / "rules").glob("*.yaml")]
+    files = [yaml.safe_load(path.read_text("utf-8")) for path in RULES.glob("*.yaml")]
     groups = {group["name"]: group for file in files for group in file["groups"]}
+    assert len(groups) == 7
     made = one(objects(None, *ALL, "device=gpu"), "PrometheusRule")["spec"]["groups"]
     plain = json.loads(json.dumps(made).replace(r"namespace=\"serving\",", ""))
     assert {group["name"]: group for group in plain} == groups
@@ -247,7 +250,7 @@ def test_the_sidecar_finds_the_dashboards() -> None:
         (["monitoring.enabled=true"], "enabled"),
     ],
 )
-def test_what_cannot_work_is_refused(settings: list[str], said: str) -> None:
+def test_settings_that_cannot_work_are_refused(settings: list[str], said: str) -> None:
     with pytest.raises(Refused, match=said):
         objects(None, *settings)
 
@@ -257,6 +260,7 @@ def test_an_objective_can_only_be_a_bound_of_the_buckets(name: str, histogram: s
     part = json.loads((CHART / "values.schema.json").read_text("utf-8"))
     for key in ("monitoring", "rules", "objectives", name, "seconds"):
         part = part["properties"][key]
+    assert part["enum"]
     assert set(part["enum"]) <= set(METRICS[histogram].buckets)
 
 

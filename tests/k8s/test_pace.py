@@ -1,4 +1,4 @@
-"""Rules on a faster clock: durations alone change, wherever one stands."""
+"""Rules on a faster clock: every duration changes, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every alert has a runbook; its queries ask for what exists, its commands and links are right."""
+"""Every alert has a runbook; its queries ask for what exists, and its commands are right."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import promql_parser
 import pytest
 
 from engine.contract import EngineSettings
-from tests.k8s.charts import CHART
+from tests.k8s.charts import CHART, RULES
 from tests.k8s.metric_names import ALERTS, KNOWN
 from tests.k8s.test_dashboard import unknown
 from tests.k8s.test_docs_commands import Wrong, check, commands
@@ -48,7 +48,7 @@ def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
 
 
 def test_the_rules_name_the_runbook_of_their_alert() -> None:
-    text = "".join(path.read_text("utf-8") for path in (CHART / "files" / "rules").glob("*.yaml"))
+    text = "".join(path.read_text("utf-8") for path in RULES.glob("*.yaml"))
     named = re.findall(r"alert: (\w+)(?:(?!alert:).)*?runbook_url: docs/runbooks/(\w+)\.md", text, re.DOTALL)
     assert sorted(named) == sorted((alert, alert) for alert in ALERTS)
 
@@ -58,22 +58,23 @@ def test_a_runbook_says_how_to_look_what_to_do_and_when_it_is_over(page: Path) -
     text = page.read_text("utf-8")
     assert text.startswith(f"# {page.stem}\n")
     assert tuple(re.findall(r"^## (.+)$", text, re.MULTILINE)) == SECTIONS
-    assert queries(text)
     assert list(commands(text))
     assert len(text.splitlines()) < 80
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_its_queries_parse_and_ask_for_what_exists(page: Path) -> None:
-    for query in queries(page.read_text("utf-8")):
+    found = queries(page.read_text("utf-8"))
+    assert found
+    for query in found:
         promql_parser.parse(query)
         assert unknown(query) <= {"UUID"}, query  # the DCGM exporter's own label
 
 
-@pytest.mark.parametrize("page", READ, ids=lambda page: page.stem)
-def test_every_metric_in_its_words_exists(page: Path) -> None:
-    found = set(NAMES.findall(page.read_text("utf-8")))
-    assert {name for name in found if name not in KNOWN} == set()
+def test_every_metric_that_a_page_names_exists() -> None:
+    named = [(page.stem, name) for page in READ for name in NAMES.findall(page.read_text("utf-8"))]
+    assert len(named) > 70
+    assert [found for found in named if found[1] not in KNOWN] == []
 
 
 @pytest.mark.parametrize(("page", "command"), of(READ), ids=lambda value: " ".join(value)[:60])
@@ -97,17 +98,6 @@ def test_a_planted_address_is_found(line: str) -> None:
         _curl(shlex.split(line))
 
 
-@pytest.mark.parametrize("page", READ, ids=lambda page: page.stem)
-def test_its_links_lead_to_pages_and_headings_that_are_there(page: Path) -> None:
-    for link in re.findall(r"\]\(([^)]+)\)", page.read_text("utf-8")):
-        path, _, heading = link.partition("#")
-        target = (page.parent / path).resolve() if path else page
-        assert target.exists(), link
-        if heading:
-            titles = re.findall(r"^#+ (.+)$", target.read_text("utf-8"), re.MULTILINE)
-            assert heading in {title.lower().replace(" ", "-") for title in titles}, link
-
-
 def test_the_settings_that_runbooks_name_are_those_of_the_engine() -> None:
     text = "".join(page.read_text("utf-8") for page in PAGES)
     named = set(re.findall(r"`((?:max|prefill|kv|heartbeat)_[a-z_]+|slots|threads)`", text))
@@ -119,9 +109,13 @@ def test_the_values_that_runbooks_name_are_those_of_the_chart() -> None:
     sections = (
         "access|autoscaling|drain|models|monitoring|networkPolicy|probes|resources|rollout|server|tracing"
     )
-    for page in READ:
-        for name in re.findall(rf"`((?:{sections})\.[A-Za-z.]+)`", page.read_text("utf-8")):
-            assert _is_value(name), f"{page.stem}: {name}"
+    named = [
+        (page.stem, name)
+        for page in READ
+        for name in re.findall(rf"`((?:{sections})\.[A-Za-z.]+)`", page.read_text("utf-8"))
+    ]
+    assert len(named) > 40
+    assert [found for found in named if not _is_value(found[1])] == []
 
 
 def _is_value(name: str) -> bool:
@@ -132,6 +126,6 @@ def _is_value(name: str) -> bool:
     return f"`{name}`" in readme or any(f"| `{parent}` |" in readme for parent in inside)
 
 
-def test_a_value_that_is_none_is_found() -> None:
+def test_an_unknown_value_is_found() -> None:
     assert _is_value("resources.limits.memory")
     assert not _is_value("monitoring.scrape.interval")

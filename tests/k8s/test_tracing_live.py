@@ -45,7 +45,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """oteltap, which takes protobuf alone and ends with 0 once it has seen a span called decode."""
+    """oteltap. It accepts only protobuf, and exits with 0 once it has seen a span called decode."""
     with held_ports(1) as (port,), (tmp_path_factory.mktemp("tap") / "log").open("wb") as log:
         command = [sys.executable, "-m", "oteltap", "--port", str(port), "--await-span", "^decode$"]
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)

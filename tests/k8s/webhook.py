@@ -1,4 +1,4 @@
-"""What Alertmanager tells the world: a receiver of its webhooks on the loopback."""
+"""A receiver of Alertmanager's webhooks on the loopback address."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Server(Launched):
         return self.process.wait(seconds)
 
     def wait_idle(self) -> Metrics:
-        """Metrics once nothing runs, waits or holds KV cache, and all is told of what did."""
+        """Metrics once nothing runs, waits or holds KV cache, and no metric changes any more."""
         busy, before = time.monotonic(), ""
 
         def is_quiet() -> bool:
@@ -71,6 +71,10 @@ class Metrics:
         """The sum over all series of that name that carry the labels."""
         return sum(value for found, value in self.series(name) if labels.items() <= found.items())
 
+    def since(self, before: Metrics, name: str, **labels: str) -> float:
+        """By how much that sum has grown."""
+        return self.total(name, **labels) - before.total(name, **labels)
+
     def series(self, name: str) -> Iterator[tuple[dict[str, str], float]]:
         pattern = re.compile(rf"^halimede_{name}{{(.*)}} (\S+)$", re.MULTILINE)
         for labels, value in pattern.findall(self.text):
@@ -78,7 +82,7 @@ class Metrics:
 
     @property
     def ours(self) -> str:
-        """What the steps tell, without Triton's own, which grow by being looked at."""
+        """The metrics of the steps. Triton's own grow with every scrape."""
         return "\n".join(line for line in self.text.splitlines() if line.startswith("halimede_"))
 
     @property
@@ -125,6 +129,13 @@ def started(repository: Path, log: Path, *arguments: str) -> Iterator[Server]:
     finally:
         if server.running:
             server.stop()
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def eventually(condition: Callable[[], bool], seconds: float = WAIT_SECONDS) -> bool:

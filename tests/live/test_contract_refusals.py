@@ -115,7 +115,7 @@ def test_an_unknown_parameter_is_refused_by_its_name(grpc_wire: GrpcWire) -> Non
 
 
 @pytest.mark.parametrize("timeout", ["soon", 1.5, True, -1, 2**64])
-def test_a_timeout_that_is_none_is_refused(http_wire: HttpWire, timeout: object) -> None:
+def test_an_invalid_timeout_is_refused(http_wire: HttpWire, timeout: object) -> None:
     error = refused(http_wire, **_good(timeout=timeout))
     assert (error.refusal.code, error.refusal.field) == ("INVALID_ARG", "timeout")
     assert "must be a whole number of microseconds" in error.refusal.problem

@@ -37,7 +37,7 @@ def in_flight(server: Server) -> Counter[str]:
 
 
 def spread(server: Server, count: int) -> list[int]:
-    """What each instance has once all `count` are told of."""
+    """The requests of each instance, once the metrics show all `count`."""
     assert eventually(lambda: in_flight(server).total() == count), in_flight(server)
     return sorted(in_flight(server).values())
 
@@ -59,7 +59,7 @@ def test_streams_are_spread_evenly(twins: Server) -> None:
 
 
 def test_a_burst_is_spread_evenly(twins: Server) -> None:
-    """As many at once as both can hold, running and waiting: none ends before all have been seen."""
+    """As many at once as both can hold, running and waiting. None ends before the metrics show all."""
     twins.wait_idle()
     count = INSTANCES * 2 * TWIN_SLOTS
     seen = Event()

@@ -1,4 +1,4 @@
-"""Invariants 1, 2, 4 and 6: what an answer is does not depend on how, or beside what, it is asked for."""
+"""Invariants 1, 2, 4 and 6: an answer depends neither on how it is asked for nor on other requests."""
 
 from __future__ import annotations
 
@@ -89,12 +89,13 @@ def test_invariant_2_the_chunks_joined_are_the_unary_text(int8: Server) -> None:
         for index, prompt in enumerate(PROMPTS)
         for kind in WIRES
     )
+    assert len(pairs) == len(PROMPTS) * len(WIRES)
     for asked, unary, streamed in pairs:
         assert streamed == unary, asked
 
 
 def test_invariant_4_an_answer_does_not_depend_on_the_batch(int8: Server) -> None:
-    """Token for token and to the last bit of every log-probability, alone and beside 16 others.
+    """Token for token and to the last bit of every log-probability, alone and with 16 others in the batch.
 
     In int8, where rounding would show most; the parity tests do the same in fp32.
     """
@@ -116,9 +117,9 @@ def test_invariant_4_an_answer_does_not_depend_on_the_batch(int8: Server) -> Non
             partial(_asked, int8.address, "grpc", prompt, **watched) for prompt in prompts
         ]
         together = at_once(others() + asked)[16:]
-        for prompt, answer, beside in zip(prompts, alone[start:], together, strict=False):
-            assert beside.text == answer.text, prompt
-            assert beside.logprobs == answer.logprobs, prompt
+        for prompt, answer, in_batch in zip(prompts, alone[start : start + 4], together, strict=True):
+            assert in_batch.text == answer.text, prompt
+            assert in_batch.logprobs == answer.logprobs, prompt
 
 
 def test_invariant_4_an_answer_does_not_depend_on_the_prefix_cache(int8: Server) -> None:

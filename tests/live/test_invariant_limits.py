@@ -73,7 +73,7 @@ def test_invariant_3_requests_that_ended_in_errors_do_not_hold_the_stop_up(int8:
 
 
 def _ends_in_order(server: Server) -> None:
-    """One that was held up until its exit timeout ends with another code."""
+    """A server that waits until its exit timeout ends with another code."""
     server.process.terminate()
     assert server.wait_ended() == 0
 
@@ -127,7 +127,7 @@ def test_invariant_3_a_deadline_that_has_passed_already(int8: Server) -> None:
 
 @pytest.mark.parametrize("kind", WIRES)
 def test_invariant_3_leaving_the_queue_makes_room_in_it(small: Server, kind: str) -> None:
-    """A request that waits has no chunks: heartbeats are what it is seen to leave by."""
+    """A waiting request has no chunks. That its client has left is noticed when a heartbeat is sent."""
     small.wait_idle()
     with running(small.address, SLOTS, max_tokens=CONTEXT - 10):
         leave_after(small.address, kind, 2, text_input="I wait", max_tokens=100)
@@ -231,7 +231,7 @@ def test_invariant_5_an_answer_ends_where_the_context_does(small: Server) -> Non
 
 
 def test_invariant_7_bad_requests_hurt_no_other(int8: Server) -> None:
-    """Good streams beside refusals, disconnects and deadlines give what they give alone."""
+    """Good streams among refusals, disconnects and deadlines give what they give alone."""
 
     def good(number: int) -> str:
         with WIRES[("http", "grpc")[number % 2]](int8.address) as wire:

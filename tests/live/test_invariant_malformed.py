@@ -39,7 +39,7 @@ SEED = int(os.environ.get("HALIMEDE_SEED", "16"))
 PROMPT = "The capital of France is"
 ANSWER_SECONDS = 60.0  # for a call that would never be answered
 # Requests of up to 20 MiB come and go in two arenas of glibc, eight at a time; what every call leaves behind
-# shows beside that: 10 KiB are 70 MiB more in the last 70 % of 10,000.
+# shows above that: 10 KiB are 70 MiB more in the last 70 % of 10,000.
 GROWTH_MIB = 64
 UNWHOLE = {"short_body", "no_http"}  # of these the server waits for the rest, until our half is closed
 _OPTIONS = [
@@ -239,7 +239,7 @@ def _as_request(model: str, response: Any) -> Any:
 
 
 def _memory(server: Server) -> dict[str, int]:
-    """MiB of its own of tritonserver and of each step."""
+    """The private memory of tritonserver and of each step, in MiB."""
     (triton,) = _children(server.process.pid)
     found = {"tritonserver": triton} | {_step(child): child for child in _children(triton)}
     return {name: _anonymous_mib(process) for name, process in found.items()}

@@ -10,7 +10,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from launcher.shared_memory import FOLDER, PREFIX
 from loadtest.launched import Launched, NotReady
+from tests.live.serving import eventually, is_running
 from tests.paths import ROOT
 
 pytestmark = pytest.mark.e2e
@@ -133,24 +133,7 @@ def _regions(pid: int) -> set[str]:
     return {name for name in names if name.split("_")[1] == str(pid)}
 
 
-def _is_running(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
-
-
-def _eventually(condition: Callable[[], bool], seconds: float = LIMIT_S) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
-
-
-def test_serves_until_it_is_told_to_stop(repository: Path) -> None:
+def test_it_serves_until_it_is_stopped(repository: Path) -> None:
     with _launched(repository) as server:
         assert f"http://{server.at('http')}, grpc {server.at('grpc')}, " in server.banner
         assert server.generate("Grüße") == "Grüße"
@@ -232,16 +215,16 @@ def test_the_command_lists_models_that_are_not_ours(repository: Path) -> None:
 def test_a_running_request_ends_before_the_server_does(repository: Path) -> None:
     with _launched(repository) as server, ThreadPoolExecutor() as pool:
         answer = pool.submit(server.generate, "held")
-        assert _eventually((repository / "echo_step/1/started").exists)
+        assert eventually((repository / "echo_step/1/started").exists)
         server.process.send_signal(signal.SIGTERM)
-        assert _eventually(lambda: not server.takes_requests())
+        assert eventually(lambda: not server.takes_requests())
         (repository / "echo_step/1/go").touch()
         assert answer.result() == "held"
         assert server.process.wait(LIMIT_S) == 0
 
 
 def test_an_idle_connection_does_not_hold_the_stop_up(repository: Path) -> None:
-    """A stop that was held up until Triton's exit timeout has another code."""
+    """A server that waits until Triton's exit timeout ends with another code."""
     with _launched(repository) as server:
         idle = http.client.HTTPConnection("127.0.0.1", server.ports["http"])
         idle.request("GET", "/v2/health/ready")
@@ -254,9 +237,9 @@ def test_an_idle_connection_does_not_hold_the_stop_up(repository: Path) -> None:
 def test_a_killed_launcher_leaves_no_server(repository: Path) -> None:
     with _launched(repository) as server:
         triton = server.child()
-        assert _is_running(triton)
+        assert is_running(triton)
         server.process.kill()
-        assert _eventually(lambda: not _is_running(triton))
+        assert eventually(lambda: not is_running(triton))
 
 
 def test_what_a_killed_server_left_goes_at_the_next_start(repository: Path) -> None:
@@ -265,7 +248,7 @@ def test_what_a_killed_server_left_goes_at_the_next_start(repository: Path) -> N
         triton = server.child()
         os.kill(dead, signal.SIGKILL)
         os.killpg(triton, signal.SIGKILL)
-        assert _eventually(lambda: not _is_running(triton))
+        assert eventually(lambda: not is_running(triton))
         assert _regions(dead)
     with _launched(repository) as server:
         assert server.generate("hello") == "hello"

@@ -18,7 +18,7 @@ import pytest
 from launcher.shared_memory import FOLDER, PREFIX
 from tests.live.artifacts import MODEL, built, edited, replace, variant
 from tests.live.conftest import CONTEXT, QUEUE, SLOTS, SMALL
-from tests.live.serving import Server, eventually, started
+from tests.live.serving import Server, eventually, is_running, started
 from tests.live.wire import WAIT_SECONDS, Address, Answer, WireError, ask, refused
 from tests.live.wire_grpc import GrpcWire
 from tests.live.wire_http import HttpWire
@@ -214,13 +214,6 @@ def own(workshop: Path) -> Iterator[Server]:
     shutil.rmtree(repository)
 
 
-def _is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 def _regions(pid: int) -> set[str]:
     """The shared memory of the launcher with this process id."""
     names = {path.name for path in FOLDER.iterdir() if PREFIX.match(path.name)}
@@ -235,7 +228,7 @@ def test_a_killed_triton_leaves_neither_steps_nor_memory(own: Server) -> None:
         os.kill(family[0], signal.SIGKILL)
     assert all(isinstance(outcome.result(), WireError) for outcome in outcomes)
     assert own.wait_ended() == 128 + signal.SIGKILL
-    assert eventually(lambda: not any(map(_is_running, family)))
+    assert eventually(lambda: not any(map(is_running, family)))
     assert not _regions(launcher)
     with started(own.repository, own.log.with_name("next.log")) as following:
         following.wait_ready()
@@ -252,5 +245,5 @@ def test_sigterm_lets_running_and_waiting_streams_end(own: Server) -> None:
         assert isinstance(end, Answer), end
         assert (end.tokens, end.finish) == (100, "length")
     assert own.wait_ended() == 0
-    assert not any(map(_is_running, family))
+    assert not any(map(is_running, family))
     assert not _regions(launcher)

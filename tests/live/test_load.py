@@ -25,7 +25,7 @@ from loadtest.traffic.profile import load_profile, profile_of, with_overrides
 from loadtest.traffic.schedule import schedule
 from tests.live.artifacts import MODEL, built
 from tests.live.serving import Server, eventually, started
-from tests.paths import ROOT
+from tests.paths import PYTHONPATH, ROOT
 
 pytestmark = pytest.mark.e2e
 
@@ -53,9 +53,9 @@ HOSTILE: list[dict[str, object]] = [
 
 @contextmanager
 def program(*arguments: str, module: str = "loadtest.load") -> Iterator[subprocess.Popen[str]]:
-    """With its words in one pipe; killed with the test."""
+    """Its stdout and stderr are one pipe; it is killed when the test ends."""
     command = [sys.executable, "-m", module, *arguments]
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'client'}"}
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -67,7 +67,7 @@ def program(*arguments: str, module: str = "loadtest.load") -> Iterator[subproce
 
 
 def load(*arguments: str, module: str = "loadtest.load") -> tuple[int, str]:
-    """Its exit code and its words."""
+    """Its exit code and its output."""
     with program(*arguments, module=module) as process:
         said, _ = process.communicate(timeout=RUN_S)
         return process.returncode, said
@@ -218,7 +218,7 @@ def test_two_workers_send_the_schedule_of_one_between_them(int8: Server, tmp_pat
     assert [(r.request, r.intended_s, r.kind) for r in found] == [
         (p.request, p.at_s, p.kind.name) for p in planned
     ]
-    assert all(r.expected for r in found)
+    assert {r.expected for r in found} == {True}
 
 
 def test_a_worker_that_dies_is_reported_and_what_it_owed_counts_as_errors(

@@ -143,7 +143,7 @@ def test_a_model_whose_folder_is_gone_serves_on(server: Server) -> None:
         for folder in folders:
             folder.with_name(f".gone-{folder.name}").rename(folder)
     assert answer(server, "alpha") == before
-    assert server.output.count("alpha_engine (No such file or directory); what was opened serves on") == 1
+    assert server.output.count("alpha_engine (No such file or directory); opened versions keep serving") == 1
 
 
 def test_each_model_has_its_own_metrics(server: Server) -> None:
@@ -210,7 +210,7 @@ def test_streams_in_flight_end_before_a_model_goes(server: Server, client: Clien
                 assert "".join(reply.text for reply in replies) == expected
                 assert replies[-1].finish == "length"
             unloading.result()
-        for late in streams[2:]:  # sent when the model had been told to go
+        for late in streams[2:]:  # sent when the model was to be unloaded
             with pytest.raises(WireError, match="has no available versions"):
                 next(late)
     assert client.load() == "1"
@@ -238,7 +238,7 @@ def test_a_new_version_takes_over_under_load(server: Server, client: Client, ane
     assert metrics.total("generation_tokens_total", model="beta_engine", version="2") >= TOKENS
 
 
-def test_a_stream_of_the_old_version_goes_on_beside_the_new_one(
+def test_a_stream_of_the_old_version_goes_on_while_the_new_one_serves(
     server: Server, client: Client, anew: str
 ) -> None:
     old = answer(server, "beta")

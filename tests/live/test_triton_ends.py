@@ -1,4 +1,4 @@
-"""A request that ends Triton 2.51, sent by anybody who reaches its port: noticed here should that change.
+"""A request that ends Triton 2.51, from anybody who reaches its port. A Triton that survives it fails here.
 
 What is ours about it: the launcher ends with a code that is no success, so that whoever watches over it
 starts another, and neither a step nor a region of shared memory outlives it. Two others end it only where

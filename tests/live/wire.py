@@ -113,7 +113,7 @@ class Wire(Protocol):
         """The replies to one request; closing the generator early drops the connection."""
 
     def abandon(self, seconds: float, **inputs: Any) -> None:
-        """Sends the request and drops the connection so much later, without a look at the answer."""
+        """Sends the request and drops the connection later, without reading the answer."""
 
     def __enter__(self) -> Self: ...
 

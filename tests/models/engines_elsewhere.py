@@ -1,4 +1,4 @@
-"""A program: writes engines of checkpoints as the processor makes them that its environment describes.
+"""A program that writes engines as they come out on the processor that its environment describes.
 
 CHECKPOINTS TARGET WANTED: a folder of checkpoints, the folder for their engines, and as JSON the precisions
 of each checkpoint. Prints a hash of what numpy's own functions make of some numbers.

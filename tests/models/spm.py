@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,3 +46,7 @@ def _varint(value: int) -> bytes:
         parts.append(value & 0x7F | 0x80)
         value >>= 7
     return bytes([*parts, value])
+
+
+def write_vocabulary(path: Path, tokens: list[str]) -> None:
+    path.write_text(json.dumps({token: index for index, token in enumerate(tokens)}), encoding="utf-8")

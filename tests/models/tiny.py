@@ -103,12 +103,8 @@ def tensors(settings: Mapping[str, Any], seed: int = 0) -> Tensors:
         if len(shape) == 2:
             made[name] = values * np.float32(1.5 / np.sqrt(shape[1]))
         else:
-            made[name] = values * np.float32(0.1) + np.float32(_is_gain(name))
+            made[name] = values * np.float32(0.1) + np.float32(name.endswith(".weight"))  # gains are near 1
     return made
-
-
-def _is_gain(name: str) -> bool:
-    return name.endswith(".weight")
 
 
 def tokenizer_json() -> dict[str, Any]:
@@ -214,7 +210,7 @@ def write_gguf(
     rope_factors: Sequence[float] = (),
     raw: Mapping[str, tuple[Kind, NDArray[np.uint8]]] | None = None,
     metadata: Mapping[str, Any] | None = None,
-    beside: Mapping[str, NDArray[np.float32]] | None = None,
+    extra: Mapping[str, NDArray[np.float32]] | None = None,
     tensors_a_file: int = 0,
     **changes: Any,
 ) -> Path:
@@ -222,7 +218,7 @@ def write_gguf(
 
     Norms are stored as they multiply, Gemma's with the 1 that is added to its weights. `raw` holds the bytes
     [rows, bytes of a row] of some tensors, and their type. `metadata` replaces keys, and takes off those that
-    are None: one that begins with a dot belongs to the architecture. `beside` are more tensors, by their
+    are None: one that begins with a dot belongs to the architecture. `extra` are more tensors, by their
     names in the file. A limit of tensors a file splits the model: NAME-00001-of-0000N.gguf and on.
     """
     settings = config(family, **changes)
@@ -234,7 +230,7 @@ def write_gguf(
         _replace(writer, f"{architecture}{key}" if key.startswith(".") else key, value)
     if rope_factors:
         writer.add_tensor("rope_freqs.weight", np.array(rope_factors, np.float32))
-    for name, values in (beside or {}).items():
+    for name, values in (extra or {}).items():
         writer.add_tensor(name, values)
     given = raw or {}
     for name, (given_kind, rows) in given.items():

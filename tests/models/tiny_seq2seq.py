@@ -13,7 +13,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from tests.models import tiny
-from tests.models.spm import write_spm
+from tests.models.spm import write_spm, write_vocabulary
 
 POSITIONS = 96
 _ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -120,7 +120,7 @@ def _write_marian_tokenizer(folder: Path) -> None:
 
 
 def _write_marian_tokenizers_apart(folder: Path) -> None:
-    _write_vocabulary(folder / "target_vocab.json", TARGET_VOCAB)
+    write_vocabulary(folder / "target_vocab.json", TARGET_VOCAB)
     _write_marian(folder, {"separate_vocabs": True})
 
 
@@ -128,13 +128,9 @@ def _write_marian(folder: Path, settings: dict[str, Any]) -> None:
     scores = [(piece, -1.0 - index / 10) for index, piece in enumerate(PIECES)]
     write_spm(folder / "source.spm", scores)
     write_spm(folder / "target.spm", [entry for entry in scores if entry[0] in TARGET_VOCAB])
-    _write_vocabulary(folder / "vocab.json", MARIAN_VOCAB)
+    write_vocabulary(folder / "vocab.json", MARIAN_VOCAB)
     settings = {"tokenizer_class": "MarianTokenizer", "source_lang": "en", "target_lang": "de"} | settings
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
-
-
-def _write_vocabulary(path: Path, tokens: list[str]) -> None:
-    path.write_text(json.dumps({token: index for index, token in enumerate(tokens)}), encoding="utf-8")
 
 
 def _write_t5_tokenizer(folder: Path) -> None:

@@ -17,7 +17,6 @@ _SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 _BOS, _PAD, _EOS = 0, 1, 2
 _STEPS, _BATCH, _PEAK = 700, 64, 2e-3
 _IGNORED = -100
-HELD_OUT_SEED = 1_000_003  # training takes seed 0
 
 
 def train(folder: Path) -> Path:

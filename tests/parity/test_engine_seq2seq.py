@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from engine.request import FinishReason, parse_early_stopping
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
-pytestmark = pytest.mark.parity
+pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("one_thread")]
 
 from tests.models import tiny_seq2seq as tiny  # noqa: E402  (needs torch)
 from tests.models.seq2seq_engines import open_model, write_engine  # noqa: E402
@@ -60,15 +59,6 @@ class Pair:
         if answer[-1] == self.eos:
             return answer[:-1], FinishReason.STOP
         return answer, FinishReason.LENGTH
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models so small are faster with one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module", params=KINDS)

@@ -35,7 +35,7 @@ PLAYS = [
     Moves((5, 20, 44, 9), a=1, b=3, copied=(2, 8), cross=True, rows=4),
     Moves((8, 1, 16, 33), a=0, b=2, copied=(0, 8), cross=True, rows=3),
 ]
-# Random weights at float16: what the logits of float32 are told apart from, not what quality is.
+# Random weights at float16: a bound on the distance from the logits of float32, not a measure of quality.
 TOLERANCE = 0.1
 
 

@@ -30,7 +30,6 @@ from tests.models import tiny, tiny_seq2seq
 pytestmark = pytest.mark.parity
 Tensors = dict[str, Any]
 Layout = Callable[[Path], object]
-EMBEDDINGS = {"gpt2": "wte.weight"}
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 
 
@@ -86,7 +85,7 @@ def bare(folder: Path) -> None:
 
 
 def left_over_index(folder: Path) -> None:
-    """The shards of an earlier save, with their index, beside the whole file of the next."""
+    """The shards of an earlier save with their index, and the whole file of the next."""
     whole = load_file(folder / "model.safetensors")
     tiny.shard(folder)
     save_file({name: values * 0.5 for name, values in whole.items()}, folder / "model.safetensors")

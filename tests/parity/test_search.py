@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from tests.models.engines import write_engine
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
-pytestmark = pytest.mark.parity
+pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("one_thread")]
 
 from tests.models.oracle import llama_oracle  # noqa: E402  (needs torch)
 
@@ -94,11 +93,8 @@ class Pair:
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # a model so small is faster with one
-    yield Pair(tmp_path_factory.mktemp("search"))
-    torch.set_num_threads(before)
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return Pair(tmp_path_factory.mktemp("search"))
 
 
 def prompt(seed: int) -> list[int]:

@@ -40,7 +40,7 @@ SOURCES = [_random.integers(3, 40, length) for length in LENGTHS]
 TARGETS = _random.integers(3, 40, (len(LENGTHS), 80))
 
 
-def _oracle(model: Any, source: Ids, target: Ids) -> Floats:
+def logits_of(model: Any, source: Ids, target: Ids) -> Floats:
     with torch.no_grad():
         ids, taught = (torch.tensor(part[None]) for part in (source, target))
         logits: Floats = model(input_ids=ids, decoder_input_ids=taught).logits[0].numpy()
@@ -57,7 +57,7 @@ def test_the_reference_gives_the_logits_of_transformers(
     weight, bias = reference.head_weight(checkpoint, model)
     for source, target in zip(SOURCES, TARGETS, strict=True):
         hidden = reference.final_hidden(checkpoint, model, source[None], target[None], lambda: None)[0]
-        expected = _oracle(oracle, source, target)
+        expected = logits_of(oracle, source, target)
         np.testing.assert_allclose(hidden @ weight.T + bias, expected, rtol=1e-5, atol=2e-4)
 
 
@@ -70,7 +70,7 @@ def test_the_fp32_engine_steps_a_ragged_batch_as_transformers_reads_each_row(
     engine = write_engine(tmp_path / "engine", *open_model(folder), Precision.FP32)
     logits = engine.logits(SOURCES, TARGETS)
     for row, (source, target) in enumerate(zip(SOURCES, TARGETS, strict=True)):
-        np.testing.assert_allclose(logits[row], _oracle(oracle, source, target), rtol=1e-5, atol=2e-4)
+        np.testing.assert_allclose(logits[row], logits_of(oracle, source, target), rtol=1e-5, atol=2e-4)
 
 
 @pytest.mark.parametrize(("kind", "changes"), CASES, ids=IDS)

@@ -27,7 +27,7 @@ TOLERANCE = 2e-4
 def test_prefill_and_ragged_decode_give_the_logits_of_transformers(
     family: str, changes: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Row 1 is prefilled in chunks and decodes beside shorter and longer rows."""
+    """Row 1 is prefilled in chunks, and decodes in a batch with shorter and longer rows."""
     folder = tiny.write_folder(tmp_path / "checkpoint", family, **changes)
     checkpoint = tiny.opened(folder)
     architecture = describe(checkpoint.config)

@@ -10,7 +10,7 @@ import pytest
 
 from build.dialects.contents import Scored
 from build.dialects.tensorrt.precision import PRECISIONS
-from build.quantise import Floats, Precision
+from build.quantise import Precision
 from build.reference import encoder_decoder as reference
 from tests.models.tensorrt_graphs import as_rounded, write_pair
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.parity
 
 from tests.models import tiny_seq2seq as tiny  # noqa: E402  (needs torch)
 from tests.models.seq2seq_engines import open_model  # noqa: E402
-from tests.parity.test_seq2seq import CASES, IDS  # noqa: E402
+from tests.parity.test_seq2seq import CASES, IDS, logits_of  # noqa: E402
 
 random = np.random.default_rng(1)
 SOURCES = [random.integers(3, 40, length) for length in (1, 90, 33)]
@@ -34,7 +34,7 @@ def test_a_ragged_batch_gives_the_logits_of_transformers(
 ) -> None:
     folder = tiny.write_folder(tmp_path / "checkpoint", kind, **changes)
     oracle = tiny.load(folder)
-    expected = [_read(oracle, *pair) for pair in zip(SOURCES, TARGETS, strict=True)]
+    expected = [logits_of(oracle, *pair) for pair in zip(SOURCES, TARGETS, strict=True)]
     pair = write_pair(tmp_path / "engine", *open_model(folder), Precision.FP32, capacity=90)
 
     stepped = pair.session(rows=len(SOURCES))
@@ -67,10 +67,3 @@ def test_each_precision_gives_the_reference_over_rounded_weights(
     logits = [session.decode(np.array([3, token]))[1] for token in target]
     narrow = kind == "flan-t5" or precision is Precision.BF16
     np.testing.assert_allclose(logits, expected, atol=(0.05 if narrow else 0.008) * np.abs(expected).max())
-
-
-def _read(model: Any, source: Any, target: Any) -> Floats:
-    with torch.no_grad():
-        ids, taught = (torch.tensor(part[None]) for part in (source, target))
-        logits: Floats = model(input_ids=ids, decoder_input_ids=taught).logits[0].numpy()
-    return logits

@@ -239,7 +239,7 @@ def test_a_chat_template_is_the_same_and_has_the_same_names(name: str, tmp_path:
     ("kind", "version"),
     [("byte level", "4.57.0"), ("byte level", "5.1.0"), ("metaspace always", "4.57.0"), ("sequence", None)],
 )
-def test_the_words_of_mistral_are_mended_where_transformers_mends_them(
+def test_mistrals_pre_tokenizer_is_corrected_where_transformers_corrects_it(
     kind: str, version: str | None, tmp_path: Path
 ) -> None:
     content = json.loads(json.dumps(content_of("byte level" if kind == "sequence" else kind)))
@@ -288,7 +288,7 @@ def test_the_command_for_other_files_makes_the_same_tokenizer(family: str, tmp_p
 
 
 @pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")
-def test_marian_reads_its_own_files_beside_a_tokenizer_json(tmp_path: Path) -> None:
+def test_marian_reads_its_own_files_even_where_there_is_a_tokenizer_json(tmp_path: Path) -> None:
     KINDS_OF_SEQ2SEQ["marian"].write_tokenizer(tmp_path)
     alone = tokenizer_files(tmp_path, {"model_type": "marian"})
     (tmp_path / "tokenizer.json").write_text(json.dumps(content_of("unigram")))

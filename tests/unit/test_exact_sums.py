@@ -64,7 +64,7 @@ def test_the_engine_asks_for_exact_sums_only_where_they_are_not(
         assert bool(asked) is not exact
 
 
-def test_what_the_processor_is_asked_with_is_one_product_of_bytes() -> None:
+def test_the_model_that_tests_the_processor_is_one_product_of_bytes() -> None:
     model = onnx.load_model_from_string(engine_inference._PRODUCT)
     onnx.checker.check_model(model)
     (node,) = model.graph.node

@@ -1,4 +1,4 @@
-"""Which Python the project's environment is made of, on machines that are played by what is on PATH."""
+"""Which Python the project's environment is made with. What is on PATH plays a machine."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_what_is_there_is_taken(machine: Machine, pythons: dict[str, str], taken
     assert (done.stdout, done.stderr, done.returncode) == (f"{machine.bin / taken}\n", "", 0)
 
 
-def test_one_that_is_named_is_taken_or_nothing(machine: Machine) -> None:
+def test_a_named_python_is_taken_or_none(machine: Machine) -> None:
     machine.python("python3.11", "3.11")
     mine = machine.python("mine", "3.12")
     machine.python("newer", "3.14")
@@ -101,7 +101,7 @@ def test_a_uv_that_is_there_fetches_one_which_is_found_the_next_time(machine: Ma
     assert asked.read_text() == wanted
 
 
-def test_without_anything_the_command_is_told(machine: Machine) -> None:
+def test_without_any_python_the_error_has_the_commands_that_get_one(machine: Machine) -> None:
     done = machine.find()
     assert (done.returncode, done.stdout) == (1, "")
     assert "uv python install 3.12" in done.stderr

@@ -14,7 +14,7 @@ OPSETS = {"": 21, CONTRIB: 1}
 IR_VERSION = 10
 # MatMulNBits: 4 multiplies int8 by int8, which is the fast path of the CPU.
 _INT8_ACTIVATIONS = 4
-# Products in 4 bits keep rows in company (company.py); those in 8 bits need not.
+# Products in 4 bits never compute a single row (company.py); those in 8 bits may.
 _COMPANY_BITS = 4
 # QuickGelu is x * sigmoid(alpha x): with alpha 1 it is SiLU in one pass.
 _ACTIVATIONS: dict[Activation, tuple[str, str, dict[str, int | float]]] = {

@@ -1,9 +1,9 @@
 """Rows in company: a 4-bit product never computes a row alone.
 
-Without AVX-512, ONNX Runtime 1.32 has a kernel of its own for a lone row of MatMulNBits in 4 bits, which adds
-up in another order than that for rows in company. The results are 4e-7 apart, and 0.01 of a logit once later
-products have rounded their inputs: a row's answer would depend on what else is in the batch. A row is alone
-in a product of one row, and as the last one where threads share the rows in blocks of 128.
+Without AVX-512, ONNX Runtime 1.32 has a separate kernel for a single row of MatMulNBits in 4 bits, which adds
+in another order than the kernel for several rows. The results differ by 4e-7, and by 0.01 of a logit once
+later products have rounded their inputs: a row's answer would depend on what else is in the batch. A row is
+single in a product of one row, and as the last one if threads share the rows in blocks of 128.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ Range = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Profile:
-    """Least, usual and most of each dynamic dimension, by its name in the graph."""
+    """The minimum, optimum and maximum of each dynamic dimension, by its name in the graph."""
 
     sizes: Mapping[str, Range]
 
@@ -83,7 +83,7 @@ def check_and_serialise(
 
 
 def _said(messages: Iterable[str]) -> str:
-    """The messages on one line, without what TensorRT-RTX says on every machine that has no GPU."""
+    """The messages on one line, without TensorRT-RTX's message on every machine without a GPU."""
     lines = (line.strip() for message in messages for line in message.splitlines())
     return "; ".join(line for line in lines if line and _NO_GPU not in line)
 
@@ -138,7 +138,7 @@ def _log(tensorrt: Any) -> Any:
 
 
 def _monitor(tensorrt: Any, stem: str, progress: Progress) -> Any:
-    """Shows the phases that have no parent; TensorRT calls it from threads of its own."""
+    """Shows the phases that have no parent; TensorRT calls it from its own threads."""
 
     class Monitor(tensorrt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:

@@ -36,13 +36,13 @@ def faults(model: ir.Model) -> list[str]:
 def _every_input_is_consumed(graph: ir.Graph) -> Iterator[str]:
     for value in graph.inputs:
         if not value.uses():
-            yield f"input {value.name} is read by nothing"
+            yield f"no node reads input {value.name}"
 
 
 def _operators_are_standard(graph: ir.Graph) -> Iterator[str]:
     for node in graph:
         if node.domain not in ("", "ai.onnx"):
-            yield f"{node.name}: {node.domain}.{node.op_type} is no standard operator"
+            yield f"{node.name}: {node.domain}.{node.op_type} is not a standard operator"
 
 
 def _every_attention_has_a_mask(graph: ir.Graph) -> Iterator[str]:
@@ -137,7 +137,7 @@ def _input(node: ir.Node, index: int) -> ir.Value | None:
 
 
 def _origins(graph: ir.Graph, value: ir.Value) -> set[ir.Value]:
-    """The inputs of the graph that a value is made of."""
+    """The inputs of the graph from which a value is computed."""
     inputs, found, pending = set(graph.inputs), set(), [value]
     while pending:
         current = pending.pop()

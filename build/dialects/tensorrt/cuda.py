@@ -1,4 +1,4 @@
-"""A GPU's memory, for verifying a plan. Experimental: never run on a GPU.
+"""Experimental, never run on a GPU: a GPU's memory, for verifying a plan.
 
 `runtime` is the module `cuda.bindings.runtime`.
 """

@@ -1,7 +1,7 @@
 """Runs a graph of this dialect with ONNX Runtime on a CPU, its caches bound in place.
 
 ONNX Runtime has no bfloat16 arithmetic there: each operation is computed in float32 and its result rounded to
-bfloat16, which is what a GPU does, so that the numbers of the one tell of the other.
+bfloat16, as on a GPU, so that the figures of the CPU predict those of the GPU.
 """
 
 from __future__ import annotations

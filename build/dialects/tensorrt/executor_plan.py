@@ -1,4 +1,4 @@
-"""Runs a plan on the GPU with its caches bound in place, to verify it. Experimental: never run on a GPU."""
+"""Experimental, never run on a GPU: runs a plan with its caches bound in place, to verify it."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class _Plan:
         self._runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.WARNING))
         self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
-            raise BuildError(f"{path.name}: TensorRT cannot load what it has built: its log says why")
+            raise BuildError(f"{path.name}: TensorRT cannot load the plan that it has built: see its log")
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
         modes = {name: self._engine.get_tensor_mode(name) for name in names}
         self.inputs = frozenset(name for name in names if modes[name] == tensorrt.TensorIOMode.INPUT)
@@ -123,7 +123,7 @@ class _Plan:
             if not (taken and context.set_tensor_address(name, address)):
                 raise BuildError(f"{self._name}: {name} {shape} does not fit profile {profile.name.lower()}")
         if not context.execute_async_v3(self._cuda.stream):
-            raise BuildError(f"{self._name}: TensorRT does not run what it has built: its log says why")
+            raise BuildError(f"{self._name}: TensorRT does not run the plan that it has built: see its log")
 
     def _context(self, profile: Profile) -> Any:
         if profile not in self._contexts:

@@ -1,4 +1,7 @@
-"""Where plans are built: a host with TensorRT and a GPU. A plan runs only on what it was built on."""
+"""Experimental, never run on a GPU: a host with TensorRT and a GPU, where plans are built and verified.
+
+A plan runs only on the version of TensorRT and the kind of GPU that built it.
+"""
 
 from __future__ import annotations
 

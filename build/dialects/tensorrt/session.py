@@ -1,4 +1,4 @@
-"""Steps through a graph of this dialect as the server does, whatever runs it: for verification."""
+"""Steps through a graph of this dialect as the server does, on any executor: for verification."""
 
 from __future__ import annotations
 

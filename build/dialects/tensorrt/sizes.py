@@ -12,7 +12,7 @@ from build.dialects.tensorrt.check import ALIGNMENT
 
 @dataclass(frozen=True)
 class Room:
-    """What is asked for, by the names of the server's settings; a model may have less."""
+    """The requested sizes, by the names of the server's settings; a model may have less."""
 
     slots: int = 16
     max_context: int = 2048

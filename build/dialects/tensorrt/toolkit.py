@@ -9,7 +9,7 @@ from typing import Any
 
 from build.errors import BuildError
 
-# One that has fp8. What is built for it is thrown away.
+# A GPU with fp8. The plans that are built for it are thrown away.
 _CHECKED_FOR = "SM89"
 _GPU_HOST = "docs/gpu.md says what a GPU host has"
 
@@ -32,7 +32,9 @@ class RtxToolkit:
 
 @dataclass(frozen=True)
 class TensorRtToolkit:
-    """`timings` is a file that grows with every build; one from another TensorRT or GPU is replaced."""
+    """Experimental, never run on a GPU. `timings` is a file that grows with every build; one from another
+    TensorRT or GPU is replaced.
+    """
 
     module: Any
     timings: Path

@@ -1,7 +1,7 @@
 """Builds what a repository does not have yet: build_models.py --repository DIR --recipe NAME [-- OPTION...]
 
 Several Pods may start at once on the same volume: the first builds, the others wait and find it built.
-What follows -- goes to `python -m build` as it is. Exit code: 0, or that of the build that failed.
+All options after -- go to `python -m build` unchanged. Exit code: 0, or that of the build that failed.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """One token over gRPC: generate_grpc.py HOST:PORT MODEL [--header NAME] [--ca FILE] [--cert FILE --key FILE].
 
-The header's value is in HALIMEDE_API_KEY. Triton looks for it under a prefix of its own.
+The header's value is in HALIMEDE_API_KEY. Triton adds its own prefix to the header's name.
 """
 
 import argparse

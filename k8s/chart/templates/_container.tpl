@@ -36,7 +36,7 @@
 {{- .Values.server.threads | default (ceil $cores) | int -}}
 {{- end -}}
 
-{{- /* What follows -- goes to tritonserver as it is. $(NAME) is filled in by the kubelet, from a Secret. */ -}}
+{{- /* All flags after -- go to tritonserver unchanged. The kubelet fills in $(NAME) from a Secret. */ -}}
 {{- define "halimede.tritonArgs" -}}
 {{- with .Values.server.grpcConnectionAgeSeconds }}
 - --grpc-max-connection-age={{ mul . 1000 }}

@@ -24,7 +24,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: server
 {{- end -}}
 
-{{- /* One map of several, as YAML: what a later one says wins. A key that stands there twice is no YAML to many readers. */ -}}
+{{- /* Joins maps as YAML; a later map wins. Many readers refuse YAML with the same key twice. */ -}}
 {{- define "halimede.merged" -}}
 {{- $found := dict -}}
 {{- range . -}}
@@ -35,7 +35,7 @@ app.kubernetes.io/component: server
 {{ toYaml $found }}
 {{- end -}}
 
-{{- /* Of an object: (list $ COMPONENT MAP...). What selectors and Helm go by is never another's to say. */ -}}
+{{- /* Labels of an object: (list $ COMPONENT MAP...). A map cannot override the labels that selectors and Helm use. */ -}}
 {{- define "halimede.labelsOf" -}}
 {{- $root := index . 0 -}}
 {{- $about := dict "app.kubernetes.io/version" $root.Chart.AppVersion -}}
@@ -78,12 +78,12 @@ app.kubernetes.io/component: server
 {{- default $needed .Values.terminationGracePeriodSeconds | int -}}
 {{- end -}}
 
-{{- /* Each model needs 16 MiB, and 16 MiB stay free; twice that, for regions grow with long prompts. */ -}}
+{{- /* Each model needs 16 MiB, and 16 MiB stay free. Twice that is given, since regions grow with long prompts. */ -}}
 {{- define "halimede.sharedMemory" -}}
 {{- default (printf "%dMi" (max 256 (mul 32 (add 1 (len .Values.models.serve))))) .Values.sharedMemory -}}
 {{- end -}}
 
-{{- /* Nodes are tainted by the plain name of a vendor's device, whichever part of one a Pod asks for. */ -}}
+{{- /* The taint of a node is the plain name of the vendor's device, even if a Pod requests a part of a device. */ -}}
 {{- define "halimede.gpuTaints" -}}
 {{- $name := .Values.gpu.resourceName -}}
 {{- uniq (list (ternary "nvidia.com/gpu" $name (hasPrefix "nvidia.com/" $name)) $name) | toJson -}}

@@ -1,4 +1,4 @@
-{{- /* The label `job` of what is scraped: rules and dashboards ask by it. */ -}}
+{{- /* The label `job` of the scraped series: rules and dashboards select by it. */ -}}
 {{- define "halimede.job" -}}
 {{- default (include "halimede.fullname" .) .Values.monitoring.job -}}
 {{- end -}}
@@ -7,7 +7,7 @@
 {{- mulf . 100 | printf "%.6g" -}}
 {{- end -}}
 
-{{- /* What a rule file says, and what is put in its place: a list of pairs. */ -}}
+{{- /* The texts of a rule file that are replaced, with their replacements: a list of pairs. */ -}}
 {{- define "halimede.replacements" -}}
 {{- $rules := .root.Values.monitoring.rules -}}
 {{- if hasPrefix "slo-" .file -}}
@@ -27,7 +27,7 @@
 - ["runbook_url: docs/runbooks/", "runbook_url: {{ trimSuffix "/" $rules.runbookUrl }}/"]
 {{- end -}}
 
-{{- /* A text that a file no longer has would leave the rules with numbers that are not the values': it is refused. */ -}}
+{{- /* A text that a file no longer has is refused: the rules would keep numbers other than the values. */ -}}
 {{- define "halimede.ruleFile" -}}
 {{- $text := .root.Files.Get (printf "files/rules/%s" .file) -}}
 {{- $file := .file -}}

@@ -1,4 +1,4 @@
-{{- /* What the schema cannot say: combinations that would fail only once a Pod runs, or never be noticed. */ -}}
+{{- /* Checks beyond the schema: combinations that would fail only when a Pod runs, or that nobody would notice. */ -}}
 {{- define "halimede.validate" -}}
 {{- $source := .Values.models.source -}}
 {{- if and (eq $source.kind "pvc") (not $source.pvc.claimName) -}}

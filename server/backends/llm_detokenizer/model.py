@@ -1,10 +1,10 @@
 """Triton backend `llm_detokenizer`: the last step of an ensemble, from a chunk of token ids to text.
 
-It is stateless, and it never returns an error: an error of the last step leaves the request in flight for
-ever. What it cannot read becomes an empty text, and the engine is told, which ends the request. It is also
-the one step that sees a client go away, and passes that on to the engine.
+It is stateless, and it never returns an error: an error of the last step would leave the request in flight
+for ever. A chunk that it cannot read becomes an empty text, and a signal to the engine, which ends the
+request. It is also the only step that notices a disconnected client, which it signals to the engine too.
 
-It decodes the chunks of whatever version of the engine sends them: each names the table it was made with.
+It decodes the chunks of every version of the engine: each chunk names the token table that decodes it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class TritonPythonModel:
 
     def _tell(self, handle: str, signal: Signal) -> None:
         if not self._engine.send(handle, signal):
-            pb_utils.Logger.log_warn(f"llm_detokenizer: the engine could not be told: {signal}")
+            pb_utils.Logger.log_warn(f"llm_detokenizer: cannot reach the engine to signal {signal}")
 
 
 def _open_table(manifest: Manifest) -> TokenTable:

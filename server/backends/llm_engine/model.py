@@ -85,7 +85,8 @@ class TritonPythonModel:
         self._metrics = MetricsFlusher(pb_utils, self._service.recorder, args, instances, kernels)
         self._board = None
         if instances > 1:
-            self._board = LoadBoard(load_board_of(args, os.environ), instances, self._load)
+            board = load_board_of(args, os.environ)
+            self._board = LoadBoard(board, instances, lambda: len(self._service.loop.keys()))
         manifest = self._service.manifest
         self._key, self._table = request_key(manifest), table_key(manifest)
         name, recorder = args["model_name"].removesuffix("_engine"), self._service.recorder
@@ -118,9 +119,6 @@ class TritonPythonModel:
         if self._board:
             self._board.close()
 
-    def _load(self) -> int:
-        return len(self._service.loop.keys())
-
     def _submit(self, request: Any, responder: TritonResponder, trace: Trace | None) -> None:
         ids = pb_utils.get_input_tensor_by_name(request, "input_ids").as_numpy()
         envelope = pb_utils.get_input_tensor_by_name(request, "request").as_numpy().item()
@@ -143,7 +141,9 @@ class TritonPythonModel:
             _log(fault)
 
     def _keep_house(self) -> None:
-        """Metrics, and the cancellations of requests that came without an ensemble."""
+        """Flushes metrics, and cancels requests that came without an ensemble and whose clients
+        disconnected.
+        """
         while not self._stopping.wait(HOUSEKEEPING_SECONDS):
             try:
                 self._cancel_direct()
@@ -154,7 +154,7 @@ class TritonPythonModel:
                 _log(error)
 
     def _cancel_direct(self) -> None:
-        # In this order: one that is submitted in between must not pass for one that has ended.
+        # In this order: a request that is submitted in between must not count as ended.
         watched = list(self._direct.items())
         alive = set(self._service.loop.keys()) if watched else set()
         for key, responder in watched:
@@ -165,14 +165,14 @@ class TritonPythonModel:
 
 
 def _give_up() -> None:
-    pb_utils.Logger.log_error("llm_engine: a bug of its own ended its loop; the server stops, start another")
+    pb_utils.Logger.log_error("llm_engine: a bug ended the loop; the server stops, start it again")
     end_server()
 
 
 def _tell(name: str, kernels: KernelUse) -> None:
-    """What computes the model on this CPU; a warning where that is slow and need not be.
+    """Logs what computes the model on this CPU; a warning if the kernels could, but do not.
 
-    Triton is started without its information, so that goes past it.
+    The launcher turns off Triton's log of information, so that line goes to stderr directly.
     """
     if kernels.could_run:
         slow = f"llm_engine: {name} runs on ONNX Runtime, which is slower: {kernels.missing}"
@@ -192,6 +192,6 @@ def _flags(final: bool) -> int:
 
 
 def _log(error: BaseException) -> None:
-    """Where a fault came from; a prompt or an answer is never in it."""
+    """Logs where a fault came from, never a prompt or an answer."""
     frames = "".join(traceback.format_tb(error.__traceback__)[-4:])
     pb_utils.Logger.log_error(f"llm_engine: {type(error).__name__}: {error}\n{frames}")

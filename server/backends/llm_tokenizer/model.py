@@ -1,9 +1,9 @@
 """Triton backend `llm_tokenizer`: the first step of an ensemble, from its inputs to token ids.
 
 It checks every input (engine.inputs) and answers a wrong one with INVALID_ARG. It reads the artifacts of the
-engine step beside it, NAME_tokenizer/../NAME_engine, and reads a request as each version there would.
+engine next to it, NAME_tokenizer/../NAME_engine, and prepares a request for each version there.
 
-A MB of text takes more than a second, so long texts are read aside, and the short ones do not wait for them.
+A MB of text takes more than a second, so a separate thread reads long texts, and short ones do not wait.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from engine.shortest_first import ShortestFirst
 from engine.triton import answer_of, engine_folder, logged, parameters_of, to_triton_error
 from engine.versions import Versions, request_key
 
-# Read in some 10 ms at most; what is longer is read aside.
+# Texts up to this size take some 10 ms at most; longer ones go to the separate thread.
 AT_ONCE_BYTES = 8192
 
 
@@ -50,7 +50,7 @@ class TritonPythonModel:
         self._long.close()
 
     def _respond(self, request: Any) -> Any:
-        """None for one that is read aside: its response goes out when it is there."""
+        """The response; None for a request that the separate thread reads, which sends its own response."""
         try:
             unread = self._begin(request)
             if unread.size <= AT_ONCE_BYTES:
@@ -62,7 +62,7 @@ class TritonPythonModel:
         return None
 
     def _begin(self, request: Any) -> Unread:
-        """All that is asked of Triton and of the folder, which only one thread may do."""
+        """Reads what it needs from Triton and from the folder, which only this thread may do."""
         now = time.monotonic_ns()
         values = {tensor.name(): _value(tensor) for tensor in request.inputs() if tensor.name() in FIELDS}
         parameters = _parameters(request)
@@ -94,7 +94,7 @@ class TritonPythonModel:
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """A request's inputs, and those that will read them, by key."""
+    """A request's inputs, and the readers for them, by key."""
 
     values: Mapping[str, Any]
     parameters: Mapping[str, Any]

@@ -59,7 +59,7 @@ def test_a_recipe_with_a_check_is_built_without_torch_and_says_so(
     assert ", no independent check: torch is not installed, " in capsys.readouterr().out
 
 
-def test_what_no_engine_does_is_a_note(
+def test_a_setting_that_no_engine_supports_is_a_note(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "generation_config.json").write_text('{"eos_token_id": 2, "typical_p": 0.5}')
@@ -84,7 +84,7 @@ def test_a_second_build_needs_force(folder: Path, tmp_path: Path, capsys: pytest
     assert main(command(folder, tmp_path, "--force")) == 0
 
 
-def test_a_new_version_stands_beside_the_old_one(folder: Path, tmp_path: Path) -> None:
+def test_a_new_version_keeps_the_old_one(folder: Path, tmp_path: Path) -> None:
     for _ in range(2):
         assert main(command(folder, tmp_path, "--new-version")) == 0
     (engine,) = tmp_path.rglob("*_engine")

@@ -1,4 +1,4 @@
-"""A row of a product in 4 bits has the same result, to the last bit, whatever is computed beside it."""
+"""A row of a product in 4 bits has the same result, to the last bit, with any other rows."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ def test_a_config_that_was_edited_is_kept(folder: Path, repository: Path) -> Non
     assert config.read_text() == "# mine\n"
 
 
-def test_an_engine_that_stands_is_refused_before_anything_is_read(folder: Path, repository: Path) -> None:
+def test_an_engine_that_exists_is_refused_before_anything_is_read(folder: Path, repository: Path) -> None:
     build(recipe(folder), repository)
 
     def never(_: str) -> Checkpoint:

@@ -1,4 +1,4 @@
-"""What a checkpoint says of generating, as the manifest tells it and a server takes it."""
+"""A checkpoint's generation settings: what the manifest has of them, and what a server makes of it."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_spellings_of_off_are_read_as_off(
         ({"eos_token_id": True}, r"eos_token_id: True, must be ids"),
     ],
 )
-def test_what_no_request_could_have_is_refused_at_build_time(
+def test_generation_defaults_that_no_request_could_have_are_refused_at_build_time(
     checkpoint: Checkpoint, settings: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(BadInput, match=rf"^generation_config\.json: {said}"):
@@ -128,7 +128,7 @@ def test_a_length_that_leaves_no_new_token_is_refused(tmp_path: Path) -> None:
     assert generation(replace(seq2seq, generation={"max_length": 2}))["max_tokens"] == 1
 
 
-def test_what_no_engine_does_is_named(checkpoint: Checkpoint) -> None:
+def test_settings_that_no_engine_supports_are_named(checkpoint: Checkpoint) -> None:
     quiet = {"typical_p": 1.0, "renormalize_logits": False, "guidance_scale": None, "bad_words_ids": [[1]]}
     assert unserved(replace(checkpoint, generation=quiet)) == []
     loud = {"typical_p": 0.9, "stop_strings": ["x"], "bad_words_ids": [[1, 2]]}

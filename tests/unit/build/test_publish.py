@@ -13,7 +13,7 @@ import pytest
 from build.errors import BadInput, BuildError
 from build.publish import Rename, Slot, place, staged, write_new
 from tests.fakes import network_locks
-from tests.paths import ROOT
+from tests.paths import PYTHONPATH
 
 
 @pytest.fixture
@@ -122,8 +122,7 @@ with staged(Path(sys.argv[1]), False):
 def test_two_builds_of_one_model_do_not_meet_also_where_folders_cannot_be_locked(
     target: Path, tmp_path: Path
 ) -> None:
-    root = str(ROOT)
-    env = {**os.environ, "PYTHONPATH": root, **network_locks.environment(tmp_path)}
+    env = {**os.environ, "PYTHONPATH": PYTHONPATH, **network_locks.environment(tmp_path)}
     command = [sys.executable, "-c", _BUILDS, str(target)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=env) as first:
@@ -176,7 +175,7 @@ def test_a_small_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "model"]
 
 
-def test_a_slot_is_beside_its_target_and_no_version_for_triton(target: Path) -> None:
+def test_a_slot_is_in_the_folder_of_its_target_and_triton_reads_it_as_no_version(target: Path) -> None:
     """Triton reads `3.building` as version 3, and its load fails."""
     staging = Slot(target, Path.replace).staging
     assert staging.parent == target.parent

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from build.cli import main
 from build.errors import BadInput
 from build.quantise import Precision
 from build.recipe import Task, known_recipes, load_recipe, parse_recipe
 from build.shape import Positions
+from tests.models import tiny, tiny_seq2seq
 
 MINIMAL = {"name": "mine", "source": "./checkpoint"}
 SHAPE = {
@@ -34,14 +37,12 @@ def test_the_recipe_of_the_demo() -> None:
     assert recipe.limit().perplexity == 1.01
 
 
-def test_every_recipe_here_loads_under_its_own_name() -> None:
+def test_every_recipe_here_loads_under_its_own_name_and_names_its_licence() -> None:
     assert "smollm2" in known_recipes()
     for name in known_recipes():
-        assert load_recipe(name).name == name
-
-
-def test_every_recipe_here_names_its_licence() -> None:
-    assert [name for name in known_recipes() if not load_recipe(name).licence] == []
+        recipe = load_recipe(name)
+        assert recipe.name == name
+        assert recipe.licence, name
 
 
 def test_a_shape_is_read() -> None:
@@ -128,3 +129,33 @@ def test_files_that_are_no_recipe(tmp_path: Path) -> None:
 def test_the_manifest_never_learns_an_absolute_path(tmp_path: Path) -> None:
     recipe = parse_recipe({"name": "mine", "source": str(tmp_path)})
     assert recipe.resolved()["source"] == tmp_path.name
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        ("distilgpt2", "gpt2"),
+        ("gpt2", "gpt2"),
+        ("llama-3.2-1b-instruct", "llama"),
+        ("qwen2.5-0.5b-instruct", "qwen2"),
+        ("qwen3-0.6b", "qwen3"),
+        ("bart-base", "bart"),
+        ("bart-large-cnn", "bart"),
+        ("flan-t5-base", "flan-t5"),
+        ("opus-mt-en-de", "marian"),
+        ("opus-mt-en-fr", "marian"),
+        ("t5-small", "t5"),
+    ],
+)
+def test_a_recipe_builds_from_a_folder(name: str, family: str, tmp_path: Path) -> None:
+    """As it is done where the hub is out of reach."""
+    write = tiny.write_folder if family in tiny.FAMILIES else tiny_seq2seq.write_folder
+    folder = write(tmp_path / "checkpoint", family)
+    repository = tmp_path / "repository"
+    options = ["--precision", "fp32", "--verify-tokens", "64", "--repository", str(repository)]
+    assert main([name, "--source", str(folder), *options]) == 0
+    manifest = json.loads((repository / f"{name}_engine" / "1" / "manifest.json").read_text())
+    recipe = load_recipe(name)
+    assert recipe.task is not None
+    assert (manifest["name"], manifest["task"]) == (name, recipe.task.value)
+    assert (manifest["prefix"], manifest["source"]["licence"]) == (recipe.prefix, recipe.licence)

@@ -20,6 +20,6 @@ def test_all_of_its_range() -> None:
     assert np.abs(erf(values) - [math.erf(value) for value in values.tolist()]).max() < 1e-7
 
 
-def test_what_is_no_number_stays_so() -> None:
+def test_a_nan_stays_a_nan() -> None:
     """A damaged weight must show in the quality, not vanish."""
     assert np.isnan(erf(np.array([np.nan], np.float32)))[0]

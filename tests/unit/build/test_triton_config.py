@@ -53,6 +53,11 @@ def test_the_tokenizer_gets_every_input_of_the_ensemble() -> None:
 
 def test_the_steps_hand_on_what_the_next_one_takes() -> None:
     ensemble = parsed("smollm2")
+    assert [step.model_name for step in ensemble.ensemble_scheduling.step] == [
+        "smollm2_tokenizer",
+        "smollm2_engine",
+        "smollm2_detokenizer",
+    ]
     for step in ensemble.ensemble_scheduling.step:
         config = parsed(step.model_name)
         assert set(step.input_map) == {tensor.name for tensor in config.input}
@@ -104,5 +109,6 @@ def test_the_context_is_at_most_the_models() -> None:
 
 
 def test_another_name_changes_nothing_but_the_name() -> None:
-    for model, text in configs("other").items():
-        assert text == MODELS[model.replace("other", "smollm2")].replace("smollm2", "other")
+    assert configs("other") == {
+        model.replace("smollm2", "other"): text.replace("smollm2", "other") for model, text in MODELS.items()
+    }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Iterator
 
 import pytest
 
@@ -23,15 +22,6 @@ from halimede.testing import Event, FakeTransport, answer
 
 QUESTION = [Message(role="user", content="Who?")]
 HEARTBEAT = Chunk(num_input_tokens=3, num_output_tokens=0)
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-def _ticking() -> Iterator[float]:
-    return iter(range(1000))
 
 
 class TestGenerate:
@@ -57,7 +47,7 @@ class TestGenerate:
         assert fake.requests[0].stream is False
 
     def test_a_whole_answer_has_no_time_to_its_first_token(self) -> None:
-        clock = _ticking().__next__
+        clock = iter(range(1000)).__next__
         client = Client(transport=FakeTransport([Chunk("a", "stop")]), clock=clock, timeout=math.inf)
         timing = client.generate("?").timing
         assert timing.ttft_s is None

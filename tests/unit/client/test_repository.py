@@ -7,12 +7,9 @@ from collections.abc import Iterator
 from itertools import count
 
 import pytest
-from typer.testing import CliRunner, Result
 
 from halimede import AsyncClient, Client, ModelInfo, RetryPolicy
-from halimede.cli import app
 from halimede.cli.exits import Exit
-from halimede.cli.session import Session, Tools
 from halimede.errors import (
     DeadlineExceeded,
     HalimedeError,
@@ -25,6 +22,7 @@ from halimede.errors import (
 )
 from halimede.testing import FakeHttpServer, FakeTransport
 from halimede.wire.repository import failed_load
+from tests.unit.client.command import run
 
 STEPS = ("tokenizer", "engine", "detokenizer")
 STATE = "load failed for model 'x_engine': version 3 is at UNAVAILABLE state:"
@@ -59,18 +57,6 @@ def _client(fake: FakeTransport, clock: Iterator[float] | None = None) -> Client
         clock=lambda: next(ticks),
         sleep=lambda _: None,
     )
-
-
-def _run(fake: FakeTransport, *arguments: str) -> Result:
-    def connect(session: Session) -> Client:
-        return Client(model=session.model, transport=fake, retry=RetryPolicy(attempts=1))
-
-    return CliRunner().invoke(app, arguments, obj=Tools(connect), catch_exceptions=False)
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 class TestLoad:
@@ -244,14 +230,14 @@ class TestCommands:
             ("reload", "smollm2", "smollm2 is ready, version 2\n"),
             ("unload", "smollm2", "smollm2 is unloaded\n"),
         ):
-            result = _run(fake, name, model)
+            result = run(fake, name, model)
             assert (result.exit_code, result.stdout, result.stderr) == (Exit.OK, printed, "")
 
     def test_as_json(self) -> None:
         fake = _repository()
-        printed = json.loads(_run(fake, "load", "gpt2", "--json").stdout)
+        printed = json.loads(run(fake, "load", "gpt2", "--json").stdout)
         assert printed == {"model": "gpt2", "state": "READY", "version": "1"}
-        printed = json.loads(_run(fake, "unload", "gpt2", "--json").stdout)
+        printed = json.loads(run(fake, "unload", "gpt2", "--json").stdout)
         assert printed == {"model": "gpt2", "state": "UNAVAILABLE", "version": ""}
 
     @pytest.mark.parametrize(
@@ -270,7 +256,7 @@ class TestCommands:
     def test_a_failure_is_printed_with_its_exit_code(
         self, arguments: list[str], faults: dict[str, HalimedeError], code: Exit, message: str
     ) -> None:
-        result = _run(_repository(broken=faults), *arguments)
+        result = run(_repository(broken=faults), *arguments)
         assert (result.exit_code, result.stdout) == (code, "")
         assert message in result.stderr
 
@@ -280,7 +266,7 @@ class TestCommands:
             ModelInfo("smollm2_engine", "1", "UNAVAILABLE", "unloaded"),
             ModelInfo("broken", "", "UNAVAILABLE", "no engine"),
         ]
-        lines = _run(FakeTransport(models=rows), "models").stdout.splitlines()[1:]
+        lines = run(FakeTransport(models=rows), "models").stdout.splitlines()[1:]
         assert [line.split("  ")[0] for line in lines] == ["broken", "gpt2", "smollm2"]
         assert "UNAVAILABLE: no engine" in lines[0]
         assert "not loaded" in lines[1]

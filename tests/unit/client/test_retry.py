@@ -166,8 +166,3 @@ class TestClient:
         client = AsyncClient(transport=fake, clock=time.clock, sleep=time.asleep, retry=_policy())
         assert (await client.generate("?")).text == "Hi"
         assert time.slept_s == pytest.approx([0.1, 0.2])
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"

@@ -7,14 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
 
 from halimede import Client, ModelCard, ModelInfo, ProtocolError, RetryPolicy, Unsupported
-from halimede.cli import app
 from halimede.cli.exits import Exit
-from halimede.cli.session import Session, Tools
 from halimede.testing import FakeTransport, answer
 from halimede.wire.repository import card_of
+from tests.unit.client.command import run
 
 BART = ModelCard(
     name="bart",
@@ -47,13 +45,6 @@ MODELS = (
 
 def _client(fake: FakeTransport) -> Client:
     return Client(model="bart", transport=fake, retry=RetryPolicy(attempts=1))
-
-
-def _run(fake: FakeTransport, *arguments: str, typed: str | None = None) -> Result:
-    def connect(session: Session) -> Client:
-        return Client(model=session.model, transport=fake, retry=RetryPolicy(attempts=1))
-
-    return CliRunner().invoke(app, arguments, obj=Tools(connect), catch_exceptions=False, input=typed)
 
 
 class TestTasks:
@@ -93,7 +84,7 @@ class TestCard:
 
 class TestCommands:
     def test_the_table_has_one_line_for_each_model_and_none_for_steps(self) -> None:
-        lines = _run(FakeTransport(models=MODELS, cards=[BART]), "models").stdout.splitlines()
+        lines = run(FakeTransport(models=MODELS, cards=[BART]), "models").stdout.splitlines()
         assert [line.split()[0] for line in lines[1:]] == ["bart", "gpt2", "resnet"]
         assert "summarize" in lines[1]
         assert "420 MB" in lines[1]
@@ -103,7 +94,7 @@ class TestCommands:
 
     def test_an_engine_on_a_gpu_is_marked_experimental(self) -> None:
         card = replace(BART, device="cuda:0", experimental=True)
-        line = _run(FakeTransport(models=MODELS, cards=[card]), "models").stdout.splitlines()[1]
+        line = run(FakeTransport(models=MODELS, cards=[card]), "models").stdout.splitlines()[1]
         assert "int8 on cuda:0, experimental" in line
 
     @pytest.mark.parametrize(
@@ -114,18 +105,18 @@ class TestCommands:
         self, level: str | None, missing: str | None, shown: str
     ) -> None:
         card = replace(BART, kernels=level, kernels_missing=missing)
-        lines = _run(FakeTransport(models=MODELS, cards=[card]), "models").stdout.splitlines()
+        lines = run(FakeTransport(models=MODELS, cards=[card]), "models").stdout.splitlines()
         assert lines[0].split()[-1] == "kernels"
         assert lines[1].rstrip().endswith(f"  {shown}")
 
     def test_the_kv_cache_is_left_out_if_the_server_does_not_report_it(self) -> None:
         old = replace(BART, kv_bytes_per_token=None, kv_bytes=None, kv_max_context=None)
-        line = _run(FakeTransport(models=MODELS, cards=[old]), "models").stdout.splitlines()[1]
+        line = run(FakeTransport(models=MODELS, cards=[old]), "models").stdout.splitlines()[1]
         assert "kB/token" not in line
         assert "queue 64" in line
 
     def test_json_has_the_whole_card(self) -> None:
-        found = json.loads(_run(FakeTransport(models=MODELS, cards=[BART]), "models", "--json").stdout)
+        found = json.loads(run(FakeTransport(models=MODELS, cards=[BART]), "models", "--json").stdout)
         assert [model["name"] for model in found] == ["bart", "gpt2", "resnet"]
         assert [model["card"] and model["card"]["max_source"] for model in found] == [1024, None, None]
 
@@ -133,11 +124,11 @@ class TestCommands:
         (tmp_path / "text").write_text("from a file", "utf-8")
         fake = FakeTransport(answer("a"), answer("b"), answer("c"), cards=[BART])
         for text in ("as it is", "-", f"@{tmp_path / 'text'}"):
-            result = _run(fake, "summarize", text, "--model", "bart", typed="from stdin")
+            result = run(fake, "summarize", text, "--model", "bart", input="from stdin")
             assert result.exit_code == Exit.OK, result.stderr
         assert [request.prompt for request in fake.requests] == ["as it is", "from stdin", "from a file"]
 
     def test_a_missing_file_is_named(self) -> None:
-        result = _run(FakeTransport(), "summarize", "@nowhere.txt")
+        result = run(FakeTransport(), "summarize", "@nowhere.txt")
         assert result.exit_code == Exit.USAGE
         assert "nowhere.txt: No such file" in result.stderr

@@ -10,20 +10,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner, Result
 
-from halimede import Client, Health, InvalidArgument, ModelInfo, NotFound, RetryPolicy
-from halimede.cli import app
+from halimede import Health, InvalidArgument, ModelInfo, NotFound
 from halimede.cli.exits import Exit
-from halimede.cli.input import Lines, decoded
-from halimede.cli.session import Session, Tools
+from halimede.cli.input import decoded
 from halimede.testing import FakeGrpcServer, FakeTransport, answer
 from tests.paths import ROOT
+from tests.unit.client.command import run
 
 CLIENT = ROOT / "client"
 PATIENCE_S = 120.0
@@ -48,14 +45,6 @@ WIDE = {
 }
 
 
-def _run(fake: FakeTransport, *arguments: str, charset: str = "utf-8", **options: Any) -> Result:
-    def connect(session: Session) -> Client:
-        return Client(transport=fake, model=session.model, retry=RetryPolicy(attempts=1))
-
-    tools = Tools(connect, options.pop("read_line", None) or Lines(), lambda: False)
-    return CliRunner(charset=charset).invoke(app, arguments, obj=tools, catch_exceptions=False, **options)
-
-
 def _shown(text: str, charset: str) -> bytes:
     """The expected output, encoded character by character with Python's own handler."""
     return b"".join(character.encode(charset, "replace") for character in text)
@@ -65,7 +54,7 @@ def _shown(text: str, charset: str) -> bytes:
 @pytest.mark.parametrize("arguments", ASKING, ids=" ".join)
 def test_stdout_replaces_characters_and_warns_once(arguments: list[str], charset: str) -> None:
     turns = [answer(*TEXT)] * 2
-    done = _run(FakeTransport(*turns), *arguments, charset=charset, input="?\n?\n")
+    done = run(FakeTransport(*turns), *arguments, charset=charset, input="?\n?\n")
     answers = 2 if arguments == CHAT else 1
     assert (done.exit_code, done.stdout_bytes) == (0, _shown(f"{TEXT}\n" * answers, charset))
     assert done.stderr.count("warning: ") == 1
@@ -76,7 +65,7 @@ def test_stdout_replaces_characters_and_warns_once(arguments: list[str], charset
 @given(st.lists(st.text(max_size=5), max_size=5), st.sampled_from([*NARROW, "utf-8"]), st.booleans())
 def test_the_output_does_not_depend_on_the_chunks(pieces: list[str], charset: str, stream: bool) -> None:
     text = "".join(pieces)
-    done = _run(FakeTransport(answer(*pieces)), "generate", "?", *["--stream"] * stream, charset=charset)
+    done = run(FakeTransport(answer(*pieces)), "generate", "?", *["--stream"] * stream, charset=charset)
     expected = _shown(text, charset) + b"\n" * bool(text or not stream)
     assert done.stdout_bytes == expected
     assert done.stderr.count("warning: ") == (expected.count(b"?") > text.count("?"))
@@ -84,28 +73,28 @@ def test_the_output_does_not_depend_on_the_chunks(pieces: list[str], charset: st
 
 @pytest.mark.parametrize("arguments", [one for one in ASKING if one != CHAT], ids=" ".join)
 def test_json_is_ascii(arguments: list[str]) -> None:
-    done = _run(FakeTransport(answer(*TEXT)), *arguments, "--json", charset="ascii")
+    done = run(FakeTransport(answer(*TEXT)), *arguments, "--json", charset="ascii")
     texts = [json.loads(line)["text"] for line in done.stdout_bytes.decode("ascii").splitlines()]
     assert ("".join(texts), done.stderr) == (TEXT, "")
 
 
 def test_other_commands_replace_characters_too() -> None:
     rows = (ModelInfo("gemüse", "1", "UNAVAILABLE", "zerstört: 世界"),)
-    done = _run(FakeTransport(models=rows), "models", charset="ascii")
+    done = run(FakeTransport(models=rows), "models", charset="ascii")
     assert (done.exit_code, b"gem?se" in done.stdout_bytes, done.stderr.count("warning: ")) == (0, True, 1)
     health = Health(True, True, "gemüse", True, "tritön", "2", ("1",))
-    done = _run(FakeTransport(health=health), "health", charset="ascii")
+    done = run(FakeTransport(health=health), "health", charset="ascii")
     assert (done.exit_code, b"gem?se" in done.stdout_bytes, done.stderr.count("warning: ")) == (0, True, 1)
     rows = (ModelInfo("gemüse", "1", "READY"),)
-    done = _run(FakeTransport(models=rows), "unload", "gemüse", charset="ascii")
+    done = run(FakeTransport(models=rows), "unload", "gemüse", charset="ascii")
     assert (done.stdout_bytes, done.stderr.count("warning: ")) == (b"gem?se is unloaded\n", 1)
-    done = _run(FakeTransport(metrics='halimede_x{model="gemüse"} 1\n'), "metrics", charset="ascii")
+    done = run(FakeTransport(metrics='halimede_x{model="gemüse"} 1\n'), "metrics", charset="ascii")
     assert (done.stdout_bytes, done.stderr.count("warning: ")) == (b"halimede_x{model=gem?se} 1\n", 1)
 
 
 def test_an_error_escapes_characters_that_stderr_lacks() -> None:
     error = NotFound.of("model", "gemüse 🙂", "is not in the server's repository")
-    done = _run(FakeTransport([error]), "generate", "?", charset="ascii")
+    done = run(FakeTransport([error]), "generate", "?", charset="ascii")
     assert (done.exit_code, done.stdout) == (Exit.USAGE, "")
     assert "gem\\xfcse \\U0001f642" in done.stderr
 
@@ -114,7 +103,7 @@ def test_an_error_escapes_characters_that_stderr_lacks() -> None:
     "arguments", [["health", "--model"], ["generate", "?", "--model"], ["health", "--url"]]
 )
 def test_an_argument_that_is_not_text_is_refused(arguments: list[str]) -> None:
-    done = _run(FakeTransport(), *arguments, os.fsdecode(b"\xff"))
+    done = run(FakeTransport(), *arguments, os.fsdecode(b"\xff"))
     assert (done.exit_code, done.stderr.count("error: INVALID_ARG: ")) == (Exit.USAGE, 1)
 
 
@@ -196,7 +185,7 @@ def test_a_byte_order_mark_is_not_part_of_the_prompt(
 ) -> None:
     (tmp_path / "text.txt").write_bytes(MARKED)
     fake = FakeTransport(answer("a"))
-    done = _run(fake, *reading(tmp_path / "text.txt"), charset=charset, input=MARKED)
+    done = run(fake, *reading(tmp_path / "text.txt"), charset=charset, input=MARKED)
     assert (done.exit_code, done.stderr) == (0, "")
     assert (_asked(fake) or "").rstrip("\n") == "Grüße"
 
@@ -209,7 +198,7 @@ def test_bytes_that_are_not_text_are_refused_with_advice(
     (tmp_path / "text.txt").write_bytes(data)
     fake = FakeTransport()
     arguments = reading(tmp_path / "text.txt")
-    done = _run(fake, *arguments, input=data)
+    done = run(fake, *arguments, input=data)
     assert (done.exit_code, fake.requests) == (Exit.USAGE, [])
     assert f"prompt: {arguments[-1].lstrip('@') if 'translate' in arguments else 'stdin'}, " in done.stderr
     assert "iconv -f" in done.stderr
@@ -217,13 +206,13 @@ def test_bytes_that_are_not_text_are_refused_with_advice(
 
 def test_stdin_is_decoded_in_its_encoding() -> None:
     fake = FakeTransport(answer("a"))
-    _run(fake, "generate", "-", charset="cp1252", input="50 €".encode("cp1252"))
+    run(fake, "generate", "-", charset="cp1252", input="50 €".encode("cp1252"))
     assert fake.requests[0].prompt == "50 €"
 
 
 def test_a_byte_order_mark_sets_the_encoding_of_a_whole_chat() -> None:
     fake = FakeTransport(answer("a"), answer("b"))
-    _run(fake, "chat", charset="latin-1", input=codecs.BOM_UTF8 + "Grüße\nÄpfel\n".encode())
+    run(fake, "chat", charset="latin-1", input=codecs.BOM_UTF8 + "Grüße\nÄpfel\n".encode())
     assert [r.messages[-1]["content"] for r in fake.requests if r.messages] == ["Grüße", "Äpfel"]
 
 

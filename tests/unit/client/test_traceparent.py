@@ -21,12 +21,6 @@ OTHER = f"00-{'12' * 16}-{'34' * 8}-01"
 Server = FakeGrpcServer | FakeHttpServer
 
 
-@pytest.fixture(params=[FakeGrpcServer, FakeHttpServer], ids=["grpc", "http"])
-def serve(request: pytest.FixtureRequest) -> Callable[..., Server]:
-    kind: Callable[..., Server] = request.param
-    return kind
-
-
 def sent(server: Server) -> list[str | None]:
     headers = server.metadata if isinstance(server, FakeGrpcServer) else server.headers
     return [{name.lower(): value for name, value in one.items()}.get("traceparent") for one in headers]
@@ -59,7 +53,6 @@ def test_a_traceparent_overrides_a_header_of_the_client(serve: Callable[..., Ser
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_the_asynchronous_client_sends_it_too(serve: Callable[..., Server]) -> None:
     with serve(answer("a")) as server:
         async with AsyncClient(server.url) as client:

@@ -33,17 +33,6 @@ HEARTBEAT = Chunk(num_input_tokens=3, num_output_tokens=0)
 PATIENCE_S = 60.0
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(params=[FakeGrpcServer, FakeHttpServer], ids=["grpc", "http"])
-def serve(request: pytest.FixtureRequest) -> Callable[..., Server]:
-    kind: Callable[..., Server] = request.param
-    return kind
-
-
 def _client(server: Server, retry: RetryPolicy = ONCE, **options: Any) -> Client:
     return Client(server.url, retry=retry, **options)
 

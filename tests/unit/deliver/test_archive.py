@@ -15,7 +15,7 @@ import pytest
 from deliver.archive import unpack
 from deliver.faults import NotWritten
 from deliver.progress import Progress
-from tests.fakes.stores import CONTENT, WEIGHTS, Faults, packed, repository, run, tree, web
+from tests.fakes.stores import CONTENT, WEIGHTS, Faults, packed, repository, run, same, web
 
 
 @pytest.fixture
@@ -28,10 +28,6 @@ def to(tmp_path: Path) -> Path:
     return tmp_path / "models"
 
 
-def _same(source: Path, to: Path) -> bool:
-    return tree(source) == tree(to) and run("verify", str(to)).returncode == 0
-
-
 @pytest.mark.parametrize("name", ["models.tar", "models.tar.gz"])
 def test_an_archive_over_http(source: Path, to: Path, tmp_path: Path, name: str) -> None:
     archive = packed(source, tmp_path / name)
@@ -42,7 +38,7 @@ def test_an_archive_over_http(source: Path, to: Path, tmp_path: Path, name: str)
     assert done.returncode == 0, done.stderr
     assert [wanted for _, wanted, _ in faults.asked] == [None, "bytes=1000-"]
     assert f"{archive.stat().st_size / 1e6:.0f} MB were fetched" in done.stderr
-    assert _same(source, to)
+    assert same(source, to)
 
 
 def test_a_damaged_archive_and_another_hash(source: Path, to: Path, tmp_path: Path) -> None:
@@ -53,7 +49,7 @@ def test_a_damaged_archive_and_another_hash(source: Path, to: Path, tmp_path: Pa
     done = run(str(archive), str(to))
     assert (done.returncode, "not a whole archive" in done.stderr) == (3, True)
     assert run(str(packed(source, archive)), str(to)).returncode == 0
-    assert _same(source, to)
+    assert same(source, to)
 
 
 def test_an_archive_whose_content_is_not_what_it_lists(source: Path, to: Path, tmp_path: Path) -> None:
@@ -102,7 +98,7 @@ def test_the_rest_of_another_archive_is_never_put_behind_a_part(to: Path, tmp_pa
         done = run(f"{url}/{name}", str(to))
     assert done.returncode == 0, done.stderr
     assert [wanted for _, wanted, _ in faults.asked] == [None, "bytes=300000-", None]
-    assert _same(newer, to)
+    assert same(newer, to)
 
 
 def test_an_archive_of_another_url_begins_anew(source: Path, to: Path, tmp_path: Path) -> None:
@@ -113,7 +109,7 @@ def test_an_archive_of_another_url_begins_anew(source: Path, to: Path, tmp_path:
         assert run(f"{url}/one.tar", str(to), "--attempts", "1").returncode == 1
         assert run(f"{url}/two.tar", str(to)).returncode == 0
     assert faults.asked[-1][:2] == ("two.tar", None)
-    assert _same(source, to)
+    assert same(source, to)
 
 
 def test_a_source_that_tells_no_versions_is_asked_for_all_of_it(
@@ -124,7 +120,7 @@ def test_a_source_that_tells_no_versions_is_asked_for_all_of_it(
     with web(tmp_path, faults) as url:
         assert run(f"{url}/models.tar", str(to)).returncode == 0
     assert faults.asked[-1][1] is None
-    assert _same(source, to)
+    assert same(source, to)
 
 
 def _archive_of(path: Path, members: Iterable[tuple[tarfile.TarInfo, bytes]]) -> Path:
@@ -175,7 +171,7 @@ def test_room_for_an_archive_is_looked_for_before_it_is_fetched(to: Path, tmp_pa
 def test_room_for_what_an_archive_holds_is_looked_for_before_it_is_unpacked(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once, beside the archive: the files are renamed into place from where they are unpacked."""
+    """Room for the files once, and for the archive: unpacked files are renamed into place."""
     archive = packed(source, tmp_path / "models.tar.gz")
     needed = sum(path.stat().st_size for path in source.rglob("*") if path.is_file())
     free = [needed - 1, needed]

@@ -34,7 +34,7 @@ def test_seals_files_and_empty_folders_but_nothing_hidden(tmp_path: Path) -> Non
 
 
 def test_a_link_and_an_empty_folder_are_not_sealed(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="no model is there"):
+    with pytest.raises(BadInput, match="has no model"):
         seal(tmp_path)
     (tmp_path / "m").mkdir()
     (tmp_path / "m/secret").symlink_to("/etc/hostname")

@@ -15,7 +15,7 @@ import pytest
 
 from tests.fakes import network_locks
 from tests.fakes.certificates import write_certificate
-from tests.fakes.stores import CONTENT, DELIVER, WEIGHTS, Faults, repository, run, tree, web
+from tests.fakes.stores import CONTENT, DELIVER, WEIGHTS, Faults, repository, run, same, web
 
 LIBC = ctypes.CDLL(None)
 PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1
@@ -37,14 +37,10 @@ def _may_not_write_anywhere() -> None:
         raise OSError("prctl")
 
 
-def _same(source: Path, to: Path) -> bool:
-    return tree(source) == tree(to) and run("verify", str(to)).returncode == 0
-
-
 @pytest.mark.parametrize("form", ["{}", "file://{}"])
 def test_a_folder_is_copied_once(source: Path, to: Path, form: str) -> None:
     assert run(form.format(source), str(to)).returncode == 0
-    assert _same(source, to)
+    assert same(source, to)
     before = (to / WEIGHTS).stat().st_ino
     done = run(form.format(source), str(to))
     assert (done.returncode, (to / WEIGHTS).stat().st_ino) == (0, before)
@@ -57,7 +53,7 @@ def test_over_http_with_spaces_and_only_the_wanted_models(source: Path, to: Path
         assert {path.name for path in to.iterdir()} == {".deliver.lock", "files.json", "other"}
         assert run(f"{url}/", str(to), "--model", "small").returncode == 0
         unknown = run(url, str(to), "--model", "third")
-    assert _same(source, to)
+    assert same(source, to)
     assert unknown.returncode == 2
     assert "--model third: not in the source, which has other, small" in unknown.stderr
 
@@ -69,13 +65,13 @@ def test_goes_on_where_the_connection_ended(source: Path, to: Path) -> None:
     assert done.returncode == 0, done.stderr
     ranges = [wanted for path, wanted, _ in faults.asked if path == WEIGHTS]
     assert ranges == [None, "bytes=200000-", "bytes=300000-"]
-    assert _same(source, to)
+    assert same(source, to)
 
 
 def test_begins_again_where_the_server_knows_no_ranges(source: Path, to: Path) -> None:
     with web(source, Faults(cut={WEIGHTS: [200_000]}, ranges=False)) as url:
         assert run(url, str(to)).returncode == 0
-    assert _same(source, to)
+    assert same(source, to)
 
 
 def test_a_delivery_that_gave_up_is_taken_up_by_the_next(source: Path, to: Path) -> None:
@@ -87,10 +83,10 @@ def test_a_delivery_that_gave_up_is_taken_up_by_the_next(source: Path, to: Path)
         assert not (to / "small_engine").exists()
         assert run(url, str(to)).returncode == 0
     assert [wanted for path, wanted, _ in faults.asked if path == WEIGHTS] == [None, "bytes=200000-"]
-    assert _same(source, to)
+    assert same(source, to)
 
 
-def test_a_killed_delivery_leaves_nothing_half_and_is_taken_up(source: Path, to: Path) -> None:
+def test_a_killed_delivery_leaves_no_partial_model_and_is_continued(source: Path, to: Path) -> None:
     faults = Faults(statuses={WEIGHTS: [503] * 50})
     with web(source, faults) as url:
         command = [sys.executable, str(DELIVER), url, str(to), "--attempts", "50"]
@@ -102,7 +98,7 @@ def test_a_killed_delivery_leaves_nothing_half_and_is_taken_up(source: Path, to:
         assert sorted(path.name for path in to.iterdir()) == [".deliver.lock", ".delivering"]
         faults.statuses.clear()
         assert run(url, str(to)).returncode == 0
-    assert _same(source, to)
+    assert same(source, to)
 
 
 def test_content_that_is_wrong_at_the_source_is_never_put_in_place(source: Path, to: Path) -> None:
@@ -149,10 +145,10 @@ def test_a_redirect_is_followed_but_takes_credentials_to_no_other_host(source: P
             done = run(url, str(to), env={"DELIVER_AUTHORIZATION": "Bearer b"})
     assert done.returncode == 0, done.stderr
     assert elsewhere.asked == [(WEIGHTS, None, None)]
-    assert _same(source, to)
+    assert same(source, to)
 
 
-def test_a_certificate_of_ones_own_and_no_way_from_https_to_http(
+def test_a_private_certificate_must_be_trusted_and_https_is_not_redirected_to_http(
     source: Path, to: Path, tmp_path: Path
 ) -> None:
     write_certificate(tmp_path, authority=False)
@@ -164,7 +160,7 @@ def test_a_certificate_of_ones_own_and_no_way_from_https_to_http(
         downgraded = run(url, str(to), "--attempts", "1", env=trusted)
     assert (unknown.returncode, "UnknownIssuer" in unknown.stderr) == (1, True), unknown.stderr
     assert (downgraded.returncode, "redirect" in downgraded.stderr) == (1, True), downgraded.stderr
-    assert _same(source, to)
+    assert same(source, to)
 
 
 def test_a_server_that_is_not_there_is_given_up(to: Path, source: Path) -> None:
@@ -197,13 +193,13 @@ def test_a_newer_source_replaces_its_models_and_keeps_the_others(
     assert run("verify", str(to)).returncode == 0
 
 
-def test_what_was_damaged_where_it_stands_is_delivered_again(source: Path, to: Path) -> None:
+def test_a_damaged_file_is_delivered_again(source: Path, to: Path) -> None:
     assert run(str(source), str(to)).returncode == 0
     (to / WEIGHTS).write_bytes(b"damaged")
     bad = run("verify", str(to))
     assert (bad.returncode, bad.stdout) == (3, f"{WEIGHTS}: not what its sha256 says\n")
     assert run(str(source), str(to)).returncode == 0
-    assert _same(source, to)
+    assert same(source, to)
 
 
 def test_without_obstore_it_says_what_to_install_and_verifies(source: Path, to: Path, tmp_path: Path) -> None:
@@ -229,7 +225,7 @@ def test_no_space_left_while_writing(source: Path, to: Path) -> None:
     assert not (to / "small_engine").exists()
 
 
-def test_too_little_room_is_told_before_anything_is_fetched(source: Path, to: Path) -> None:
+def test_too_little_disk_space_is_an_error_before_anything_is_fetched(source: Path, to: Path) -> None:
     listing = source / "files.json"
     listing.write_text(listing.read_text().replace('"bytes": 524288', f'"bytes": {10**15}'))
     done = run(str(source), str(to))
@@ -249,7 +245,7 @@ def test_a_destination_that_is_another_users(source: Path, to: Path) -> None:
     assert (done.returncode, "who owns the volume" in done.stderr) == (4, True)
 
 
-def test_a_destination_that_nobody_may_write_to(source: Path) -> None:
+def test_a_destination_that_is_not_writable_is_an_error(source: Path) -> None:
     done = run(str(source), "/sys/models")
     assert (done.returncode, "/sys/models: cannot be written" in done.stderr) == (4, True)
 
@@ -263,10 +259,10 @@ def test_a_destination_that_nobody_may_write_to(source: Path) -> None:
         (["SOURCE", "TO", "--jobs", "0"], "argument --jobs: 0, must be 1 to 64"),
         (["SOURCE", "TO", "--sha256", "12"], "must be 64 hexadecimal digits"),
         (["verify", "TO"], "python -m deliver seal"),
-        (["seal", "TO"], "no model is there"),
+        (["seal", "TO"], "has no model"),
     ],
 )
-def test_a_command_at_fault(source: Path, to: Path, arguments: list[str], told: str) -> None:
+def test_a_wrong_command_says_what_is_wrong(source: Path, to: Path, arguments: list[str], told: str) -> None:
     places = {"SOURCE": str(source), "TO": str(to)}
     done = run(*[places.get(a, a.replace("SOURCE", str(source))) for a in arguments])
     assert done.returncode in {1, 2}
@@ -292,7 +288,7 @@ def test_two_at_a_time_take_turns_also_where_folders_cannot_be_locked(
     assert [first.returncode, second.returncode] == [0, 0]
     assert sum("0 MB were fetched" in text for text in told) == 1
     assert [path for path, *_ in faults.asked if path.startswith("small/")] == ["small/config.pbtxt"]
-    assert _same(source, to)
+    assert same(source, to)
 
 
 def _line_of_either(*processes: subprocess.Popen[str]) -> str:

@@ -100,7 +100,7 @@ def test_begins_again_where_the_store_sends_the_whole_file(store: Store, tmp_pat
         ("s3://bucket/models/v1", {"AWS_SECRET_ACCESS_KEY": "wrong"}, "forbidden: may this Pod read it?"),
     ],
 )
-def test_a_refusal_is_told(
+def test_a_refusal_of_the_store_is_explained(
     store: Store, tmp_path: Path, url: str, changes: Mapping[str, str], told: str
 ) -> None:
     done = run(url, str(tmp_path), "--attempts", "1", env={**store.environment, **changes})

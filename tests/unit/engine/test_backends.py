@@ -181,7 +181,7 @@ def test_an_unknown_input_is_refused(ensemble: Ensemble) -> None:
     assert str(response.error).startswith("INVALID_ARG: max_token: unknown input")
 
 
-def test_an_input_that_is_sent_as_a_parameter_is_told_so(ensemble: Ensemble) -> None:
+def test_an_input_that_is_sent_as_a_parameter_is_refused(ensemble: Ensemble) -> None:
     response = ensemble.tokenize({"max_tokens": 5}, text_input="Hi")
     wanted = "INVALID_ARG: max_tokens: sent as a parameter, must be sent as an input tensor"
     assert str(response.error) == wanted
@@ -235,7 +235,7 @@ def test_long_requests_that_are_wrong_or_left_get_their_error(
     assert sum(metric.total for metric in metrics if metric.labels["model"] == "toy_tokenizer") == 2
 
 
-def test_what_waits_is_answered_before_the_tokenizer_step_ends(
+def test_a_waiting_request_is_answered_before_the_tokenizer_step_ends(
     ensemble: Ensemble, held: threading.Event
 ) -> None:
     request = long_request()
@@ -306,7 +306,7 @@ def test_what_the_detokenizer_logs_of_a_chunk_has_nothing_of_the_answer(
     for spoilt in (b"my secret \xff", b'my secret"', b'my secret","ids":[5'):
         chunk = b'{"table":"' + table + b'","text":"' + spoilt + b'"}'
         ensemble.detokenize(Response([Tensor("chunk", np.array([[chunk]], np.object_))]))
-    logged = [line for line in vars(triton)["logged"] if "could not be told" not in line]
+    logged = [line for line in vars(triton)["logged"] if "cannot reach the engine" not in line]
     assert [line.split("\n")[0] for line in logged] == [
         "llm_detokenizer: UnicodeDecodeError",
         "llm_detokenizer: JSONDecodeError",
@@ -400,7 +400,7 @@ def test_a_direct_request_is_cancelled_without_a_detokenizer(ensemble: Ensemble)
         {},
     ],
 )
-def test_what_no_tokenizer_wrote_is_answered_and_the_others_of_its_call_run(
+def test_a_request_that_no_tokenizer_wrote_gets_an_error_and_the_others_of_its_call_run(
     ensemble: Ensemble, entry: dict[str, Any]
 ) -> None:
     good = InferenceRequest(ensemble.tokenize(text_input=b"hello", max_tokens=2).output_tensors)
@@ -412,7 +412,7 @@ def test_what_no_tokenizer_wrote_is_answered_and_the_others_of_its_call_run(
     assert [answer.error for answer in ensemble.answers(good.sender)][-1] is None
 
 
-def test_a_request_that_nothing_foresaw_is_answered_and_reported_and_the_others_of_its_call_run(
+def test_a_request_with_an_unforeseen_fault_gets_an_error_and_the_others_of_its_call_run(
     ensemble: Ensemble, triton: types.ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the engine step and in the tokenizer step: no error of any kind leaves a client waiting."""

@@ -109,7 +109,7 @@ def test_another_user_cannot_write_to_it(engine: Engine, sender: SignalSender) -
     assert engine.next() == (2, Signal.CANCEL)
 
 
-def test_its_mode_is_its_users_alone_whatever_the_umask() -> None:
+def test_its_mode_is_0600_with_any_umask() -> None:
     before = os.umask(0)
     try:
         with Engine() as engine:
@@ -142,7 +142,7 @@ def test_what_deliver_raises_is_reported_and_the_next_signal_arrives(
         b"x" * 4096,
     ],
 )
-def test_what_is_no_signal_is_ignored(engine: Engine, sender: SignalSender, message: bytes) -> None:
+def test_an_invalid_message_is_ignored(engine: Engine, sender: SignalSender, message: bytes) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stranger:
         stranger.sendto(message, str(engine.place))
     sender.send(engine.receiver.handle(1), Signal.CANCEL)
@@ -164,11 +164,11 @@ def test_what_is_no_signal_is_ignored(engine: Engine, sender: SignalSender, mess
         "\ud800/1",
     ],
 )
-def test_an_engine_that_is_not_there_is_not_told(sender: SignalSender, handle: str) -> None:
+def test_a_signal_to_an_unknown_engine_is_not_sent(sender: SignalSender, handle: str) -> None:
     assert not sender.send(handle, Signal.FAULT)
 
 
-def test_an_engine_that_has_gone_is_not_told(sender: SignalSender) -> None:
+def test_a_signal_to_an_engine_that_has_ended_is_not_sent(sender: SignalSender) -> None:
     with Engine() as gone:
         handle = gone.receiver.handle(1)
     assert not sender.send(handle, Signal.CANCEL)

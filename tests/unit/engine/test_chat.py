@@ -74,7 +74,7 @@ def test_loop_controls_and_json_and_time_are_there() -> None:
     assert render("{{ strftime_now('%Y') }}", "") == time.strftime("%Y")
 
 
-def test_tools_and_documents_are_there_and_none() -> None:
+def test_tools_and_documents_are_defined_as_none() -> None:
     """Templates ask `if tools is not none`: an undefined name would count as tools."""
     source = "{% if tools is not none %}tools{% endif %}{% if documents is not none %}documents{% endif %}"
     assert render(source, "") == ""
@@ -123,7 +123,7 @@ def test_whatever_a_template_cannot_do_is_one_kind_of_error(source: str) -> None
 
 
 @pytest.mark.parametrize("source", ["{% if %}", "{{ x", "{% endfor %}", "{% unknown %}"])
-def test_what_is_no_template_does_not_load(source: str) -> None:
+def test_an_invalid_template_does_not_load(source: str) -> None:
     with pytest.raises(jinja2.TemplateError):
         ChatTemplate(source, {})
 

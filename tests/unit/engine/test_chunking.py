@@ -1,4 +1,4 @@
-"""How long a chunk is: never more than is left or allowed, and beside streams no longer than its time."""
+"""How long a chunk is: never more than is left or allowed, and limited in time while streams run."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def test_a_chunk_has_a_token_and_never_more_than_it_may(
 
 
 @given(PACES, LIMITS, st.integers(0, 10**5), st.integers(1, 10**5))
-def test_with_nobody_beside_it_a_chunk_is_as_long_as_it_may_be(
+def test_without_running_streams_a_chunk_is_as_long_as_allowed(
     pace: Pace, limits: Limits, start: int, left: int
 ) -> None:
     assert chunk_tokens(pace, limits, start, left, first=True, beside=False) == min(left, limits.chunk)
 
 
 @given(SECONDS, SECONDS, st.sampled_from([0.5, 2.0, 4.0]), st.integers(0, 10**5))
-def test_beside_streams_a_chunk_takes_no_longer_than_its_time(
+def test_while_streams_run_a_chunk_takes_no_longer_than_its_time(
     decode_s: float, token_s: float, stall: float, start: int
 ) -> None:
     tokens = _beside(Pace(decode_s, token_s), Limits(4096, stall), start)
@@ -84,7 +84,7 @@ def test_a_pace_follows_what_steps_take() -> None:
     assert (pace.decode_s, pace.token_s) == pytest.approx((0.06, 0.0016), rel=0.01)
 
 
-def test_a_chunk_beside_a_decode_took_what_the_decode_did_not() -> None:
+def test_the_time_of_a_chunk_is_that_of_its_step_less_the_decode() -> None:
     pace = Pace(decode_s=0.02).together(0, 64, 0.02 + 0.001 * weight(0, 64))
     assert (pace.decode_s, pace.token_s) == pytest.approx((0.02, 0.001))
     assert pace.together(0, 64, 0.015).token_s == pace.token_s
@@ -106,7 +106,7 @@ def test_a_hiccup_changes_a_pace_by_a_quarter_at_most() -> None:
     assert Pace(0.02).decoded(5.0).decode_s == pytest.approx(0.025)
 
 
-def test_a_clock_that_stands_still_says_nothing() -> None:
+def test_steps_of_no_duration_change_no_pace() -> None:
     assert Pace().decoded(0.0) == Pace()
     assert USUAL.decoded(0.0).prefilled(0, 64, 0.0) == USUAL
 

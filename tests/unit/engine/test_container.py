@@ -168,7 +168,7 @@ def memory_group() -> Iterator[Path]:
 
 
 def told_in(folder: Path, first: str = "") -> dict[str, int]:
-    """What a process of that group is told, once it has done what is asked."""
+    """The output of a process of that group, once it has done what is asked."""
     join = f"open({str(folder / 'cgroup.procs')!r}, 'w').write('0')"
     run = f"import runpy; runpy.run_path({str(container.__file__)!r}, run_name='__main__')"
     done = subprocess.run(

@@ -87,7 +87,7 @@ def test_off_without_a_url() -> None:
 
 
 @pytest.mark.parametrize("url", ["collector:4318", "ftp://c/v1/traces", "http://", "/v1/traces"])
-def test_a_url_that_is_none_is_refused(url: str) -> None:
+def test_an_invalid_url_is_refused(url: str) -> None:
     with pytest.raises(SettingsError, match="HALIMEDE_TRACE_URL"):
         open_exporter({"HALIMEDE_TRACE_URL": url}, "toy", lambda _: None, lambda _: None)
 

@@ -1,4 +1,4 @@
-"""Which contexts, slots and threads fit a memory: keys and values, and what each thread has of its own."""
+"""Which contexts, slots and threads fit a memory: keys and values, and the scratch memory of each thread."""
 
 from __future__ import annotations
 

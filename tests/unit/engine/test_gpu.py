@@ -72,7 +72,7 @@ def test_what_runs_on_no_cpu(tmp_path: Path, dialect: str, kind: KvDtype, needed
     assert needs_gpu(found) == needed
 
 
-def test_what_runs_on_no_cpu_is_refused_there() -> None:
+def test_an_engine_that_needs_a_gpu_is_refused_on_a_cpu() -> None:
     with pytest.raises(SettingsError, match=r"^INVALID_ARG: device: cpu, a TensorRT engine needs cuda; "):
         choose_device(CPU, needs_gpu="a TensorRT engine", placed=None)
 

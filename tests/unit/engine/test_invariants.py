@@ -103,7 +103,7 @@ def test_invariant_3_after_100_disconnects_nothing_is_running() -> None:
 def test_invariant_4_a_greedy_answer_does_not_depend_on_its_batch(
     prompt: list[int], sampling: dict[str, Any], others: list[tuple[list[int], dict[str, Any], int]]
 ) -> None:
-    """Others come before, beside and after it, share its prefixes, and leave gaps between the rows."""
+    """Others come before, with and after it, share its prefixes, and leave gaps between the rows."""
     engine = ToyEngine(3, CAPACITY, 100, 4, frozenset({EOS}), min_reuse=2)
     half = len(others) // 2
     for other, how, steps in others[:half]:
@@ -219,7 +219,7 @@ values = st.sampled_from([-1, 0, 1, 3, 100, 10**6, 0.5, 1e-30, float("nan"), flo
 def test_invariant_7_one_bad_request_never_hurts_another(
     prompt: list[int], bad_prompt: list[int], bad: dict[str, Any]
 ) -> None:
-    """It is refused, or it runs: beside it, another is answered as if alone."""
+    """It is refused or runs. Another request in the same batch is answered as if alone."""
     engine = ToyEngine(3, CAPACITY, chunk=4, min_reuse=2)
     client = engine.ask(prompt, max_tokens=CAPACITY)
     engine.step()

@@ -131,7 +131,7 @@ def test_a_size_that_no_model_has_is_refused(
 
 
 @pytest.mark.parametrize("shape", [[], [-263, -64], [64.0, 263], ["64"], None])
-def test_what_is_no_shape_is_refused(folder: Path, tmp_path: Path, shape: Any) -> None:
+def test_an_invalid_shape_is_refused(folder: Path, tmp_path: Path, shape: Any) -> None:
     assert refused(folder, tmp_path, resized("embedding", to=shape)).startswith("cannot be used (")
 
 

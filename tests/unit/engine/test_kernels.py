@@ -1,4 +1,4 @@
-"""The kernels beside the graph they stand for; and that a token's logits depend on nothing but its past."""
+"""The kernels against the graph that they replace. A token's logits depend on its past alone."""
 
 from __future__ import annotations
 

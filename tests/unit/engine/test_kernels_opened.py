@@ -173,7 +173,7 @@ def test_an_index_that_does_not_fit_is_refused(
 @pytest.mark.parametrize(
     ("family", "runs"), [("llama", True), ("qwen3", True), ("gpt2", False), ("gemma3_text", False)]
 )
-def test_which_families_they_know(family: str, runs: bool) -> None:
+def test_which_families_run_on_the_kernels(family: str, runs: bool) -> None:
     assert runs_on_kernels(describe(tiny.config(family))) is runs
 
 

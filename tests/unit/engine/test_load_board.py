@@ -97,7 +97,9 @@ def test_requests_are_spread_evenly(path: Path) -> None:
         assert sum(loads_now) == number
 
 
-def test_one_that_was_free_before_another_became_idle_takes_one_request_more_at_most(path: Path) -> None:
+def test_an_instance_whose_turn_it_was_takes_one_request_more_at_most_once_another_is_idle(
+    path: Path,
+) -> None:
     instances = joined(path, 2)
     for _ in range(6):
         give(instances)

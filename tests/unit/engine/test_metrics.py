@@ -185,7 +185,7 @@ def test_a_fault_is_reported() -> None:
         (KernelUse(None, Why.MODEL, "no index"), {"level": "none", "why": "unsupported model"}),
     ],
 )
-def test_the_level_of_the_kernels_is_told_until_the_end(
+def test_the_metric_of_the_kernel_level_is_set_until_the_flusher_closes(
     triton: FakeTriton, recorder: Recorder, kernels: KernelUse, labels: dict[str, str]
 ) -> None:
     flusher = MetricsFlusher(triton, recorder, ARGS, kernels=kernels)

@@ -154,7 +154,7 @@ def counting(tmp_path: Path) -> tuple[KernelEngine, Client]:
 @SPOILT
 def test_a_proposed_token_that_is_kept_ends_its_request(tmp_path: Path, value: float) -> None:
     """The prompt counts to 49; what follows 11 and 12 there is proposed: 13, 14, 15, 16."""
-    engine, beside = counting(tmp_path)
+    engine, other = counting(tmp_path)
     client = engine.ask([*range(10, 50), 10, 11], max_tokens=30)
     while not client.tokens:
         engine.step()
@@ -164,16 +164,16 @@ def test_a_proposed_token_that_is_kept_ends_its_request(tmp_path: Path, value: f
     assert client.error == str(NotFinite())
     counted = engine.recorder.drain().counters
     assert counted["spec_decode_num_accepted_tokens_total", ()] == 2
-    # 13 and 14, and the token of the request beside it.
+    # 13 and 14, and the token of the other request.
     assert counted["generation_tokens_total", ()] == 3
     engine.run()
-    assert tokens_of(beside) == [*range(151, 191)]
+    assert tokens_of(other) == [*range(151, 191)]
 
 
 @SPOILT
 def test_a_proposed_token_that_is_not_kept_harms_nobody(tmp_path: Path, value: float) -> None:
     """In the prompt 90 to 93 follow 11 and 12, and are proposed; the model goes on to 13."""
-    engine, beside = counting(tmp_path)
+    engine, other = counting(tmp_path)
     client = engine.ask([11, 12, 90, 91, 92, 93, 10, 11], max_tokens=30)
     while not client.tokens:
         engine.step()
@@ -183,5 +183,5 @@ def test_a_proposed_token_that_is_not_kept_harms_nobody(tmp_path: Path, value: f
     assert engine.counter("spec_decode_num_draft_tokens_total") == 4
     engine.run()
     assert tokens_of(client) == [*range(12, 42)]
-    assert tokens_of(beside) == [*range(151, 191)]
+    assert tokens_of(other) == [*range(151, 191)]
     assert not engine.faults

@@ -40,10 +40,6 @@ def chunks_of(tokens: list[int], handle: str = "h/1", returns: tuple[str, ...] =
     return chunks
 
 
-def text_of(chunk: Chunk) -> str:
-    return decode_chunk(chunk.to_json().encode(), TOY_TABLE).answer.text
-
-
 tokens_of = st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=30)
 
 

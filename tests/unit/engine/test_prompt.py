@@ -14,6 +14,7 @@ from tokenizers import AddedToken, Tokenizer, normalizers
 from engine.chat import ChatTemplate, Message
 from engine.errors import ArtifactError, InvalidArgument
 from engine.prompt import PromptEncoder, load_tokenizer
+from tests.models.chats import user
 from tests.models.tokenizers_of_kinds import EVERY, KINDS, NORMALISED, SPECIAL, byte_level, tokenizer_of
 
 TEMPLATE = (
@@ -36,10 +37,6 @@ def template_of(source: str = TEMPLATE) -> ChatTemplate:
 @cache
 def encoder_of(kind: str, source: str = TEMPLATE) -> PromptEncoder:
     return PromptEncoder(tokenizer_of(kind), template_of(source))
-
-
-def user(*contents: str) -> tuple[Message, ...]:
-    return tuple(Message("user", content) for content in contents)
 
 
 @cache
@@ -128,7 +125,7 @@ def test_what_a_normaliser_makes_of_a_message_is_no_control_token() -> None:
 
 
 @pytest.mark.parametrize("kind", EVERY)
-def test_text_beside_special_strings_of_a_message_stays_as_it_is(kind: str) -> None:
+def test_text_around_special_strings_of_a_message_is_unchanged(kind: str) -> None:
     """Between two control tokens of the template, what no message broke up."""
     source = (
         "{{ bos_token }}{{ messages[0].content }} <|im_start|>system user <|im_end|>{{ messages[1].content }}"
@@ -330,7 +327,7 @@ def test_a_megabyte_of_special_strings_takes_linear_time(piece: str) -> None:
     assert pattern.characters < 12 * len(content)
 
 
-def test_private_characters_stay_whoever_wrote_them() -> None:
+def test_private_use_characters_are_kept() -> None:
     private = "".join(map(chr, range(0xE000, 0xF900)))
     encoder = PromptEncoder(tokenizer_of("byte level"), template_of(private + "{{ messages[0].content }}"))
     ids = encoder.encode_chat(user(f"<s>{private}"))

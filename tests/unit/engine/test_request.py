@@ -83,7 +83,7 @@ def envelope(**changes: Any) -> str:
         envelope(sampling={"max_tokens": 3, "logit_bias": {"5": 1}}),
     ],
 )
-def test_what_is_no_request_is_refused(text: str) -> None:
+def test_an_invalid_request_is_refused(text: str) -> None:
     with pytest.raises(InvalidArgument, match=r"^INVALID_ARG: (request|max_tokens): "):
         Request.from_json(text, (1,))
 

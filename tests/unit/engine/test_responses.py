@@ -52,9 +52,7 @@ def test_one_stream_gets_each_token_at_once() -> None:
 
 
 def test_few_streams_get_few_tokens_together() -> None:
-    for sizes in chunks_of(3):
-        assert sizes[0] == 1
-        assert max(sizes) == 3
+    assert [(sizes[0], max(sizes)) for sizes in chunks_of(3)] == [(1, 3)] * 3
 
 
 def test_many_streams_get_up_to_eight_together_and_their_first_token_at_once() -> None:

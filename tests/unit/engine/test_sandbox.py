@@ -500,7 +500,7 @@ BLOCKS = {
 WAYS = [way for table in (FILTERS, METHODS, OTHER) for ways in table.values() for way in ways]
 
 
-def test_the_ways_are_all_there_are() -> None:
+def test_every_filter_and_every_method_of_str_is_covered() -> None:
     assert set(FILTERS) == set(JINJA_FILTERS)
     gives_no_text = re.compile("is|r?find|r?index|count|(starts|ends)with|__")
     assert set(METHODS) == {name for name in dir(str) if not gives_no_text.match(name)}
@@ -514,13 +514,13 @@ def check_way(source: str) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_message_stays_one_on_every_way(way: str) -> None:
+def test_text_of_a_message_is_known_as_such_after_every_operation(way: str) -> None:
     """Its characters, and those that the way decodes from it, in the text that transformers gives."""
     check_way("{{ " + way + " }}")
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-def test_a_message_stays_one_in_every_block(block: str) -> None:
+def test_text_of_a_message_is_known_as_such_in_every_block(block: str) -> None:
     check_way(BLOCKS[block])
 
 

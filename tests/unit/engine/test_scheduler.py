@@ -268,7 +268,7 @@ def test_reprs_tell_where_things_are() -> None:
     assert repr(sequence) == "<Sequence 1 [2 + 1 tokens | slot 0]>"
 
 
-def test_beside_streams_a_chunk_takes_a_time_and_alone_it_is_whole() -> None:
+def test_a_chunk_is_limited_in_time_while_streams_run_and_whole_otherwise() -> None:
     harness = Harness(slots=2, capacity=1024, chunk=128, stall=2.5)
     harness.add([1] * 20, max_tokens=200, ignore_eos=True)
     harness.step(token_s=0.001)

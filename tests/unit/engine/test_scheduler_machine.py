@@ -19,7 +19,7 @@ seconds = st.sampled_from([0.0, 0.001, 1.0])
 
 
 class SchedulerMachine(RuleBasedStateMachine):
-    """Any order of requests, steps, cancellations and faults, over a KV cache that does what it is told."""
+    """Any order of requests, steps, cancellations and faults, over a literal KV cache."""
 
     @initialize(
         slots=st.integers(1, 4),

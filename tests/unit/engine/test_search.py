@@ -1,4 +1,4 @@
-"""Beam searches in the engine: their slots, their place in the queue, what ends them, what they are told."""
+"""Beam searches in the engine: their slots, their place in the queue, what ends them, what they answer."""
 
 from __future__ import annotations
 

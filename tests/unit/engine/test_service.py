@@ -42,7 +42,7 @@ class Waiting(Client):
 
 
 class Paced(ToyRunner):
-    """A runner that decodes only while it is let."""
+    """A runner that decodes only while its gate is open."""
 
     def __init__(self) -> None:
         super().__init__(2, 64, ToyModel(VOCAB))
@@ -171,7 +171,7 @@ def test_close_ends_what_is_left_and_every_thread(tmp_path: Path) -> None:
     for client in clients:
         assert (client.finals, client.late) == (1, 0)
         assert client.error == "UNAVAILABLE: server: stopped before the answer was complete"
-    assert not any(thread.is_alive() for thread in running.service._threads)
+    assert {thread.is_alive() for thread in running.service._threads} == {False}
 
 
 class Unsteady(ToyRunner):

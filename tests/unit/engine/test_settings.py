@@ -50,7 +50,7 @@ def test_the_ends_of_every_range(name: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "many", "1.5", "1e3", "-1", "0x10", "²", "9" * 5000])
-def test_what_is_no_number_is_refused(text: str) -> None:
+def test_a_value_that_is_no_number_is_refused(text: str) -> None:
     with pytest.raises(SettingsError, match=r"^INVALID_ARG: slots: .*must be a whole number in \[1, 1024\]$"):
         read_settings({"slots": text})
 
@@ -61,7 +61,7 @@ def test_a_device_is_read(device: DeviceChoice) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "gpu", "cuda:0", "CUDA"])
-def test_what_is_no_device_is_refused(text: str) -> None:
+def test_an_unknown_device_is_refused(text: str) -> None:
     with pytest.raises(SettingsError, match=r"^INVALID_ARG: device: .*, must be one of auto, cpu, cuda$"):
         read_settings({"device": text})
 
@@ -76,7 +76,7 @@ def test_every_level_of_the_kernels_can_be_chosen() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "avx", "AVX2", "avxvnni-evex"])
-def test_what_are_no_kernels_is_refused(text: str) -> None:
+def test_an_unknown_choice_of_kernels_is_refused(text: str) -> None:
     choices = "auto, on, off, avx512, avxvnni, avx2, plain"
     with pytest.raises(SettingsError, match=rf"^INVALID_ARG: kernels: .*, must be one of {choices}$"):
         read_settings({"kernels": text})

@@ -250,7 +250,9 @@ def test_what_the_operator_percent_refuses_is_refused(form: str) -> None:
         ([iter("a")], True),
     ],
 )
-def test_what_may_hold_a_message_makes_text_a_messages(parts: list[Any], held: bool) -> None:
+def test_text_made_of_parts_that_may_hold_a_message_counts_as_a_messages(
+    parts: list[Any], held: bool
+) -> None:
     assert as_pairs(settle("x", *parts)) == [("x", MESSAGE if held else TEMPLATE)]
     made = text_of(parts)
     assert as_pairs(made) == (of_message if held else of_template)(str(parts))
@@ -279,7 +281,7 @@ def test_every_method_of_str_that_gives_text_is_followed_and_no_name_is_added() 
 @pytest.mark.parametrize(
     "call", ["a + 1", "1 + a", "a * 'x'", "a[9]", "a['x']", "a.split('')", "a.join([1])", "a.replace(1, a)"]
 )
-def test_what_str_refuses_is_refused(call: str) -> None:
+def test_arguments_that_str_refuses_are_refused(call: str) -> None:
     for a in ("a", Traced("a")):
         with pytest.raises((TypeError, ValueError, IndexError)):
             eval(call, {"a": a})

@@ -52,19 +52,19 @@ class TestContext:
         assert read_context(carrier) == (Context(trace_id, span_id) if valid else None)
 
     @given(ANYTHING)
-    def test_any_other_carrier_is_none(self, carrier: Any) -> None:
+    def test_any_other_carrier_gives_no_context(self, carrier: Any) -> None:
         assert read_context(carrier) is None
         assert read_context(json.dumps(carrier)) is None
 
     @given(st.text())
-    def test_any_other_text_is_none(self, text: str) -> None:
+    def test_any_other_text_gives_no_context(self, text: str) -> None:
         assert read_context(text) is None
         assert read_traceparent(text) is None
 
     @pytest.mark.parametrize(
         "carrier", ["[" * 4000, '{"traceparent":' * 500, "{" + " " * 5000 + "}", "NaN", "\ud800"]
     )
-    def test_hostile_carriers_are_none(self, carrier: str) -> None:
+    def test_a_hostile_carrier_gives_no_context(self, carrier: str) -> None:
         assert read_context(carrier) is None
 
     def test_versions(self) -> None:
@@ -124,7 +124,7 @@ class TestEngine:
         assert decode.attributes["gen_ai.usage.output_tokens"] == 3
         assert decode.attributes["gen_ai.response.finish_reasons"] == ("length",)
 
-    def test_a_reused_prefix_is_told(self) -> None:
+    def test_the_prefill_span_has_the_length_of_the_reused_prefix(self) -> None:
         engine = ToyEngine(min_reuse=4, chunk=64)
         engine.ask([7] * 20, max_tokens=2)
         engine.run()

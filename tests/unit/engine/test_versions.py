@@ -61,7 +61,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "toy_engine"
 
 
-def test_a_version_whose_own_way_to_generate_no_request_could_have_does_not_load(tmp_path: Path) -> None:
+def test_a_version_with_generation_defaults_that_no_request_could_have_does_not_load(tmp_path: Path) -> None:
     """Ready, it would refuse every request for a value that nobody sent."""
     generation = {"eos_token_ids": [2], "top_k": -1}
     folder = write_artifact(tmp_path / "toy_engine" / "1", generation=generation)
@@ -81,7 +81,9 @@ class TestVersions:
         assert list(versions.all()) == [second, first]
         assert versions.find(second)[0] != versions.find(first)[0]
 
-    def test_what_was_opened_stays_when_the_folder_is_gone_and_that_is_told_once(self, folder: Path) -> None:
+    def test_an_opened_version_stays_when_its_folder_is_gone_which_is_reported_once(
+        self, folder: Path
+    ) -> None:
         """A volume that is not mounted any more, and is again, with a newer version."""
         faults, key = Faults(), key_of(folder / "1")
         versions = tables(folder, faults)
@@ -95,7 +97,7 @@ class TestVersions:
         write_artifact(folder / "2", byte_tokenizer(backwards=True))
         assert list(versions.all()) == [key_of(folder / "2"), key]
 
-    def test_what_was_opened_stays_when_the_folder_is_empty(self, folder: Path) -> None:
+    def test_an_opened_version_stays_when_the_folder_is_empty(self, folder: Path) -> None:
         """What is left where a volume was mounted."""
         versions, key = tables(folder), key_of(folder / "1")
         shutil.rmtree(folder / "1")
@@ -115,14 +117,14 @@ class TestVersions:
         versions = Versions(folder, request_key, lambda manifest: manifest.task, Faults())
         assert list(versions.all().values()) == ["summarize", "translate", "complete", "chat"]
 
-    def test_what_was_opened_stays_when_its_folder_goes(self, folder: Path) -> None:
+    def test_an_opened_version_stays_when_its_folder_is_replaced(self, folder: Path) -> None:
         versions, key = tables(folder), key_of(folder / "1")
         shutil.rmtree(folder / "1")
         write_artifact(folder / "1", byte_tokenizer(backwards=True))
         assert list(versions.all()) == [key_of(folder / "1"), key]
         assert versions.find(key) is not versions.find(key_of(folder / "1"))
 
-    def test_a_broken_version_is_told_of_and_left_out(self, folder: Path) -> None:
+    def test_a_broken_version_is_reported_and_left_out(self, folder: Path) -> None:
         faults = Faults()
         versions = tables(folder, faults)
         write_artifact(folder / "2", manifest_version=1)
@@ -221,7 +223,7 @@ class TestReadings:
     @pytest.mark.parametrize(
         "text", ["[1]", "[[]]", "3", "null", '[{"for": "a", "request": 5}]', "[" * 10**5]
     )
-    def test_what_no_step_wrote_is_refused(self, text: str) -> None:
+    def test_a_text_that_no_step_wrote_is_refused(self, text: str) -> None:
         with pytest.raises((InvalidArgument, Unavailable)):
             pick(text, [1], "a")
 

@@ -98,7 +98,7 @@ def test_one_run_is_as_good_as_its_slo(tmp_path: Path) -> None:
         read(path)
 
 
-def test_a_limit_on_ttft_that_there_is_not_and_a_cache_that_is_full_are_no_signals(sweep: Path) -> None:
+def test_a_missing_ttft_limit_and_a_full_cache_give_no_targets(sweep: Path) -> None:
     found = read(sweep)
     full = replace(found, runs=(*found.runs[:-1], replace(found.runs[-1], kv_usage=0.9)), ttft_limit_s=None)
     targets = told(full)["autoscaling"]["targets"]
@@ -205,7 +205,9 @@ def test_a_field_that_is_wrong_is_named(sweep: Path, place: str, value: Any, sai
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null"])
-def test_what_is_no_report_is_named(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_is_no_report_is_named(
+    tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "other.json"
     path.write_text(text)
     assert main([str(path), "--rate", "9"]) == 2

@@ -1,4 +1,4 @@
-"""The preStop hook: pages read right, patience kept, exit codes as said."""
+"""The preStop hook: how it reads metrics, how long it waits, and its exit codes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Clock:
 
 
 def played(sights: Sequence[Sight], patience: Patience) -> tuple[Exit, int, float, list[str]]:
-    """Exit, looks taken, seconds passed, lines said; the last sight stays."""
+    """The exit code, the number of looks, the seconds passed, the lines printed. The last page stays."""
     clock, lines, taken = Clock(), list[str](), 0
 
     def see() -> Sight:
@@ -98,13 +98,13 @@ def test_settles_first() -> None:
 def test_a_server_that_is_gone_is_drained() -> None:
     code, _, _, lines = played([2, Silence.GONE], Patience())
     assert code == Exit.DRAINED
-    assert lines[-2].endswith("the server is gone")
+    assert lines[-2].endswith("the server has ended")
 
 
 def test_metrics_that_cannot_be_read_are_no_zero() -> None:
     code, _, seconds, lines = played([Silence.UNCLEAR], Patience(timeout_s=20))
     assert (code, seconds) == (Exit.TIME_UP, 20)
-    assert lines[-1] == "the time was up after 20 s: the metrics cannot be read; the Pod stops all the same"
+    assert lines[-1] == "timed out after 20 s: the metrics cannot be read; the Pod stops anyway"
 
 
 sights = st.one_of(st.integers(0, 2), st.sampled_from(Silence))
@@ -174,7 +174,7 @@ def test_the_program_says_when_the_time_was_up() -> None:
     with serving((200, PAGE.format(running="1", waiting="0"))) as url:
         done = _run("--metrics", url, "--settle-s", "0", "--every-s", "0.01", "--timeout-s", "0.1")
     assert done.returncode == 4
-    assert "the time was up after 0.1 s: 1 requests in flight" in done.stderr
+    assert "timed out after 0.1 s: 1 requests in flight" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,9 @@ def test_hadolint_would_find_something(tmp_path: Path) -> None:
 
 def test_bases_are_pinned_to_a_version_and_can_be_pinned_to_a_digest(image: Dockerfile) -> None:
     page = (ROOT / "docs" / "install.md").read_text()
-    for name in {re.sub(r"[${}]", "", stage.base) for stage in image.stages}:
+    names = {re.sub(r"[${}]", "", stage.base) for stage in image.stages}
+    assert names
+    for name in names:
         assert re.fullmatch(r"[\w./-]+:[\w.-]*\d[\w.-]*", image.arguments[name])
         assert f"--build-arg {name}={image.arguments[name]}@sha256:" in page
 
@@ -63,14 +65,12 @@ def test_nothing_is_written_outside_of_tmp(image: Dockerfile) -> None:
 
 def test_every_source_is_there_and_sent(image: Dockerfile) -> None:
     made = {stage.name for stage in image.stages}
-    for stage in image.stages:
-        for origin, sources, _ in image.copies(stage):
-            if origin is not None:
-                assert origin in made
-                continue
-            for source in sources:
-                assert (ROOT / source).exists(), source
-                assert image.is_sent(source), f"{source} is kept back by .dockerignore"
+    copies = [copy for stage in image.stages for copy in image.copies(stage)]
+    assert len(copies) == len(re.findall("^COPY ", image.path.read_text(), re.MULTILINE)) > 0
+    assert {origin for origin, _, _ in copies if origin is not None} <= made
+    for source in [source for origin, sources, _ in copies if origin is None for source in sources]:
+        assert (ROOT / source).exists(), source
+        assert image.is_sent(source), f"{source} is kept back by .dockerignore"
 
 
 def test_what_no_image_needs_is_not_sent(image: Dockerfile) -> None:
@@ -102,7 +102,7 @@ def test_what_pip_installs_exists_and_is_not_cached(image: Dockerfile) -> None:
 
 
 def _start(layout: Path, image: Dockerfile, *program: str, tmp: Path) -> subprocess.CompletedProcess[str]:
-    """A program in the copied files alone, with the image's environment; our checkout is out of reach."""
+    """Runs a program with the copied files and the image's environment; our checkout is out of reach."""
     own = {"PYTHONPATH", "PATH"}
     environment = {name: value for name, value in image.last.environment.items() if name not in own}
     paths = image.last.environment.get("PYTHONPATH", "")

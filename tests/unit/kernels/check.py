@@ -32,7 +32,7 @@ NOT_THIS_PROCESSOR: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Sanitizer:
-    """`planted` are commands of the driver, each with what is said of it."""
+    """`planted` are commands of the driver, each with the message that it must give."""
 
     flag: str
     planted: Mapping[str, str]

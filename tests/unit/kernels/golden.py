@@ -122,7 +122,7 @@ class Golden:
         return folder
 
     def calls(self) -> list[Call]:
-        """Prompts in chunks of any size beside rows of decode; one to 14 rows; drafts of several tokens."""
+        """Prompts in chunks of any size and rows of decode; one to 14 rows; drafts of several tokens."""
         bits, lengths = Bits(1000), [0] * SLOTS
         waves = [
             [(slot, bits.one(1, size + 1)) for slot in range(SLOTS - 1) if bits.one(0, 3)]

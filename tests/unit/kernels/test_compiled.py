@@ -61,7 +61,7 @@ def script(path: Path, *lines: str) -> str:
 
 
 def writing(folder: Path) -> str:
-    """A compiler that writes what it was told."""
+    """A compiler that writes its arguments."""
     return script(folder / "writing", 'echo "$*" > "$out"')
 
 
@@ -83,11 +83,7 @@ def named(folder: Path, *levels: str) -> list[str]:
     return sorted(f"libhalimede-{level}-{_fingerprint(folder)}.so" for level in levels)
 
 
-def levels_of(machine: str) -> list[str]:
-    return list(LIBRARIES) if machine == "x86_64" else ["plain"]
-
-
-HERE = levels_of(platform.machine())
+HERE = LIBRARIES if platform.machine() == "x86_64" else ["plain"]
 
 
 def constants() -> dict[str, Any]:

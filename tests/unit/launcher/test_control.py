@@ -1,4 +1,4 @@
-"""Draining a tritonserver, played by an HTTP server whose models go when they are told to."""
+"""Draining a tritonserver, played by an HTTP server whose models are unloaded on request."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_running_requests_are_waited_for(triton: Triton) -> None:
     assert sorted(triton.unloaded) == ["one", "two"]
 
 
-def test_what_triton_holds_on_to_though_it_is_idle_is_not(triton: Triton) -> None:
+def test_a_model_that_triton_never_unloads_is_not_drained(triton: Triton) -> None:
     triton.stuck = {"two"}
     assert Control(triton.address, triton.address).drain(30)
 

@@ -83,13 +83,13 @@ def test_the_banner_has_a_command_for_each_model_by_its_task(tmp_path: Path) -> 
     assert lines[0].startswith("ready in 1.2 s on http://127.0.0.1:8000, grpc 127.0.0.1:9001, ")
     assert lines[1:5] == [
         "  bart     halimede summarize @FILE --url 127.0.0.1:9001 --model bart",
-        "  echo     served as it is",
+        "  echo     served, with inputs of its own",
         '  gpt2     halimede generate "Once upon a time" --url 127.0.0.1:9001 --model gpt2',
         "  smollm2  halimede chat --url 127.0.0.1:9001 --model smollm2",
     ]
 
 
-def test_programs_are_told_the_ports_once_the_server_is_ready() -> None:
+def test_the_ready_line_tells_programs_the_ports() -> None:
     ports = {"http": 43121, "grpc": 43122, "metrics": 43123}
     line = ready_line(ports, 1.2345)
     assert line == 'READY {"http": 43121, "grpc": 43122, "metrics": 43123, "seconds": 1.234}'
@@ -116,7 +116,7 @@ def test_log_level(level: str, shown: set[str]) -> None:
     assert {name for name in names if flags[f"log-{name}"] in ("true", "1")} == shown
 
 
-def test_shared_memory_is_shut_with_a_key_that_nobody_has() -> None:
+def test_shared_memory_is_restricted_to_a_random_key() -> None:
     keys = set()
     for flag in ("--grpc-restricted-protocol=", "--http-restricted-api="):
         for _ in range(2):
@@ -132,7 +132,7 @@ def test_shared_memory_is_shut_with_a_key_that_nobody_has() -> None:
     assert len(keys) == 4
 
 
-def test_whoever_restricts_shared_memory_says_to_whom() -> None:
+def test_a_users_own_restriction_of_shared_memory_is_kept() -> None:
     theirs = [
         "--grpc-restricted-protocol=shared-memory,trace:k=v",
         "--http-restricted-api=shared-memory,trace:k=v",
@@ -185,7 +185,7 @@ def test_a_crash_before_it_is_ready_is_a_failed_start(program: str, code: int) -
     assert launch.never_ready(server) == code
 
 
-def test_an_end_that_nobody_asked_for_is_a_fault() -> None:
+def test_an_unrequested_end_has_the_exit_code_of_a_fault() -> None:
     """An engine that cannot go on ends its server in order; whoever watches must start it again."""
     assert launch.ended(Server([sys.executable, "-c", ""], dict(os.environ), grace_seconds=1)) == 1
     asked = Server([sys.executable, "-c", "import time; time.sleep(60)"], dict(os.environ), grace_seconds=1)

@@ -69,7 +69,7 @@ def _logged(lines: Sequence[str], target: BinaryIO) -> int:
     return Server(command, dict(os.environ), grace_seconds=30.0, log=Log(target)).wait()
 
 
-def test_what_is_said_of_a_gpu_that_is_not_there_is_left_out_and_nothing_else() -> None:
+def test_the_log_leaves_out_tritons_lines_on_a_missing_gpu_and_nothing_else() -> None:
     target = io.BytesIO()
     assert _logged([*OF_A_GPU, *OTHERS], target) == 0
     assert target.getvalue().decode() == "\n".join(OTHERS)

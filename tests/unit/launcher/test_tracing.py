@@ -61,7 +61,7 @@ def test_urls_of_collectors_are_taken(url: str) -> None:
         ("http://c/v1/traces\n", "holds a space"),
     ],
 )
-def test_what_is_no_url_of_a_collector_is_refused(url: str, problem: str) -> None:
+def test_an_invalid_url_of_a_collector_is_refused(url: str, problem: str) -> None:
     with pytest.raises(Refusal, match=r"--trace-url") as refused:
         Tracing(url).check()
     assert problem in str(refused.value)

@@ -86,7 +86,7 @@ def test_no_connection_begins_at_a_held_port(hold: Hold) -> None:
         (by_helper, REUSE["both"]),  # Envoy
     ],
 )
-def test_the_program_that_is_told_of_it_listens(hold: Hold, reuse: Sequence[int]) -> None:
+def test_the_program_that_gets_a_held_port_can_listen_on_it(hold: Hold, reuse: Sequence[int]) -> None:
     with hold() as port, asking(()) as early, asking(()) as client, asking(reuse) as server:
         assert early.connect_ex((HOST, port)) == errno.ECONNREFUSED
         server.bind((HOST, port))

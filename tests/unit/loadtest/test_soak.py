@@ -97,7 +97,7 @@ def test_one_error_is_too_many() -> None:
     assert not found(taken, looks(0.0)).holds
 
 
-def test_an_error_that_was_asked_for_is_none() -> None:
+def test_an_expected_error_does_not_fail_a_soak() -> None:
     taken = [*records(), record(100.0, error="INVALID_ARG", finish_reason=None)]
     assert found(taken, looks(0.0)).holds
 
@@ -246,7 +246,7 @@ def test_thinned_points_are_few_in_order_and_among_the_values(points: list[Point
 
 
 @given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e9)), max_size=50))
-def test_what_is_few_already_stays(points: list[Point]) -> None:
+def test_few_points_are_not_thinned(points: list[Point]) -> None:
     assert sorted(thinned(points, 50)) == sorted(points)
 
 

@@ -164,7 +164,7 @@ def test_sizes_are_read(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "8 apples", "GiB", "-8GiB", "0", "8GiBB", "8,5GB", "1e9", "nan"])
-def test_what_is_no_size_is_refused(text: str) -> None:
+def test_an_invalid_size_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="must be a size such as 8GiB"):
         parse_bytes(text)
 

@@ -1,4 +1,4 @@
-"""Memory as estimated, beside that of a process which holds the engine with every slot full.
+"""Estimated memory, compared with that of a process that holds the engine with every slot full.
 
 The weights are random and of the real size: memory does not depend on what they are.
 """
@@ -25,7 +25,7 @@ from build.recommend.memory import PROCESS, Serving, disk_bytes, footprint
 from build.shape import Shape
 from tests.live import artifacts
 from tests.models import engines, published, seq2seq_engines
-from tests.paths import ROOT
+from tests.paths import PYTHONPATH, ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -110,8 +110,7 @@ def _loaded(folder: Path, shape: Shape, served: Serving) -> int:
         str(folder),
         json.dumps(plan),
     ]
-    paths = ":".join(str(ROOT / part) for part in (".", "client", "server"))
-    environment = {"PYTHONPATH": paths, "PATH": "/usr/bin:/bin"}
+    environment = {"PYTHONPATH": PYTHONPATH, "PATH": "/usr/bin:/bin"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return int(done.stdout)

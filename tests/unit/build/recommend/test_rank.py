@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from build.quantise import Precision
@@ -102,6 +102,7 @@ def test_a_model_too_large_says_by_how_much() -> None:
     memory=st.integers(GIB // 4, 12 * GIB),
     on=st.sampled_from(["cpu-laptop", "cpu-server", "l4"]),
 )
+@example(name="qwen3-0.6b", memory=8 * GIB, on="cpu-server")
 def test_what_is_advised_fits(name: str, memory: int, on: str) -> None:
     need = replace(SERVER, memory=memory, device=device(on), precision=Precision.INT8)
     for reason in one(name, need).reasons:

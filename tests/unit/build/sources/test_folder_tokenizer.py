@@ -131,12 +131,12 @@ class TestChatTemplates:
         (further / "default.jinja").write_text("D")
         assert read(folder).chat_template == "D"
 
-    def test_that_of_a_processor_is_none_of_the_tokenizer(self, folder: Path) -> None:
+    def test_the_template_of_a_processor_is_not_taken_for_the_tokenizers(self, folder: Path) -> None:
         edit(folder / "chat_template.json", chat_template="P")
         assert read(folder).chat_template == tiny.CHAT_TEMPLATE
 
     @pytest.mark.parametrize("template", [{"default": 1}, 7])
-    def test_one_that_is_no_text_is_refused(self, folder: Path, template: object) -> None:
+    def test_a_template_that_is_no_string_is_refused(self, folder: Path, template: object) -> None:
         edit(folder / "tokenizer_config.json", chat_template=template)
         with pytest.raises(BadInput, match=r"tokenizer_config\.json: chat_template: must be a string"):
             read(folder)

@@ -164,8 +164,8 @@ def bias(size: int) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 
 def test_biases_that_some_layers_have_are_zero_in_others(tmp_path: Path) -> None:
-    beside = {"blk.1.attn_output.bias": bias(64), "blk.0.ffn_down.bias": bias(64)}
-    checkpoint = open_gguf(tiny.write_gguf(tmp_path / "model.gguf", beside=beside))
+    extra = {"blk.1.attn_output.bias": bias(64), "blk.0.ffn_down.bias": bias(64)}
+    checkpoint = open_gguf(tiny.write_gguf(tmp_path / "model.gguf", extra=extra))
     architecture = describe(checkpoint.config)
     assert architecture == describe(tiny.config("llama", attention_bias=True, mlp_bias=True))
     checkpoint.require_exactly(architecture.tensors())
@@ -178,8 +178,8 @@ def test_biases_that_some_layers_have_are_zero_in_others(tmp_path: Path) -> None
 
 
 def test_the_bias_of_queries_alone_is_in_the_order_of_their_rows(tmp_path: Path) -> None:
-    beside = {"blk.0.attn_q.bias": bias(64)}
-    checkpoint = open_gguf(tiny.write_gguf(tmp_path / "model.gguf", beside=beside))
+    extra = {"blk.0.attn_q.bias": bias(64)}
+    checkpoint = open_gguf(tiny.write_gguf(tmp_path / "model.gguf", extra=extra))
     values = checkpoint.weights["model.layers.0.self_attn.q_proj.bias"].read()
     np.testing.assert_array_equal(values[:16], [*range(1, 17, 2), *range(2, 17, 2)])
 
@@ -214,7 +214,7 @@ def test_rope_factors_are_scaled_with_the_positions(tmp_path: Path) -> None:
 def test_a_tensor_that_nobody_would_compute_is_named(
     family: str, tensor: str, shape: int, message: str, tmp_path: Path
 ) -> None:
-    path = tiny.write_gguf(tmp_path / "model.gguf", family, beside={tensor: bias(shape)})
+    path = tiny.write_gguf(tmp_path / "model.gguf", family, extra={tensor: bias(shape)})
     with pytest.raises(BadInput, match=rf"^model\.gguf: GGUF tensor {message}"):
         open_gguf(path)
 

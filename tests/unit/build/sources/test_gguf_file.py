@@ -46,7 +46,7 @@ def test_the_package_of_the_format_reads_the_same(path: Path, content: Bytes) ->
 
 
 @given(data=st.data())
-def test_what_is_cut_short_is_refused(content: Bytes, data: st.DataObject) -> None:
+def test_a_truncated_file_is_refused(content: Bytes, data: st.DataObject) -> None:
     end = data.draw(st.integers(0, len(content) - 1))
     with pytest.raises(ValueError, match=r"."):
         parse_gguf(content[:end])
@@ -73,7 +73,7 @@ def test_a_flipped_byte_is_refused_or_read(content: Bytes, data: st.DataObject) 
         (struct.pack("<4sIQQQ1sI", b"GGUF", 3, 1, 0, 1, b"t", 5), "tensor t has 5 dimensions"),
     ],
 )
-def test_what_no_reader_could_follow_is_named(head: bytes, message: str) -> None:
+def test_a_head_that_cannot_be_parsed_is_named(head: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parsed(head)
 
@@ -93,7 +93,7 @@ def test_what_no_reader_could_follow_is_named(head: bytes, message: str) -> None
         ),
     ],
 )
-def test_what_is_sound_but_not_for_us_is_named(head: bytes, message: str) -> None:
+def test_a_valid_file_that_is_not_supported_is_named(head: bytes, message: str) -> None:
     with pytest.raises(Unsupported, match=message):
         parsed(head)
 

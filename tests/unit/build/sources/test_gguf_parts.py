@@ -56,12 +56,12 @@ def test_parts_that_lack_a_tensor_are_refused(parts: list[Path]) -> None:
         open_gguf(parts[0])
 
 
-def test_bytes_alone_must_be_the_whole(parts: list[Path]) -> None:
+def test_the_first_of_several_files_is_refused_without_its_path(parts: list[Path]) -> None:
     with pytest.raises(Unsupported, match=r"is the first of several files: .*llama-gguf-split --merge"):
         read_gguf(np.fromfile(parts[0], np.uint8), parts[0].name)
 
 
-def test_what_is_there_twice_is_refused(tmp_path: Path) -> None:
+def test_a_tensor_or_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     path = tiny.write_gguf(tmp_path / "model.gguf")
     content = path.read_bytes()
     path.write_bytes(content.replace(b"blk.1.attn_norm.weight", b"blk.0.attn_norm.weight"))

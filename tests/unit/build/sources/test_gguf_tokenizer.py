@@ -103,7 +103,7 @@ def test_sentencepiece_merges_follow_the_scores() -> None:
 
 
 def sentencepiece(more: list[tuple[str, float, int]], **keys: Any) -> dict[str, Any]:
-    """Metadata with these pieces beside those that all have: text, score, type."""
+    """Metadata with these pieces and those that every file has: text, score, type."""
     common = [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3), *((byte, 0.0, 6) for byte in BYTES)]
     texts, scores, types = zip(*common, *more, strict=True)
     given = {f"tokenizer.ggml.{key}": value for key, value in keys.items()}
@@ -210,7 +210,7 @@ def test_of_several_templates_the_unnamed_one_is_for_chat(
 
 
 @pytest.mark.parametrize("template", ["chatml", ["{{ messages }}"]], ids=str)
-def test_a_template_that_is_none_is_refused(template: Any, tmp_path: Path) -> None:
+def test_an_invalid_template_is_refused(template: Any, tmp_path: Path) -> None:
     with pytest.raises(Unsupported, match=r"tokenizer\.chat_template: .*chatml|messages.* must be a Jinja"):
         written(tmp_path, {"tokenizer.chat_template": template})
 

@@ -1,4 +1,4 @@
-"""What llama.cpp takes each token of a GGUF file for by its text: above all where a turn ends."""
+"""The kind that llama.cpp gives each token of a GGUF file by its text, above all to those that end a turn."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.models import tiny
 
 
 def with_tokens(folder: Path, texts: list[str], kind: int = 1, **keys: Any) -> Checkpoint:
-    """A model with these tokens of this type beside its own, whose one named end is <|endoftext|>."""
+    """A model with these tokens of this type, too. Its one named end is <|endoftext|>."""
     tokens = [*tiny.VOCAB, *texts]
     types = [3] * len(tiny.SPECIALS) + [1] * (len(tiny.VOCAB) - len(tiny.SPECIALS)) + [kind] * len(texts)
     metadata = {
@@ -34,7 +34,7 @@ def with_tokens(folder: Path, texts: list[str], kind: int = 1, **keys: Any) -> C
 
 
 def ends(checkpoint: Checkpoint) -> list[str]:
-    """Beside <|endoftext|> and <|im_end|>, which all of these vocabularies have."""
+    """With <|endoftext|> and <|im_end|>, which all of these vocabularies have."""
     tokenizer = Tokenizer.from_str(checkpoint.tokenizer.json.decode())
     found = [str(tokenizer.id_to_token(index)) for index in generation(checkpoint)["eos_token_ids"]]
     assert found[:2] == ["<|endoftext|>", "<|im_end|>"]
@@ -73,7 +73,9 @@ def test_a_key_names_an_end_of_any_text(role: str, tmp_path: Path) -> None:
     ],
     ids=" ".join,
 )
-def test_an_end_is_none_beside_others(texts: list[str], left: list[str], tmp_path: Path) -> None:
+def test_a_token_that_ends_a_part_does_not_end_the_answer(
+    texts: list[str], left: list[str], tmp_path: Path
+) -> None:
     """The part of an answer ends there, not the answer."""
     checkpoint = with_tokens(tmp_path, texts, 3)
     assert ends(checkpoint) == left

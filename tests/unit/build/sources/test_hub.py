@@ -133,6 +133,7 @@ def test_the_command_builds_from_a_private_repository(
     source = built(Said(done.returncode, done.stdout, done.stderr), tmp_path)
     assert (source["kind"], source["id"], source["revision"]) == ("hub", "org/private", commit)
     assert source["licence"] == "mit"
+    assert "model.safetensors" in source["files"]
     for name, digest in source["files"].items():
         assert digest == sha256(files[name]).hexdigest()
     assert {asked.headers.get("authorization") for asked in hub.requests("org/private")} == {
@@ -224,7 +225,7 @@ def test_a_download_that_is_cut_is_resumed_where_it_ended(
 def test_only_what_transformers_would_load_is_fetched(
     hub: Hub, files: dict[str, bytes], folder: Path, builder: Builder
 ) -> None:
-    """The single file, though an index with shards stands beside it."""
+    """The single file, though there is an index with shards."""
     others = {
         **shards_of(files, folder),
         "adapter_model.safetensors": b"",
@@ -366,7 +367,7 @@ def test_a_repository_without_a_checkpoint_says_what_to_do(
     assert hub.requests("", host="cdn") == []  # nothing large was fetched for it
 
 
-def test_an_index_of_a_shard_that_is_not_there_is_told_before_the_download(
+def test_an_index_with_a_missing_shard_is_refused_before_the_download(
     hub: Hub, files: dict[str, bytes], folder: Path, builder: Builder
 ) -> None:
     shards = shards_of(files, folder)
@@ -441,7 +442,7 @@ ANSWERS: list[tuple[Fault, int, str]] = [
 
 
 @pytest.mark.parametrize(("fault", "code", "message"), ANSWERS)
-def test_an_answer_that_is_none_is_one_line(
+def test_a_faulty_answer_of_the_hub_is_an_error_of_one_line(
     fault: Fault, code: int, message: str, hub: Hub, files: dict[str, bytes], builder: Builder
 ) -> None:
     name = f"org/faulty-{ANSWERS.index((fault, code, message))}"
@@ -576,7 +577,7 @@ def test_a_certificate_of_an_authority_that_is_not_known(start: Started, tmp_pat
     refused(said, 1, "CERTIFICATE_VERIFY_FAILED", "set SSL_CERT_FILE to the authority's certificates")
 
 
-def test_a_hub_that_does_not_answer_and_a_cache_that_cannot_be_written(
+def test_a_hub_that_does_not_answer_and_a_cache_that_cannot_be_written_are_named(
     hub: Hub, files: dict[str, bytes], start: Started, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()

@@ -13,7 +13,7 @@ from build.errors import BadInput, Unsupported
 from build.sources.marian_tokenizer import tokenizer_files
 from build.sources.sentencepiece_model import PieceKind, read_sentencepiece
 from build.token_table import token_bytes
-from tests.models.spm import write_spm
+from tests.models.spm import write_spm, write_vocabulary
 
 SOURCE = ["\u2581", "\u2581the", "\u2581c", "at", "s", "t", "h", "e", "c", "a", ".", ">", "<", "d", "b"]
 TARGET = ["\u2581die", "\u2581Katze", "K", "n", ".", "Ж"]
@@ -31,10 +31,6 @@ def folder(tmp_path: Path) -> Path:
     write_spm(tmp_path / "target.spm", scored(TARGET))
     write_vocabulary(tmp_path / "vocab.json", VOCAB)
     return tmp_path
-
-
-def write_vocabulary(path: Path, tokens: list[str]) -> None:
-    path.write_text(json.dumps({token: index for index, token in enumerate(tokens)}), encoding="utf-8")
 
 
 def tokens_of(files: TokenizerFiles, text: str) -> list[str]:
@@ -97,7 +93,7 @@ def test_an_added_token_of_the_vocabulary_is_refused(folder: Path) -> None:
         tokenizer_files(folder, {}, declared | {"s"})
 
 
-def test_a_vocabulary_at_fault_is_named(folder: Path) -> None:
+def test_a_wrong_vocabulary_is_named(folder: Path) -> None:
     write_vocabulary(folder / "vocab.json", VOCAB[2:])
     with pytest.raises(BadInput, match=r"vocab\.json: lacks '</s>'"):
         tokenizer_files(folder, {})

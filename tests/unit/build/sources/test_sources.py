@@ -89,7 +89,9 @@ def read_weights(folder: Path) -> set[str]:
 def test_half_precision_is_widened(folder: Path, dtype: np.dtype[Any]) -> None:
     halves = {name: values.astype(dtype) for name, values in tiny.tensors(tiny.config("llama")).items()}
     save_file(halves, folder / "model.safetensors")
-    for name, weight in open_folder(folder).weights.items():
+    weights = open_folder(folder).weights
+    assert set(weights) == set(halves)
+    for name, weight in weights.items():
         assert weight.read().dtype == np.float32
         np.testing.assert_array_equal(weight.read(), halves[name].astype(np.float32))
 
@@ -124,7 +126,7 @@ def test_an_adapter_is_refused(folder: Path) -> None:
         open_folder(folder)
 
 
-def test_tensors_of_another_naming_are_named_beside_those_looked_for(folder: Path) -> None:
+def test_the_error_of_missing_tensors_names_those_looked_for_and_those_found(folder: Path) -> None:
     named = {f"gpt_neox.{name}": values for name, values in tiny.tensors(tiny.config("llama")).items()}
     save_file(named, folder / "model.safetensors")
     checkpoint = tiny.opened(folder)

@@ -40,8 +40,8 @@ def model(graph: Path) -> ir.Model:
     return ir.load(graph)
 
 
-def saved(model: ir.Model, beside: Path) -> Path:
-    path = beside.with_name("broken.onnx")
+def saved(model: ir.Model, near: Path) -> Path:
+    path = near.with_name("broken.onnx")
     ir.save(model, path)
     return path
 
@@ -141,7 +141,7 @@ def an_older_opset(model: ir.Model) -> None:
 
 
 FAULTS: list[tuple[Callable[[ir.Model], None], str]] = [
-    (an_unused_input, "input lengths is read by nothing"),
+    (an_unused_input, "no node reads input lengths"),
     (no_mask, "has no mask"),
     (a_constant_mask, "its mask everything comes from no input"),
     (causal, "ignores is_causal"),
@@ -154,7 +154,7 @@ FAULTS: list[tuple[Callable[[ir.Model], None], str]] = [
     (a_present_that_is_no_output, "there is no output present_key_0"),
     (pairs_that_are_crossed, "present_key_0 is not past_key_0"),
     (a_row_that_is_not_aligned, "no multiple of 256"),
-    (an_operator_of_another_domain, "no standard operator"),
+    (an_operator_of_another_domain, "not a standard operator"),
     (narrow_logits, "logits are FLOAT16"),
     (an_older_opset, "opset 23, must be 24"),
 ]

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from loadtest.bench import llama, peers
 from loadtest.bench.completions import Chunk, cached_tokens, counted, parse_event, prompt_losses
 from loadtest.bench.measure import IDLE_CORES, settle
-from loadtest.bench.peers import ENVIRONMENTS, run
+from loadtest.bench.peers import ENVIRONMENTS
+from loadtest.bench.program import run
 from loadtest.bench.quality import Quality, against, quality, require_same_text, token_losses
 from loadtest.bench.sample import sample_of
 from loadtest.errors import BenchError

@@ -18,7 +18,6 @@ from loadtest.bench.plan import (
     SMOLLM2,
     Load,
     Plan,
-    Setting,
     order,
     quick,
 )
@@ -61,14 +60,6 @@ def test_a_peer_brings_its_rows_and_ours() -> None:
     plan = _plan("--peers", "vllm", "--rows", "grpc")
     assert _rows(plan) == ["grpc", "vllm"]
     assert {row.peer for row in _plan("--score").loaded(COMPARED)} == {OURS, REFERENCE}
-
-
-def test_further_servers_of_ours_are_rows_of_their_own() -> None:
-    plan = _plan("--also", "stream_interval=1", "--also", "slots=8,threads=1")
-    (*_, one, other) = plan.loaded(SMOLLM2)
-    assert (one.name, one.title) == ("grpc:stream_interval=1", "Halimede int8, stream_interval=1")
-    assert {one.peer, other.peer} == {OURS}
-    assert {one.setting, other.setting} == {Setting.SERVER}
 
 
 def test_a_running_server_is_one_more_row_or_the_only_one() -> None:

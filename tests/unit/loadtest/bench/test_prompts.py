@@ -25,7 +25,9 @@ def _tokenizer() -> Tokenizer:
 @pytest.mark.parametrize("tokens", [16, 128, 1536])
 def test_prompts_are_of_exactly_that_length(tokens: int) -> None:
     tokenizer = _tokenizer()
-    for prompt in Prompts(tokenizer).take(20, tokens):
+    prompts = Prompts(tokenizer).take(20, tokens)
+    assert len(prompts) == 20
+    for prompt in prompts:
         assert len(prompt.ids) == tokens
         assert list(prompt.ids) == tokenizer.encode(prompt.text).ids
 

@@ -18,16 +18,15 @@ from loadtest.bench.engines import OFFLINE, Engines
 from loadtest.bench.plan import SMOLLM2
 from loadtest.bench.program import Program
 from tests.live.artifacts import built
-from tests.paths import ROOT
+from tests.paths import PYTHONPATH, ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e]
-PATHS = os.pathsep.join(str(ROOT / folder) for folder in (".", "client", "server"))
 TOKENS_OUT = 24
 
 
 def _bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "loadtest.bench", "--quick", "--repository", str(built("int8"))]
-    environment = {**os.environ, "PYTHONPATH": PATHS}
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
     return subprocess.run(
         [*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )

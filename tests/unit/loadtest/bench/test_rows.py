@@ -11,9 +11,8 @@ from typing import Any, cast
 import pytest
 
 from loadtest.bench import peers, rows
-from loadtest.bench.plan import COMPARED, PEERS, ROWS, Plan, further
+from loadtest.bench.plan import COMPARED, PEERS, ROWS, Plan
 from loadtest.bench.rows import Batched, Rows
-from loadtest.served import Served
 
 CONFIG = """parameters { key: "threads" value { string_value: "3" } }
 parameters { key: "speculative_tokens" value { string_value: "0" } }
@@ -37,7 +36,6 @@ STARTED = {
     "server-q4_0": ("/llama-server", "llama.cpp/Q4_0.gguf"),
     "server-q4_1": ("/llama-server", ".gguf"),
     "vllm": ("vllm.entrypoints", "/checkpoint", "--max-num-seqs 32"),
-    "grpc:threads=1": ("serve smollm2-threads=1", "grpc://smollm2-threads=1"),
 }
 
 
@@ -56,9 +54,9 @@ class Started:
         return SimpleNamespace(close=lambda: None)
 
     @contextmanager
-    def served(self, repository: Path, _log: Path, _model: str) -> Iterator[Served]:
+    def served(self, repository: Path, _log: Path, _model: str) -> Iterator[Any]:
         self._log.append(f"serve {repository.name}")
-        yield Served(1, 0.0, "", f"http://{repository.name}", f"grpc://{repository.name}", "")
+        yield SimpleNamespace(urls={kind: f"{kind}://{repository.name}" for kind in ("http", "grpc")})
 
     @contextmanager
     def serving(self, _name: str, command: Sequence[str], *_: Any) -> Iterator[str]:
@@ -93,12 +91,12 @@ def _rows(folder: Path, stack: ExitStack) -> Rows:
 
 
 def test_every_row_is_known_here() -> None:
-    assert set(STARTED) == {row.name for row in ROWS} | {"grpc:threads=1"}
+    assert set(STARTED) == {row.name for row in ROWS}
 
 
 @pytest.mark.parametrize("name", STARTED)
 def test_a_row_starts_what_its_name_says(name: str, log: list[str], tmp_path: Path) -> None:
-    row = next(row for row in (*ROWS, further("threads=1")) if row.name == name)
+    row = next(row for row in ROWS if row.name == name)
     with ExitStack() as stack:
         opened = _rows(tmp_path, stack).open(row)
     if isinstance(opened, Batched):  # it starts its program for each measurement

@@ -91,7 +91,7 @@ def test_a_decode_step_against_the_bare_graph_at_each_batch() -> None:
     one, eight = (_verdict(f"decode step, batch {n}", _found(steps=steps)) for n in (1, 8))
     assert one.value == pytest.approx(1.1)
     assert eight.met is False
-    assert eight.note == "20.00 ms, of it the model 17.00; bare 16.00"
+    assert eight.note == "20.00 ms, 17.00 of them in the model; bare 16.00"
 
 
 def test_prefix_perplexity_memory_and_start() -> None:

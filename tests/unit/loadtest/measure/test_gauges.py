@@ -14,7 +14,7 @@ def scrape(at_s: float, **values: float) -> tuple[float, str]:
     return at_s, "".join(f"halimede_{name}{LABELS} {value}\n" for name, value in values.items())
 
 
-def test_gauges_stand_as_they_were_read() -> None:
+def test_gauges_have_the_values_that_were_read() -> None:
     found = read_gauges([scrape(1.0, num_requests_running=3), scrape(2.0, num_requests_running=5)])
     assert found == {"running": ((1.0, 3.0), (2.0, 5.0))}
 
@@ -45,7 +45,7 @@ def test_hits_are_a_share_of_what_was_asked_since() -> None:
 
 
 @given(st.lists(st.floats(), max_size=5))
-def test_what_is_no_number_is_left_out(values: list[float]) -> None:
+def test_a_value_that_is_no_number_is_left_out(values: list[float]) -> None:
     found = read_gauges(scrape(float(at), num_requests_running=v) for at, v in enumerate(values))
     finite = [v for v in values if abs(v) < float("inf")]
     assert [value for _, value in found.get("running", ())] == finite

@@ -103,7 +103,7 @@ class TestSummary:
         late = [replace(record, sent_s=record.intended_s + 1) for record in play(1)]
         said = " ".join(summarise(late, facts()).doubts)
         assert "sent requests late" in said
-        assert "little but the largest" in said
+        assert "little more than the largest" in said
 
 
 class TestObjectives:
@@ -120,7 +120,7 @@ class TestObjectives:
         assert limits_of({"request_gap_s": longest_s}).accepts(record)
         assert not limits_of({"request_gap_s": 0.99 * longest_s}).accepts(record)
 
-    def test_what_nobody_measured_does_not_hold(self) -> None:
+    def test_a_limit_without_a_measurement_is_not_held(self) -> None:
         assert not holds(verdicts(limits_of({}), {}, None))
         assert holds(verdicts(limits_of({}), {}, 0.0))
         assert not holds(verdicts(limits_of({}), {}, 0.01))

@@ -143,7 +143,7 @@ def test_a_uniform_draws_both_of_its_ends() -> None:
         ({"choices": []}, "must be a list that is not empty"),
         ({"choices": ["x"]}, "choices: 'x', must be a whole number"),
         ({"choices": [1, 2], "weights": [1]}, "must have 2 numbers"),
-        ({"choices": [1], "weights": [-1]}, "weights: -1, must be a number of at least 0"),
+        ({"choices": [1], "weights": [-1]}, "weights: -1, must be of at least 0"),
         ({"choices": [1], "weights": [0]}, "must not all be 0"),
     ],
 )

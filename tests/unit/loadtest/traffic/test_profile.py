@@ -53,7 +53,9 @@ def test_every_shipped_profile_loads_and_fits_its_context(path: Path) -> None:
     assert profile.name == path.stem
     assert profile.description
     assert profile.max_context
-    for planned in islice(schedule(profile), 300):
+    found = list(islice(schedule(profile), 300))
+    assert found
+    for planned in found:
         fits = planned.tokens_in + planned.tokens_out < profile.max_context
         assert fits != (planned.kind.bad is Bad.TOO_LONG)
         # A drawn length that does not fit would bend the distribution that the profile asks for.
@@ -190,7 +192,7 @@ def test_a_wrong_profile_is_refused_by_key_value_and_limit(content: dict[str, An
         profile_of(content)
 
 
-def test_a_file_that_is_none_is_refused_by_its_name(tmp_path: Path) -> None:
+def test_a_missing_or_broken_profile_is_refused_by_its_name(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     with pytest.raises(TrafficError, match=r"mine\.toml: cannot be read: No such file"):
         load_profile(path)

@@ -45,7 +45,9 @@ def _planned(number: int, *entries: dict[str, Any]) -> list[Planned]:
     entries = entries or (
         {"name": "a", "prompt_tokens": {"uniform": [1, 900]}, "output_tokens": {"constant": 1}},
     )
-    return list(islice(schedule(profile_of({"mix": list(entries)})), number))
+    found = list(islice(schedule(profile_of({"mix": list(entries)})), number))
+    assert len(found) == number
+    return found
 
 
 def _shared(number: int) -> list[Planned]:
@@ -140,7 +142,7 @@ def test_a_tokenizer_that_cannot_be_counted_with_is_refused(encoder: Any, messag
         PromptWriter(encoder)
 
 
-def test_what_is_no_tokenizer_is_refused_by_its_name(tmp_path: Path) -> None:
+def test_a_file_that_is_no_tokenizer_is_refused_by_its_name(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     with pytest.raises(TrafficError, match=r"tokenizer\.json: is no tokenizer\.json"):
         TokenizerFile(path)

@@ -72,6 +72,7 @@ def test_a_rate_changes_the_times_alone(rate: float, other: float) -> None:
     one, two = (
         _first(_profile({"kind": "poisson", "rate_per_s": r}, duration_s=1e6), 10) for r in (rate, other)
     )
+    assert len(one) == 10
     assert [replace(planned, at_s=0.0) for planned in one] == [replace(planned, at_s=0.0) for planned in two]
 
 
@@ -132,7 +133,9 @@ def test_the_mix_and_its_prefixes_come_as_often_as_asked() -> None:
 @given(st.integers(0, 2**63 - 1), st.sampled_from([None, 128, 300, 2048]))
 def test_what_is_planned_fits_and_says_what_it_is(seed: int, context: int | None) -> None:
     rest = {} if context is None else {"max_context": context}
-    for planned in _first(_profile({"kind": "trace"}, [{"name": "t"}, *TWO], seed=seed, **rest), 20):
+    found = _first(_profile({"kind": "trace"}, [{"name": "t"}, *TWO], seed=seed, **rest), 20)
+    assert len(found) == 20
+    for planned in found:
         assert planned.tokens_in >= 1
         assert planned.tokens_out >= 1
         if context:
@@ -193,7 +196,7 @@ def test_a_trace_that_cannot_be_read_is_reported_before_the_first_request(tmp_pa
 
 
 @pytest.mark.parametrize(("worker", "workers"), [(-1, 2), (2, 2), (0, 0)])
-def test_a_worker_that_there_is_not_is_refused(worker: int, workers: int) -> None:
+def test_a_worker_number_out_of_range_is_refused(worker: int, workers: int) -> None:
     with pytest.raises(TrafficError, match=f"worker {worker}: must be from 0 to"):
         schedule(_profile(ARRIVALS[0]), worker, workers)
 
@@ -220,16 +223,16 @@ def test_flags_take_the_place_of_the_profiles_own() -> None:
     ("arrivals", "flags", "message"),
     [
         (ARRIVALS[1], {"users": 3}, "--users 3: only closed arrivals"),
-        (ARRIVALS[0], {"users": 0}, "--users 0: must be a whole number from 1"),
+        (ARRIVALS[0], {"users": 0}, "--users: 0, must be a whole number from 1"),
         (ARRIVALS[0], {"rate_per_s": 3}, "--rate 3: closed arrivals have no rate"),
-        (ARRIVALS[1], {"rate_per_s": 0}, "--rate 0: must be a number above 0"),
-        (ARRIVALS[1], {"rate_per_s": math.nan}, "--rate nan: must be"),
+        (ARRIVALS[1], {"rate_per_s": 0}, "--rate: 0, must be above 0 and at most 100000"),
+        (ARRIVALS[1], {"rate_per_s": math.nan}, "--rate: nan, must be a number above 0"),
         (ARRIVALS[1], {"speed": 3}, "--speed 3: only a trace"),
-        (ARRIVALS[4], {"speed": -1}, "--speed -1: must be a number above 0"),
+        (ARRIVALS[4], {"speed": -1}, "--speed: -1, must be above 0"),
         ({"kind": "trace", "file": "x"}, {"rate_per_s": 3}, "--rate 3: a trace's file brings its own times"),
-        (ARRIVALS[1], {"duration_s": 0}, "--duration 0: must be a number above 0"),
-        (ARRIVALS[1], {"warmup_s": -1}, "--warmup -1: must be a number of at least 0"),
-        (ARRIVALS[1], {"seed": -1}, "--seed -1: must be a whole number from 0"),
+        (ARRIVALS[1], {"duration_s": 0}, "--duration: 0, must be above 0"),
+        (ARRIVALS[1], {"warmup_s": -1}, "--warmup: -1, must be of at least 0"),
+        (ARRIVALS[1], {"seed": -1}, "--seed: -1, must be a whole number from 0"),
     ],
 )
 def test_a_flag_that_does_not_fit_is_refused(

@@ -67,7 +67,7 @@ def test_a_bad_row_is_refused_by_line_column_and_value(tmp_path: Path, text: str
         read_trace(_file(tmp_path, text))
 
 
-def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "trace.csv"
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(TrafficError, match="is not CSV in UTF-8"):

@@ -229,22 +229,22 @@ def test_a_worker_that_ends_before_the_run_ends_it() -> None:
             crew.run(of, plan(of), Stopping(), unwatched)
 
 
-def test_wishes_to_stop_go_on_to_the_workers_and_a_clock_that_differs_is_warned_of() -> None:
-    of, wishes = load(), Stopping()
+def test_a_stop_reaches_the_workers_and_a_clock_that_differs_is_a_warning() -> None:
+    of, signals = load(), Stopping()
     with crew_of(1) as (crew, (played,)):
 
         def play() -> None:
             played.hears("plan")
             played.report(State.READY, wall_s=time.time() + 7.5)
             played.hears("go")
-            wishes.wish()
+            signals.add()
             assert played.hears("stop") == SOFT
-            wishes.wish()
+            signals.add()
             assert played.hears("stop") == HARD
             played.report(State.DONE, capped=2)
 
         with meanwhile(play):
-            found = crew.run(of, plan(of, drain_s=WAIT_S), wishes, unwatched)
+            found = crew.run(of, plan(of, drain_s=WAIT_S), signals, unwatched)
         assert found.interrupted
         assert found.capped == 2
         (remark,) = found.remarks
@@ -252,14 +252,14 @@ def test_wishes_to_stop_go_on_to_the_workers_and_a_clock_that_differs_is_warned_
 
 
 @pytest.mark.parametrize("said", [b"GET / HTTP/1.1\r\n\r\n", b"\xff\xfe\n", b"report {}\n", b"record {}\n"])
-def test_who_is_no_worker_is_sent_away(said: bytes) -> None:
+def test_a_connection_that_is_no_worker_is_closed(said: bytes) -> None:
     with listening(HOST, 0) as (crew, port), socket.create_connection((HOST, port), WAIT_S) as stranger:
         stranger.sendall(said)
         stopping = Stopping()
 
         def play() -> None:
             assert stranger.recv(1) == b""
-            stopping.wish()
+            stopping.add()
 
         with meanwhile(play), pytest.raises(KeyboardInterrupt):
             crew.gather(1, stopping, WAIT_S)

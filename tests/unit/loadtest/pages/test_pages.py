@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import re
 from dataclasses import replace
@@ -10,14 +11,15 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from loadtest import pages
 from loadtest.measure.comparison import Run, compare
 from loadtest.measure.record import Record
-from loadtest.measure.result import Facts, Result, Server, summarise
+from loadtest.measure.result import Facts, Result, Server, decode, encode, summarise
 from loadtest.measure.sweep import Rung, sweep_of
-from loadtest.pages.html import tag
 from loadtest.pages.plots import legend_text
+from loadtest.pages.reports import ENVIRONMENT
 from tests.unit.loadtest.play import facts, play, played
 from tests.unit.loadtest.records import records
 
@@ -166,7 +168,8 @@ def test_two_runs_share_their_plots() -> None:
 @given(st.text())
 def test_text_is_read_back_as_it_was_written(text: str) -> None:
     shown = "".join(char if char.isprintable() or char in "\n\t" else "\ufffd" for char in text)
-    assert "".join(Page(tag("p", text, title=text)).text) == shown
+    page = ENVIRONMENT.from_string('<p title="{{ text }}">{{ text }}</p>').render(text=text)
+    assert "".join(Page(page).text) == shown
 
 
 @given(st.text())
@@ -180,3 +183,28 @@ def test_a_legend_shows_any_name(text: str) -> None:
 def test_the_profile_is_on_the_page() -> None:
     said = " ".join(page_of(played(1), play(1)).text)
     assert json.dumps(facts().profile, indent=2) in said
+
+
+FACTS = Facts(
+    profile={"name": "chat", "slo": {"ttft_p99_s": 0.5, "request_ttft_s": 0.4}},
+    started="2026-11-01T10:00:00+00:00",
+    machine={"cpu": "a CPU", "cores": 2, "date": "2026-11-01", "commit": "abc", "uncommitted_changes": False},
+    server=Server("127.0.0.1:8001", "2.51.0", ("smollm2",)),
+    window_s=(10.0, 60.0),
+    gauges={"running": ((1.0, 2.0), (2.0, 3.0))},
+)
+
+
+@given(st.lists(records(), max_size=6))
+def test_a_result_survives_its_file(found: list[Record]) -> None:
+    result = summarise(found, FACTS)
+    assert decode(encode(result)) == result
+
+
+@given(st.lists(records(), max_size=6))
+def test_any_run_fits_on_a_screen(found: list[Record]) -> None:
+    output = io.StringIO()
+    pages.show(summarise(found, FACTS), Console(file=output, width=80))
+    lines = output.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "TTFT" in output.getvalue()

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtest.traffic.schedule import schedule
-from loadtest.users.tally import Loss, owed
+from loadtest.users.tally import owed
 from tests.unit.loadtest.users.planned import profile
 
 
@@ -17,7 +17,7 @@ def test_what_is_known_and_what_is_owed_make_the_whole_share(workers: int, data:
     plan = profile()
     due = [p for p in schedule(plan, worker, workers) if p.at_s is not None and p.at_s < until_s]
     seen = set(data.draw(st.lists(st.sampled_from([p.request for p in due]), unique=True)) if due else [])
-    found = list(owed(plan, "smollm2", Loss(worker, workers, at_s, until_s), seen))
+    found = list(owed(plan, "smollm2", worker, workers, at_s, until_s, seen))
     assert {record.request for record in found}.isdisjoint(seen)
     assert sorted({record.request for record in found} | seen) == [p.request for p in due]
     assert all(record.error == "worker_lost" and not record.expected for record in found)
@@ -27,9 +27,8 @@ def test_what_is_known_and_what_is_owed_make_the_whole_share(workers: int, data:
 @given(st.integers(1, 3), st.integers(1, 9))
 def test_in_a_closed_loop_each_user_of_the_lost_worker_owes_one(workers: int, users: int) -> None:
     plan = profile(users=users)
-    losses = [Loss(worker, workers, 5.0, 12.0) for worker in range(workers)]
     known = {p.request for w in range(workers) for p in islice(schedule(plan, w, workers), 3)}
-    found = [record for loss in losses for record in owed(plan, "smollm2", loss, known)]
+    found = [r for w in range(workers) for r in owed(plan, "smollm2", w, workers, 5.0, 12.0, known)]
     assert len(found) == len({record.request for record in found}) == users
     assert not {record.request for record in found} & known
     assert all(record.phase == "measure" for record in found)
