@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "server"))
 
 from numpy.core._multiarray_umath import __cpu_features__ as features
 
-from engine.inference import sums_are_exact
+from engine.runners.onnx_runner import sums_are_exact
 
 EMULATOR = "qemu-x86_64"
 

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-_PROGRAM = Path(__file__).resolve().parents[1] / "server" / "engine" / "container.py"
+_PROGRAM = Path(__file__).resolve().parents[1] / "server" / "engine" / "edge" / "container.py"
 
 
 @dataclass(frozen=True, slots=True)

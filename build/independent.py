@@ -193,7 +193,7 @@ def _require_same_ids(name: str, ours: Sequence[int], theirs: Sequence[int]) -> 
 def _served(folder: Path, inputs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """How the server encodes the inputs: `ids` and for a chat `rendered`, or why it is `refused`."""
     done = subprocess.run(
-        [sys.executable, "-m", "engine.reader", str(folder)],
+        [sys.executable, "-m", "engine.prompts.reader", str(folder)],
         input="".join(f"{json.dumps(entry)}\n" for entry in inputs),
         env={**os.environ, "PYTHONPATH": str(_SERVER)},
         capture_output=True,

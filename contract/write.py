@@ -2,7 +2,7 @@
 
 Usage: python contract/write.py [--check]
 
-  server/engine/contract.py      the engine's inputs, settings and metrics, with types and limits
+  server/engine/core/contract.py the engine's inputs, settings and metrics, with types and limits
   client/halimede/inputs.py      the client's inputs, as arguments with types and as options
   docs/design.md                 the tables between <!-- contract: NAME --> and <!-- /contract -->
   model_repository/smollm2*/     config.pbtxt, as every build writes it
@@ -47,7 +47,7 @@ def generate() -> dict[Path, str]:
         "settings": _settings_table(settings["tokenizer"], settings["engine"]),
     }
     return files | {
-        ROOT / "server" / "engine" / "contract.py": _tidy(_engine(inputs, settings, metrics)),
+        ROOT / "server" / "engine" / "core" / "contract.py": _tidy(_engine(inputs, settings, metrics)),
         ROOT / "client" / "halimede" / "inputs.py": _tidy(_client(inputs)),
         page: _with_tables(page.read_text("utf-8"), tables),
     }
@@ -67,7 +67,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from engine.limits import MAX_INT32, MAX_UINT64, Limit
+from engine.core.limits import MAX_INT32, MAX_UINT64, Limit
 
 {"".join(_choices(row) for row in chosen)}
 

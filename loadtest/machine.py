@@ -70,7 +70,7 @@ def read_bandwidth(threads: int, size: int = 1 << 29, rounds: int = 6) -> float:
 def _kernels() -> str | None:
     """The level that int8 decoders of the Llama line run on; None where none does, or there is no server."""
     asked = subprocess.run(
-        [sys.executable, "-m", "engine.kernels"],
+        [sys.executable, "-m", "engine.runners.kernels"],
         cwd=ROOT / "server",
         capture_output=True,
         text=True,

@@ -19,7 +19,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from engine.inference import open_session
+from engine.runners.onnx_runner import open_session
 
 Answer = dict[str, Any]
 

@@ -33,15 +33,15 @@ from typing import Any
 
 import numpy as np
 
-from engine.cpu import open_cpu_runner
-from engine.errors import EngineError
-from engine.manifest import read_manifest
-from engine.outbox import Chunk
-from engine.request import Request, Sampling
-from engine.runner import Floats, Run, Runner, Verifier
+from engine.core.errors import EngineError
+from engine.core.request import Request, Sampling
+from engine.edge.artifact import read_manifest
+from engine.edge.chunks import Chunk
+from engine.edge.settings import Settings, read_settings
+from engine.edge.triton import signals_of
+from engine.runners.opening import open_cpu_runner
+from engine.runners.runner import Floats, Run, Runner, Verifier
 from engine.service import Service
-from engine.settings import Settings, read_settings
-from engine.triton import signals_of
 
 # Prompts of this length are too short to be reused later; they only create the bindings of a batch that wide.
 _WARM_UP = 8

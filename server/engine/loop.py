@@ -11,17 +11,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from engine.errors import Cancelled, EngineError, Unavailable
-from engine.intake import Encoder, Intake
-from engine.outbox import Outbox, Responder
-from engine.recorder import Recorder
-from engine.request import Request
-from engine.runner import Runner
-from engine.scheduler import Scheduler
+from engine.core.errors import Cancelled, EngineError, Unavailable
+from engine.core.request import Request
+from engine.core.scheduler import Scheduler
+from engine.core.tokens import TokenTable
+from engine.edge.chunks import Outbox, Responder
+from engine.edge.metrics import Recorder
+from engine.edge.traces import Trace
+from engine.runners.runner import Runner
 from engine.steps import Steps
-from engine.stream import Clock, Streams
-from engine.tokens import TokenTable
-from engine.tracing import Trace
+from engine.streams import Clock, Encoder, Intake, Streams
 
 
 class Loop:

@@ -10,25 +10,28 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.channel import Signal, SignalReceiver
-from engine.cpu import open_cpu_runner
-from engine.describe import describe
-from engine.device import choose_device
-from engine.errors import ArtifactError, Cancelled, InternalError
-from engine.gpu import needs_gpu, open_gpu_runner  # experimental: docs/gpu.md
-from engine.intake import Encoder
+from engine.core.errors import ArtifactError, Cancelled, InternalError
+from engine.core.request import Request
+from engine.core.scheduler import Scheduler
+from engine.core.slots import SlotTable
+from engine.core.tokens import load_table
+from engine.edge.artifact import Manifest, read_manifest
+from engine.edge.channel import Signal, SignalReceiver
+from engine.edge.chunks import Outbox, Responder
+from engine.edge.metrics import Recorder
+from engine.edge.settings import Footprint, Settings
+from engine.edge.traces import Trace
 from engine.loop import Loop
-from engine.manifest import Manifest, read_manifest
-from engine.opened import Opened
-from engine.outbox import Outbox, Responder
-from engine.recorder import Recorder
-from engine.request import Request
-from engine.runner import Runner, Verifier
-from engine.scheduler import Scheduler
-from engine.settings import Footprint, Settings
-from engine.slots import SlotTable
-from engine.tokens import load_table
-from engine.tracing import Trace
+from engine.runners.opening import (  # experimental: docs/gpu.md
+    Opened,
+    choose_device,
+    describe,
+    needs_gpu,
+    open_cpu_runner,
+    open_gpu_runner,
+)
+from engine.runners.runner import Runner, Verifier
+from engine.streams import Encoder
 
 Report = Callable[[BaseException], None]
 

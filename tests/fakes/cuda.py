@@ -150,7 +150,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, cuda: FakeCuda) -> FakeCuda:
     modules = {"cuda": types.ModuleType("cuda"), bindings.__name__: bindings, "cuda.bindings.runtime": cuda}
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
-    for name in ("engine.memory_cuda", "engine.executor_tensorrt"):
+    for name in ("engine.runners.cuda_memory", "engine.runners.tensorrt_executor"):
         # Restored to absent, too: it must not keep the stand-in for the next test.
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
         del sys.modules[name]

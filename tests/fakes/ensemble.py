@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from engine.manifest import read_manifest
+from engine.edge.artifact import read_manifest
+from engine.edge.settings import Settings
 from engine.service import Service
-from engine.settings import Settings
 from tests.fakes.loop import ToyModel, ToyRunner, opened
 from tests.fakes.triton import (
     InferenceRequest,

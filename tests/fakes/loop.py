@@ -10,24 +10,23 @@ from typing import Any, Final, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.answer import decode_chunk
-from engine.batch import Sequence as SequenceInEngine
-from engine.beams import BeamSearch
-from engine.drafts import TOGETHER
-from engine.errors import EngineError
-from engine.intake import Encoder
+from engine.core.errors import EngineError
+from engine.core.request import FinishReason, Request, Sampling
+from engine.core.scheduler import Scheduler
+from engine.core.sequence import TOGETHER
+from engine.core.sequence import Sequence as SequenceInEngine
+from engine.core.slots import SlotTable
+from engine.core.stops import TextStream
+from engine.core.tokens import TokenTable, Vocabulary
+from engine.edge.artifact import Manifest
+from engine.edge.chunks import Chunk, Outbox, decode_chunk
+from engine.edge.metrics import Recorder
+from engine.edge.settings import Footprint
 from engine.loop import Loop
-from engine.manifest import Manifest
-from engine.opened import Opened
-from engine.outbox import Chunk, Outbox
-from engine.recorder import Recorder
-from engine.request import FinishReason, Request, Sampling
-from engine.runner import Floats, Run, Runner
-from engine.scheduler import Scheduler
-from engine.settings import Footprint
-from engine.slots import SlotTable
-from engine.stops import TextStream
-from engine.tokens import TokenTable, Vocabulary
+from engine.runners.opening import Opened
+from engine.runners.runner import Floats, Run, Runner
+from engine.sampling.beams import BeamSearch
+from engine.streams import Encoder
 
 EOS: Final = 0
 START: Final = 3

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from engine.executor import Place, Profile
-from engine.inference import open_session
+from engine.runners.onnx_runner import open_session
+from engine.runners.runner import Place, Profile
 
 TYPES: dict[str, Any] = {
     "tensor(float)": np.float32,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from engine.traced import Traced, first_of_message
+from engine.prompts.traced import Traced, first_of_message
 
 TEMPLATE, MESSAGE = "\1", "\0"
 Pairs = list[tuple[str, str]]

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import yaml
 
-from engine.contract import METRICS
-from engine.metrics import PREFIX
+from engine.core.contract import METRICS
+from engine.edge.metrics import PREFIX
 from tests.k8s.charts import RULES
 
 _OF_HISTOGRAMS: Final = ("_bucket", "_sum", "_count")

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from engine.contract import METRICS
-from engine.recorder import GAP, TTFT
+from engine.core.contract import METRICS
+from engine.edge.metrics import GAP, TTFT
 from tests.k8s.charts import CHART, RULES, Refused, objects, one, pod, triton
 from tests.k8s.schemas import refused_by_crd
 

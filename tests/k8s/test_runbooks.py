@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import promql_parser
 import pytest
 
-from engine.contract import EngineSettings
+from engine.core.contract import EngineSettings
 from tests.k8s.charts import CHART, RULES
 from tests.k8s.metric_names import ALERTS, KNOWN
 from tests.k8s.test_dashboard import unknown

@@ -7,8 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.otlp import Placed, export_request
-from engine.tracing import Context, Span
+from engine.edge.traces import Context, Placed, Span, export_request
 from tests.k8s.span_receiver import Received, from_protobuf
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
 from build.cli import main as build
-from engine.tokens import load_table
+from engine.core.tokens import load_table
 from tests.live.artifacts import edited, replace
 from tests.models import tiny
 

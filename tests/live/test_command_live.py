@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.kernels import load_kernels
+from engine.runners.kernels import load_kernels
 from halimede.cli.exits import Exit
 from tests.live.artifacts import MODEL
 from tests.live.conftest import CONTEXT, SLOTS

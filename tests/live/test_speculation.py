@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from engine.kernels import levels_here
+from engine.runners.kernels import levels_here
 from tests.live.artifacts import built, variant
 from tests.live.conftest import SMALL
 from tests.live.crowd import at_once

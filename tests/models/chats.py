@@ -8,8 +8,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
-from engine.chat import ChatTemplate, Message
-from engine.prompt import PromptEncoder
+from engine.prompts.chat import ChatTemplate, Message, PromptEncoder
 from tests.models.tokenizers_of_kinds import byte_level
 
 BOS, EOS = "<s>", "</s>"

@@ -11,12 +11,10 @@ import onnxruntime as ort
 from build.architecture import describe
 from build.assemble_onnxruntime import DecoderAssembly
 from build.quantise import Precision
-from engine.inference import open_session
-from engine.kernel_weights import KernelWeights
-from engine.kernels import load_kernels
-from engine.manifest import ModelShape
-from engine.runner_kernels import KernelRunner
-from engine.runner_onnx import OnnxRunner
+from engine.edge.artifact import ModelShape
+from engine.runners.kernel_runner import KernelRunner, KernelWeights
+from engine.runners.kernels import load_kernels
+from engine.runners.onnx_runner import OnnxRunner, open_session
 from tests.models import tiny
 
 SLOTS, CAPACITY, CHUNK = 6, 80, 16

@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.inference import open_session
-from engine.manifest import Architecture, ModelShape
-from engine.runner_onnx import OnnxRunner
+from engine.edge.artifact import Architecture, ModelShape
+from engine.runners.onnx_runner import OnnxRunner, open_session
 from loadtest.memory import memory_of_tree
 
 CHUNK = 128

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.beams import BeamSearch
-from engine.processors import Floats
-from engine.request import Sampling, parse_early_stopping
-from engine.sampler import TokenChooser, choose
-from engine.tokens import Vocabulary
+from engine.core.request import Sampling, parse_early_stopping
+from engine.core.tokens import Vocabulary
+from engine.sampling.beams import BeamSearch
+from engine.sampling.processors import Floats
+from engine.sampling.sampler import TokenChooser, choose
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from build.quantise import Precision
-from engine.request import FinishReason, parse_early_stopping
+from engine.core.request import FinishReason, parse_early_stopping
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")

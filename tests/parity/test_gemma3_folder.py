@@ -21,10 +21,9 @@ from build.errors import Unsupported
 from build.quantise import Precision
 from build.recipe import Limits, Recipe
 from build.sources.resolve import open_source
-from engine.chat import ChatTemplate, Message
-from engine.manifest import read_manifest
-from engine.prompt import PromptEncoder, load_tokenizer
-from engine.tokens import load_table
+from engine.core.tokens import load_table
+from engine.edge.artifact import read_manifest
+from engine.prompts.chat import ChatTemplate, Message, PromptEncoder, load_tokenizer
 from tests.models.engines import write_engine
 from tests.models.tokenizers_of_kinds import gemma
 

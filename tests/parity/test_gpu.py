@@ -17,13 +17,12 @@ from build.dialects.contents import Scored
 from build.dialects.tensorrt.builder import check_and_serialise, decode_profile, prefill_profile
 from build.dialects.tensorrt.toolkit import tensorrt
 from build.quantise import Precision
-from engine.cuda_host import import_tensorrt, open_cuda_session, open_memory
-from engine.inference import open_session
-from engine.manifest import KvDtype
-from engine.memory import HostMemory
-from engine.runner_cuda import CudaRunner
-from engine.runner_onnx import OnnxRunner
-from engine.runner_tensorrt import TensorRtRunner
+from engine.edge.artifact import KvDtype
+from engine.runners.cuda import import_tensorrt, open_cuda_session, open_memory
+from engine.runners.cuda_runner import CudaRunner
+from engine.runners.memory import HostMemory
+from engine.runners.onnx_runner import OnnxRunner, open_session
+from engine.runners.tensorrt_runner import TensorRtRunner
 from tests.models import engines, tensorrt_graphs, tiny
 from tests.unit.engine.runner_play import CAPACITY, CHUNK, SLOTS, Moves, compare, shape_of
 from tests.unit.engine.test_memory_cuda import played
@@ -88,6 +87,6 @@ def test_tensorrt_runs_as_the_cpu(tmp_path: Path, model: tuple[Any, Architecture
     plan.write_bytes(check_and_serialise(toolkit, graphs.model, profiles, Silent()))
     memory, shape = open_memory(0), replace(wanted._shape, kv_dtype=KvDtype.FLOAT16)
     # It imports CUDA, which only a GPU host has.
-    module = import_module("engine.executor_tensorrt")
+    module = import_module("engine.runners.tensorrt_executor")
     executor = module.TensorRtExecutor(import_tensorrt(), plan, memory)
     compare(play.of_a_decoder, TensorRtRunner(executor, None, shape, memory, *SIZES), wanted, TOLERANCE)

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from engine.request import Sampling
-from engine.sampler import CANDIDATES, Floats
+from engine.core.request import Sampling
+from engine.sampling.sampler import CANDIDATES, Floats
 from tests.unit.engine.sampling import VOCAB, chooser, logits_of, seeds, tokens_at
 
 FILTERS: list[dict[str, float]] = [
@@ -61,7 +61,7 @@ def test_distribution_equals_transformers(sampling: dict[str, float], seed: int)
 
 def kept_tokens(logits: Floats, **sampling: Any) -> set[int]:
     """The tokens that the filters leave, the rarest among them too."""
-    from engine.sampler import _filter, _weights  # noqa: PLC0415
+    from engine.sampling.sampler import _filter, _weights  # noqa: PLC0415
 
     one = Sampling(max_tokens=1, **sampling)
     weights = _weights(logits.reshape(1, -1).copy(), np.array([one.temperature], np.float32))[0]

@@ -13,16 +13,15 @@ from build.architecture import describe
 from build.dialects.contents import Scored
 from build.quantise import Precision
 from build.sources.folder import open_folder
-from engine.inference import open_session
+from engine.core.request import FinishReason, Request, Sampling, parse_early_stopping
+from engine.core.scheduler import Scheduler
+from engine.core.slots import SlotTable
+from engine.core.tokens import TokenTable
+from engine.edge.artifact import ModelShape
+from engine.edge.chunks import Outbox
+from engine.edge.metrics import Recorder
 from engine.loop import Loop
-from engine.manifest import ModelShape
-from engine.outbox import Outbox
-from engine.recorder import Recorder
-from engine.request import FinishReason, Request, Sampling, parse_early_stopping
-from engine.runner_onnx import OnnxRunner
-from engine.scheduler import Scheduler
-from engine.slots import SlotTable
-from engine.tokens import TokenTable
+from engine.runners.onnx_runner import OnnxRunner, open_session
 from tests.fakes.loop import Client, FakeClock, unexpected
 from tests.models import tiny
 from tests.models.engines import write_engine

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from build.cli import main
-from engine.outbox import Chunk
-from engine.request import Request, Sampling
+from engine.core.request import Request, Sampling
+from engine.edge.chunks import Chunk
+from engine.edge.settings import Settings
+from engine.edge.triton import signals_of
 from engine.service import Service, open_service
-from engine.settings import Settings
-from engine.triton import signals_of
 from tests.fakes.loop import Client
 from tests.models import tiny
 

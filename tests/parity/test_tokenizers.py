@@ -19,7 +19,7 @@ from build.checkpoint import TokenizerFiles
 from build.errors import BadInput
 from build.sources.folder_tokenizer import tokenizer_files
 from build.sources.tokenizer_classes import CLASSES, FOREIGN, MARIAN
-from engine.chat import ChatTemplate, Message
+from engine.prompts.chat import ChatTemplate, Message
 from tests.models.tiny_seq2seq import KINDS as KINDS_OF_SEQ2SEQ
 from tests.models.tiny_seq2seq import PIECES
 from tests.models.tokenizers_of_kinds import KINDS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from engine import errors
+from engine.core import errors
 from halimede.errors import ServerError
 from halimede.wire.faults import server_error
 from tests.contract import rows

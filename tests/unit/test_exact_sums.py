@@ -13,14 +13,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from build.dialects import inference as build_inference
-from engine import inference as engine_inference
+from engine.runners import onnx_runner as engine_inference
 from tests.paths import ROOT
 
 INPUTS, OUTPUTS = 64, 48
 # What a whole folder opens: peers run as their users get them.
 OPENERS = {
     "build/dialects/inference.py": 1,
-    "server/engine/inference.py": 2,
+    "server/engine/runners/onnx_runner.py": 2,
     "loadtest/bench/side_onnxruntime.py": 1,
 }
 

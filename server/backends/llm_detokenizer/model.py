@@ -14,13 +14,11 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from engine.answer import FALLBACK, Answer, decode_chunk, read_handle, read_table
-from engine.channel import Signal, SignalSender
-from engine.manifest import Manifest, verify_files
-from engine.orphan import exit_with_parent
-from engine.tokens import TokenTable, load_table
-from engine.triton import engine_folder, logged
-from engine.versions import Versions, table_key
+from engine.core.tokens import TokenTable, load_table
+from engine.edge.artifact import Manifest, Versions, table_key, verify_files
+from engine.edge.channel import Signal, SignalSender
+from engine.edge.chunks import FALLBACK, Answer, decode_chunk, read_handle, read_table
+from engine.edge.triton import engine_folder, exit_with_parent, logged
 
 
 class TritonPythonModel:

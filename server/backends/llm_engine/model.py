@@ -18,22 +18,19 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from engine.contract import EngineSettings
-from engine.describe import asks_to_describe, description_chunk
-from engine.errors import Cancelled, EngineError
-from engine.exporter import open_exporter
-from engine.kernels import KernelUse
-from engine.load_board import LoadBoard
-from engine.metrics import MetricsFlusher
-from engine.orphan import end_server, exit_with_parent
-from engine.outbox import Chunk
-from engine.reader import pick
-from engine.service import open_service
-from engine.settings import read_settings
-from engine.tracing import Ending, Trace
-from engine.triton import (
+from engine.core.contract import EngineSettings
+from engine.core.errors import Cancelled, EngineError
+from engine.edge.artifact import request_key, table_key
+from engine.edge.chunks import Chunk
+from engine.edge.load_board import LoadBoard
+from engine.edge.metrics import MetricsFlusher
+from engine.edge.settings import read_settings
+from engine.edge.traces import Ending, Trace, open_exporter
+from engine.edge.triton import (
     answer_of,
     artifact_folder,
+    end_server,
+    exit_with_parent,
     gpu_of,
     instances_of,
     load_board_of,
@@ -41,7 +38,10 @@ from engine.triton import (
     signals_of,
     to_triton_error,
 )
-from engine.versions import request_key, table_key
+from engine.prompts.reader import pick
+from engine.runners.kernels import KernelUse
+from engine.runners.opening import asks_to_describe, description_chunk
+from engine.service import open_service
 
 HOUSEKEEPING_SECONDS = 0.02
 
@@ -82,7 +82,8 @@ class TritonPythonModel:
             _tell(self._service.manifest.name, kernels)
         elif self._service.description["experimental"]:
             _warn_experimental(self._service.description)
-        self._metrics = MetricsFlusher(pb_utils, self._service.recorder, args, instances, kernels)
+        labels = kernels.labels if kernels else ()
+        self._metrics = MetricsFlusher(pb_utils, self._service.recorder, args, instances, labels)
         self._board = None
         if instances > 1:
             board = load_board_of(args, os.environ)

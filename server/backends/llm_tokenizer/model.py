@@ -1,7 +1,7 @@
 """Triton backend `llm_tokenizer`: the first step of an ensemble, from its inputs to token ids.
 
-It checks every input (engine.inputs) and answers a wrong one with INVALID_ARG. It reads the artifacts of the
-engine next to it, NAME_tokenizer/../NAME_engine, and prepares a request for each version there.
+It checks every input (engine.prompts.inputs) and answers a wrong one with INVALID_ARG. It reads the artifacts
+of the engine next to it, NAME_tokenizer/../NAME_engine, and prepares a request for each version there.
 
 A MB of text takes more than a second, so a separate thread reads long texts, and short ones do not wait.
 """
@@ -17,17 +17,22 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from engine.contract import TokenizerSettings
-from engine.errors import Cancelled, EngineError, InvalidArgument
-from engine.inputs import FIELDS, TEXTS, read_parameters
-from engine.metrics import rejection_counter
-from engine.orphan import exit_with_parent
-from engine.reader import Reader, Reading, write
-from engine.request import WORDS
-from engine.settings import read_tokenizer_settings
-from engine.shortest_first import ShortestFirst
-from engine.triton import answer_of, engine_folder, logged, parameters_of, to_triton_error
-from engine.versions import Versions, request_key
+from engine.core.contract import TokenizerSettings
+from engine.core.errors import Cancelled, EngineError, InvalidArgument
+from engine.core.request import WORDS
+from engine.edge.artifact import Versions, request_key
+from engine.edge.metrics import rejection_counter
+from engine.edge.settings import read_tokenizer_settings
+from engine.edge.triton import (
+    answer_of,
+    engine_folder,
+    exit_with_parent,
+    logged,
+    parameters_of,
+    to_triton_error,
+)
+from engine.prompts.inputs import FIELDS, TEXTS, read_parameters
+from engine.prompts.reader import Reader, Reading, ShortestFirst, write
 
 # Texts up to this size take some 10 ms at most; longer ones go to the separate thread.
 AT_ONCE_BYTES = 8192

@@ -14,7 +14,7 @@ from build.checkpoint import Checkpoint
 from build.errors import BadInput
 from build.generation import LIMITS, generation, unserved
 from build.sources.folder import open_folder
-from engine import contract, request
+from engine.core import contract, request
 from tests.models import tiny
 
 WORDS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "num_beams", "length_penalty")

@@ -26,7 +26,7 @@ from tests.unit.client.command import run
 
 STEPS = ("tokenizer", "engine", "detokenizer")
 STATE = "load failed for model 'x_engine': version 3 is at UNAVAILABLE state:"
-FRAMES = "\n\nAt:\n  /server/engine/manifest.py(94): verify_files\n  /server/model.py(53): initialize\n"
+FRAMES = "\n\nAt:\n  /server/engine/edge/artifact.py(94): verify_files\n  /server/model.py(53): initialize\n"
 
 
 def _llm(name: str, state: str = "READY", version: str = "1", reason: str = "") -> list[ModelInfo]:

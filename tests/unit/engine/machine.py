@@ -8,9 +8,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from engine.contract import EarlyStoppingChoice
-from engine.errors import InternalError, Unavailable
-from engine.request import Sampling
+from engine.core.contract import EarlyStoppingChoice
+from engine.core.errors import InternalError, Unavailable
+from engine.core.request import Sampling
 from tests.fakes.loop import EOS, Client, ToyEngine, answer_alone, searched_alone
 
 CAPACITY = 24

@@ -9,8 +9,8 @@ import numpy as np
 import onnxruntime as ort
 from hypothesis import strategies as st
 
-from engine.manifest import Architecture, ModelShape
-from engine.runner import Floats, Runner
+from engine.edge.artifact import Architecture, ModelShape
+from engine.runners.runner import Floats, Runner
 
 SLOTS, CAPACITY, SOURCES, CHUNK = 4, 48, 32, 8
 

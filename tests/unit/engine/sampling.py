@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from engine.request import Sampling
-from engine.sampler import Choice, Floats, TokenChooser, choose
-from engine.tokens import Vocabulary
+from engine.core.request import Sampling
+from engine.core.tokens import Vocabulary
+from engine.sampling.sampler import Choice, Floats, TokenChooser, choose
 
 VOCAB = 300  # more than the candidates that are looked at first
 EOS = frozenset({7, 9})

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from engine.inference import open_session
-from engine.intake import Encoder
+from engine.core.request import FinishReason, Request, Sampling
+from engine.core.scheduler import Scheduler
+from engine.core.slots import SlotTable
+from engine.core.tokens import TokenTable
+from engine.edge.artifact import Architecture, ModelShape
+from engine.edge.chunks import Outbox
+from engine.edge.metrics import Recorder
 from engine.loop import Loop
-from engine.manifest import Architecture, ModelShape
-from engine.outbox import Outbox
-from engine.recorder import Recorder
-from engine.request import FinishReason, Request, Sampling
-from engine.runner_onnx import OnnxRunner
-from engine.scheduler import Scheduler
-from engine.slots import SlotTable
-from engine.tokens import TokenTable
+from engine.runners.onnx_runner import OnnxRunner, open_session
+from engine.streams import Encoder
 from tests.fakes.loop import Client, FakeClock, unexpected
 from tests.models.seq2seq_engines import Engine
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.errors import Unavailable
-from engine.kernels import KernelUse, Why
+from engine.core.errors import Unavailable
+from engine.runners.kernels import KernelUse, Why
 from tests.fakes.ensemble import CONTEXT, VOCAB, Ensemble
 from tests.fakes.loop import ToyModel
 from tests.fakes.triton import (

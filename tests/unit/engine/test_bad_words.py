@@ -6,10 +6,10 @@ import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from engine.processors import BadWords
-from engine.request import Sampling
-from engine.sampler import TokenChooser, choose
-from engine.tokens import TokenTable, Vocabulary
+from engine.core.request import Sampling
+from engine.core.tokens import TokenTable, Vocabulary
+from engine.sampling.processors import BadWords
+from engine.sampling.sampler import TokenChooser, choose
 
 # Two letters, so that words overlap with themselves, with each other and with the tokens.
 pieces = st.text("ab", max_size=4).map(str.encode)

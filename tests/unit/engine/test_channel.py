@@ -12,8 +12,8 @@ from queue import Queue
 
 import pytest
 
-from engine.channel import MAX_MESSAGE, Signal, SignalReceiver, SignalSender
-from engine.triton import REGION_PREFIX, signals_of
+from engine.edge.channel import MAX_MESSAGE, Signal, SignalReceiver, SignalSender
+from engine.edge.triton import REGION_PREFIX, signals_of
 from launcher import shared_memory
 
 

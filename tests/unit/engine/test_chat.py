@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.chat import MAX_MESSAGES, ChatTemplate, Message, parse_messages
-from engine.errors import InvalidArgument
+from engine.core.errors import InvalidArgument
+from engine.prompts.chat import MAX_MESSAGES, ChatTemplate, Message, parse_messages
 
 NO_SPECIAL: dict[str, str] = {}
 

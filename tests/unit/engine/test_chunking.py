@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.chunking import APART_EVERY, FIRST_CHUNK, LEAST, Limits, Pace, chunk_tokens, weight
+from engine.core.pacing import APART_EVERY, FIRST_CHUNK, LEAST, Limits, Pace, chunk_tokens, weight
 
 SECONDS = st.floats(1e-4, 1.0)
 LIMITS = st.builds(Limits, st.integers(1, 4096), st.sampled_from([0.0, 0.5, 2.0, 4.0]))

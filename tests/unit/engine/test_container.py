@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from engine import container
-from engine.container import free_memory, usable_cores
+from engine.edge import container
+from engine.edge.container import free_memory, usable_cores
 
 GROUPS = Path("/sys/fs/cgroup")
 GIB = 2**30

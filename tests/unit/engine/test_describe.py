@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.describe import asks_to_describe, describe, description_chunk
-from engine.kernels import KernelUse, Why
-from engine.manifest import Architecture, read_manifest
-from engine.settings import Settings
+from engine.edge.artifact import Architecture, read_manifest
+from engine.edge.settings import Settings
+from engine.runners.kernels import KernelUse, Why
+from engine.runners.opening import asks_to_describe, describe, description_chunk
 from tests.fakes.loop import ToyModel, ToyRunner, opened
 from tests.models.artifact import write_artifact
 

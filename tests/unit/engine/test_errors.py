@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from engine.errors import (
+from engine.core.errors import (
     ArtifactError,
     Cancelled,
     ClientFault,

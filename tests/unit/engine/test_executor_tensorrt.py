@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from engine.errors import ArtifactError, InternalError
-from engine.executor import Place, Profile
+from engine.core.errors import ArtifactError, InternalError
+from engine.runners.runner import Place, Profile
 from tests.fakes.cuda import FakeCuda, installed
 from tests.fakes.tensorrt import FakeEngine, fake_tensorrt
 
@@ -34,8 +34,8 @@ def plan(tmp_path: Path) -> Path:
 
 
 def executor(engine: FakeEngine | None, plan: Path) -> Any:
-    memory = importlib.import_module("engine.memory_cuda").CudaMemory(1)
-    module = importlib.import_module("engine.executor_tensorrt")
+    memory = importlib.import_module("engine.runners.cuda_memory").CudaMemory(1)
+    module = importlib.import_module("engine.runners.tensorrt_executor")
     return module.TensorRtExecutor(fake_tensorrt(engine), plan, memory)
 
 

@@ -11,10 +11,18 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from engine import exporter as exporting
-from engine.errors import SettingsError, Unavailable
-from engine.exporter import LARGEST_BATCH, LONGEST_QUEUE, CollectorFault, Exporter, open_exporter, post
-from engine.tracing import Ending, Trace
+from engine.core.errors import SettingsError, Unavailable
+from engine.edge import traces as exporting
+from engine.edge.traces import (
+    LARGEST_BATCH,
+    LONGEST_QUEUE,
+    CollectorFault,
+    Ending,
+    Exporter,
+    Trace,
+    open_exporter,
+    post,
+)
 
 CARRIER = json.dumps({"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01"})
 

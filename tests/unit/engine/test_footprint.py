@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.errors import SettingsError
-from engine.kernels import Model, levels_here, load_kernels
-from engine.manifest import Architecture, KvDtype, ModelShape
-from engine.settings import Footprint, Settings, check_fit
+from engine.core.errors import SettingsError
+from engine.edge.artifact import Architecture, KvDtype, ModelShape
+from engine.edge.settings import Footprint, Settings, check_fit
+from engine.runners.kernels import Model, levels_here, load_kernels
 
 SMOLLM2 = ModelShape(30, 3, 64, 49152, 8192)
 # As in C: sixteen tokens of each query head of a group, floats, to a multiple of 32 positions.

@@ -15,18 +15,17 @@ import pytest
 from build.architecture import describe
 from build.architecture.parts import Architecture as Decoder
 from build.quantise import Precision
-from engine.contract import DeviceChoice
-from engine.cuda_host import check_gpu, import_tensorrt, open_cuda_session, open_memory
-from engine.device import Device, choose_device
-from engine.errors import ArtifactError, EngineError, SettingsError
-from engine.executor import Profile
-from engine.gpu import needs_gpu, tensorrt_runner
-from engine.manifest import KvDtype, Manifest, ModelShape, read_manifest
-from engine.memory import HostMemory
-from engine.plan import Plan, check_host, check_settings, read_plan
+from engine.core.contract import DeviceChoice
+from engine.core.errors import ArtifactError, EngineError, SettingsError
+from engine.edge.artifact import KvDtype, Manifest, ModelShape, read_manifest
+from engine.edge.settings import Settings, read_settings
+from engine.edge.triton import gpu_of, signals_of
+from engine.runners.cuda import check_gpu, import_tensorrt, open_cuda_session, open_memory
+from engine.runners.memory import HostMemory
+from engine.runners.opening import Device, choose_device, needs_gpu, tensorrt_runner
+from engine.runners.runner import Profile
+from engine.runners.tensorrt_plan import Plan, check_host, check_settings, read_plan
 from engine.service import open_service
-from engine.settings import Settings, read_settings
-from engine.triton import gpu_of, signals_of
 from tests.fakes.cuda import FakeCuda, Status, installed
 from tests.fakes.onnx_executor import OnnxExecutor
 from tests.models import tiny

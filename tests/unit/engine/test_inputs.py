@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.chat import Message
-from engine.contract import EarlyStoppingChoice, TokenizerSettings
-from engine.errors import InvalidArgument, SettingsError
-from engine.inputs import FIELDS, FLAGS, Inputs, parse_inputs, read_parameters
-from engine.request import Request, Sampling
-from engine.settings import read_tokenizer_settings
+from engine.core.contract import EarlyStoppingChoice, TokenizerSettings
+from engine.core.errors import InvalidArgument, SettingsError
+from engine.core.request import Request, Sampling
+from engine.edge.settings import read_tokenizer_settings
+from engine.prompts.chat import Message
+from engine.prompts.inputs import FIELDS, FLAGS, Inputs, parse_inputs, read_parameters
 from tests.contract import INPUTS, example
 
 LIMITS = TokenizerSettings(default_max_tokens=16, max_stop_words=2, max_stop_bytes=8, max_input_bytes=100)

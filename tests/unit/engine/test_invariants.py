@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.errors import InvalidArgument, Unavailable
-from engine.request import FinishReason, Sampling
+from engine.core.errors import InvalidArgument, Unavailable
+from engine.core.request import FinishReason, Sampling
 from tests.fakes.loop import EOS, TOY_TABLE, VOCAB, ToyEngine, ToyModel, answer_alone, text_of
 from tests.unit.engine.machine import CAPACITY, EngineMachine, greedy, prompts, stop_words
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from engine.errors import ArtifactError
-from engine.kernel_index import INDEX, read_index
-from engine.kernel_weights import KernelWeights
+from engine.core.errors import ArtifactError
+from engine.runners.kernel_runner import KernelWeights
+from engine.runners.kernels import INDEX, read_index
 from tests.models.kernel_engines import write_kernel_engine
 from tests.models.tiny import VOCAB
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from build.architecture import describe
 from build.quantise import Precision
-from engine.runner import Floats, Run, Runner
-from engine.runner_kernels import KernelRunner
+from engine.runners.kernel_runner import KernelRunner
+from engine.runners.runner import Floats, Run, Runner
 from tests.models import tiny
 from tests.models.engines import write_engine
 from tests.models.kernel_engines import (

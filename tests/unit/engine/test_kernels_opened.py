@@ -13,17 +13,15 @@ import pytest
 
 from build.architecture import describe
 from build.dialects.onnxruntime.kernels import runs_on_kernels
-from engine import cpu
-from engine.contract import KernelsChoice
-from engine.cpu import open_cpu_runner
-from engine.errors import ArtifactError, SettingsError
-from engine.kernel_index import INDEX
-from engine.kernel_weights import KernelWeights
-from engine.kernels import LEVELS, KernelUse, Why, levels_here, load_kernels
-from engine.manifest import KvDtype, Manifest, ModelShape
-from engine.runner_kernels import KernelRunner
-from engine.runner_onnx import OnnxRunner
-from engine.settings import Footprint, Settings
+from engine.core.contract import KernelsChoice
+from engine.core.errors import ArtifactError, SettingsError
+from engine.edge.artifact import KvDtype, Manifest, ModelShape
+from engine.edge.settings import Footprint, Settings
+from engine.runners import opening as cpu
+from engine.runners.kernel_runner import KernelRunner, KernelWeights
+from engine.runners.kernels import INDEX, LEVELS, KernelUse, Why, levels_here, load_kernels
+from engine.runners.onnx_runner import OnnxRunner
+from engine.runners.opening import open_cpu_runner
 from tests.models import tiny
 from tests.models.kernel_engines import VOCAB, write_kernel_engine
 

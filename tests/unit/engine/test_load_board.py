@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.load_board import LoadBoard, is_turn
+from engine.edge.load_board import LoadBoard, is_turn
 from tests.paths import ROOT
 
 loads = st.integers(0, 9)
@@ -142,7 +142,7 @@ def test_an_instance_that_died_does_not_count(path: Path) -> None:
     """Its lock goes with its process, and the record is the next one's."""
     code = (
         "import sys; sys.path[:0] = ['server']; from pathlib import Path\n"
-        "from engine.load_board import LoadBoard\n"
+        "from engine.edge.load_board import LoadBoard\n"
         "board = LoadBoard(Path(sys.argv[1]), 2, lambda: 0); board.wait_turn()\n"
         "print('joined', flush=True); sys.stdin.read()"
     )

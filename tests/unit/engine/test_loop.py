@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from engine.errors import DeadlineExceeded, InternalError, Unavailable
-from engine.request import FinishReason, Request, Sampling
-from engine.stops import TextStream
+from engine.core.errors import DeadlineExceeded, InternalError, Unavailable
+from engine.core.request import FinishReason, Request, Sampling
+from engine.core.stops import TextStream
 from tests.fakes.loop import EOS, TOY_TABLE, VOCAB, Client, ToyEngine, ToyModel, answer_alone, text_of
 
 

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from engine import beams, chunking, scheduler, slots, stops
-from engine.errors import EngineError, Unavailable
+from engine.core import pacing as chunking
+from engine.core import scheduler, slots, stops
+from engine.core.errors import EngineError, Unavailable
+from engine.sampling import beams
 from tests.fakes.loop import ToyEngine
 
 FILES = {module.__file__ for module in (beams, chunking, scheduler, slots, stops)}

@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from engine.chunking import APART_EVERY
-from engine.errors import InvalidArgument, NotFinite, Unavailable
+from engine.core.errors import InvalidArgument, NotFinite, Unavailable
+from engine.core.pacing import APART_EVERY
 from tests.fakes.loop import GARBAGE, VOCAB, ToyEngine, ToyModel, text_of
 
 

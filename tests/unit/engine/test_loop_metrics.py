@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from engine.recorder import E2E, GAP, ITL, QUEUE, STREAMED, TTFT
-from engine.sampler import Alternative, Choice, describe
+from engine.edge.metrics import E2E, GAP, ITL, QUEUE, STREAMED, TTFT
+from engine.sampling.sampler import Alternative, Choice, describe
 from tests.fakes.loop import TOY_TABLE, ToyEngine, ToyModel, text_of
 
 LABELS = dict(zip((False, True), STREAMED, strict=True))

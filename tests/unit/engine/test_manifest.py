@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from engine.errors import ArtifactError
-from engine.manifest import Architecture, KvDtype, ModelShape, read_manifest, verify_files
+from engine.core.errors import ArtifactError
+from engine.edge.artifact import Architecture, KvDtype, ModelShape, read_manifest, verify_files
 
 FILES = {"model.onnx": b"graph", "model.onnx.data": b"weights" * 1000, "tokens.bin": b""}
 

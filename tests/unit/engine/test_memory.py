@@ -10,10 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from engine.kv_cache import CacheShape, KvCache, SlotCache
-from engine.manifest import Architecture, KvDtype, ModelShape
-from engine.memory import ALIGNMENT, HostMemory, aligned
-from engine.staging import Staging, staged_bytes
+from engine.edge.artifact import Architecture, KvDtype, ModelShape
+from engine.runners.memory import (
+    ALIGNMENT,
+    CacheShape,
+    HostMemory,
+    KvCache,
+    SlotCache,
+    Staging,
+    aligned,
+    staged_bytes,
+)
 
 SHAPE = CacheShape(slots=4, heads=3, capacity=7, head_dim=5, item_size=4)
 NAMES = ("key_0", "value_0", "key_1")

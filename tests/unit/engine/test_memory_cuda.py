@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.errors import InternalError
-from engine.kv_cache import CacheShape, KvCache
-from engine.memory import DeviceMemory, HostMemory
-from engine.staging import Staging, staged_bytes
+from engine.core.errors import InternalError
+from engine.runners.memory import CacheShape, DeviceMemory, HostMemory, KvCache, Staging, staged_bytes
 from tests.fakes.cuda import FakeCuda, installed
 
 SHAPE = CacheShape(slots=3, heads=2, capacity=6, head_dim=4, item_size=4)
@@ -24,7 +22,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
 
 
 def cuda_memory() -> Any:
-    return importlib.import_module("engine.memory_cuda").CudaMemory(1)
+    return importlib.import_module("engine.runners.cuda_memory").CudaMemory(1)
 
 
 def played(memory: DeviceMemory) -> list[Any]:

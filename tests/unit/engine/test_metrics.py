@@ -6,10 +6,20 @@ from typing import Any
 
 import pytest
 
-from engine.contract import METRICS
-from engine.kernels import KernelUse, Why
-from engine.metrics import FLUSH_SECONDS, KERNELS, PREFIX, MetricsFlusher
-from engine.recorder import E2E, GAP, ITL, QUEUE, TTFT, Recorder
+from engine.core.contract import METRICS
+from engine.edge.metrics import (
+    E2E,
+    FLUSH_SECONDS,
+    GAP,
+    ITL,
+    KERNELS,
+    PREFIX,
+    QUEUE,
+    TTFT,
+    MetricsFlusher,
+    Recorder,
+)
+from engine.runners.kernels import KernelUse, Why
 from tests.fakes.loop import unexpected
 from tests.fakes.triton import FakeFamily, FakeMetric
 
@@ -188,7 +198,7 @@ def test_a_fault_is_reported() -> None:
 def test_the_metric_of_the_kernel_level_is_set_until_the_flusher_closes(
     triton: FakeTriton, recorder: Recorder, kernels: KernelUse, labels: dict[str, str]
 ) -> None:
-    flusher = MetricsFlusher(triton, recorder, ARGS, kernels=kernels)
+    flusher = MetricsFlusher(triton, recorder, ARGS, kernels=kernels.labels)
     flusher.flush(1.0)
     assert triton.metric(KERNELS, **labels).calls == [("set", 1)]
     flusher.flush(2.0)
@@ -200,7 +210,7 @@ def test_the_metric_of_the_kernel_level_is_set_until_the_flusher_closes(
 
 def test_the_kernels_of_several_instances_say_whose_they_are(triton: FakeTriton, recorder: Recorder) -> None:
     args = ARGS | {"model_instance_name": "toy_engine_0_1"}
-    MetricsFlusher(triton, recorder, args, 2, KernelUse("plain")).flush(0.0)
+    MetricsFlusher(triton, recorder, args, 2, KernelUse("plain").labels).flush(0.0)
     labels = {"level": "plain", "why": "", "model_instance": "toy_engine_0_1"}
     assert triton.metric(KERNELS, **labels).calls == [("set", 1)]
 

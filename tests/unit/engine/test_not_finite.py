@@ -17,15 +17,14 @@ from safetensors.numpy import load_file, save_file
 from build.architecture import describe
 from build.assemble_onnxruntime import DecoderAssembly
 from build.quantise import Precision
-from engine.errors import NotFinite
-from engine.kernel_weights import KernelWeights
-from engine.kernels import levels_here, load_kernels
+from engine.core.errors import NotFinite
+from engine.core.scheduler import Scheduler
+from engine.core.slots import SlotTable
+from engine.core.stops import Span
+from engine.core.tokens import TokenTable
 from engine.loop import Loop
-from engine.runner_kernels import KernelRunner
-from engine.scheduler import Scheduler
-from engine.slots import SlotTable
-from engine.stops import Span
-from engine.tokens import TokenTable
+from engine.runners.kernel_runner import KernelRunner, KernelWeights
+from engine.runners.kernels import levels_here, load_kernels
 from tests.fakes.loop import Client, ToyEngine
 from tests.models import tiny
 from tests.models.kernel_engines import VOCAB, Quiet, write_kernel_engine

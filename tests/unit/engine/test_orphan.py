@@ -10,7 +10,7 @@ import sys
 from tests.paths import ROOT
 
 SERVER = ROOT / "server"
-STEP = "from engine.orphan import exit_with_parent; exit_with_parent(); print('up', flush=True); input()"
+STEP = "from engine.edge.triton import exit_with_parent; exit_with_parent(); print('up', flush=True); input()"
 # The server starts the step, passes its pipes on and sleeps.
 PARENT = f"""
 import subprocess, sys, time

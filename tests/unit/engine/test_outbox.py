@@ -12,13 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.answer import FALLBACK, decode_chunk, read_handle
-from engine.errors import Cancelled, EngineError
-from engine.outbox import Chunk, Outbox
-from engine.recorder import GAP, Recorder
-from engine.request import FinishReason
-from engine.stops import TextStream
-from engine.tokens import TokenTable
+from engine.core.errors import Cancelled, EngineError
+from engine.core.request import FinishReason
+from engine.core.stops import TextStream
+from engine.core.tokens import TokenTable
+from engine.edge.chunks import FALLBACK, Chunk, Outbox, decode_chunk, read_handle
+from engine.edge.metrics import GAP, Recorder
 from tests.fakes.loop import TOY_TABLE, VOCAB, Client, FakeClock, unexpected
 
 ALL = ("num_input_tokens", "num_output_tokens", "logprobs")

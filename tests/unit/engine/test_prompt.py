@@ -11,9 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, normalizers
 
-from engine.chat import ChatTemplate, Message
-from engine.errors import ArtifactError, InvalidArgument
-from engine.prompt import PromptEncoder, load_tokenizer
+from engine.core.errors import ArtifactError, InvalidArgument
+from engine.prompts.chat import ChatTemplate, Message, PromptEncoder, load_tokenizer
 from tests.models.chats import user
 from tests.models.tokenizers_of_kinds import EVERY, KINDS, NORMALISED, SPECIAL, byte_level, tokenizer_of
 

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.contract import LIMITS
-from engine.errors import (
+from engine.core.contract import LIMITS
+from engine.core.errors import (
     InvalidArgument,
 )
-from engine.limits import MAX_UINT64
-from engine.request import Request, Sampling, parse_logit_bias, sampling_from
+from engine.core.limits import MAX_UINT64
+from engine.core.request import Request, Sampling, parse_logit_bias, sampling_from
 
 words = st.text(st.characters(codec="utf-8"), min_size=1, max_size=5)
 biases = st.lists(st.tuples(st.integers(0, 9), st.floats(-100, 100)), max_size=4, unique_by=lambda b: b[0])

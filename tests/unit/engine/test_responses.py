@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.responses import LONGEST_NS, Responses, tokens_together
+from engine.core.pacing import LONGEST_NS, Responses, tokens_together
 from tests.fakes.loop import ToyEngine, ToyModel, text_of
 
 COUNTS = st.integers(1, 2000)

@@ -14,11 +14,10 @@ from build.architecture import describe
 from build.architecture.parts import Architecture as Decoder
 from build.dialects.contents import Scored
 from build.quantise import Precision
-from engine.inference import open_session
-from engine.manifest import Architecture, KvDtype, ModelShape
-from engine.memory import HostMemory
-from engine.runner_cuda import CudaRunner
-from engine.runner_onnx import OnnxRunner
+from engine.edge.artifact import Architecture, KvDtype, ModelShape
+from engine.runners.cuda_runner import CudaRunner
+from engine.runners.memory import HostMemory
+from engine.runners.onnx_runner import OnnxRunner, open_session
 from tests.models import seq2seq_engines, tiny, tiny_seq2seq
 from tests.models.engines import write_engine
 from tests.models.seq2seq_engines import open_model

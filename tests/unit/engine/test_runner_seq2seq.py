@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from build.quantise import Precision
-from engine.runner import Floats
-from engine.runner_onnx import OnnxRunner
+from engine.runners.onnx_runner import OnnxRunner
+from engine.runners.runner import Floats
 
 pytest.importorskip("torch")  # which makes the checkpoint
 

@@ -18,13 +18,11 @@ from build.architecture import describe
 from build.architecture.parts import Architecture as Decoder
 from build.dialects.contents import Scored
 from build.quantise import Precision
-from engine.executor import Profile
-from engine.inference import open_session
-from engine.manifest import Architecture, KvDtype, ModelShape
-from engine.masks import fill_causal, fill_source
-from engine.memory import HostMemory
-from engine.runner_onnx import OnnxRunner
-from engine.runner_tensorrt import TensorRtRunner
+from engine.edge.artifact import Architecture, KvDtype, ModelShape
+from engine.runners.memory import HostMemory
+from engine.runners.onnx_runner import OnnxRunner, open_session
+from engine.runners.runner import Profile
+from engine.runners.tensorrt_runner import TensorRtRunner, fill_causal, fill_source
 from tests.fakes.onnx_executor import OnnxExecutor
 from tests.models import engines, seq2seq_engines, tensorrt_graphs, tiny, tiny_seq2seq
 from tests.unit.engine.runner_play import (

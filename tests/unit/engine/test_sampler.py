@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from engine.request import Sampling
-from engine.sampler import Floats, TokenChooser, choose
-from engine.tokens import Vocabulary
+from engine.core.request import Sampling
+from engine.core.tokens import Vocabulary
+from engine.sampling.sampler import Floats, TokenChooser, choose
 from tests.unit.engine.sampling import EOS, VOCAB, choose_all, chooser, logits_of, seeds, tokens_at
 
 

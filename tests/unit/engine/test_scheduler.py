@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from engine.batch import Batch, Sequence
-from engine.errors import InvalidArgument, Unavailable
-from engine.request import FinishReason
-from engine.scheduler import IDLE_ROW_POSITIONS, Scheduler
-from engine.slots import Copy, SlotTable, Swap
+from engine.core.errors import InvalidArgument, Unavailable
+from engine.core.request import FinishReason
+from engine.core.scheduler import IDLE_ROW_POSITIONS, Scheduler
+from engine.core.sequence import Batch, Sequence
+from engine.core.slots import Copy, SlotTable, Swap
 from tests.fakes.loop import EOS, ToyRunner, sequence_of
 
 

@@ -7,11 +7,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from engine.batch import Batch, Prefill, Sequence
-from engine.errors import Unavailable
-from engine.request import FinishReason
-from engine.scheduler import Scheduler
-from engine.slots import Copy, SlotTable
+from engine.core.errors import Unavailable
+from engine.core.request import FinishReason
+from engine.core.scheduler import Scheduler
+from engine.core.sequence import Batch, Prefill, Sequence
+from engine.core.slots import Copy, SlotTable
 from tests.fakes.loop import EOS, ToyRunner, sequence_of
 
 few = st.integers(1, 3)  # few different tokens, so that prompts share prefixes

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from engine.errors import EngineError, InternalError, NotFinite
-from engine.recorder import TTFT
-from engine.request import FinishReason, Sampling
+from engine.core.errors import EngineError, InternalError, NotFinite
+from engine.core.request import FinishReason, Sampling
+from engine.edge.metrics import TTFT
 from tests.fakes.loop import EOS, Client, ToyEngine, answer_alone, searched_alone
 
 CAPACITY = 64

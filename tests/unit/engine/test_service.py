@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.channel import Signal, SignalSender
-from engine.errors import ArtifactError, EngineError, SettingsError, Unavailable
-from engine.manifest import read_manifest
-from engine.outbox import Chunk
-from engine.request import Request, Sampling
-from engine.runner import Floats
+from engine.core.errors import ArtifactError, EngineError, SettingsError, Unavailable
+from engine.core.request import Request, Sampling
+from engine.edge.artifact import read_manifest
+from engine.edge.channel import Signal, SignalSender
+from engine.edge.chunks import Chunk
+from engine.edge.settings import Settings
+from engine.edge.triton import signals_of
+from engine.runners.runner import Floats
 from engine.service import Service, open_service, self_test
-from engine.settings import Settings
-from engine.triton import signals_of
 from tests.fakes.loop import Client, ToyModel, ToyRunner, opened
 from tests.models.artifact import byte_tokenizer, write_artifact
 

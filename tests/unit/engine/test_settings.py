@@ -4,14 +4,14 @@ from dataclasses import fields, replace
 
 import pytest
 
-from engine.container import usable_cores
-from engine.contract import SETTINGS, DeviceChoice, EngineSettings, KernelsChoice
-from engine.errors import SettingsError
-from engine.kernels import LEVELS
-from engine.limits import Limit
-from engine.manifest import Architecture, ModelShape
-from engine.settings import Footprint, Settings, check_fit, read_settings
-from engine.triton import parameters_of
+from engine.core.contract import SETTINGS, DeviceChoice, EngineSettings, KernelsChoice
+from engine.core.errors import SettingsError
+from engine.core.limits import Limit
+from engine.edge.artifact import Architecture, ModelShape
+from engine.edge.container import usable_cores
+from engine.edge.settings import Footprint, Settings, check_fit, read_settings
+from engine.edge.triton import parameters_of
+from engine.runners.kernels import LEVELS
 
 SHAPE = ModelShape(layers=2, kv_heads=3, head_dim=4, vocab_size=10, max_positions=100)
 PLAIN = Footprint(SHAPE)

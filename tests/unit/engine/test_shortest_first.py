@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.shortest_first import ShortestFirst
+from engine.prompts.reader import ShortestFirst
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from engine.slots import Copy, Move, Placement, Slot, SlotTable, Swap, common_prefix
+from engine.core.slots import Copy, Move, Placement, Slot, SlotTable, Swap, common_prefix
 
 GARBAGE = -1
 few = st.integers(0, 2)  # few different tokens, so that prompts share prefixes

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from engine.errors import EngineError
-from engine.request import FinishReason, Sampling
-from engine.slots import Copy, SlotTable
+from engine.core.errors import EngineError
+from engine.core.request import FinishReason, Sampling
+from engine.core.slots import Copy, SlotTable
 from tests.fakes.loop import DIVIDER, START, VOCAB, Client, ToyEngine, answer_alone
 
 CAPACITY, SOURCE = 32, 12

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from engine.drafts import TOGETHER, Drafter, room_for_drafts
-from engine.errors import InternalError
+from engine.core.errors import InternalError
+from engine.core.sequence import TOGETHER, Drafter, room_for_drafts
 from tests.fakes.loop import EOS, VOCAB, Client, ToyEngine, ToyModel, text_of
 
 TOKENS = st.lists(st.integers(0, 3), min_size=1, max_size=60)

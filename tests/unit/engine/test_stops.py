@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from engine.stops import Span, StopMatcher, TextStream
-from engine.tokens import TokenTable
+from engine.core.stops import Span, StopMatcher, TextStream
+from engine.core.tokens import TokenTable
 
 # A small alphabet, so that words overlap with themselves and with one another.
 ab = st.binary(min_size=1, max_size=6).map(lambda data: bytes(b"abc"[byte % 3] for byte in data))

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.chat import ROLES, Message
-from engine.errors import InvalidArgument
+from engine.core.errors import InvalidArgument
+from engine.prompts.chat import ROLES, Message
 from tests.models.chats import CONTROL, control, encoded, plain_ids, rendered, template_of, tokenizer
 
 pytestmark = pytest.mark.parity

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.errors import ArtifactError
-from engine.tokens import TokenTable, complete_length, load_table, parse_table
+from engine.core.errors import ArtifactError
+from engine.core.tokens import TokenTable, complete_length, load_table, parse_table
 
 entries = st.lists(st.binary(max_size=20), max_size=30)
 

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from engine.traced import Traced, settle, text_of, traced
+from engine.prompts.traced import Traced, settle, text_of, traced
 from tests.fakes.origins import (
     MESSAGE,
     TEMPLATE,

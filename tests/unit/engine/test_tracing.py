@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.errors import (
+from engine.core.errors import (
     Cancelled,
     DeadlineExceeded,
     EngineError,
@@ -16,7 +16,7 @@ from engine.errors import (
     InvalidArgument,
     Unavailable,
 )
-from engine.tracing import Context, Ending, Span, Trace, read_context, read_traceparent, spans_of
+from engine.edge.traces import Context, Ending, Span, Trace, read_context, read_traceparent, spans_of
 from tests.fakes.loop import ToyEngine
 
 PARENT = Context(bytes(range(16)), bytes(range(8, 16)))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import launch
-from engine.triton import REGION_PREFIX, instances_of, load_board_of
+from engine.edge.triton import REGION_PREFIX, instances_of, load_board_of
 
 ARGS = {"model_name": "toy_engine", "model_version": "3"}
 

@@ -13,16 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.answer import decode_chunk, read_table
-from engine.contract import TokenizerSettings
-from engine.errors import ArtifactError, InvalidArgument, Unavailable
-from engine.manifest import Manifest, read_manifest
-from engine.outbox import Chunk
-from engine.reader import Reader, Reading, pick, write
-from engine.request import Request, Sampling
-from engine.stops import Span
-from engine.tokens import TokenTable, load_table
-from engine.versions import Versions, request_key, table_key
+from engine.core.contract import TokenizerSettings
+from engine.core.errors import ArtifactError, InvalidArgument, Unavailable
+from engine.core.request import Request, Sampling
+from engine.core.stops import Span
+from engine.core.tokens import TokenTable, load_table
+from engine.edge.artifact import Manifest, Versions, read_manifest, request_key, table_key
+from engine.edge.chunks import Chunk, decode_chunk, read_table
+from engine.prompts.reader import Reader, Reading, pick, write
 from tests.models.artifact import byte_tokenizer, write_artifact
 
 LIMITS = TokenizerSettings()

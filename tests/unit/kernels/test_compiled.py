@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from numpy.core import _multiarray_umath as multiarray
 
-from engine.kernels import (
+from engine.runners.kernels import (
     FOLDER,
     INSTRUCTIONS,
     LEVELS,

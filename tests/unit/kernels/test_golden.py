@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.kernel_weights import KernelWeights
-from engine.kernels import FOLDER, LEVELS, KernelsMissing, load_library
-from engine.runner import Floats
-from engine.runner_kernels import KernelRunner
+from engine.runners.kernel_runner import KernelRunner, KernelWeights
+from engine.runners.kernels import FOLDER, LEVELS, KernelsMissing, load_library
+from engine.runners.runner import Floats
 from tests.unit.kernels.golden import GOLDEN, SLOTS, Golden, hash_of
 
 pytestmark = pytest.mark.exact

@@ -1,0 +1,1 @@
+"""What the engine decides: values in, values out, with the standard library alone."""

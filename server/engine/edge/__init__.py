@@ -1,0 +1,1 @@
+"""What touches the outside: Triton, files, sockets, metrics, traces."""

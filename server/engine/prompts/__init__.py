@@ -1,0 +1,1 @@
+"""From a client's inputs to token ids: the work of the tokenizer step."""
