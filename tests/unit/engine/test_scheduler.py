@@ -141,7 +141,7 @@ def test_a_prompt_behind_another_reuses_what_that_one_computed() -> None:
 
 
 def test_rows_between_running_ones_are_idle_and_harmless(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.scheduler.IDLE_ROW_POSITIONS", 0)  # no gap is ever closed
+    monkeypatch.setattr("engine.core.scheduler.IDLE_ROW_POSITIONS", 0)  # no gap is ever closed
     harness = Harness()
     short = harness.add([1], max_tokens=2)
     long = harness.add([2], max_tokens=8)

@@ -30,7 +30,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         stall=st.sampled_from([0, 0.5, 3]),
     )
     def begin(self, slots: int, capacity: int, queue: int, chunk: int, idle: int, stall: float) -> None:
-        self.patch = patch("engine.scheduler.IDLE_ROW_POSITIONS", idle)
+        self.patch = patch("engine.core.scheduler.IDLE_ROW_POSITIONS", idle)
         self.patch.start()
         self.runner = ToyRunner(slots, capacity)
         self.table = SlotTable(slots, capacity, min_reuse=2)
