@@ -1,13 +1,5 @@
 """Carries out one batch: the model runs, its logits become tokens, and failed requests end.
 
-A decode step with drafts, or with a chunk of a prompt: the model runs once over each row's token, what may
-follow it, and the chunk. Reading the weights once is what it saves.
-
-Each sequence chooses its tokens one after the other, from its own logits, as it would without a draft. It
-goes on for as long as what it chose is what was proposed: the logits behind that are those of the answer.
-
-Carries out one batch: the model runs, its logits become tokens, and failed requests end.
-
 A call of the runner can fail in any way; then the requests of that call end, and no others.
 """
 
@@ -28,8 +20,8 @@ from engine.sampling.sampler import Choice, TokenChooser, choose
 from engine.streams import Clock, Streams
 
 
-class Verification:
-    """The lock guards the scheduler; the model runs outside it. `runner` must be a Verifier by then."""
+class Steps:
+    """The lock guards the scheduler; models run outside it."""
 
     def __init__(
         self,
@@ -47,8 +39,78 @@ class Verification:
         self._clock = clock
         self._lock = lock
 
-    def run(self, batch: Batch, prefill: Prefill | None = None) -> tuple[Floats, float] | None:
-        """If the model fails, all decoding sequences end; if a choice fails, those whose tokens it chooses:
+    def run(self, batch: Batch) -> None:
+        try:
+            self._move(batch.moves)
+        except Exception as error:  # noqa: BLE001  see above
+            self._streams.fail(batch.sequences, error, batch.moves)
+            return
+        prefill = batch.prefill
+        if prefill and prefill.start == prefill.sequence.reused:
+            self._started(prefill.sequence)
+        if prefill and batch.decode and not batch.searches and isinstance(self._runner, Verifier):
+            self._both(batch, prefill)
+            return
+        if batch.decode:
+            self._decode(batch)
+        if prefill:
+            self._prefill(prefill)
+        if batch.encode:
+            self._encode(batch.encode)
+
+    def _move(self, moves: Iterable[Move]) -> None:
+        for move in moves:
+            if isinstance(move, Copy):
+                self._runner.copy(move.source, move.target, move.tokens, start=move.start, cross=move.cross)
+            else:
+                self._runner.swap(move.a, move.b, move.tokens)
+
+    def _decode(self, batch: Batch) -> None:
+        if any(row.draft for row in batch.decode):
+            self._verify(batch)
+        else:
+            self._decode_rows(batch)
+
+    def _decode_rows(self, batch: Batch) -> None:
+        rows, searches = batch.decode, batch.searches
+        lanes = [row.lane for row in rows]
+        busy = [i for i, lane in enumerate(lanes) if lane and lane.sequence not in searches]
+        sequences = [lane.sequence for lane in lanes if lane and lane.sequence not in searches]
+        began = self._clock()
+        try:
+            logits = self._runner.decode([r.token for r in rows], [r.position for r in rows])
+            theirs = [logits[[lane.slot.index for lane in search.lanes]] for search in searches]
+            choices = self._choose(logits if len(busy) == len(rows) else logits[busy], sequences)
+        except Exception as error:  # noqa: BLE001  see above
+            self._streams.fail(batch.decoding, error)
+            return
+        with self._lock:
+            self._scheduler.commit_decode(rows, self._seconds_since(began))
+        self._streams.decoded()
+        self._streams.advance(sequences, choices)
+        for search, scores in zip(searches, theirs, strict=True):
+            self._search(search, scores)
+
+    def _both(self, batch: Batch, prefill: Prefill) -> None:
+        """Decode rows and a chunk, in one call; in two calls to time them, or to find which of them failed.
+
+        The rows are then second: either way their tokens come at the end of a step, so that there is one
+        chunk between two tokens of a stream.
+        """
+        found = self._verify(batch, prefill) if batch.together else None
+        if found:
+            self._prefilled(prefill, *found, together=True)
+            return
+        self._prefill(prefill)
+        self._verify(batch)
+
+    def _verify(self, batch: Batch, prefill: Prefill | None = None) -> tuple[Floats, float] | None:
+        """One call of the model over each row's token, its draft, and the chunk: the weights are read once.
+
+        Each sequence chooses its tokens one after the other, from its own logits, as it would without a
+        draft, for as long as what it chose is what was proposed: the logits behind that are the answer's.
+
+        If the model fails, all decoding sequences end; if a choice fails, those whose tokens it chooses:
         one sequence in a step with drafts, otherwise all.
 
         With a chunk, returns the logits after it and the seconds that the step took; None if the model
@@ -65,7 +127,7 @@ class Verification:
             else:
                 self._streams.fail(batch.decoding, error)
             return None
-        seconds = (self._clock() - began) / 1e9
+        seconds = self._seconds_since(began)
         with self._lock:
             self._scheduler.commit_decode(batch.decode, None if prefill else seconds)
         self._streams.decoded()
@@ -122,92 +184,6 @@ class Verification:
 
     def _is_as_proposed(self, row: Row, count: int, choice: Choice | None) -> bool:
         return choice is not None and count < len(row.draft) and row.draft[count] == choice.token
-
-
-class Steps:
-    """The lock guards the scheduler; models run outside it."""
-
-    def __init__(
-        self,
-        scheduler: Scheduler,
-        runner: Runner,
-        streams: Streams,
-        recorder: Recorder,
-        clock: Clock,
-        lock: threading.Condition,
-    ) -> None:
-        self._scheduler = scheduler
-        self._runner = runner
-        self._streams = streams
-        self._recorder = recorder
-        self._clock = clock
-        self._lock = lock
-        self._verification = Verification(scheduler, runner, streams, recorder, clock, lock)
-
-    def run(self, batch: Batch) -> None:
-        try:
-            self._move(batch.moves)
-        except Exception as error:  # noqa: BLE001  see above
-            self._streams.fail(batch.sequences, error, batch.moves)
-            return
-        prefill = batch.prefill
-        if prefill and prefill.start == prefill.sequence.reused:
-            self._started(prefill.sequence)
-        if prefill and batch.decode and not batch.searches and isinstance(self._runner, Verifier):
-            self._both(batch, prefill)
-            return
-        if batch.decode:
-            self._decode(batch)
-        if prefill:
-            self._prefill(prefill)
-        if batch.encode:
-            self._encode(batch.encode)
-
-    def _move(self, moves: Iterable[Move]) -> None:
-        for move in moves:
-            if isinstance(move, Copy):
-                self._runner.copy(move.source, move.target, move.tokens, start=move.start, cross=move.cross)
-            else:
-                self._runner.swap(move.a, move.b, move.tokens)
-
-    def _decode(self, batch: Batch) -> None:
-        if any(row.draft for row in batch.decode):
-            self._verification.run(batch)
-        else:
-            self._decode_rows(batch)
-
-    def _decode_rows(self, batch: Batch) -> None:
-        rows, searches = batch.decode, batch.searches
-        lanes = [row.lane for row in rows]
-        busy = [i for i, lane in enumerate(lanes) if lane and lane.sequence not in searches]
-        sequences = [lane.sequence for lane in lanes if lane and lane.sequence not in searches]
-        began = self._clock()
-        try:
-            logits = self._runner.decode([r.token for r in rows], [r.position for r in rows])
-            theirs = [logits[[lane.slot.index for lane in search.lanes]] for search in searches]
-            choices = self._choose(logits if len(busy) == len(rows) else logits[busy], sequences)
-        except Exception as error:  # noqa: BLE001  see above
-            self._streams.fail(batch.decoding, error)
-            return
-        with self._lock:
-            self._scheduler.commit_decode(rows, self._seconds_since(began))
-        self._streams.decoded()
-        self._streams.advance(sequences, choices)
-        for search, scores in zip(searches, theirs, strict=True):
-            self._search(search, scores)
-
-    def _both(self, batch: Batch, prefill: Prefill) -> None:
-        """Decode rows and a chunk, in one call; in two calls to time them, or to find which of them failed.
-
-        The rows are then second: either way their tokens come at the end of a step, so that there is one
-        chunk between two tokens of a stream.
-        """
-        found = self._verification.run(batch, prefill) if batch.together else None
-        if found:
-            self._prefilled(prefill, *found, together=True)
-            return
-        self._prefill(prefill)
-        self._verification.run(batch)
 
     def _prefill(self, prefill: Prefill) -> None:
         began = self._clock()
