@@ -24,7 +24,7 @@ from build.engine import Independent, Result, build_engine
 from build.errors import BadInput, BuildError, HubUnreachable, Unbuilt
 from build.manifest import Json
 from build.quantise import Precision
-from build.recipe import Check, Engine, Recipe, known_recipes, load_recipe, require_accepted
+from build.recipe import Check, Recipe, Runtime, known_recipes, load_recipe, require_accepted
 from build.recommend.cli import main as recommend
 from build.sources.resolve import open_source
 from build.verify import DEFAULT_TOKENS
@@ -97,7 +97,9 @@ def _parser() -> argparse.ArgumentParser:
         " or `hub` for the original the recipe names",
     )
     add("--precision", choices=[precision.value for precision in Precision])
-    add("--engine", choices=[engine.value for engine in Engine], help="default: the recipe's, or onnxruntime")
+    add(
+        "--engine", choices=[engine.value for engine in Runtime], help="default: the recipe's, or onnxruntime"
+    )
     add(
         "--check",
         choices=[check.value for check in Check],
@@ -160,10 +162,10 @@ def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _plans(engine: Engine, options: argparse.Namespace) -> PlanOptions | None:
+def _plans(engine: Runtime, options: argparse.Namespace) -> PlanOptions | None:
     """None for another engine; BadInput where an option is given that only a plan has."""
     given = {name: getattr(options, name) for name in _SIZES if getattr(options, name) is not None}
-    if engine is Engine.TENSORRT:
+    if engine is Runtime.TENSORRT:
         find = partial(find_host, options.timing_cache or _TIMINGS)
         return PlanOptions(rtx, find, Room(**given), options.keep_onnx, options.int4_block or BLOCK_SIZES[0])
     for name in (*_SIZES, "int4_block", "keep_onnx", "timing_cache"):
@@ -189,7 +191,7 @@ def _recipe(options: argparse.Namespace) -> Recipe:
     if options.precision:
         changes["precision"] = Precision(options.precision)
     if options.engine:
-        changes["engine"] = Engine(options.engine)
+        changes["engine"] = Runtime(options.engine)
     if options.check:
         changes["check"] = Check(options.check)
     return replace(recipe, **changes)

@@ -19,7 +19,7 @@ from build.errors import BadInput, BuildError
 from build.generation import generation, unserved
 from build.manifest import MANIFEST_FILE, Json, encode_manifest, manifest
 from build.publish import Slot, place, staged, write_new
-from build.recipe import Engine, Recipe
+from build.recipe import Recipe, Runtime
 from build.tasks import settled
 from build.token_table import encode_table, token_bytes
 from build.tokenizer_fit import fitted
@@ -89,7 +89,7 @@ def build_engine(
 
 
 def _assembly(recipe: Recipe, checkpoint: Checkpoint, model: Model, plans: PlanOptions | None) -> Assembly:
-    if recipe.engine is Engine.TENSORRT:
+    if recipe.engine is Runtime.TENSORRT:
         assert plans is not None
         return TensorRtAssembly(checkpoint, model, recipe.precision, recipe.limit(), plans)
     if isinstance(model, EncoderDecoder):

@@ -31,7 +31,7 @@ class Task(Enum):
     TRANSLATE = "translate"
 
 
-class Engine(Enum):
+class Runtime(Enum):
     """What runs the engine that is built; also the name of its graphs' dialect."""
 
     ONNXRUNTIME = "onnxruntime"
@@ -69,7 +69,7 @@ class Limits:
     agreement: float | None = None
 
 
-_CHOICES: dict[str, type[Enum]] = {"task": Task, "precision": Precision, "engine": Engine, "check": Check}
+_CHOICES: dict[str, type[Enum]] = {"task": Task, "precision": Precision, "engine": Runtime, "check": Check}
 # An fp32 engine computes the same as the reference, so any visible difference is a fault of the graph.
 _LIMITS = {
     "fp32": Limits(logit_error=0.01, perplexity=1.0005, agreement=0.995),
@@ -95,7 +95,7 @@ class Recipe:
     source: str
     task: Task | None = None
     precision: Precision = Precision.INT8
-    engine: Engine = Engine.ONNXRUNTIME
+    engine: Runtime = Runtime.ONNXRUNTIME
     check: Check | None = None
     hub: str | None = None
     licence: str | None = None

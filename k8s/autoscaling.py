@@ -109,7 +109,7 @@ class Replica:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Demand:
     """The options. Rates are requests/s of the whole service; `growth` and `headroom` are shares."""
 
     rate_per_s: float
@@ -183,12 +183,12 @@ def _ttft_limit(profile: Field) -> float | None:
     return next((limits.at(name).number() for name in names if limits.has(name)), None)
 
 
-def replicas(rate_per_s: float, planned_per_s: float, plan: Plan) -> int:
+def replicas(rate_per_s: float, planned_per_s: float, plan: Demand) -> int:
     """The replicas for `rate_per_s` and its growth at `planned_per_s` each, and the spare ones."""
     return math.ceil(rate_per_s * (1 + plan.growth) / planned_per_s) + plan.spare
 
 
-def values(replica: Replica, plan: Plan, source: str) -> str:
+def values(replica: Replica, plan: Demand, source: str) -> str:
     """The values file. Raises ValueError where the service needs more replicas than the chart takes."""
     planned_per_s = replica.rate_per_s * plan.headroom
     most = max(AT_LEAST, replicas(plan.rate_per_s, planned_per_s, plan))
@@ -248,7 +248,7 @@ def _number(value: float, most: float) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     found = _parser().parse_args(arguments)
-    plan = Plan(found.rate, found.min_rate, found.growth, found.headroom, found.spare, found.mode)
+    plan = Demand(found.rate, found.min_rate, found.growth, found.headroom, found.spare, found.mode)
     try:
         if plan.min_rate_per_s is not None and plan.min_rate_per_s > plan.rate_per_s:
             raise ValueError(

@@ -19,7 +19,7 @@ from rich.console import Console
 from loadtest import artifacts, pages
 from loadtest.errors import BenchError, TrafficError, exit_code
 from loadtest.launched import served
-from loadtest.machine import describe
+from loadtest.machine import machine_facts
 from loadtest.measure import sweep as sweeps
 from loadtest.measure.result import Result
 from loadtest.measure.soak import Limits, finding, to_json
@@ -130,7 +130,7 @@ def _load(options: argparse.Namespace) -> int:
 def _soak(options: argparse.Namespace) -> int:
     profile = _profile(options)
     folder = folder_of(options, "soak", "result.json").resolve()
-    machine = describe()
+    machine = machine_facts()
     with (
         _server(options, folder) as pid,
         stopping() as signals,

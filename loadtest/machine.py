@@ -30,7 +30,7 @@ PACKAGES = (
 )
 
 
-def describe() -> dict[str, Any]:
+def machine_facts() -> dict[str, Any]:
     cpus = Path("/proc/cpuinfo").read_text()
     return {
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

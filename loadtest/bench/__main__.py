@@ -43,7 +43,7 @@ from loadtest.bench.plan import (
 from loadtest.bench.quality import Quality, against, quality, require_same_text
 from loadtest.bench.rows import LOGS, Rows, engine_program
 from loadtest.errors import BenchError, exit_code
-from loadtest.machine import describe, read_bandwidth, warn_if_busy
+from loadtest.machine import machine_facts, read_bandwidth, warn_if_busy
 from loadtest.options import listed, names_of, numbers, positive
 from loadtest.prompts import Prompts, windows
 from loadtest.streams import require_loopback
@@ -144,7 +144,7 @@ def plan_of(options: argparse.Namespace) -> Plan:
 
 
 def _run(options: argparse.Namespace) -> int:
-    plan, machine = plan_of(options), describe()
+    plan, machine = plan_of(options), machine_facts()
     engines = Engines(CACHE, options.repository and options.repository.resolve())
     if SMOLLM2.name in options.models:
         engines.manifest(SMOLLM2)

@@ -30,7 +30,7 @@ Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
+class Delta:
     """Of an event. `tokens` is None if the server reports no token ids, `usage` if it reports none."""
 
     tokens: int | None
@@ -38,7 +38,7 @@ class Chunk:
     usage: Json | None
 
 
-def parse_event(event: str) -> Chunk | None:
+def parse_event(event: str) -> Delta | None:
     """None for what is no data, and for the end. BenchError if the server reports an error."""
     if not event.startswith("data:") or event[5:].strip() == "[DONE]":
         return None
@@ -47,10 +47,10 @@ def parse_event(event: str) -> Chunk | None:
         raise BenchError(f"the server answered {found['error']}")
     choice = (found.get("choices") or [{}])[0]
     ids = choice.get("token_ids")
-    return Chunk(None if ids is None else len(ids), choice.get("text") or "", found.get("usage"))
+    return Delta(None if ids is None else len(ids), choice.get("text") or "", found.get("usage"))
 
 
-def counted(chunks: Sequence[tuple[float, Chunk]], tokens: int) -> list[tuple[float, int]]:
+def counted(chunks: Sequence[tuple[float, Delta]], tokens: int) -> list[tuple[float, int]]:
     """The chunks that have tokens, as (seconds, tokens). BenchError if their usage is not `tokens`.
 
     A server that reports no ids sends one token a chunk, but holds back those that end within a character:

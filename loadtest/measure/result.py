@@ -32,7 +32,7 @@ _LATE_S, _LATE_SHARE = 0.05, 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class ServerFacts:
     url: str
     version: str
     models: tuple[str, ...]
@@ -46,7 +46,7 @@ class Facts:
     profile: Mapping[str, Any]
     started: str
     machine: Mapping[str, Any]
-    server: Server
+    server: ServerFacts
     window_s: tuple[float, float]
     gauges: Gauges
 
@@ -91,7 +91,7 @@ class Result:
     profile: Mapping[str, Any]
     started: str
     machine: Mapping[str, Any]
-    server: Server
+    server: ServerFacts
     window_s: tuple[float, float]
     requests: Requests
     ttft_s: Latency | None

@@ -13,7 +13,7 @@ from typing import Any
 
 from loadtest.errors import BenchError
 from loadtest.fields import dump, load
-from loadtest.measure.result import Result, Server
+from loadtest.measure.result import Result, ServerFacts
 
 VERSION = 2
 # Halved so often, the start was no guess.
@@ -90,7 +90,7 @@ class Sweep:
     profile: Mapping[str, Any]
     started: str
     machine: Mapping[str, Any]
-    server: Server
+    server: ServerFacts
     rungs: tuple[Rung, ...]
     highest_rate_per_s: float | None
     lowest_miss_per_s: float | None

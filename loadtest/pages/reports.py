@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from loadtest.measure.comparison import Difference, Run
 from loadtest.measure.record import Record
-from loadtest.measure.result import Result, Server
+from loadtest.measure.result import Result, ServerFacts
 from loadtest.measure.soak import Finding, Look
 from loadtest.measure.sweep import Sweep
 from loadtest.pages import tables
@@ -153,7 +153,7 @@ def _written(folder: Path, text: str, drawn: Iterable[Drawn]) -> list[Path]:
     return [page, *(save(one, folder) for one in drawn)]
 
 
-def _where(started: str, machine: Mapping[str, Any], server: Server) -> dict[str, str]:
+def _where(started: str, machine: Mapping[str, Any], server: ServerFacts) -> dict[str, str]:
     cores = machine.get("cores")
     changes = " with changes" if machine.get("uncommitted_changes") else ""
     return {

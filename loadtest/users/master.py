@@ -25,7 +25,7 @@ from loadtest.ports import HOST
 from loadtest.traffic.profile import Profile
 from loadtest.users.live import Stopping
 from loadtest.users.tally import Progress, Tally, owed
-from loadtest.users.worker import HARD, MAX_LINE, SOFT, Plan, State, report_of
+from loadtest.users.worker import HARD, MAX_LINE, SOFT, Assignment, State, report_of
 
 # From the last worker's READY to the first request: the message must have come to all of them.
 _LEAD_S = 0.5
@@ -107,7 +107,7 @@ class Crew:
                 raise BenchError(f"{found} of {expect} workers have come within {waiting_s:.0f} s")
             self._listen()
 
-    def run(self, profile: Profile, plan: Plan, stopping: Stopping, watch: Watch) -> Collected:
+    def run(self, profile: Profile, plan: Assignment, stopping: Stopping, watch: Watch) -> Collected:
         """`plan` is for all workers; their numbers are filled in. BenchError when a worker could not."""
         self._tally, self._team = Tally(), list(self._peers)
         if not self._team:
@@ -128,7 +128,7 @@ class Crew:
         for link in (self._listener, *(peer.connection for peer in self._peers)):
             _end(link)
 
-    def _collect(self, profile: Profile, plan: Plan, stopping: Stopping, watch: Watch) -> Collected:
+    def _collect(self, profile: Profile, plan: Assignment, stopping: Stopping, watch: Watch) -> Collected:
         start, zero = time.time() + _LEAD_S, time.monotonic() + _LEAD_S
         for peer in self._team:
             peer.heard_s = zero

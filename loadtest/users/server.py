@@ -19,7 +19,7 @@ from halimede.wire.repository import served as callable_models
 from loadtest.artifacts import ROOT, engine_of
 from loadtest.errors import BenchError, TrafficError
 from loadtest.measure.gauges import Scrape
-from loadtest.measure.result import Server
+from loadtest.measure.result import ServerFacts
 from loadtest.traffic.profile import Profile, Protocol
 from loadtest.traffic.prompts import PromptWriter, tokens_per_word
 from loadtest.users.live import Stopping, repeatedly
@@ -74,7 +74,7 @@ def models_of(profile: Profile, default: str) -> tuple[str, ...]:
     return tuple(sorted({entry.model or default for entry in profile.mix}))
 
 
-def check(profile: Profile, addresses: Addresses, model: str) -> Server:
+def check(profile: Profile, addresses: Addresses, model: str) -> ServerFacts:
     """The server, over each protocol that the mix takes. BenchError says what to start where none answers."""
     urls = dict.fromkeys(addresses.of(entry.protocol) for entry in profile.mix)
     models, versions = models_of(profile, model), []
@@ -96,7 +96,7 @@ def check(profile: Profile, addresses: Addresses, model: str) -> Server:
         except HalimedeError as error:
             raise BenchError(f"{url}: {error}") from error
         versions.append(f"{health.server_name} {health.server_version}")
-    return Server(", ".join(urls), versions[0], models)
+    return ServerFacts(", ".join(urls), versions[0], models)
 
 
 def fitted(profile: Profile, addresses: Addresses, model: str, say: Callable[[str], None]) -> Profile:

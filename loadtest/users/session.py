@@ -15,11 +15,11 @@ from typing import Any
 
 from loadtest.artifacts import MODEL, ROOT
 from loadtest.errors import BenchError, TrafficError
-from loadtest.machine import describe
+from loadtest.machine import machine_facts
 from loadtest.measure import result as results
 from loadtest.measure.gauges import Gauges, read_gauges
 from loadtest.measure.record import Record, encode_lines
-from loadtest.measure.result import Facts, Result, Server, summarise
+from loadtest.measure.result import Facts, Result, ServerFacts, summarise
 from loadtest.options import decimal, positive
 from loadtest.ports import HOST
 from loadtest.traffic.profile import Profile, Protocol, load_profile
@@ -27,7 +27,7 @@ from loadtest.traffic.schedule import clipped
 from loadtest.users.live import Stopping, shown, web
 from loadtest.users.master import Collected, Crew, listening, processes
 from loadtest.users.server import Addresses, addresses_of, check, fitted, scraping, words_of
-from loadtest.users.worker import Plan, Words
+from loadtest.users.worker import Assignment, Words
 
 PROFILES = ROOT / "loadtest" / "profiles"
 DEFAULT_PROFILE = "chat"
@@ -62,7 +62,7 @@ class Session:
 
     options: argparse.Namespace
     addresses: Addresses
-    server: Server
+    server: ServerFacts
     profile: Profile
     words: Mapping[str, Words]
     machine: Mapping[str, Any]
@@ -71,7 +71,7 @@ class Session:
     page: list[str]
 
     def run(self, profile: Profile) -> Ran:
-        plan = Plan(
+        plan = Assignment(
             profile=profile.as_table(),
             worker=0,
             workers=1,
@@ -108,7 +108,7 @@ class Session:
 @contextmanager
 def session(options: argparse.Namespace, profile: Profile, stopping: Stopping) -> Iterator[Session]:
     """BenchError where the server or a worker does not come."""
-    machine = describe()  # its load average is that of the minute before
+    machine = machine_facts()  # its load average is that of the minute before
     addresses = addresses_of(options.url or DEFAULT_URL, options.http_url, options.metrics_url)
     server = check(profile, addresses, options.model)
     profile = fitted(profile, addresses, options.model, say)

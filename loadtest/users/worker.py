@@ -80,7 +80,7 @@ class Words:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Assignment:
     """One worker's part of a run. `salt` makes the prompts of this run its own. At most `cap` requests may be
     open at a time; after `drain_s` those that still are end as errors."""
 
@@ -127,7 +127,7 @@ class Share:
     _writers: Mapping[str, PromptWriter]
     _senders: Mapping[Protocol, Sender]
 
-    def __init__(self, plan: Plan, tell: Callable[[str, str], None]) -> None:
+    def __init__(self, plan: Assignment, tell: Callable[[str, str], None]) -> None:
         self.go: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._plan = plan
         self._tell = tell
@@ -226,7 +226,7 @@ class Share:
 
 
 @asynccontextmanager
-async def _connected(protocols: set[Protocol], plan: Plan) -> AsyncIterator[dict[Protocol, Sender]]:
+async def _connected(protocols: set[Protocol], plan: Assignment) -> AsyncIterator[dict[Protocol, Sender]]:
     """The senders that the mix needs. Where no server answers, each request becomes an error."""
     made: dict[Protocol, Sender] = {}
     for protocol in protocols:
@@ -267,7 +267,7 @@ async def _work(host: str, port: int) -> int:
             if word == "plan":
                 found = json.loads(content)
                 words = {model: Words(**how) for model, how in found["words"].items()}
-                share = Share(Plan(**{**found, "words": words}), tell)
+                share = Share(Assignment(**{**found, "words": words}), tell)
                 running = asyncio.create_task(share.run())
             elif share is not None and word == "go":
                 share.go.set_result(json.loads(content))

@@ -22,7 +22,7 @@ from deliver.faults import BadInput, Corrupt, NoSuchRange, check_room
 from deliver.fetch import fetch
 from deliver.listing import NAME, is_safe
 from deliver.progress import Progress
-from deliver.source import Source, Stream, shown, split_archive
+from deliver.source import Source, Transfer, shown, split_archive
 
 MOST_MEMBERS: Final = 10_000
 # Weights hardly compress. Below the floor, padding and repeated text can have any ratio, and do no harm.
@@ -54,7 +54,7 @@ def unpacked(
     archive.unlink(missing_ok=True)
     progress = Progress(0, say)
 
-    def begin(stream: Stream, have: int) -> None:
+    def begin(stream: Transfer, have: int) -> None:
         is_of = f"{shown(url)}\n{stream.version}\n"
         if have and not (stream.version and origin.is_file() and origin.read_text("utf-8") == is_of):
             raise NoSuchRange(f"{shown(url)}: has changed, or the source gives no version")

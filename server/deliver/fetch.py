@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from deliver.faults import BadInput, Corrupt, Fault, NoSuchRange, Temporary
 from deliver.listing import Entry
-from deliver.source import Source, Stream
+from deliver.source import Source, Transfer
 
 PART = ".part"
 T = TypeVar("T")
@@ -36,7 +36,7 @@ def fetch(
     target: Path,
     attempts: int,
     told: Callable[[int], None],
-    begin: Callable[[Stream, int], None] = lambda _stream, _have: None,
+    begin: Callable[[Transfer, int], None] = lambda _stream, _have: None,
 ) -> None:
     """Fetches the file to `target`; without `wanted` its content is not checked. `told` is called with the
     size of each piece. `begin` is called with each answer of the source, before any of it is written, and
@@ -78,7 +78,7 @@ def _tried(once: Callable[[], T], attempts: int, size: Callable[[], int]) -> T:
         time.sleep(min(0.5 * 2.0 ** (failures - 1), 30) * random.uniform(0.5, 1.0))
 
 
-def _rest(source: Source, path: str, part: Path, begin: Callable[[Stream, int], None]) -> Iterator[bytes]:
+def _rest(source: Source, path: str, part: Path, begin: Callable[[Transfer, int], None]) -> Iterator[bytes]:
     try:
         stream = source.open(path, have := _size(part))
         begin(stream, have)

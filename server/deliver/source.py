@@ -37,7 +37,7 @@ _FORBIDDEN = f"forbidden: may this Pod read it? {AUTHORIZATION} has the credenti
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
+class Transfer:
     """The rest of a file, `size` bytes. Files with the same `version` have the same content; it is empty if
     the source gives none.
     """
@@ -65,7 +65,7 @@ class Source:
             kind, problem = (Fault, _NOT_FOUND) if scheme in {"", "file"} else (BadInput, _told(error))
             raise kind(f"{self._shown}: {problem}") from error
 
-    def open(self, path: str, offset: int) -> Stream:
+    def open(self, path: str, offset: int) -> Transfer:
         """The file at `path` from `offset` on. Raises, also during the download, Temporary if the next
         attempt may succeed, NoSuchRange if only the whole file can be fetched, otherwise Fault.
         """
@@ -89,7 +89,7 @@ class Source:
         size, modified = found.meta["size"] - offset, found.meta["last_modified"]
         version = found.meta["e_tag"] or (str(modified) if modified.timestamp() else "")
         # Chunks of at least 1 byte: what the library has collected is lost when the connection breaks.
-        return Stream(_chunks(found.stream(min_chunk_size=1), size, where), size, version)
+        return Transfer(_chunks(found.stream(min_chunk_size=1), size, where), size, version)
 
 
 def _client(scheme: str) -> ClientConfig:

@@ -24,8 +24,8 @@ from engine.edge.traces import Trace
 from engine.loop import Loop
 from engine.runners.opening import (  # experimental: docs/gpu.md
     Opened,
+    card_of,
     choose_device,
-    describe,
     needs_gpu,
     open_cpu_runner,
     open_gpu_runner,
@@ -60,7 +60,7 @@ class Service:
         scheduler = Scheduler(slots, manifest.eos, settings.max_queue, settings.prefill_chunk, stall, drafts)
         self.manifest = manifest
         self.kernels = opened.kernels
-        self.description = describe(opened, replace(settings, speculative_tokens=drafts))
+        self.description = card_of(opened, replace(settings, speculative_tokens=drafts))
         self._give_up = give_up
         self.recorder = Recorder(report)
         self._outbox = Outbox(self.recorder, time.monotonic_ns)

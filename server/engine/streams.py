@@ -24,7 +24,7 @@ from engine.edge.chunks import Chunk, Logprobs, Outbox, Responder
 from engine.edge.metrics import Recorder
 from engine.edge.traces import Ending, Trace
 from engine.sampling.beams import BeamSearch
-from engine.sampling.sampler import Choice, TokenChooser, check_ids, check_prompt, describe
+from engine.sampling.sampler import Choice, TokenChooser, check_ids, check_prompt, logprob_entry
 
 Clock = Callable[[], int]
 
@@ -135,7 +135,7 @@ class Streams:
             stream = self._streams[sequence.key]
             self._time_token(stream, now)
             if sequence.request.sampling.num_logprobs is not None:
-                stream.logprobs += (describe(choice, self._table),)
+                stream.logprobs += (logprob_entry(choice, self._table),)
             finish = self._scheduler.append(sequence, choice.token)
             if finish:
                 self._finish(stream, finish, now)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from k8s.autoscaling import Plan, Replica, Run, values
+from k8s.autoscaling import Demand, Replica, Run, values
 from tests.k8s.charts import objects, one
 from tests.k8s.metric_names import KNOWN
 from tests.k8s.scaling_queries import adapter_rules, queries
@@ -19,7 +19,7 @@ REPLICA = Replica((Run(1.0, 4.0, 0.5), Run(2.38, 10.0, 0.6)), 2.0, ())
 
 def planned(tmp_path: Path, mode: str, replica: Replica = REPLICA) -> list[dict[str, Any]]:
     file = tmp_path / f"{mode}.yaml"  # rendered once for each name
-    file.write_text(values(replica, Plan(9, None, 0.2, 0.7, 1, mode), "sweep.json"))
+    file.write_text(values(replica, Demand(9, None, 0.2, 0.7, 1, mode), "sweep.json"))
     return objects(None, files=(file,))
 
 

@@ -23,7 +23,7 @@ from build.architecture.parts import Attention
 from build.architecture.seq2seq import CrossAttention, EncoderDecoder
 from build.dialects.contents import distance_table, position_table
 from build.dialects.onnxruntime.blocks import IR_VERSION, OPSETS, Blocks
-from build.dialects.onnxruntime.stack import Stream, embedded, first_row
+from build.dialects.onnxruntime.stack import Residual, embedded, first_row
 from build.dialects.onnxruntime.store import Store
 from build.dialects.writer import CONTRIB, Writer, tensor
 
@@ -70,13 +70,13 @@ class _DecoderBuilder:
     def _logits(self) -> ir.Value:
         bias = self._distance_bias() if self._stack.relative else None
         start = embedded(self._writer, self._blocks, self._stack, self._ids, self._positions())
-        stream = Stream(self._blocks, self._stack, self._model.norm_first, start)
+        residual = Residual(self._blocks, self._stack, self._model.norm_first, start)
         for index, layer in enumerate(self._stack.layers):
             name = f"decoder_{index}"
-            stream.add(self._attention(index, layer.attention, stream.hidden, bias), f"{name}_attended")
-            stream.add(self._cross(index, layer.cross, stream.hidden), f"{name}_crossed")
-            stream.add(self._blocks.feed_forward(name, layer.ffn, stream.hidden), f"{name}_fed")
-        hidden = self._blocks.scaled(stream.hidden, self._model.head_scale, "head_scaled")
+            residual.add(self._attention(index, layer.attention, residual.hidden, bias), f"{name}_attended")
+            residual.add(self._cross(index, layer.cross, residual.hidden), f"{name}_crossed")
+            residual.add(self._blocks.feed_forward(name, layer.ffn, residual.hidden), f"{name}_fed")
+        hidden = self._blocks.scaled(residual.hidden, self._model.head_scale, "head_scaled")
         return self._blocks.logits(hidden, self._model.head, 1)
 
     def _column(self) -> ir.Value:

@@ -13,7 +13,7 @@ from build.architecture.parts import Attention
 from build.architecture.seq2seq import CrossAttention, EncoderDecoder
 from build.dialects.contents import distance_table, position_table
 from build.dialects.onnxruntime.blocks import IR_VERSION, OPSETS, Blocks
-from build.dialects.onnxruntime.stack import Stream, embedded, first_row
+from build.dialects.onnxruntime.stack import Residual, embedded, first_row
 from build.dialects.onnxruntime.store import Store
 from build.dialects.writer import CONTRIB, Writer, tensor
 
@@ -37,14 +37,14 @@ class _EncoderBuilder:
         self._count = self._writer.op("Squeeze", [shape], "source_length")
         bias = self._distance_bias() if self._stack.relative else None
         start = embedded(self._writer, self._blocks, self._stack, self._ids, self._positions())
-        stream = Stream(self._blocks, self._stack, self._model.norm_first, start)
+        residual = Residual(self._blocks, self._stack, self._model.norm_first, start)
         for index, layer in enumerate(self._stack.layers):
             name = f"encoder_{index}"
-            stream.add(self._attention(name, layer.attention, stream.hidden, bias), f"{name}_attended")
-            stream.add(self._blocks.feed_forward(name, layer.ffn, stream.hidden), f"{name}_fed")
+            residual.add(self._attention(name, layer.attention, residual.hidden, bias), f"{name}_attended")
+            residual.add(self._blocks.feed_forward(name, layer.ffn, residual.hidden), f"{name}_fed")
         outputs: list[ir.Value] = []
         for index, target in enumerate(self._model.decoder.layers):
-            outputs += self._cross(index, target.cross, stream.hidden)
+            outputs += self._cross(index, target.cross, residual.hidden)
         return self._writer.model("encoder", [self._ids], outputs)
 
     def _positions(self) -> ir.Value | None:

@@ -12,7 +12,7 @@ from build.dialects.onnxruntime.blocks import Blocks
 from build.dialects.writer import Writer
 
 
-class Stream:
+class Residual:
     """The residual stream of a stack: a part of a layer reads `hidden`, and `add` takes what it makes of it.
 
     Where `norm_first`, `hidden` is a norm of the sum of all that was added; else that sum is normed itself.

@@ -62,7 +62,7 @@ def _failure(word: bytes) -> list[int]:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class Piece:
     """The bytes `begin:end` of an answer, and the tokens they come from.
 
     `first` is the place of `tokens[0]` among the answer's tokens, `base` the place of its first byte.
@@ -74,13 +74,13 @@ class Span:
     begin: int
     end: int
 
-    def then(self, later: Span) -> Span:
+    def then(self, later: Piece) -> Piece:
         """This span and the one that follows it, as one; a space that is dropped lies between them."""
         if self.begin == self.end < later.begin:
             return later
         assert later.begin == self.end
         tokens = self.tokens[: later.first - self.first] + later.tokens
-        return Span(self.first, tokens, self.base, self.begin, later.end)
+        return Piece(self.first, tokens, self.base, self.begin, later.end)
 
 
 class TextStream:
@@ -115,10 +115,10 @@ class TextStream:
             self._cut = before + start
         return start is not None
 
-    def take(self, final: bool = False) -> Span:
+    def take(self, final: bool = False) -> Piece:
         """What can be sent now and was not yet; with `final`, all that is left."""
         end = max(self._sent, self._safe_end(final))
-        span = Span(self._first, tuple(self._tokens), self._base, self._sent, end)
+        span = Piece(self._first, tuple(self._tokens), self._base, self._sent, end)
         self._sent = end
         self._drop_sent()
         return span

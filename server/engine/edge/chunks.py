@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from engine.core.errors import EngineError
 from engine.core.request import FinishReason
-from engine.core.stops import Span
+from engine.core.stops import Piece
 from engine.core.tokens import TokenTable
 from engine.edge.metrics import Recorder
 
@@ -31,7 +31,7 @@ class Chunk:
     """A piece of an answer. `tokens` counts the new ones; `finish` is set on the last chunk only."""
 
     handle: str
-    span: Span
+    span: Piece
     prompt_tokens: int
     tokens: int
     finish: FinishReason | None = None

@@ -197,7 +197,7 @@ def tensorrt_runner(
 _LONGEST_REQUEST: Final = 64
 
 
-def describe(opened: Opened, settings: Settings) -> dict[str, Any]:
+def card_of(opened: Opened, settings: Settings) -> dict[str, Any]:
     """`runner` is what computes: the kernels, whose level is `kernels`, or a dialect's runtime;
     `kernels_missing` is the reason for no kernels. Sizes are bytes, limits are tokens and requests. Engines
     on a GPU are `experimental`: none has run on one yet.

@@ -207,7 +207,7 @@ def _choice(token: int, logprobs: NDArray[Any] | None, chooser: TokenChooser) ->
     return Choice(token, float(logprobs[token]), top)
 
 
-def describe(choice: Choice, table: TokenTable) -> dict[str, object]:
+def logprob_entry(choice: Choice, table: TokenTable) -> dict[str, object]:
     """The log-probability entry of one token, as clients read it."""
     assert choice.logprob is not None
     top = [_entry(a.token, a.logprob, table) for a in choice.top]

@@ -9,7 +9,7 @@ import pytest
 from engine.edge.artifact import Architecture, read_manifest
 from engine.edge.settings import Settings
 from engine.runners.kernels import KernelUse, Why
-from engine.runners.opening import asks_to_describe, describe, description_chunk
+from engine.runners.opening import asks_to_describe, card_of, description_chunk
 from tests.fakes.loop import ToyModel, ToyRunner, opened
 from tests.models.artifact import write_artifact
 
@@ -21,7 +21,7 @@ def test_an_engine_tells_what_it_serves_and_within_which_limits(tmp_path: Path) 
     settings = Settings(slots=3, max_context=100, max_queue=7)
     told = json.loads(
         description_chunk(
-            describe(opened(read_manifest(folder), RUNNER, budget_bytes=10_000, device="cuda:1"), settings)
+            card_of(opened(read_manifest(folder), RUNNER, budget_bytes=10_000, device="cuda:1"), settings)
         )
     )
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -58,7 +58,7 @@ def test_an_engine_tells_what_it_serves_and_within_which_limits(tmp_path: Path) 
 def test_the_source_of_an_encoder_takes_memory_too(tmp_path: Path) -> None:
     manifest = read_manifest(write_artifact(tmp_path / "1"))
     shape = replace(manifest.shape, architecture=Architecture.ENCODER_DECODER, max_source_positions=40)
-    told = describe(opened(replace(manifest, shape=shape), RUNNER), Settings(slots=2, max_context=10))
+    told = card_of(opened(replace(manifest, shape=shape), RUNNER), Settings(slots=2, max_context=10))
     assert (told["kv_bytes_per_token"], told["kv_bytes_per_source_token"]) == (64, 64)
     assert (told["kv_bytes_per_slot"], told["kv_bytes"]) == (64 * 50, 2 * 64 * 50)
     assert (told["kv_budget_bytes"], told["kv_max_context"]) == (None, None)
@@ -69,7 +69,7 @@ def test_a_plan_takes_memory_for_all_of_its_capacity(tmp_path: Path) -> None:
     profiles = {"rows": 4, "prefill": 128, "capacity": 64, "source_capacity": 0}
     engine = {"tensorrt": "11", "compute_capability": "9.0", "profiles": profiles}
     compiled = replace(manifest, dialect="tensorrt", engine=engine)
-    told = describe(opened(compiled, RUNNER, device="cuda:0"), Settings(slots=2, max_context=10))
+    told = card_of(opened(compiled, RUNNER, device="cuda:0"), Settings(slots=2, max_context=10))
     assert told["runner"] == "tensorrt"
     assert (told["max_context"], told["kv_bytes_per_slot"], told["kv_bytes"]) == (10, 64 * 64, 2 * 64 * 64)
 
@@ -85,7 +85,7 @@ def test_it_says_which_kernels_compute_or_why_none_do(
     tmp_path: Path, kernels: KernelUse, told: tuple[str, str | None, str | None]
 ) -> None:
     manifest = read_manifest(write_artifact(tmp_path / "1"))
-    found = describe(opened(manifest, RUNNER, kernels=kernels), Settings())
+    found = card_of(opened(manifest, RUNNER, kernels=kernels), Settings())
     assert (found["runner"], found["kernels"], found["kernels_missing"]) == told
     assert not found["experimental"]
 

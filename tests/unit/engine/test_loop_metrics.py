@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from engine.edge.metrics import E2E, GAP, ITL, QUEUE, STREAMED, TTFT
-from engine.sampling.sampler import Alternative, Choice, describe
+from engine.sampling.sampler import Alternative, Choice, logprob_entry
 from tests.fakes.loop import TOY_TABLE, ToyEngine, ToyModel, text_of
 
 LABELS = dict(zip((False, True), STREAMED, strict=True))
@@ -130,6 +130,6 @@ def test_there_is_a_logprob_entry_for_each_token(stream: bool, send: bool) -> No
 
 
 def test_a_logprob_without_end_is_a_number() -> None:
-    entry = describe(Choice(1, float("-inf"), (Alternative(14, float("-inf")),)), TOY_TABLE)
+    entry = logprob_entry(Choice(1, float("-inf"), (Alternative(14, float("-inf")),)), TOY_TABLE)
     alternative = {"id": 14, "token": "�", "bytes": [0xC3], "logprob": -3.4e38}
     assert entry == {"id": 1, "token": "a", "bytes": [97], "logprob": -3.4e38, "top": [alternative]}

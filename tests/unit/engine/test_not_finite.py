@@ -20,7 +20,7 @@ from build.quantise import Precision
 from engine.core.errors import NotFinite
 from engine.core.scheduler import Scheduler
 from engine.core.slots import SlotTable
-from engine.core.stops import Span
+from engine.core.stops import Piece
 from engine.core.tokens import TokenTable
 from engine.loop import Loop
 from engine.runners.kernel_runner import KernelRunner, KernelWeights
@@ -61,7 +61,7 @@ class KernelEngine(ToyEngine):
 
 def tokens_of(client: Client) -> list[int]:
     spans = [chunk.span for chunk in client.chunks]
-    return list(reduce(Span.then, spans).tokens) if spans else []
+    return list(reduce(Piece.then, spans).tokens) if spans else []
 
 
 def prompt(seed: int, length: int) -> list[int]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from engine.core.stops import Span, StopMatcher, TextStream
+from engine.core.stops import Piece, StopMatcher, TextStream
 from engine.core.tokens import TokenTable
 
 # A small alphabet, so that words overlap with themselves and with one another.
@@ -85,14 +85,14 @@ def decode(data: bytes) -> str:
     return data.decode("utf-8", "replace")
 
 
-def text_of(span: Span, table: TokenTable) -> str:
+def text_of(span: Piece, table: TokenTable) -> str:
     """As the detokenizer step computes it."""
     return decode(table.join(span.tokens)[span.begin - span.base : span.end - span.base])
 
 
 def play(
     table: TokenTable, words: tuple[str, ...], tokens: list[int], takes: list[bool], free: int = 0
-) -> tuple[list[Span], bytes, bool]:
+) -> tuple[list[Piece], bytes, bool]:
     """The spans taken on the way, the bytes that went in, and whether a stop sequence ended it.
 
     `takes` says after which tokens something is taken; the first `free` tokens are not matched.
@@ -120,7 +120,7 @@ def test_a_space_before_an_answer_is_dropped_once() -> None:
                 spans += [stream.take()] if step else []
             spans.append(stream.take(final=True))
             assert "".join(text_of(span, table) for span in spans) == text
-            assert text_of(reduce(Span.then, spans), table) == text
+            assert text_of(reduce(Piece.then, spans), table) == text
 
 
 def test_a_stop_sequence_may_begin_in_the_space_that_is_dropped() -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from engine.core.contract import TokenizerSettings
 from engine.core.errors import ArtifactError, InvalidArgument, Unavailable
 from engine.core.request import Request, Sampling
-from engine.core.stops import Span
+from engine.core.stops import Piece
 from engine.core.tokens import TokenTable, load_table
 from engine.edge.artifact import Manifest, Versions, read_manifest, request_key, table_key
 from engine.edge.chunks import Chunk, decode_chunk, read_table
@@ -251,5 +251,5 @@ def test_a_chunk_is_decoded_with_the_table_that_it_was_made_with(folder: Path) -
     write_artifact(folder / "2", byte_tokenizer(backwards=True))
     for name, backwards in (("1", False), ("2", True), ("1", False)):
         ids = byte_tokenizer(backwards).encode("Hi").ids
-        chunk = Chunk("handle", Span(0, tuple(ids), 0, 0, 2), 1, 2).to_json(key_of(folder / name)).encode()
+        chunk = Chunk("handle", Piece(0, tuple(ids), 0, 0, 2), 1, 2).to_json(key_of(folder / name)).encode()
         assert decode_chunk(chunk, versions.find(read_table(chunk))).answer.text == "Hi"

@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k8s.autoscaling import BadReport, Plan, Replica, Run, main, read, replicas, values
+from k8s.autoscaling import BadReport, Demand, Replica, Run, main, read, replicas, values
 from loadtest.measure import result as results
 from loadtest.measure import sweep as sweeps
 from loadtest.measure.result import Result
@@ -21,7 +21,7 @@ from loadtest.measure.sweep import Rung, sweep_of
 from tests.unit.loadtest.play import played
 
 PLAYED = played(1)
-PLAN = Plan(rate_per_s=9, min_rate_per_s=None, growth=0.2, headroom=0.7, spare=1, mode="hpa")
+PLAN = Demand(rate_per_s=9, min_rate_per_s=None, growth=0.2, headroom=0.7, spare=1, mode="hpa")
 rates = st.floats(0.01, 1000)
 
 
@@ -49,7 +49,7 @@ def sweep(tmp_path: Path) -> Path:
     return sweep_file(tmp_path, *rungs)
 
 
-def told(replica: Replica, plan: Plan = PLAN) -> dict[str, Any]:
+def told(replica: Replica, plan: Demand = PLAN) -> dict[str, Any]:
     found: dict[str, Any] = yaml.safe_load(values(replica, plan, "sweep.json"))
     return found
 

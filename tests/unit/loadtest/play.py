@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from loadtest.measure.gauges import Gauges
 from loadtest.measure.record import Chunk, Record
-from loadtest.measure.result import Facts, Result, Server, summarise
+from loadtest.measure.result import Facts, Result, ServerFacts, summarise
 
 WARMUP_S, MEASURED_S = 10.0, 50.0
 SLO = {"error_ratio": 0.1, "ttft_p99_s": 1.0, "gap_p99_s": 0.2, "request_ttft_s": 1.0, "request_tpot_s": 0.1}
@@ -19,7 +19,7 @@ def facts(name: str = "chat", gauges: Gauges | None = None) -> Facts:
         profile={"name": name, "description": "an assistant's traffic", "slo": SLO},
         started="2026-11-01T10:00:00+00:00",
         machine={"cpu": "AMD EPYC 9R14", "cores": 2, "commit": "abcdef", "uncommitted_changes": False},
-        server=Server("127.0.0.1:8001", "2.51.0", ("smollm2",)),
+        server=ServerFacts("127.0.0.1:8001", "2.51.0", ("smollm2",)),
         window_s=(WARMUP_S, WARMUP_S + MEASURED_S),
         gauges=readings() if gauges is None else gauges,
     )

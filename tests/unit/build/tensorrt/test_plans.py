@@ -21,7 +21,7 @@ from build.dialects.tensorrt.toolkit import Missing, RtxToolkit
 from build.engine import Result, build_engine
 from build.errors import BadInput, BuildError, Unbuilt
 from build.quantise import Precision
-from build.recipe import Engine, Limits, Recipe, parse_recipe
+from build.recipe import Limits, Recipe, Runtime, parse_recipe
 from build.sources.resolve import open_source
 from tests.contract import check_manifest
 from tests.models import tiny
@@ -80,7 +80,7 @@ def no_checker() -> RtxToolkit:
 def build(
     folder: Path, repository: Path, plans: PlanOptions, precision: Precision = Precision.FP16
 ) -> Result:
-    recipe = Recipe("mini", str(folder), precision=precision, engine=Engine.TENSORRT, limits=LOOSE)
+    recipe = Recipe("mini", str(folder), precision=precision, engine=Runtime.TENSORRT, limits=LOOSE)
     return build_engine(recipe, open_source, repository, Silent(), verify_tokens=96, plans=plans)
 
 
@@ -150,7 +150,7 @@ def test_without_a_gpu_it_says_what_was_checked_and_publishes_nothing(folder: Pa
 def test_limits_hold_without_a_gpu_too(folder: Path, tmp_path: Path) -> None:
     strict = {Precision.INT4.value: Limits(logit_error=1e-6)}
     recipe = Recipe(
-        "mini", str(folder), precision=Precision.INT4, engine=Engine.TENSORRT, limits={**LOOSE, **strict}
+        "mini", str(folder), precision=Precision.INT4, engine=Runtime.TENSORRT, limits={**LOOSE, **strict}
     )
     with pytest.raises(BuildError, match=r"quality: max logit error .*nothing was published"):
         build_engine(
@@ -197,9 +197,9 @@ def test_options_of_the_other_engine_are_refused(
 
 def test_a_recipe_names_its_engine() -> None:
     table = {"name": "mini", "source": "x"}
-    assert parse_recipe(table).engine is Engine.ONNXRUNTIME
+    assert parse_recipe(table).engine is Runtime.ONNXRUNTIME
     recipe = parse_recipe({**table, "engine": "tensorrt"})
-    assert recipe.engine is Engine.TENSORRT
+    assert recipe.engine is Runtime.TENSORRT
     assert recipe.resolved()["engine"] == "tensorrt"
     with pytest.raises(BadInput, match="engine: 'trt', must be one of onnxruntime, tensorrt"):
         parse_recipe({**table, "engine": "trt"})

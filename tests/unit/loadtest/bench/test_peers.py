@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from loadtest.bench import llama, peers
-from loadtest.bench.completions import Chunk, cached_tokens, counted, parse_event, prompt_losses
+from loadtest.bench.completions import Delta, cached_tokens, counted, parse_event, prompt_losses
 from loadtest.bench.measure import IDLE_CORES, settle
 from loadtest.bench.peers import ENVIRONMENTS
 from loadtest.bench.program import run
@@ -88,9 +88,9 @@ EVENT = 'data: {"choices": [{"text": " is", "token_ids": [314, 5]}], "usage": {"
 
 
 def test_events_of_both_servers() -> None:
-    assert parse_event(EVENT) == Chunk(2, " is", {"completion_tokens": 2})
-    assert parse_event('data: {"choices": [{"text": "a", "finish_reason": null}]}') == Chunk(None, "a", None)
-    assert parse_event('data: {"choices": [], "usage": {}}') == Chunk(None, "", {})
+    assert parse_event(EVENT) == Delta(2, " is", {"completion_tokens": 2})
+    assert parse_event('data: {"choices": [{"text": "a", "finish_reason": null}]}') == Delta(None, "a", None)
+    assert parse_event('data: {"choices": [], "usage": {}}') == Delta(None, "", {})
     assert parse_event("data: [DONE]") is None
     assert parse_event(": ping") is None
 
@@ -100,10 +100,10 @@ def test_an_error_in_the_stream_is_an_error() -> None:
         parse_event('data: {"error": {"message": "too long"}}')
 
 
-def _chunks(*texts: str, tokens: int) -> list[tuple[float, Chunk]]:
+def _chunks(*texts: str, tokens: int) -> list[tuple[float, Delta]]:
     """Texts without ids, then the usage."""
-    plain = [(index / 10, Chunk(None, text, None)) for index, text in enumerate(texts)]
-    return [*plain, (9.0, Chunk(None, "", {"completion_tokens": tokens}))]
+    plain = [(index / 10, Delta(None, text, None)) for index, text in enumerate(texts)]
+    return [*plain, (9.0, Delta(None, "", {"completion_tokens": tokens}))]
 
 
 def test_a_held_back_token_is_counted_to_the_last_chunk() -> None:
@@ -112,8 +112,8 @@ def test_a_held_back_token_is_counted_to_the_last_chunk() -> None:
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=9))
 def test_reported_ids_are_counted(counts: list[int]) -> None:
-    chunks = [(float(at), Chunk(count, "", None)) for at, count in enumerate(counts)]
-    usage = (99.0, Chunk(0, "", {"completion_tokens": sum(counts)}))
+    chunks = [(float(at), Delta(count, "", None)) for at, count in enumerate(counts)]
+    usage = (99.0, Delta(0, "", {"completion_tokens": sum(counts)}))
     assert counted([*chunks, usage], sum(counts)) == list(enumerate(counts))
 
 
@@ -123,10 +123,10 @@ def test_reported_ids_are_counted(counts: list[int]) -> None:
         (_chunks("a", tokens=2), "counted 2 tokens out, not 3"),
         (_chunks(tokens=3), "0 chunks"),
         (_chunks("a", "b", "c", "d", tokens=3), "had 4 tokens, not 3"),
-        ([(0.0, Chunk(3, "a", None))], "counted None"),
+        ([(0.0, Delta(3, "a", None))], "counted None"),
     ],
 )
-def test_another_number_of_tokens_is_an_error(chunks: list[tuple[float, Chunk]], message: str) -> None:
+def test_another_number_of_tokens_is_an_error(chunks: list[tuple[float, Delta]], message: str) -> None:
     with pytest.raises(BenchError, match=message):
         counted(chunks, 3)
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from loadtest import pages
 from loadtest.measure.comparison import Run, compare
 from loadtest.measure.record import Record
-from loadtest.measure.result import Facts, Result, Server, decode, encode, summarise
+from loadtest.measure.result import Facts, Result, ServerFacts, decode, encode, summarise
 from loadtest.measure.sweep import Rung, sweep_of
 from loadtest.pages.plots import legend_text
 from loadtest.pages.reports import ENVIRONMENT
@@ -125,7 +125,7 @@ def test_names_of_others_stay_text() -> None:
         profile={"name": ATTACK, "description": ATTACK, "slo": {"ttft_p99_s": 1}, ATTACK: [ATTACK]},
         started=ATTACK,
         machine={"cpu": ATTACK, "cores": ATTACK, "commit": ATTACK},
-        server=Server(ATTACK, ATTACK, (ATTACK,)),
+        server=ServerFacts(ATTACK, ATTACK, (ATTACK,)),
         window_s=(10.0, 60.0),
         gauges={"running": ((1.0, 2.0),), ATTACK: ((1.0, 2.0),)},
     )
@@ -189,7 +189,7 @@ FACTS = Facts(
     profile={"name": "chat", "slo": {"ttft_p99_s": 0.5, "request_ttft_s": 0.4}},
     started="2026-11-01T10:00:00+00:00",
     machine={"cpu": "a CPU", "cores": 2, "date": "2026-11-01", "commit": "abc", "uncommitted_changes": False},
-    server=Server("127.0.0.1:8001", "2.51.0", ("smollm2",)),
+    server=ServerFacts("127.0.0.1:8001", "2.51.0", ("smollm2",)),
     window_s=(10.0, 60.0),
     gauges={"running": ((1.0, 2.0), (2.0, 3.0))},
 )

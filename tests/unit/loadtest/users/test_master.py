@@ -25,7 +25,7 @@ from loadtest.users.live import Stopping, web
 from loadtest.users.master import Crew, listening
 from loadtest.users.request import Tape
 from loadtest.users.tally import Progress
-from loadtest.users.worker import HARD, SOFT, Plan, Report, State, Words
+from loadtest.users.worker import HARD, SOFT, Assignment, Report, State, Words
 from tests.unit.loadtest.users.planned import profile
 
 WAIT_S = 30.0
@@ -37,8 +37,8 @@ def load(users: int | None = None, **changes: Any) -> Profile:
     return replace(made, mix=(replace(made.mix[0], protocol=Protocol.UNARY),))
 
 
-def plan(of: Profile, port: int = 1, drain_s: float = 0.0) -> Plan:
-    return Plan(
+def plan(of: Profile, port: int = 1, drain_s: float = 0.0) -> Assignment:
+    return Assignment(
         of.as_table(), 0, 1, f"grpc://{HOST}:{port}", f"http://{HOST}:{port}", "smollm2", 7,
         {"smollm2": Words(None, 1.2)}, 100, drain_s, 1,
     )  # fmt: skip
