@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("one_thread")]
 
 from tests.models import tiny_seq2seq as tiny  # noqa: E402  (needs torch)
 from tests.models.seq2seq_engines import open_model, write_engine  # noqa: E402
-from tests.unit.engine.seq2seq_loops import Serving, answer_of  # noqa: E402
+from tests.unit.engine.runners.seq2seq_loops import Serving, answer_of  # noqa: E402
 
 KINDS = ("bart", "marian", "t5")
 

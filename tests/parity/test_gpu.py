@@ -24,8 +24,8 @@ from engine.runners.memory import HostMemory
 from engine.runners.onnx_runner import OnnxRunner, open_session
 from engine.runners.tensorrt_runner import TensorRtRunner
 from tests.models import engines, tensorrt_graphs, tiny
-from tests.unit.engine.runner_play import CAPACITY, CHUNK, SLOTS, Moves, compare, shape_of
-from tests.unit.engine.test_memory_cuda import played
+from tests.unit.engine.runners.runner_play import CAPACITY, CHUNK, SLOTS, Moves, compare, shape_of
+from tests.unit.engine.runners.test_memory_cuda import played
 
 pytestmark = pytest.mark.gpu
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from engine.core.request import Sampling
 from engine.sampling.sampler import CANDIDATES, Floats
-from tests.unit.engine.sampling import VOCAB, chooser, logits_of, seeds, tokens_at
+from tests.unit.engine.sampling.draws import VOCAB, chooser, logits_of, seeds, tokens_at
 
 FILTERS: list[dict[str, float]] = [
     {"temperature": 0.7},

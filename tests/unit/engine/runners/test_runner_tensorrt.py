@@ -25,7 +25,7 @@ from engine.runners.runner import Profile
 from engine.runners.tensorrt_runner import TensorRtRunner, fill_causal, fill_source
 from tests.fakes.onnx_executor import OnnxExecutor
 from tests.models import engines, seq2seq_engines, tensorrt_graphs, tiny, tiny_seq2seq
-from tests.unit.engine.runner_play import (
+from tests.unit.engine.runners.runner_play import (
     CAPACITY,
     CHUNK,
     SLOTS,

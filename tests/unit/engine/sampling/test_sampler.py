@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from engine.core.request import Sampling
 from engine.core.tokens import Vocabulary
 from engine.sampling.sampler import Floats, TokenChooser, choose
-from tests.unit.engine.sampling import EOS, VOCAB, choose_all, chooser, logits_of, seeds, tokens_at
+from tests.unit.engine.sampling.draws import EOS, VOCAB, choose_all, chooser, logits_of, seeds, tokens_at
 
 
 @given(seeds, st.integers(1, 8))

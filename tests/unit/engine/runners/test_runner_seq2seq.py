@@ -15,7 +15,7 @@ pytest.importorskip("torch")  # which makes the checkpoint
 
 from tests.models import tiny_seq2seq as tiny
 from tests.models.seq2seq_engines import Engine, open_model, write_engine
-from tests.unit.engine.seq2seq_loops import Serving, answer_of, make_runner
+from tests.unit.engine.runners.seq2seq_loops import Serving, answer_of, make_runner
 
 SLOTS = 5
 

@@ -21,7 +21,7 @@ from engine.runners.onnx_runner import OnnxRunner, open_session
 from tests.models import seq2seq_engines, tiny, tiny_seq2seq
 from tests.models.engines import write_engine
 from tests.models.seq2seq_engines import open_model
-from tests.unit.engine.runner_play import (
+from tests.unit.engine.runners.runner_play import (
     CAPACITY,
     CHUNK,
     SLOTS,
