@@ -1,9 +1,4 @@
-"""Requests that the engine has accepted, or refuses.
-
-Requests that the engine has accepted: what chooses their tokens, what was sent, how they end.
-
-Requests become streams, or are refused for what this model cannot do.
-"""
+"""Requests that the engine has accepted, or refuses: what chooses their tokens, what was sent, how they end."""
 
 from __future__ import annotations
 

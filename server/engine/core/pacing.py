@@ -1,27 +1,17 @@
 """How many tokens at a time: of a long prompt for a step, and of an answer for a response.
 
-How much of a long prompt the next step computes, so that the running streams are not delayed for long.
-
 A step is one decode for all streams and a chunk of one prompt. A chunk of fixed length takes longer the
 longer its past is, since its attention reads all of it. So while streams run, a chunk gets a time budget,
 `stall` times that of a decode, and its length follows from what chunks took so far: the streams' inter-token
 latency is about (1 + stall) times what it is without the prompt, wherever in the prompt the chunk is.
 Sarathi-Serve (Agrawal et al., 2024) bounds the tokens of a step by such a budget.
 
-Rules of this file: durations come in as numbers. No clock, no thread, no array.
-
-After which decode steps the streams get their new tokens.
-
 A response of any size costs 0.86 ms of processor time on its way through the ensemble to the client, on two
 Zen 4 cores (server 0.29, detokenizer 0.23, client 0.22, the engine's sender 0.12): a quarter of what the
 engine needs for a token of 32 streams. A single stream gets each token at once. Several streams get as many
 tokens together as there are streams, up to eight: 14 ms of tokens of two streams, 75 of eight, too little for
-a reader to see.
-
-All streams get theirs after the same step. Responses wake up other threads, which disturbs the model's
-threads: the responses of four streams after every step cost as much as those of eight.
-
-Rules of this file: counts and times come in as numbers. No clock, no thread.
+a reader to see. All streams get theirs after the same step: responses wake up other threads, which disturbs
+the model's threads, and the responses of four streams after every step cost as much as those of eight.
 """
 
 from __future__ import annotations

@@ -1,16 +1,12 @@
-"""An engine on disk: its manifest, and the versions that are served.
-
-The artifact on disk: its manifest, checked before anything is loaded.
+"""An engine on disk: its manifest, checked before anything is loaded, and its versions.
 
 `build` writes the folder NAME_engine/VERSION: model.onnx, encoder.onnx where there is an encoder, their
 weights, tokenizer.json, tokens.bin, perhaps chat_template.jinja, and manifest.json, which names the sha256 of
-every other file.
-
-The versions of an engine on disk, as the tokenizer and detokenizer steps know them.
+every other file (contract/manifest.schema.json).
 
 Triton replaces a version of NAME_engine by a new one while requests run, and the old one finishes those that
 it has. The tokenizer and the detokenizer step keep running meanwhile, and must match whichever engine a
-request reaches. This module tells them: it reads NAME_engine again when that folder changes, and opens once
+request reaches. `Versions` tells them: it reads NAME_engine again when that folder changes, and opens once
 what two versions have in common.
 
 Invariants

@@ -1,11 +1,7 @@
-"""The engine's responses on their way: the thread that sends them, and how the detokenizer reads them.
-
-What the engine sends back, and the thread that sends it.
+"""What the engine sends back: the thread that sends it, and how the detokenizer reads it.
 
 Sending a response through Triton takes longer than handing it over, so a sender thread does it, and a slow
 client never stalls a step. When a stream falls behind, what is pending for it is joined into one response.
-
-A chunk of the engine to the outputs of the ensemble: token ids to text.
 """
 
 from __future__ import annotations

@@ -1,11 +1,6 @@
-"""What the engine counts, and how Triton gets it.
+"""What the engine counts, and how Triton gets it, on its own metrics port.
 
-What the engine counts. The loop records, another thread drains: a metric call through Triton costs 50 to
-80 us.
-
-The names end like vLLM's, so that dashboards made for vLLM need only another prefix.
-
-The recorder's tallies as Triton custom metrics, on Triton's own port.
+The loop records, another thread drains: a metric call through Triton costs 50 to 80 us.
 
 A metric lives only as long as its MetricFamily object, so both are kept. To Triton, metrics with equal labels
 are one metric, whichever process made them: counters and histograms of a model's instances add up, but gauges

@@ -1,18 +1,12 @@
-"""Spans of requests, from the engine's notes to a collector.
+"""One request in an OpenTelemetry trace: its parent, what the engine noted of it, its spans, and their export.
 
-One request in an OpenTelemetry trace: its parent, what the engine noted of it, and the spans this makes.
+Names of attributes are those of OpenTelemetry's GenAI conventions where there is one; a prompt or an answer is
+never in a span. Spans are written in OTLP's protobuf form by hand, only the few messages that they need; the
+numbers of the fields are those of opentelemetry/proto/trace/v1/trace.proto, which is stable.
 
-Rules of this file: no clock, no thread, no I/O. Names of attributes are those of OpenTelemetry's GenAI
-conventions where there is one; a prompt or an answer is never in a span.
-
-Spans in OTLP's protobuf form, written by hand: only the few messages that spans need.
-
-The numbers of the fields are those of opentelemetry/proto/trace/v1/trace.proto, which is stable.
-
-Sends the engine's spans to a collector, over OTLP/HTTP, in a separate thread.
-
-The loop only appends its notes to a bounded queue: a collector that is slow or down costs spans, which are
-counted, and never a request. A batch is sent once; there are no retries.
+A separate thread sends them to a collector, over OTLP/HTTP. The loop only appends its notes to a bounded
+queue: a collector that is slow or down costs spans, which are counted, and never a request. A batch is sent
+once; there are no retries.
 """
 
 from __future__ import annotations

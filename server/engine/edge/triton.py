@@ -1,9 +1,6 @@
-"""What the three steps share of Triton: its Python API, and that none outlives the server.
+"""What the three steps share of Triton: its Python API, and that no step outlives the server.
 
-What the three backends share of Triton's Python API. `pb_utils` exists only inside Triton, so it is passed
-in.
-
-A step must not outlive its server, nor a server a step that is broken for good.
+`pb_utils` exists only inside Triton, so it is passed in.
 
 Triton's stub notices the death of its server only while it waits for a request. A step that was sending a
 metric or a response at that moment waits for an answer for ever, and keeps its memory.

@@ -1,8 +1,4 @@
-"""From text or chat messages to token ids.
-
-Chat messages to a prompt, through the model's own template.
-
-Text or chat messages to token ids.
+"""From text or chat messages to token ids, through the model's own template.
 
 In a chat, strings that look like special tokens inside a message are the user's text: they are encoded as
 plain text, while those of the template around them are control tokens. The rendered text records for each
@@ -11,8 +7,8 @@ token that contains message text. The text around a marker is encoded once more 
 tokens off.
 
 Encoding takes more than a second for each MB of text, so a text that cannot fit the model is refused by its
-number of bytes.
-The tokenizers library lets other threads run only while it encodes a batch, so a text is a batch of one.
+number of bytes. The tokenizers library lets other threads run only while it encodes a batch, so a text is a
+batch of one.
 """
 
 from __future__ import annotations

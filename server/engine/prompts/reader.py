@@ -1,11 +1,7 @@
-"""Requests as each version of a model reads them, the long ones on a separate thread.
-
-A client's inputs as one version of a model reads them: a prompt in its token ids, and its sampling.
+"""A client's inputs as one version of a model reads them: a prompt in its token ids, and its sampling.
 
 While two versions serve, the tokenizer step writes a request once for each version that reads it differently,
-and each engine takes its own (`write`, `pick`).
-
-Runs long jobs on a separate thread, one at a time, so that short ones do not wait for them.
+and each engine takes its own (`write`, `pick`). Long texts are read on a separate thread (`ShortestFirst`).
 """
 
 from __future__ import annotations

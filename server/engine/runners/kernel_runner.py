@@ -1,14 +1,10 @@
-"""The runner on our own kernels, and the model as they take it.
-
-The model as the kernels take it, from the index `kernels.json` and the weights it points into.
-
-Weights are mapped, not read: the kernels pack those of products when they open the model, and the embedding's
-rows are read where a token needs one.
-
-The runner on the processor's own kernels (server/kernels), for int8 decoders of the Llama line.
+"""The runner on our own kernels, for int8 decoders of the Llama line.
 
 One call computes any tokens of any slots. The logits of a token are the same to the last bit whatever else is
 in the call, in a chunk of any size or alone. Keys and values are half floats.
+
+Weights are mapped, not read: the kernels pack those of products when they open the model, and the embedding's
+rows are read where a token needs one.
 """
 
 from __future__ import annotations

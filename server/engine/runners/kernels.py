@@ -1,13 +1,10 @@
-"""The libraries of `server/kernels`, and the index that they trust.
-
-The libraries of `server/kernels`, which compute int8 decoders of the Llama line, as ctypes sees them.
+"""The libraries of `server/kernels`, which compute int8 decoders of the Llama line, as ctypes sees them.
 
 There is one for each level of processors, once compiled (`make kernels`): all give the same bits, and the
 best that the processor can run is loaded. `python -m engine.runners.kernels` prints those that it can run.
 
-The index `kernels.json`, read and checked against itself: the kernels trust every size that it names.
-
-They allocate by the sizes and by the first layer, and read by the shapes.
+The index `kernels.json` is read and checked against itself: the kernels allocate by its sizes and by the
+first layer, and read by its shapes.
 """
 
 from __future__ import annotations

@@ -1,13 +1,8 @@
-"""Memory of a device, by address: a KV cache and the small inputs of a step.
-
-Memory of a device, by address: it holds a runner's KV cache and its small inputs.
+"""Memory of a device, by address: KV caches of shape (slots, heads, capacity, head_dim) and small inputs.
 
 ONNX Runtime and TensorRT both take addresses. So a runner that asks for its memory here runs on a GPU over
 `CudaMemory`, and the very same runner on a CPU over `HostMemory`, which is how it is tested without a GPU.
-
-The small inputs of a step: written on the host, one after the other, and copied to the device together.
-
-A KV cache in a device's memory: buffers of shape (slots, heads, capacity, head_dim), moved by address.
+The small inputs of a step are written on the host, one after the other, and copied to the device together.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""The runner on ONNX Runtime's CPU provider, and the one place that opens ONNX Runtime.
+"""The runner on ONNX Runtime's CPU provider.
 
-The one place where the engine opens ONNX Runtime, and where products of bytes are made exact.
-
-The runner on ONNX Runtime's CPU provider.
+`open_session` is the one place where the engine opens ONNX Runtime, and where products of bytes are made
+exact.
 
 The graph (dialect `onnxruntime`) updates its KV cache in place: one buffer a layer for keys and one for
 values, of shape (slots, kv_heads, capacity, head_dim), bound by address as both past and present. A decode

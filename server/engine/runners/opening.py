@@ -1,18 +1,11 @@
 """From a folder to an engine that can run, on the device that suits it, and the card that describes it.
 
-Which device an engine runs on: the one its config.pbtxt names, else the one Triton placed it on.
-
-An engine that can run: the result of opening it on its device.
-
-Opens an engine on the CPU: on the processor's own kernels where they can run it, else on ONNX Runtime.
-
-Experimental, not run on a GPU yet: opens a GPU runner. It checks the host, then what fits the GPU's
-memory, and then loads the graph.
-
-The model's card: what an engine serves, of which quality, on which device, within which limits.
+The device is the one that config.pbtxt names, else the one that Triton placed the engine on. On the CPU it is
+our own kernels where they can run the model, else ONNX Runtime. On a GPU (experimental, not run on one yet)
+the host is checked, then what fits the GPU's memory, and then the graph is loaded.
 
 A request to the engine step of `{"describe": true}`, with any token ids, is answered by one final chunk of
-`{"describe": {…}}`.
+`{"describe": {…}}`, the card.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
-"""The interfaces: of runners to the engine, and of what runs a compiled graph to the TensorRT runner.
-
-Runs engine steps. `Runner` is the interface that every device implements; the loop knows nothing else.
+"""The interface of runners, which is all that the loop knows of them, and of what runs a compiled graph.
 
 A runner owns the weights and the KV cache of `slots` rows; with an encoder a row has a cross cache too, and
 the length of the source in it. It runs what the scheduler decided and does not keep track of tokens.
 
-What runs a compiled graph for the TensorRT runner: TensorRT itself, or in tests ONNX Runtime on a CPU.
+An `Executor` runs a compiled graph for the TensorRT runner: TensorRT itself, or in tests ONNX Runtime.
 """
 
 from __future__ import annotations

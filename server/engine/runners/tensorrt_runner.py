@@ -1,14 +1,9 @@
-"""The runner for graphs of the dialect `tensorrt`, and the masks that they need.
-
-Explicit masks: which keys a query may attend to. TensorRT has no other way to express it.
-
-A mask is bool, (rows, 1, queries, keys), true where a query may look; no row of it is ever all false.
-
-Experimental, not run on a GPU yet: the runner for graphs of the dialect `tensorrt` (docs/gpu.md).
+"""Experimental, not run on a GPU yet: the runner for graphs of the dialect `tensorrt` (docs/gpu.md).
 
 TensorRT has no attention with lengths: in every step the runner passes where each row's tokens go, their
-positions, and masks of the keys that they may attend to. A decode step of n rows is prepared once, and its
-tensors never move, so that it can be replayed as one CUDA graph.
+positions, and masks of the keys that they may attend to, as bool (rows, 1, queries, keys), true where a query
+may look; no row of a mask is ever all false. A decode step of n rows is prepared once, and its tensors never
+move, so that it can be replayed as one CUDA graph.
 """
 
 from __future__ import annotations
