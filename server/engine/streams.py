@@ -1,4 +1,4 @@
-"""Requests that the engine has accepted, or refuses: what chooses their tokens, what was sent, how they end."""
+"""Requests that the engine accepts or refuses: what chooses their tokens, what was sent, how they end."""
 
 from __future__ import annotations
 

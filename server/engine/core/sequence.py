@@ -2,11 +2,11 @@
 
 A sequence runs in one row of the KV cache, a beam search in several.
 
-Prompt lookup proposes tokens: a summary, an edit or an answer about code repeats its prompt. What followed the
-last two or three tokens when they occurred before is proposed, and computed together with the token that is
-due; what the model would have chosen anyway is kept (Saxena, "Prompt Lookup Decoding", 2023; Leviathan et al.,
-2023, for the idea). Answers do not change: a proposed token stays only where the sequence's own choice, drawn
-with its own random numbers, is that token.
+Prompt lookup proposes tokens: a summary, an edit or an answer about code repeats its prompt. What followed
+the last two or three tokens when they occurred before is proposed, and computed together with the token that
+is due; what the model would have chosen anyway is kept (Saxena, "Prompt Lookup Decoding", 2023; Leviathan et
+al., 2023, for the idea). Answers do not change: a proposed token stays only where the sequence's own choice,
+drawn with its own random numbers, is that token.
 """
 
 from __future__ import annotations
