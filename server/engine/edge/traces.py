@@ -1,8 +1,8 @@
 """One request in an OpenTelemetry trace: its parent, the engine's notes of it, its spans, and their export.
 
 Names of attributes are those of OpenTelemetry's GenAI conventions where there is one; a prompt or an answer
-is never in a span. Spans are written in OTLP's protobuf form by hand, only the few messages that they need; the
-numbers of the fields are those of opentelemetry/proto/trace/v1/trace.proto, which is stable.
+is never in a span. Spans are written in OTLP's protobuf form by hand, only the few messages that they need;
+the numbers of the fields are those of opentelemetry/proto/trace/v1/trace.proto, which is stable.
 
 A separate thread sends them to a collector, over OTLP/HTTP. The loop only appends its notes to a bounded
 queue: a collector that is slow or down costs spans, which are counted, and never a request. A batch is sent
