@@ -291,8 +291,9 @@ def _range(row: Row) -> str:
 
 
 def _help(row: Row) -> str:
-    text: str = row["help"]
-    return f"{text} JSON: {row['json']}." if "json" in row else text
+    json = f" JSON: {row['json']}." if "json" in row else ""
+    tasks = f" Tasks: {', '.join(row['tasks'])}." if "tasks" in row else ""
+    return f"{row['help']}{json}{tasks}"
 
 
 def _outputs_table(outputs: list[Row]) -> str:
