@@ -67,7 +67,9 @@ INPUTS: Mapping[str, Input] = {
         help="Subtracted from the logit of a token once it is in the answer.",
     ),
     "seed": Input(
-        "UINT64", argument="seed", help="Seed of the random numbers: the same seed gives the same answer."
+        "UINT64",
+        argument="seed",
+        help="Seed of the random numbers: the same seed gives the same answer. The default is random.",
     ),
     "stop_words": Input(
         "BYTES", many=True, argument="stop", help="Text that ends the answer and is not part of it."
@@ -124,7 +126,10 @@ INPUTS: Mapping[str, Input] = {
         argument="decoder_start_token_id",
         help="Id of the token with which the decoder of an encoder-decoder starts.",
     ),
-    "stream": Input("BOOL", help="True for an answer in several responses, as tokens are computed."),
+    "stream": Input(
+        "BOOL",
+        help="True for an answer in several responses, as tokens are computed; the setting stream_interval says how often.",
+    ),
     "return_num_input_tokens": Input(
         "BOOL", argument="return_num_input_tokens", help="Report the number of tokens of the prompt."
     ),
@@ -149,7 +154,7 @@ class Sampling:
     repetition_penalty: Above 1, tokens of the prompt and the answer become less likely.
     frequency_penalty: Subtracted from the logit of a token for each time it is in the answer.
     presence_penalty: Subtracted from the logit of a token once it is in the answer.
-    seed: Seed of the random numbers: the same seed gives the same answer.
+    seed: Seed of the random numbers: the same seed gives the same answer. The default is random.
     stop: Text that ends the answer and is not part of it.
     bad_words: Text that the answer never contains, wherever its tokens begin and end.
     logit_bias: Added to the logits of tokens, by their ids.
