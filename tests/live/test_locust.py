@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,23 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'client'}"}
 PROBES = 2  # before a run the server is asked for two tokens, to see how long words are
 
 
-def locust(folder: Path, server: Server, scheme: str, *arguments: str) -> tuple[int, str]:
-    """Its exit code and its words."""
+def locust(
+    folder: Path, server: Server, scheme: str, until: Callable[[], bool], *arguments: str
+) -> tuple[int, str]:
+    """A run that is ended then: its exit code and its words."""
     host = server.address.grpc if scheme == "grpc" else server.address.http
     command = [*LOCUST, "--headless", "--host", f"{scheme}://{host}", "-r", "9", "--only-summary", *arguments]
     with (folder / "said").open("w+") as said:
-        done = subprocess.run(
-            command, cwd=ROOT, env=ENVIRONMENT, stdout=said, stderr=said, timeout=RUN_S, check=False
-        )
-    return done.returncode, (folder / "said").read_text()
+        process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=said, stderr=said)
+        try:
+            reached = eventually(lambda: process.poll() is not None or until(), seconds=RUN_S)
+            process.terminate()
+            code = process.wait(RUN_S)
+        finally:
+            process.kill()
+            process.wait()
+    assert reached, (folder / "said").read_text()
+    return code, (folder / "said").read_text()
 
 
 def profile(folder: Path, tokens: int, *kinds: str) -> str:
@@ -68,9 +77,13 @@ def test_its_requests_and_tokens_are_those_that_the_server_counted(
 ) -> None:
     """Those too that end after the load."""
     before, began = int8.wait_idle(), time.monotonic()
-    run = ["--profile", profile(tmp_path, 40, "grpc", "unary"), "-u", "4", "-t", "2s" if processes else "1s"]
+    run = ["--profile", profile(tmp_path, 40, "grpc", "unary"), "-u", "4"]
     run += ["--json-file", str(tmp_path / "run"), *processes]
-    code, said = locust(tmp_path, int8, scheme, *run)
+
+    def enough() -> bool:
+        return grown(before, int8.metrics, "request_success_total") >= PROBES + 4
+
+    code, said = locust(tmp_path, int8, scheme, enough, *run)
     seconds = time.monotonic() - began
     assert code == 0, said
     assert said.count("reported as ready") == (2 if processes else 0)
@@ -91,8 +104,12 @@ def test_its_requests_and_tokens_are_those_that_the_server_counted(
 def test_a_refused_request_is_a_failure_with_its_code(small: Server, tmp_path: Path) -> None:
     """Of eight users at most two are served and two wait."""
     before = small.wait_idle()
-    run = ["--profile", profile(tmp_path, 40, "grpc"), "-u", "8", "-t", "1s", "--think", "60"]
-    code, said = locust(tmp_path, small, "grpc", *run)
+    run = ["--profile", profile(tmp_path, 40, "grpc"), "-u", "8", "--think", "60"]
+
+    def enough() -> bool:
+        return grown(before, small.metrics, "requests_rejected_total", reason="unavailable") >= 4
+
+    code, said = locust(tmp_path, small, "grpc", enough, *run)
     assert code == 1, said
     after = small.wait_idle()
     refused = grown(before, after, "requests_rejected_total", reason="unavailable")

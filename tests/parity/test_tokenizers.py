@@ -281,7 +281,9 @@ def test_the_command_for_other_files_makes_the_same_tokenizer(family: str, tmp_p
     settings = {"tokenizer_class": VOCAB_FILES[family], "bos_token": "<a>"}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
-    with pytest.raises(BadInput, match=r"tokenizer\.json: no such file: make it in an env") as refused:
+    with pytest.raises(
+        BadInput, match=r"tokenizer\.json: no such file: make it in a separate env"
+    ) as refused:
         tokenizer_files(tmp_path, config)
     exec(str(refused.value).partition('python -c "')[2].partition('"')[0])
     assert_equal(tokenizer_files(tmp_path, config), theirs, "the fox<a>  12 été\n", decodes=True)
