@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from engine.core.errors import ArtifactError, shown
 
-FOLDER: Final = Path(__file__).resolve().parents[1] / "kernels"
+FOLDER: Final = Path(__file__).resolve().parents[2] / "kernels"
 # The best first; a level with two libraries has the same code in two encodings (compile.py).
 LEVELS: Final[Mapping[str, tuple[str, ...]]] = {
     "avx512": ("avx512",),
