@@ -89,7 +89,7 @@ def test_a_quick_comparison_converts_scores_and_measures(tmp_path: Path) -> None
 def test_a_profile_names_the_call_of_the_model() -> None:
     done = _bench("--profile")
     assert done.returncode == 0, done.stderr
-    assert re.search(r"runner_kernels\.py:\d+\(_run\)|run_with_iobinding", done.stdout)
+    assert re.search(r"kernel_runner\.py:\d+\(_run\)|run_with_iobinding", done.stdout)
 
 
 def test_transformers_answers_with_the_same_weights(tmp_path: Path) -> None:
