@@ -1,7 +1,7 @@
 """Experimental, not run on a GPU yet: the runner on ONNX Runtime's CUDA provider, with all large data in the
 device's memory.
 
-The graph and its in-place KV cache are those of `runner_onnx`; here the cache, the inputs and the logits are
+The graph and its in-place KV cache are those of `onnx_runner`; here the cache, the inputs and the logits are
 addresses in a `DeviceMemory`. A binding copies an input from another device when it is created, not when it
 runs; so the inputs are bound where the graph reads them, and each step copies them there itself. The two
 totals are the exception: ONNX Runtime's attention reads them on the host.
