@@ -13,10 +13,9 @@ from typing import Any
 
 import grpc
 import h11
-from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from halimede.errors import ConnectionFailed, ConnectionLost, ProtocolError
-from halimede.grpc_faults import CHANNEL_OPTIONS, raises_our_errors
+from halimede.grpc_faults import channel_options, raises_our_errors
 from halimede.results import Chunk
 from halimede.target import Target
 from halimede.wire import proto
@@ -24,6 +23,9 @@ from halimede.wire.rest import ReplyDecoder, generate_path
 from loadtest.users.request import Ask, body_of, message_of
 
 _READ_BYTES = 65536
+# Of gRPC's own probes one may be on its way when a server stalls: a stall of this length is measured, and not
+# a lost connection.
+_OPTIONS = channel_options(120.0)
 
 
 class GrpcSender:
@@ -33,7 +35,7 @@ class GrpcSender:
     def __init__(self, target: Target, connections: int) -> None:
         self._target = target
         self._channels = [_channel(target) for _ in range(connections)]
-        self._stubs = cycle([GRPCInferenceServiceStub(channel) for channel in self._channels])
+        self._infer = cycle([proto.model_stream_infer(channel) for channel in self._channels])
 
     async def connect(self) -> None:
         """Waits for ever where no server answers."""
@@ -41,7 +43,7 @@ class GrpcSender:
             await channel.channel_ready()
 
     async def send(self, ask: Ask, sent: Callable[[], None]) -> AsyncGenerator[Chunk, None]:
-        call = next(self._stubs).ModelStreamInfer(iter((message_of(ask),)))
+        call = next(self._infer)(message_of(ask))
         sent()
         try:
             with raises_our_errors(self._target):
@@ -58,8 +60,8 @@ class GrpcSender:
 def _channel(target: Target) -> Any:
     if target.is_secure:
         credentials = grpc.ssl_channel_credentials()
-        return grpc.aio.secure_channel(target.address, credentials, options=CHANNEL_OPTIONS)
-    return grpc.aio.insecure_channel(target.address, options=CHANNEL_OPTIONS)
+        return grpc.aio.secure_channel(target.address, credentials, options=_OPTIONS)
+    return grpc.aio.insecure_channel(target.address, options=_OPTIONS)
 
 
 class HttpSender:
