@@ -12,7 +12,7 @@ from build.errors import BadInput
 _FILE: Final = "generation_config.json"
 _MOST: Final = 2**31 - 1
 _WHOLE: Final = "a whole number"
-# The limits of a request's inputs (server/engine/core/request.py), of which these are the defaults.
+# The limits of a request's inputs (contract/inputs.toml), of which these are the defaults.
 LIMITS: Final[Mapping[str, tuple[float, float]]] = {
     "temperature": (0, 100),
     "top_p": (0, _MOST),

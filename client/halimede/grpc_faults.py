@@ -10,10 +10,10 @@ import grpc
 
 from halimede.errors import ConnectionFailed, ConnectionLost, HalimedeError, Internal, TlsFailed
 from halimede.target import Target
-from halimede.timeouts import CONNECT_S, KEEPALIVE_S, milliseconds
+from halimede.timeouts import CONNECT_S, milliseconds
 from halimede.wire.faults import server_error
 
-__all__ = ["CHANNEL_OPTIONS", "channel_options", "raises_our_errors"]
+__all__ = ["channel_options", "raises_our_errors"]
 
 
 def channel_options(keepalive_s: float) -> tuple[tuple[str, int | str], ...]:
@@ -42,8 +42,6 @@ def channel_options(keepalive_s: float) -> tuple[tuple[str, int | str], ...]:
         ("grpc.max_send_message_length", -1),
     )
 
-
-CHANNEL_OPTIONS = channel_options(KEEPALIVE_S)
 
 _NEVER_CONNECTED = ("failed to connect", "backends failing", "errors resolving", "dns resolution")
 # How a connection fails that never was one of gRPC: the server does not speak it, or refuses the client.

@@ -22,8 +22,6 @@ _TOKEN: Final = Limit(int, 0, MAX_INT32)
 _BIAS: Final = Limit(float, -100, 100)
 # Of the fields of Sampling those that are texts, any number of them.
 WORDS: Final = tuple(name for name, one in INPUTS.items() if one.many)
-
-
 # Those that a request may leave open.
 OPTIONAL: Final = tuple(one.name for one in fields(SamplingInputs) if one.default is None)
 

@@ -8,8 +8,9 @@ import grpc
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
-from halimede.grpc_faults import CHANNEL_OPTIONS
+from halimede.grpc_faults import channel_options
 from halimede.testing import FakeGrpcServer, answer
+from halimede.timeouts import KEEPALIVE_S
 
 PATIENCE_S = 60.0
 
@@ -18,7 +19,7 @@ def test_requests_alternate_between_servers_and_skip_a_stopped_one() -> None:
     turns = [answer("a")] * 5000  # more than the test can send in PATIENCE_S
     with FakeGrpcServer(*turns) as one, FakeGrpcServer(*turns) as other:
         address = f"ipv4:{one.url},{other.url}"
-        with grpc.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
+        with grpc.insecure_channel(address, options=channel_options(KEEPALIVE_S)) as channel:
             stub = GRPCInferenceServiceStub(channel)
             end = time.monotonic() + PATIENCE_S
             while not (one.requests and other.requests):  # both are connected to
