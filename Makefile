@@ -158,7 +158,7 @@ $(VENV)/.load: $(VENV)/.pip pyproject.toml requirements.lock
 
 $(VENV)/.test: $(VENV)/.run
 	@echo "installing what the tests need"
-	@$(install) -e '.[build,serve,deliver,test,load,k8s,dev,tensorrt-check]'
+	@$(install) -e '.[build,serve,deliver,test,load,safety,k8s,dev,tensorrt-check]'
 	@touch $@
 
 # onnxruntime and onnxruntime-gpu are one Python package: the second takes the place of the first.

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRAS = "build,serve,deliver,test,load,k8s,dev,tensorrt-check"
+EXTRAS = "build,serve,deliver,test,load,safety,k8s,dev,tensorrt-check"
 # What the resolver never sees: the one is installed without its dependencies, the others, of the extra gpu,
 # only on a GPU host, where onnxruntime-gpu takes the place of onnxruntime.
 UNRESOLVED = {

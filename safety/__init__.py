@@ -1,0 +1,1 @@
+"""Safety that is measured: evaluation of bias and harm, and the filter of corpora."""
