@@ -134,7 +134,7 @@ def _require_precision(checkpoint: Checkpoint, precision: Precision) -> None:
         known = ", ".join(each.value for each in Precision if each not in _ABSENT)
         raise BadInput(f"precision {precision.value}: engine onnxruntime takes {known}")
     if precision is Precision.GGUF and not any(weight.read_blocks for weight in checkpoint.weights.values()):
-        raise BadInput("precision gguf: the source holds no Q4_0 or Q8_0 blocks: take int8")
+        raise BadInput("precision gguf: the source holds no Q4_0, Q4_1 or Q8_0 blocks: take int8")
 
 
 def _facts(precision: Precision) -> Facts:

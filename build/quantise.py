@@ -1,7 +1,8 @@
 """Rounded weights: in blocks along the columns, as MatMulNBits holds them, or by rows.
 
 In blocks, a row of a [rows, columns] matrix is cut into blocks of `block_size` columns (the last one padded
-with zeros). A block has one fp32 scale; value = scale * (level - zero), zero = 2**(bits - 1).
+with zeros). A block has one fp32 scale; value = scale * (level - zero), zero = 2**(bits - 1). Blocks
+of a file may also have an offset each, which is added.
 """
 
 from __future__ import annotations
@@ -32,16 +33,20 @@ class Precision(Enum):
 
 @dataclass(frozen=True)
 class Blocks:
-    """Unsigned levels [rows, blocks, block_size], one byte each, and scales [rows, blocks]."""
+    """Unsigned levels [rows, blocks, block_size], one byte each; scales, and offsets where there are any,
+    [rows, blocks].
+    """
 
     bits: int
     columns: int
     levels: Bytes
     scales: Floats
+    offsets: Floats | None = None
 
     def __post_init__(self) -> None:
         assert self.bits in (4, 8)
         assert self.levels.shape[:2] == self.scales.shape
+        assert self.offsets is None or self.offsets.shape == self.scales.shape
         assert 0 <= self.levels.shape[1] * self.block_size - self.columns < self.block_size
 
     @property
@@ -58,8 +63,10 @@ class Blocks:
 
     def dequantise(self) -> Floats:
         signed = self.levels.astype(np.float32) - np.float32(self.zero)
-        values = (signed * self.scales[:, :, None]).reshape(self.rows, -1)
-        return np.ascontiguousarray(values[:, : self.columns])
+        values = signed * self.scales[:, :, None]
+        if self.offsets is not None:
+            values += self.offsets[:, :, None]
+        return np.ascontiguousarray(values.reshape(self.rows, -1)[:, : self.columns])
 
     def packed(self) -> Bytes:
         """The operator's B: [rows, blocks, block_size * bits / 8]; the even level is the low nibble."""
@@ -68,14 +75,15 @@ class Blocks:
         return self.levels[:, :, 0::2] | (self.levels[:, :, 1::2] << np.uint8(4))
 
     def take_rows(self, order: NDArray[np.intp]) -> Blocks:
-        return Blocks(self.bits, self.columns, self.levels[order], self.scales[order])
+        offsets = None if self.offsets is None else self.offsets[order]
+        return Blocks(self.bits, self.columns, self.levels[order], self.scales[order], offsets)
 
     def widened(self) -> Blocks:
         """The same values in 8 bits, exactly."""
         if self.bits == 8:
             return self
         shift = np.uint8(128 - self.zero)
-        return Blocks(8, self.columns, self.levels + shift, self.scales)
+        return Blocks(8, self.columns, self.levels + shift, self.scales, self.offsets)
 
 
 @dataclass(frozen=True)
@@ -142,4 +150,8 @@ def stack(parts: Sequence[Blocks]) -> Blocks:
     first = parts[0]
     assert {(p.columns, p.block_size) for p in parts} == {(first.columns, first.block_size)}
     levels = np.concatenate([part.levels for part in parts])
-    return Blocks(first.bits, first.columns, levels, np.concatenate([p.scales for p in parts]))
+    scales = np.concatenate([part.scales for part in parts])
+    if all(part.offsets is None for part in parts):
+        return Blocks(first.bits, first.columns, levels, scales)
+    offsets = [np.zeros_like(p.scales) if p.offsets is None else p.offsets for p in parts]
+    return Blocks(first.bits, first.columns, levels, scales, np.concatenate(offsets))

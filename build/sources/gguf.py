@@ -2,7 +2,7 @@
 
 llama.cpp permutes the rows of q and k in `llama` files (it rotates neighbouring pairs, transformers
 rotates halves): `_unpermuted` gives the row order back. It adds 1 to the norms of Gemma 3, which is taken
-off. Q4_0 and Q8_0 blocks stay available unchanged; all other types are dequantised.
+off. Q4_0, Q4_1 and Q8_0 blocks stay available unchanged; all other types are dequantised.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from build.sources.gguf_vocabulary import read_vocabulary
 
 _ROPE_FACTORS = "rope_freqs.weight"
 _BLOCK = 32
+# The half floats before the levels of a block: its scale, and of Q4_1 the value of level 0.
+_HEADERS = {GGMLQuantizationType.Q4_0: 1, GGMLQuantizationType.Q4_1: 2, GGMLQuantizationType.Q8_0: 1}
 _PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 
@@ -184,11 +186,10 @@ def _unpermuted(rows: int, heads: int) -> NDArray[np.intp]:
 
 
 def _weight(tensor: GgufTensor, order: NDArray[np.intp] | None) -> Weight:
-    block_types = (GGMLQuantizationType.Q4_0, GGMLQuantizationType.Q8_0)
     return Weight(
         shape=tensor.shape,
         read=partial(_values, tensor, order),
-        read_blocks=(partial(_blocks, tensor, order) if tensor.kind in block_types else None),
+        read_blocks=(partial(_blocks, tensor, order) if tensor.kind in _HEADERS else None),
     )
 
 
@@ -204,17 +205,20 @@ def _values(tensor: GgufTensor, order: NDArray[np.intp] | None = None) -> Floats
 
 
 def _blocks(tensor: GgufTensor, order: NDArray[np.intp] | None) -> Blocks:
-    """Q4_0: an fp16 scale, then elements 0..15 in low and 16..31 in high nibbles; Q8_0: int8."""
-    rows = tensor.data.shape[0]
-    four = tensor.kind is GGMLQuantizationType.Q4_0
-    raw = tensor.data.reshape(rows, -1, 2 + (_BLOCK // 2 if four else _BLOCK))
-    scales = raw[:, :, :2].copy().view(np.float16)[:, :, 0].astype(np.float32)
-    body = raw[:, :, 2:]
+    """In 4 bits elements 0..15 are in low and 16..31 in high nibbles; Q8_0 is int8."""
+    rows, halves = tensor.data.shape[0], _HEADERS[tensor.kind]
+    four = tensor.kind is not GGMLQuantizationType.Q8_0
+    raw = tensor.data.reshape(rows, -1, 2 * halves + (_BLOCK // 2 if four else _BLOCK))
+    header = raw[:, :, : 2 * halves].copy().view(np.float16).astype(np.float32)
+    body = raw[:, :, 2 * halves :]
     if four:
         levels = np.concatenate([body & np.uint8(15), body >> np.uint8(4)], axis=2)
     else:
         levels = body ^ np.uint8(128)  # two's complement to excess 128
-    blocks = Blocks(4 if four else 8, tensor.shape[-1], levels, scales)
+    scales = np.ascontiguousarray(header[:, :, 0])
+    # The zero of a block is its level 8: the offset is the value there.
+    offsets = header[:, :, 1] + 8 * scales if halves == 2 else None
+    blocks = Blocks(4 if four else 8, tensor.shape[-1], levels, scales, offsets)
     return blocks if order is None else blocks.take_rows(order)
 
 

@@ -40,11 +40,20 @@ class Blocks(SharedBlocks[Store]):
         name = name or f"{stored.name}_product"
         if stored.scales is None:
             return self._dense(hidden, stored, name)
-        inputs: list[ir.Value | None] = [
-            hidden,
-            self.writer.weight(stored.weight),
-            self.writer.weight(stored.scales),
-        ]
+        if stored.bits != _COMPANY_BITS and stored.offsets is None:
+            return self._in_blocks(hidden, stored, name)
+        copied = self._company.copied(hidden, f"{name}_inputs")
+        product = self._in_blocks(copied, stored, f"{name}_copies")
+        if stored.offsets is not None:
+            by_offsets = [self._block_sums(copied, stored), self.writer.weight(stored.offsets)]
+            added = self.writer.op("MatMul", by_offsets, f"{name}_of_offsets")
+            product = self.writer.op("Add", [product, added], f"{name}_shifted")
+        return self._company.first(product, name)
+
+    def _in_blocks(self, hidden: ir.Value, stored: StoredProjection, name: str) -> ir.Value:
+        """The product with the levels, each times its block's scale."""
+        assert stored.scales is not None
+        inputs: list[ir.Value | None] = [hidden, *map(self.writer.weight, (stored.weight, stored.scales))]
         if stored.bias is not None:
             inputs += [None, None, self.writer.weight(stored.bias)]
         attributes = {
@@ -54,11 +63,16 @@ class Blocks(SharedBlocks[Store]):
             "block_size": stored.block_size,
             "accuracy_level": _INT8_ACTIVATIONS,
         }
-        if stored.bits != _COMPANY_BITS:
-            return self.writer.op("MatMulNBits", inputs, name, attributes, CONTRIB)
-        inputs[0] = self._company.copied(hidden, f"{name}_inputs")
-        product = self.writer.op("MatMulNBits", inputs, f"{name}_copies", attributes, CONTRIB)
-        return self._company.first(product, name)
+        return self.writer.op("MatMulNBits", inputs, name, attributes, CONTRIB)
+
+    def _block_sums(self, hidden: ir.Value, stored: StoredProjection) -> ir.Value:
+        """[batch, seq, blocks]. ONNX Runtime takes offsets of its own as floats too, but then it
+        unpacks the whole weight at every call.
+        """
+        shape = self.writer.integers(f"blocks_of_{stored.block_size}", [0, 0, -1, stored.block_size])
+        blocks = self.writer.op("Reshape", [hidden, shape], f"{hidden.name}_blocks")
+        last = self.writer.integers("last_axis", [-1])
+        return self.writer.op("ReduceSum", [blocks, last], f"{hidden.name}_sums", {"keepdims": 0})
 
     def keep_last(self, *hidden: ir.Value, batch: ir.Value) -> list[ir.Value]:
         """The last position of each value; products from now on have a row for each element of `batch`."""

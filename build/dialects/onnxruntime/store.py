@@ -16,7 +16,10 @@ from build.quantise import Blocks, Precision, Rows
 
 @dataclass(frozen=True)
 class StoredProjection:
-    """A dense [rows, columns] weight where `scales` is None, else blocks as MatMulNBits holds them."""
+    """A dense [rows, columns] weight where `scales` is None, else blocks as MatMulNBits holds them.
+
+    `offsets` [blocks, rows] are added to all weights of a block: they multiply sums of the inputs by blocks.
+    """
 
     name: str
     weight: ir.Value
@@ -26,6 +29,7 @@ class StoredProjection:
     columns: int
     bits: int = 32
     block_size: int = 0
+    offsets: ir.Value | None = None
 
 
 @dataclass(frozen=True)
@@ -77,24 +81,26 @@ class Store(dialects.Store):
             self.rounded[projection] = (self._stored_rows(name, projection, self.rounding),)
 
     def _stored(self, name: str, projection: Projection, role: Role) -> StoredProjection:
-        offsets = self.add_bias(name, projection)
+        bias = self.add_bias(name, projection)
         dense = self.precision in (Precision.FP32, Precision.FP16)
         if dense and len(projection.parts) == 1 and projection.parts[0] in self.tensors:
             weight = self.tensors[projection.parts[0]]
-            return StoredProjection(name, weight, None, offsets, sum(projection.rows), projection.columns)
+            return StoredProjection(name, weight, None, bias, sum(projection.rows), projection.columns)
         encoded = encode(self.checkpoint, projection, self.precision, role)
         if not isinstance(encoded, Blocks):
             weight = self.file.add(f"{name}_weight", encoded.astype(self.dtype, copy=False))
-            return StoredProjection(name, weight, None, offsets, sum(projection.rows), projection.columns)
+            return StoredProjection(name, weight, None, bias, sum(projection.rows), projection.columns)
+        turned = None if encoded.offsets is None else np.ascontiguousarray(encoded.offsets.T)
         return StoredProjection(
             name=name,
             weight=self.file.add(f"{name}_weight", encoded.packed()),
             scales=self.file.add(f"{name}_scales", encoded.scales),
-            bias=offsets,
+            bias=bias,
             rows=encoded.rows,
             columns=encoded.columns,
             bits=encoded.bits,
             block_size=encoded.block_size,
+            offsets=None if turned is None else self.file.add(f"{name}_offsets", turned),
         )
 
     def _stored_rows(self, name: str, projection: Projection, rounding: Rounding) -> StoredRows:

@@ -246,7 +246,7 @@ def test_an_end_of_sequence_is_needed(tmp_path: Path, repository: Path) -> None:
 
 
 def test_gguf_precision_needs_blocks(folder: Path, repository: Path) -> None:
-    with pytest.raises(BadInput, match="holds no Q4_0 or Q8_0 blocks: take int8"):
+    with pytest.raises(BadInput, match="holds no Q4_0, Q4_1 or Q8_0 blocks: take int8"):
         build(recipe(folder, Precision.GGUF), repository)
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import gguf.quants
 import numpy as np
 import pytest
@@ -67,6 +69,20 @@ def test_stacked_rows_stand_in_order_and_mixed_widths_are_widened() -> None:
     expected = np.concatenate([part.dequantise() for part in parts])
     np.testing.assert_array_equal(stacked.dequantise(), expected)
     assert stack(parts[:1]).bits == 4
+
+
+def test_offsets_of_blocks_follow_their_rows() -> None:
+    matrix = np.random.default_rng(0).standard_normal((3, 64)).astype(np.float32)
+    plain = quantise(matrix, 4, 32)
+    offsets = np.arange(6, dtype=np.float32).reshape(3, 2)
+    shifted = replace(plain, offsets=offsets)
+    expected = plain.dequantise() + np.repeat(offsets, 32, axis=1)
+    np.testing.assert_array_equal(shifted.dequantise(), expected)
+    np.testing.assert_array_equal(shifted.widened().dequantise(), expected)
+    order = np.array([2, 0, 1])
+    np.testing.assert_array_equal(shifted.take_rows(order).dequantise(), expected[order])
+    both = stack([plain, shifted, quantise(matrix, 8, 32)])
+    np.testing.assert_array_equal(both.dequantise()[:6], np.concatenate([plain.dequantise(), expected]))
 
 
 def test_rows_can_be_taken_in_any_order() -> None:
