@@ -12,6 +12,10 @@ from build.architecture.parts import Architecture
 from build.architecture.seq2seq import EncoderDecoder
 from build.assembly import ALL_POSITIONS, ENCODER, GRAPH, WEIGHTS, Facts, Progress, layers
 from build.checkpoint import Checkpoint
+from build.compress.passes.compensate import compensated
+from build.compress.passes.rotate import rotatable, rotate, spread
+from build.compress.passes.smooth import smooth
+from build.compress.passes.smooth_seq2seq import smooth_seq2seq
 from build.dialects.contents import Scored, store_decoder, store_encoder_decoder
 from build.dialects.onnxruntime.cross_decoder import build_cross_decoder
 from build.dialects.onnxruntime.decoder import build_decoder, require_runnable
@@ -22,10 +26,6 @@ from build.dialects.onnxruntime.store import Rounding, Store
 from build.dialects.weight_file import WeightFile
 from build.errors import BadInput, Unsupported
 from build.generation import decoder_start
-from build.passes.compensate import compensated
-from build.passes.rotate import rotatable, rotate, spread
-from build.passes.smooth import smooth
-from build.passes.smooth_seq2seq import smooth_seq2seq
 from build.quantise import Precision
 from build.verify import Quality
 

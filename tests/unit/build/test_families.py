@@ -11,8 +11,8 @@ import pytest
 from build.architecture import describe
 from build.architecture.parts import Architecture
 from build.checkpoint import Checkpoint, Weight
+from build.compress.passes.smooth import smooth
 from build.engine import build_engine
-from build.passes.smooth import smooth
 from build.quantise import Floats, Precision
 from build.recipe import Recipe
 from build.reference import decoder as reference

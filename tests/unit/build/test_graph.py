@@ -42,7 +42,7 @@ def prompt(seed: int, length: int) -> Ids:
 
 @pytest.mark.parametrize("cuts", [[1], [16, 32], [7, 8, 9], [63]])
 def test_a_prefill_in_chunks_equals_one_prefill(engine: Engine, cuts: list[int]) -> None:
-    # Attention over chunks differs in its last bits: in 1 of 120 prompts an input of 8 bits rounds the other way.
+    # Attention over chunks differs in its last bits: in 1 of 120 prompts an input of 8 bits rounds away.
     ids = prompt(1, 64)
     whole, chunked = engine.session(), engine.session()
     expected = whole.prefill(0, ids)

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from build.architecture import describe
+from build.compress.passes.compensate import compensated, round_compensated
+from build.compress.passes.rotate import Rotation, rotatable, rotate, spread
 from build.dialects.inference import open_session
 from build.dialects.onnxruntime.rounded import RoundedInputs
 from build.dialects.onnxruntime.store import StoredRows
 from build.dialects.writer import CONTRIB, Writer, tensor
-from build.passes.compensate import compensated, round_compensated
-from build.passes.rotate import Rotation, rotatable, rotate, spread
 from build.quantise import Floats, quantise_rows
 from build.reference import decoder as reference
 from tests.models import tiny

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from build.passes.smooth_seq2seq import smooth_seq2seq
+from build.compress.passes.smooth_seq2seq import smooth_seq2seq
 from build.quantise import Ids, Precision
 from build.reference import encoder_decoder as reference
 from tests.models import tiny_seq2seq as tiny

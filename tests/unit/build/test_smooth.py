@@ -9,7 +9,7 @@ import pytest
 
 from build.architecture import describe
 from build.checkpoint import Checkpoint
-from build.passes.smooth import smooth
+from build.compress.passes.smooth import smooth
 from build.reference import decoder as reference
 from tests.models import tiny
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from build.architecture.parts import Architecture, Projection
 from build.checkpoint import Checkpoint
-from build.passes.smooth import calibration_windows
+from build.compress.passes.smooth import calibration_windows
 from build.quantise import Floats, Rows, row_scales
 from build.reference import decoder as reference
 

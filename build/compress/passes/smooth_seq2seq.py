@@ -1,4 +1,4 @@
-"""Smoothing (`build.passes.smooth`) of an encoder-decoder.
+"""Smoothing (`build.compress.passes.smooth`) of an encoder-decoder.
 
 In a model that norms first, each norm feeds only products. In one that norms last, the norm is also the
 residual, and only the end of the encoder can be smoothed: only the keys and values of the decoder read it.
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from build.architecture.seq2seq import AnyLayer, EncoderDecoder
 from build.checkpoint import Checkpoint
-from build.passes.smooth import Pair, Peaks, calibration_ids, rescaled
+from build.compress.passes.smooth import Pair, Peaks, calibration_ids, rescaled
 from build.reference import encoder_decoder as reference
 
 

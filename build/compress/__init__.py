@@ -1,0 +1,1 @@
+"""Compression: chains of passes over checkpoints, each step measured against its parent."""
