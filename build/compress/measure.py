@@ -118,8 +118,8 @@ def passages(vocabulary: Vocabulary, text: str, count: int, tokens: int) -> list
 class Loss:
     """How a model reads a text beside another, its parent or the root.
 
-    `ratio` is its perplexity over the other's, `error` the standard error of that ratio, paired by place; `kl`
-    the mean divergence from the other's distribution in nats, with its median and its quantile of 99 %;
+    `ratio` is its perplexity over the other's, `error` the standard error of that, paired by place; `kl` the
+    mean divergence from the other's distribution in nats, with its median and its quantile of 99 %;
     `agreement` the share of places where both prefer the same token; `outside` the probability that the other
     gives to tokens that this model has not.
     """
