@@ -37,9 +37,12 @@ _SAME = 0.05
 
 @dataclass(frozen=True)
 class DecoderAssembly:
+    """`carried`: blocks that the checkpoint holds are kept, and nothing else is done to it."""
+
     checkpoint: Checkpoint
     architecture: Architecture
     precision: Precision
+    carried: bool = False
 
     def require_buildable(self) -> None:
         require_runnable(self.architecture, self.precision)
@@ -49,7 +52,7 @@ class DecoderAssembly:
         checkpoint, architecture, rounding = self._prepared(progress)
         advance = progress.stage("weights", layers(architecture))
         with WeightFile(folder / WEIGHTS) as file:
-            store = Store(checkpoint, self.precision, file, rounding)
+            store = Store(checkpoint, Precision.GGUF if self.carried else self.precision, file, rounding)
             store_decoder(store, architecture, advance)
         ir.save(build_decoder(architecture, store, Scored.LAST), folder / GRAPH)
         ir.save(build_decoder(architecture, store, Scored.ALL), folder / ALL_POSITIONS)
@@ -59,7 +62,7 @@ class DecoderAssembly:
     def _prepared(self, progress: Progress) -> tuple[Checkpoint, Architecture, Rounding | None]:
         """The same model, easier to round where it will be; a rounding where products round by rows."""
         checkpoint, architecture = self.checkpoint, self.architecture
-        if self.precision not in (Precision.INT8, Precision.INT4):
+        if self.carried or self.precision not in (Precision.INT8, Precision.INT4):
             return checkpoint, architecture, None
         advance = progress.stage("calibrate", layers(architecture))
         if self.precision is Precision.INT4 or not rotatable(architecture):

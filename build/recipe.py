@@ -10,6 +10,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
+from build.compress.plan import Budget, Step, parse_budget, parse_steps
+from build.compress.step import Kind
 from build.errors import BadInput
 from build.quantise import Precision
 from build.shape import Positions, Shape
@@ -88,7 +90,8 @@ class Recipe:
 
     Where `task` is None the checkpoint decides. `prefix` is put before every text; `needs_tuning` marks a
     checkpoint that was pretrained for no task; `shape` is what `recommend` knows about a model that is not on
-    this machine; `terms` must be accepted before anything is read.
+    this machine; `terms` must be accepted before anything is read. `steps` compress the checkpoint, and the
+    engine must keep to `budget` against it.
     """
 
     name: str
@@ -104,6 +107,8 @@ class Recipe:
     needs_tuning: bool = False
     shape: Shape | None = None
     limits: Mapping[str, Limits] = field(default_factory=lambda: dict(_LIMITS))
+    steps: tuple[Step, ...] = ()
+    budget: Budget = field(default_factory=Budget)
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name) or self.name in _COMMANDS or self.name.endswith(_STEPS):
@@ -125,7 +130,17 @@ class Recipe:
             "source": Path(self.source).name if Path(self.source).exists() else self.source,
             "limits": asdict(self.limit()),
             "terms": asdict(self.terms) if self.terms else None,
+            **self._chain(),
         }
+
+    def _chain(self) -> dict[str, Any]:
+        if not self.steps:
+            return {}
+        return {"steps": [step.described() for step in self.steps], "budget": asdict(self.budget)}
+
+
+# Keys of a recipe besides those of its chain.
+_KEYS = [each.name for each in fields(Recipe) if each.name not in ("steps", "budget")]
 
 
 def known_recipes() -> list[str]:
@@ -161,7 +176,7 @@ def require_accepted(terms: Terms | None, accepted: Collection[str]) -> None:
 
 def parse_recipe(table: Mapping[str, Any]) -> Recipe:
     """Strict: an unknown key, a wrong type or a missing name is BadInput."""
-    values = dict(_table("", table, Recipe))
+    values = _chained(dict(_table("", table, [*_KEYS, "step", "budget"])))
     for key in ("name", "source"):
         if key not in values:
             raise BadInput(f"{key}: missing")
@@ -180,6 +195,17 @@ def parse_recipe(table: Mapping[str, Any]) -> Recipe:
     rows = _table("limits", values.get("limits", {}), _LIMITS)
     values["limits"] = {**_LIMITS, **{name: _limit(f"limits.{name}", row) for name, row in rows.items()}}
     return Recipe(**values)
+
+
+def _chained(values: dict[str, Any]) -> dict[str, Any]:
+    """`[[step]]` and `[budget]` become `steps` and `budget`."""
+    steps = parse_steps(values.pop("step")) if "step" in values else ()
+    if "budget" in values and not steps:
+        raise BadInput("budget: is for a chain: add a [[step]], or set [limits.PRECISION]")
+    budget = parse_budget("budget", values.pop("budget", {}))
+    if "precision" in values and any(step.does.KIND is Kind.QUANTISE for step in steps):
+        raise BadInput(f"precision: {values['precision']!r}: the step {steps[-1].name} decides it: remove it")
+    return {**values, "steps": steps, "budget": budget}
 
 
 def _terms(table: Any) -> Terms:
@@ -214,11 +240,11 @@ def _limit(where: str, row: Any) -> Limits:
     return Limits(**row)
 
 
-def _table(where: str, table: Any, kind: type[Any] | Mapping[str, Any]) -> Mapping[str, Any]:
+def _table(where: str, table: Any, kind: type[Any] | Collection[str]) -> Mapping[str, Any]:
     """The table itself, whose keys must be fields of the dataclass or keys of the mapping."""
     if not isinstance(table, Mapping):
         raise BadInput(f"{where}: {table!r}, must be a table")
-    known = list(kind) if isinstance(kind, Mapping) else [each.name for each in fields(kind)]
+    known = [each.name for each in fields(kind)] if isinstance(kind, type) else list(kind)
     for key in table:
         if key not in known:
             at = f"{where}." if where else ""
