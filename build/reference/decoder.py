@@ -26,7 +26,7 @@ def final_hidden(
 
     `advance` is called after each layer, `observe` as in `Parts`.
     """
-    model = _Decoder(Parts(checkpoint, observe), architecture)
+    model = Decoder(Parts(checkpoint, observe), architecture)
     hidden = model.embed(windows)
     for layer in architecture.layers:
         hidden = model.layer(layer, hidden)
@@ -40,7 +40,9 @@ def head_weight(checkpoint: Checkpoint, architecture: Architecture) -> Floats:
     return checkpoint.weight(head.parts[0], (head.rows[0], head.columns)).read()
 
 
-class _Decoder:
+class Decoder:
+    """The steps of a decoder, on states [windows, positions, hidden]."""
+
     def __init__(self, parts: Parts, architecture: Architecture) -> None:
         self._parts = parts
         self._arch = architecture
@@ -74,5 +76,4 @@ class _Decoder:
             query, key = rotate(query, attention.rotary), rotate(key, attention.rotary)
         mask = causal_mask(hidden.shape[1], attention.window)
         joined = attend(query, key, value, attention.scale, mask)
-        self._parts.observe(attention.output.parts[0], joined)
         return self._parts.project(attention.output, joined)[0]
