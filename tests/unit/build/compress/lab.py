@@ -41,9 +41,9 @@ class Seen:
     notes: list[Mapping[str, Any]] = field(default_factory=list)
 
     def tools(self) -> Tools:
-        return Tools(self.texts, 0, self._stage, self.notes.append)
+        return Tools(self.texts, 0, self.stage, self.notes.append)
 
-    def _stage(self, name: str, steps: int) -> Callable[[], None]:
+    def stage(self, name: str, steps: int) -> Callable[[], None]:
         self.left[name] = steps
 
         def advance() -> None:
