@@ -41,13 +41,17 @@ def head_weight(checkpoint: Checkpoint, architecture: Architecture) -> Floats:
 
 
 class Decoder:
-    """The steps of a decoder, on states [windows, positions, hidden]."""
+    """The steps of the model, for what does more than run them in order.
+
+    Each takes and returns the stream [windows, positions, hidden]; `norm` also reads single heads.
+    """
 
     def __init__(self, parts: Parts, architecture: Architecture) -> None:
         self._parts = parts
         self._arch = architecture
 
     def embed(self, windows: Ids) -> Floats:
+        """The stream before the first layer, for ids [windows, positions]."""
         arch, positions = self._arch, self._arch.positions
         rows: Floats = self._parts.tensor(arch.embedding, (arch.vocab_size, arch.hidden_size))[windows]
         rows = rows * np.float32(arch.embedding_scale)
@@ -57,6 +61,7 @@ class Decoder:
         return rows + table[positions.offset : positions.offset + windows.shape[1]]
 
     def layer(self, layer: Layer, hidden: Floats) -> Floats:
+        """The stream after the layer."""
         attended = self._attention(layer.attention, self.norm(hidden, layer.input_norm))
         hidden = hidden + self._normed(attended, layer.output_norm)
         ffn = self._parts.feed_forward(layer.ffn, self.norm(hidden, layer.ffn_norm))
