@@ -9,6 +9,7 @@ import numpy as np
 
 from build.architecture import Model
 from build.architecture.parts import Architecture
+from build.architecture.seq2seq import EncoderDecoder
 from build.checkpoint import Checkpoint
 from build.compress.products import products
 from build.compress.step import Cost
@@ -71,19 +72,23 @@ def observe_inputs(
 
     An encoder-decoder answers each window with that window.
     """
-    files = checkpoint.tokenizer
+    json = checkpoint.tokenizer.json
     if isinstance(model, Architecture):
-        ids = windows(texts, files.json, model.max_positions, count)
+        ids = windows(texts, json, model.max_positions, count)
         hidden = decoder.final_hidden(checkpoint, model, ids, advance, observe)
     else:
-        sources = windows(texts, files.json, model.encoder.max_positions, count)
-        labels = windows(texts, files.target or files.json, model.decoder.max_positions, len(sources))
-        starts = np.full((len(labels), 1), decoder_start(checkpoint))
-        targets = np.concatenate([starts, labels[:, :-1]], axis=1)
-        hidden = encoder_decoder.final_hidden(
-            checkpoint, model, sources[: len(targets)], targets, advance, observe
-        )
+        targets = _targets(checkpoint, model, texts, count)
+        sources = windows(texts, json, model.encoder.max_positions, count)[: len(targets)]
+        targets = targets[: len(sources)]
+        hidden = encoder_decoder.final_hidden(checkpoint, model, sources, targets, advance, observe)
     observe(model.head.parts[0], hidden)
+
+
+def _targets(checkpoint: Checkpoint, model: EncoderDecoder, texts: Sequence[str], count: int) -> Ids:
+    """What a decoder reads when it gives these windows as answers."""
+    files = checkpoint.tokenizer
+    labels = windows(texts, files.target or files.json, model.decoder.max_positions, count)
+    return np.concatenate([np.full((len(labels), 1), decoder_start(checkpoint)), labels[:, :-1]], axis=1)
 
 
 def reading_cost(model: Model, count: int) -> Cost:

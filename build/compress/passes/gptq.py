@@ -28,6 +28,7 @@ _BITS = (4, 8)
 _BLOCKS = (16, 32, 64, 128)
 # Shares of a block's largest magnitude that the outermost level may stand for.
 _SHARES = np.linspace(0.7, 1.1, 17, dtype=np.float32)
+_SMALLEST = np.float32(1e-30)  # of a scale: its inverse is no infinity
 
 
 @dataclass(frozen=True)
@@ -58,27 +59,28 @@ def block_grid(weight: Floats, importance: Floats, bits: int, block: int) -> Gri
     For each share of the largest magnitude the levels are those nearest, and the scale is refitted to them by
     least squares.
     """
-    rows, columns = weight.shape
-    padded = np.zeros((rows, -(-columns // block), block), np.float32)
-    padded.reshape(rows, -1)[:, :columns] = weight
-    weighed = np.zeros(padded.shape[1:], np.float32)
-    weighed.reshape(-1)[:columns] = importance
+    blocks, weighed = _blocked(weight, block), _blocked(importance[None], block)[0]
     half = 1 << (bits - 1)
-    at = np.abs(padded).argmax(axis=2)[:, :, None]
-    extremes = np.take_along_axis(padded, at, axis=2) / np.float32(-half)
-    best = np.full(padded.shape[:2], -1, np.float32)
-    scales = np.zeros(padded.shape[:2], np.float32)
+    extremes = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=2)[:, :, None], axis=2)
+    best, scales = np.full(blocks.shape[:2], -1, np.float32), np.zeros(blocks.shape[:2], np.float32)
     for share in _SHARES:
-        tried = extremes * share
-        inverse = np.divide(np.float32(1), tried, out=np.zeros_like(tried), where=np.abs(tried) > 1e-30)
-        levels = np.rint(padded * inverse).clip(-half, half - 1)
+        tried = extremes * (share / np.float32(-half))
+        inverse = np.divide(np.float32(1), tried, out=np.zeros_like(tried), where=np.abs(tried) > _SMALLEST)
+        levels = np.rint(blocks * inverse).clip(-half, half - 1)
         power = np.einsum("rbc,rbc,bc->rb", levels, levels, weighed)
-        product = np.einsum("rbc,rbc,bc->rb", levels, padded, weighed)
-        fitted = np.divide(product, power, out=np.zeros_like(power), where=power > 0)
-        gain = product * fitted
-        better = gain > best
-        best[better], scales[better] = gain[better], fitted[better]
-    return Grid(np.ascontiguousarray(scales.T), np.arange(columns) // block, -half, half - 1)
+        shared = np.einsum("rbc,rbc,bc->rb", levels, blocks, weighed)
+        fitted = np.divide(shared, power, out=np.zeros_like(power), where=power > 0)
+        better = shared * fitted > best  # what the squares of the errors shrink by
+        best[better], scales[better] = (shared * fitted)[better], fitted[better]
+    groups = np.arange(weight.shape[1]) // block
+    return Grid(np.ascontiguousarray(scales.T), groups, -half, half - 1)
+
+
+def _blocked(rows: Floats, block: int) -> Floats:
+    """[rows, blocks, block], the last block padded with zeros."""
+    padded = np.zeros((len(rows), -(-rows.shape[1] // block), block), np.float32)
+    padded.reshape(len(rows), -1)[:, : rows.shape[1]] = rows
+    return padded
 
 
 def round_product(weight: Floats, inputs: Floats, options: Options) -> Blocks:

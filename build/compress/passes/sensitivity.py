@@ -147,19 +147,18 @@ def divergences(
     ids: Ids,
     advance: Callable[[], None],
 ) -> list[float]:
-    """The mean KL divergence of the model with each product alone rounded, the head last, from the model.
+    """The mean KL divergence from the model of that with each product alone rounded; the head is the last.
 
-    `advance` is called after each layer, which the states of all rounded products before it go through, and
-    after each piece of positions.
+    `advance` is called after each layer and after each piece of positions.
     """
     *inner, (head, head_blocks) = rounded
     assert head.kind == "head"
-    states = [reference.Decoder(Parts(checkpoint), architecture).embed(ids)]
+    model = reference.Decoder(Parts(checkpoint), architecture)
+    states = [model.embed(ids)]
     for layer in architecture.layers:
         states = list(_through(checkpoint, architecture, layer, inner, states))
         advance()
-    ends = reference.Decoder(Parts(checkpoint), architecture)
-    hidden = [ends.norm(state, architecture.final_norm).reshape(ids.size, -1) for state in states]
+    hidden = [model.norm(state, architecture.final_norm).reshape(ids.size, -1) for state in states]
     weight = reference.head_weight(checkpoint, architecture)
     heads = [*((each, weight) for each in hidden[1:]), (hidden[0], head_blocks.dequantise())]
     sums = np.zeros(len(rounded))
