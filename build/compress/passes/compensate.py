@@ -15,9 +15,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from build.architecture import describe
+from build.architecture import describe, layers
 from build.architecture.parts import Architecture
-from build.assembly import layers
 from build.checkpoint import Checkpoint, Weight
 from build.compress.calibration import calibration_windows, reading_cost, require_windows, windows
 from build.compress.compensation import Compensation, Grid, squares_of

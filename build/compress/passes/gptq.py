@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from build.architecture import Model, describe_model
-from build.assembly import layers
+from build.architecture import Model, describe_model, layers
 from build.checkpoint import Checkpoint
 from build.compress.calibration import POSITIONS, observe_inputs, reading_cost, require_windows
 from build.compress.compensation import DAMPING, Compensation, Grid, squares_of

@@ -12,9 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from build.architecture import describe_model
+from build.architecture import describe_model, layers
 from build.architecture.parts import Architecture
-from build.assembly import layers
 from build.checkpoint import Checkpoint
 from build.compress.calibration import calibration_ids, observe_inputs, reading_cost, require_windows
 from build.compress.passes import smooth_seq2seq
