@@ -8,9 +8,10 @@ from pathlib import Path
 import onnx_ir as ir
 
 from build import verify
+from build.architecture import layers
 from build.architecture.parts import Architecture
 from build.architecture.seq2seq import EncoderDecoder
-from build.assembly import ALL_POSITIONS, ENCODER, GRAPH, WEIGHTS, Facts, Progress, layers
+from build.assembly import ALL_POSITIONS, ENCODER, GRAPH, WEIGHTS, Facts, Progress
 from build.checkpoint import Checkpoint
 from build.compress.passes.compensate import compensated
 from build.compress.passes.rotate import rotatable, rotate, spread

@@ -11,9 +11,9 @@ import numpy as np
 import onnx_ir as ir
 
 from build import verify
-from build.architecture import Model
+from build.architecture import Model, layers
 from build.architecture.parts import Architecture
-from build.assembly import ALL_POSITIONS, ENCODER, GRAPH, WEIGHTS, Facts, Progress, layers
+from build.assembly import ALL_POSITIONS, ENCODER, GRAPH, WEIGHTS, Facts, Progress
 from build.checkpoint import Checkpoint
 from build.dialects.contents import Scored, store_decoder, store_encoder_decoder
 from build.dialects.tensorrt.builder import (

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from build.architecture import Model
-from build.architecture.parts import Architecture
 from build.verify import Quality
 
 GRAPH = "model.onnx"
@@ -47,10 +45,3 @@ class Assembly(Protocol):
 
     def facts(self) -> Facts:
         """Says what has been built."""
-
-
-def layers(model: Model) -> int:
-    """Layers of all stacks: the steps of a stage of progress that goes through the model."""
-    if isinstance(model, Architecture):
-        return len(model.layers)
-    return len(model.encoder.layers) + len(model.decoder.layers)

@@ -15,18 +15,21 @@ from pathlib import Path
 from typing import Any
 
 from build.errors import BadInput, Unsupported
-from build.quantise import Blocks, Floats
+from build.quantise import Blocks, Floats, Rows
 
 _SHOWN = 3
 
 
 @dataclass(frozen=True)
 class Weight:
-    """One tensor: its fp32 values, and the blocks it was stored in where those can be carried over."""
+    """One tensor: its fp32 values, and the blocks or rows that it was rounded to where engines can take them
+    over.
+    """
 
     shape: tuple[int, ...]
     read: Callable[[], Floats]
     read_blocks: Callable[[], Blocks] | None = None
+    read_rows: Callable[[], Rows] | None = None
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,13 @@ def describe_model(config: Mapping[str, Any]) -> Model:
         raise BadInput(f"config.json: is damaged: {type(error).__name__}: {error}") from error
 
 
+def layers(model: Model) -> int:
+    """Layers of all stacks: the steps of a stage of progress that goes through the model."""
+    if isinstance(model, Architecture):
+        return len(model.layers)
+    return len(model.encoder.layers) + len(model.decoder.layers)
+
+
 def view(checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint as its description names and shapes it: what passes, dialects and reference take."""
     return _adapter(checkpoint.config).view(checkpoint)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Protocol
@@ -28,17 +28,23 @@ class Cost:
     memory: int
 
 
+def _ignore(_noted: Mapping[str, Any]) -> None:
+    """The default of `Tools.note`."""
+
+
 @dataclass(frozen=True)
 class Tools:
     """What passes share.
 
     `texts` are what a pass may read, none of them part of a text that is scored; `seed` decides whatever is
-    drawn; `stage` begins a stage of so many steps, and its result is called after each.
+    drawn; `stage` begins a stage of so many steps, and its result is called after each; `note` takes what the
+    lineage is to say of this step, as JSON.
     """
 
     texts: tuple[str, ...]
     seed: int
     stage: Callable[[str, int], Callable[[], None]]
+    note: Callable[[Mapping[str, Any]], None] = _ignore
 
 
 class Pass(Protocol):

@@ -21,8 +21,8 @@ def ignore(_norm: str, _values: Floats) -> None:
 class Parts:
     """Reads each weight when it is needed.
 
-    `observe` gets the name of a norm's weight with its output, and that of the products back to the hidden
-    size with their input.
+    `observe` gets the name of a norm's weight with its output, and that of a product's first part with its
+    input.
     """
 
     def __init__(self, checkpoint: Checkpoint, observe: Observe = ignore) -> None:
@@ -47,11 +47,11 @@ class Parts:
         first, *rest = self.project(ffn.inner, hidden)
         active = _ACTIVATIONS[ffn.activation](first)
         inputs = active * rest[0] if ffn.gated else active
-        self.observe(ffn.outer.parts[0], inputs)
         return self.project(ffn.outer, inputs)[0]
 
     def project(self, projection: Projection, hidden: Floats) -> list[Floats]:
         """One product for each part."""
+        self.observe(projection.parts[0], hidden)
         products = []
         for index, (name, rows) in enumerate(zip(projection.parts, projection.rows, strict=True)):
             product = hidden @ self.tensor(name, (rows, projection.columns)).T

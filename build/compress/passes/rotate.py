@@ -20,28 +20,73 @@ from functools import cached_property, partial
 import numpy as np
 from numpy.typing import NDArray
 
+from build.architecture import describe, describe_model
 from build.architecture.parts import Architecture, Layer, Norm, NormKind, Projection
 from build.checkpoint import Checkpoint, Weight
+from build.compress.rounded import untied
+from build.compress.step import Cost, Kind, Tools
+from build.errors import Unsupported
 from build.quantise import Floats
 
-_HEAD = "lm_head.weight"
+KIND = Kind.TRANSFORM
 _MOST_HADAMARD = 64
 
 
+@dataclass(frozen=True)
+class Options:
+    """There is nothing to choose."""
+
+
+def require(checkpoint: Checkpoint, _options: Options) -> None:
+    """Unsupported names what cannot be rotated."""
+    model = describe_model(checkpoint.config)
+    if not isinstance(model, Architecture):
+        raise Unsupported(f"rotate: {model.family} is an encoder-decoder: take smooth")
+    if obstacle := _obstacle(model):
+        raise Unsupported(f"rotate: {obstacle}: take smooth")
+
+
+def cost(_checkpoint: Checkpoint, _options: Options) -> Cost:
+    """None: each weight is turned whenever it is read."""
+    return Cost(0.0, 0)
+
+
+def run(checkpoint: Checkpoint, _options: Options, _tools: Tools) -> Checkpoint:
+    """The same model over a rotated stream, whose head is no longer tied."""
+    return rotate(checkpoint, describe(checkpoint.config))[0]
+
+
 def rotatable(architecture: Architecture) -> bool:
-    """RMS norms before each block and none after it: those would scale channels within the stream."""
-    layers = architecture.layers
-    norms = [architecture.final_norm, *(norm for layer in layers for norm in layer.norms())]
-    behind = any(layer.output_norm or layer.ffn_output_norm for layer in layers)
-    return not behind and all(norm.kind is NormKind.RMS for norm in norms)
+    """RMS norms before each block and none after it."""
+    return _obstacle(architecture) is None
+
+
+def _obstacle(architecture: Architecture) -> str | None:
+    for layer in architecture.layers:
+        if behind := layer.output_norm or layer.ffn_output_norm:
+            return f"{behind.weight} scales channels within the stream"
+    for norm in _norms(architecture):
+        if norm.kind is not NormKind.RMS:
+            return f"{norm.weight} is of a norm that subtracts the mean"
+    return None
+
+
+def _norms(architecture: Architecture) -> Iterator[Norm]:
+    for layer in architecture.layers:
+        yield from layer.norms()
+    yield architecture.final_norm
 
 
 def rotate(checkpoint: Checkpoint, architecture: Architecture) -> tuple[Checkpoint, Architecture]:
-    """The same model over a rotated stream. A tied head is separated from the embedding, which no norm
-    scales.
+    """The same model over a rotated stream; a rotated one is given back as it is.
+
+    A tied head is separated from the embedding, which no norm scales.
     """
     assert rotatable(architecture)
-    architecture, weights = _untied(checkpoint, architecture)
+    if _is_rotated(checkpoint, architecture):
+        return checkpoint, architecture
+    checkpoint = untied(checkpoint)
+    architecture, weights = describe(checkpoint.config), dict(checkpoint.weights)
     stream, head = Rotation(architecture.hidden_size), Rotation(architecture.head_dim)
     _change(weights, architecture.embedding, stream.of_columns)
     if architecture.positions:
@@ -109,13 +154,11 @@ def _cosines(size: int) -> NDArray[np.float64]:
     return matrix
 
 
-def _untied(checkpoint: Checkpoint, architecture: Architecture) -> tuple[Architecture, dict[str, Weight]]:
-    weights = dict(checkpoint.weights)
-    if architecture.head.parts != (architecture.embedding,):
-        return architecture, weights
-    weights[_HEAD] = weights[architecture.embedding]
-    head = replace(architecture.head, parts=(_HEAD,))
-    return replace(architecture, tied_head=False, head=head), weights
+def _is_rotated(checkpoint: Checkpoint, architecture: Architecture) -> bool:
+    """Whether all norms are ones, as those of no trained model are."""
+    if architecture.tied_head:
+        return False
+    return all(np.all(checkpoint.weights[norm.weight].read() == 1) for norm in _norms(architecture))
 
 
 def _rotate_layer(weights: dict[str, Weight], layer: Layer, stream: Rotation, head: Rotation) -> None:

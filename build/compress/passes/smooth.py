@@ -9,31 +9,51 @@ loses 0.1 % of perplexity instead of 0.65 %.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
-import numpy as np
-
-from build.architecture.parts import Architecture, Norm
-from build.checkpoint import Checkpoint, Weight
-from build.quantise import Floats, Ids
+from build.architecture import describe_model, layers
+from build.architecture.parts import Architecture
+from build.checkpoint import Checkpoint
+from build.compress.calibration import calibration_ids, observe_inputs, reading_cost, require_windows
+from build.compress.passes import smooth_seq2seq
+from build.compress.smoothing import Pair, Peaks, rescaled
+from build.compress.step import Cost, Kind, Tools
 from build.reference import decoder as reference
-from build.token_table import load_tokenizer
 
-# The share of the range that the weights take over; 0.3 and 0.7 lose a little more.
-STRENGTH = 0.5
-_TEXT = Path(__file__).with_name("calibration.txt")
-_POSITIONS = 512
-_SMALLEST = np.float32(1e-6)
+KIND = Kind.TRANSFORM
 
 
-Pair = tuple[Norm, tuple[str, ...]]
+@dataclass(frozen=True)
+class Options:
+    """`windows` of 512 tokens are read."""
+
+    windows: int = 1
+
+    def __post_init__(self) -> None:
+        require_windows(self.windows)
+
+
+def require(checkpoint: Checkpoint, _options: Options) -> None:
+    """Every model can be smoothed."""
+
+
+def cost(checkpoint: Checkpoint, options: Options) -> Cost:
+    """Of the calibration: the factors are applied whenever a weight is read."""
+    return reading_cost(describe_model(checkpoint.config), options.windows)
+
+
+def run(checkpoint: Checkpoint, options: Options, tools: Tools) -> Checkpoint:
+    """The same model, better to quantise."""
+    model, peaks = describe_model(checkpoint.config), Peaks()
+    advance = tools.stage("smooth", layers(model))
+    observe_inputs(checkpoint, model, tools.texts, options.windows, advance, peaks.observe)
+    pairs = _pairs(model) if isinstance(model, Architecture) else smooth_seq2seq.pairs(model)
+    return rescaled(checkpoint, pairs, peaks)
 
 
 def smooth(checkpoint: Checkpoint, architecture: Architecture, advance: Callable[[], None]) -> Checkpoint:
-    """The same model, better to quantise; `advance` is called after each layer of the calibration."""
+    """The same on the built-in text; `advance` is called after each layer of the calibration."""
     peaks = Peaks()
     window = calibration_ids(checkpoint.tokenizer.json, architecture.max_positions)
     reference.final_hidden(checkpoint, architecture, window, advance, peaks.observe)
@@ -45,57 +65,3 @@ def _pairs(architecture: Architecture) -> Iterator[Pair]:
     for layer in architecture.layers:
         yield layer.input_norm, layer.attention.qkv.parts
         yield layer.ffn_norm, layer.ffn.inner.parts
-
-
-class Peaks:
-    """The largest magnitude of each channel that was observed, by the name it was observed under."""
-
-    def __init__(self) -> None:
-        self._of: dict[str, Floats] = {}
-
-    def observe(self, name: str, values: Floats) -> None:
-        self._of[name] = np.abs(values).max(axis=tuple(range(values.ndim - 1)))
-
-    def __getitem__(self, norm: Norm) -> Floats:
-        return self._of[norm.weight]
-
-
-def calibration_ids(tokenizer_json: bytes, max_positions: int) -> Ids:
-    """One window [1, positions] of the calibration text."""
-    return calibration_windows(tokenizer_json, max_positions)[:1]
-
-
-def calibration_windows(tokenizer_json: bytes, max_positions: int) -> Ids:
-    """The calibration text in windows [count, positions]; an incomplete last window is dropped."""
-    ids = load_tokenizer(tokenizer_json).encode(_TEXT.read_text(encoding="utf-8")).ids
-    length = min(_POSITIONS, max_positions, len(ids))
-    count = len(ids) // length
-    return np.array(ids[: count * length], np.int64).reshape(count, length)
-
-
-def rescaled(checkpoint: Checkpoint, pairs: Iterable[Pair], peaks: Peaks) -> Checkpoint:
-    """Divides the output of each norm by factors, and multiplies the columns of the products that read it."""
-    weights = dict(checkpoint.weights)
-    for norm, products in pairs:
-        factors = _factors(peaks[norm], [checkpoint.weights[product] for product in products])
-        scales = dict.fromkeys(norm.tensors(), 1 / factors) | dict.fromkeys(products, factors)
-        weights |= {name: _scaled(checkpoint.weights[name], by) for name, by in scales.items()}
-    return replace(checkpoint, weights=weights)
-
-
-def _factors(peaks: Floats, products: list[Weight]) -> Floats:
-    """One factor for each channel, 1 in the geometric mean."""
-    columns = np.max([np.abs(product.read()).max(axis=0) for product in products], axis=0)
-    ratio = STRENGTH * np.log(np.maximum(peaks, _SMALLEST))
-    ratio -= (1 - STRENGTH) * np.log(np.maximum(columns, _SMALLEST))
-    factors: Floats = np.exp(ratio - ratio.mean()).astype(np.float32)
-    return factors
-
-
-def _scaled(weight: Weight, factors: Floats) -> Weight:
-    """Blocks of the source do not hold the new values."""
-    return Weight(weight.shape, partial(_product, weight.read, factors))
-
-
-def _product(read: Callable[[], Floats], factors: Floats) -> Floats:
-    return read() * factors

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 
 from build.architecture.seq2seq import AnyLayer, EncoderDecoder
 from build.checkpoint import Checkpoint
-from build.compress.passes.smooth import Pair, Peaks, calibration_ids, rescaled
+from build.compress.calibration import calibration_ids
+from build.compress.smoothing import Pair, Peaks, rescaled
 from build.reference import encoder_decoder as reference
 
 
@@ -21,10 +22,10 @@ def smooth_seq2seq(checkpoint: Checkpoint, model: EncoderDecoder, advance: Calla
     sources = calibration_ids(files.json, model.encoder.max_positions)
     targets = calibration_ids(files.target or files.json, model.decoder.max_positions)
     reference.final_hidden(checkpoint, model, sources, targets, advance, peaks.observe)
-    return rescaled(checkpoint, _pairs(model), peaks)
+    return rescaled(checkpoint, pairs(model), peaks)
 
 
-def _pairs(model: EncoderDecoder) -> Iterator[Pair]:
+def pairs(model: EncoderDecoder) -> Iterator[Pair]:
     """Each norm with the products that read it and nothing else does."""
     encoder, decoder = model.encoder, model.decoder
     memory = tuple(name for layer in decoder.layers for name in layer.cross.key_value.parts)
