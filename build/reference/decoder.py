@@ -26,7 +26,7 @@ def final_hidden(
 
     `advance` is called after each layer, `observe` as in `Parts`.
     """
-    model = _Decoder(Parts(checkpoint, observe), architecture)
+    model = Decoder(Parts(checkpoint, observe), architecture)
     hidden = model.embed(windows)
     for layer in architecture.layers:
         hidden = model.layer(layer, hidden)
@@ -40,12 +40,18 @@ def head_weight(checkpoint: Checkpoint, architecture: Architecture) -> Floats:
     return checkpoint.weight(head.parts[0], (head.rows[0], head.columns)).read()
 
 
-class _Decoder:
+class Decoder:
+    """The steps of the model, for what does more than run them in order.
+
+    Each takes and returns the stream [windows, positions, hidden]; `norm` also reads single heads.
+    """
+
     def __init__(self, parts: Parts, architecture: Architecture) -> None:
         self._parts = parts
         self._arch = architecture
 
     def embed(self, windows: Ids) -> Floats:
+        """The stream before the first layer, for ids [windows, positions]."""
         arch, positions = self._arch, self._arch.positions
         rows: Floats = self._parts.tensor(arch.embedding, (arch.vocab_size, arch.hidden_size))[windows]
         rows = rows * np.float32(arch.embedding_scale)
@@ -55,6 +61,7 @@ class _Decoder:
         return rows + table[positions.offset : positions.offset + windows.shape[1]]
 
     def layer(self, layer: Layer, hidden: Floats) -> Floats:
+        """The stream after the layer."""
         attended = self._attention(layer.attention, self.norm(hidden, layer.input_norm))
         hidden = hidden + self._normed(attended, layer.output_norm)
         ffn = self._parts.feed_forward(layer.ffn, self.norm(hidden, layer.ffn_norm))

@@ -1,0 +1,17 @@
+"""The check that options of passes share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from build.errors import BadInput
+
+
+def require_whole(option: str, value: Any, least: int, most: int | None = None, why: str = "") -> None:
+    """BadInput unless the value of `PASS: FIELD` is a whole number from `least` to `most`."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    reason = f": {why}" if why else ""
+    if not whole or value < least:
+        raise BadInput(f"{option}: {value!r}, must be a whole number of at least {least}{reason}")
+    if most is not None and value > most:
+        raise BadInput(f"{option}: {value}, must be at most {most}{reason}")
