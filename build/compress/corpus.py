@@ -58,7 +58,7 @@ def docstrings(source: bytes) -> Iterator[str]:
 
 
 def windows(tokenizer_json: bytes, texts: Sequence[str], count: int, length: int) -> Ids:
-    """Ids [count, length], or fewer windows: passages spread evenly over the texts, in order.
+    """Ids [count, length], or fewer windows: passages spread evenly over the texts, in order, none twice.
 
     Each is a prompt as in serving, with its special tokens. BadInput where the texts do not fill one window.
     """
@@ -66,12 +66,15 @@ def windows(tokenizer_json: bytes, texts: Sequence[str], count: int, length: int
     tokenizer.no_truncation()
     tokenizer.no_padding()
     text = "\n\n".join(texts)
-    step = max(1, len(text) // count)
-    passages = [text[start : start + _CHARACTERS * length] for start in range(0, len(text), step)]
-    encoded = [tokenizer.encode(passage).ids[:length] for passage in passages]
-    whole = [ids for ids in encoded if len(ids) == length][:count]
-    if not whole:
+    found: list[list[int]] = []
+    end = 0
+    for start in range(0, len(text), max(1, len(text) // count)):
+        encoding = tokenizer.encode(text[start : start + _CHARACTERS * length]) if start >= end else None
+        if encoding and len(encoding.ids) >= length and len(found) < count:
+            found.append(encoding.ids[:length])
+            end = start + encoding.offsets[length - 1][1]
+    if not found:
         raise BadInput(
             f"texts: {len(text)} characters do not fill one window of {length} tokens: give longer ones"
         )
-    return np.array(whole, np.int64)
+    return np.array(found, np.int64)

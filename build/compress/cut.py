@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from build.checkpoint import Weight
+from build.checkpoint import Checkpoint, Weight
 from build.quantise import Blocks, Floats
 
 Order = NDArray[np.intp]
@@ -28,6 +29,12 @@ def taken_columns(weight: Weight, order: Order) -> Weight:
 def fixed(values: Floats) -> Weight:
     """A weight of these values."""
     return Weight(values.shape, lambda: values)
+
+
+def in_memory(checkpoint: Checkpoint, names: Iterable[str]) -> Checkpoint:
+    """The checkpoint with these weights read, for what uses them several times."""
+    read = {name: fixed(checkpoint.weights[name].read()) for name in names}
+    return replace(checkpoint, weights={**checkpoint.weights, **read})
 
 
 def _rows(read: Callable[[], Floats], order: Order) -> Floats:

@@ -52,7 +52,7 @@ class Vocabulary:
     def filled(self, kept: set[int], wanted: Sequence[int], size: int) -> set[int]:
         """`size` ids: those kept, which are closed, then those wanted as far as they fit, then by rank."""
         kept = set(kept)
-        order = [*wanted, *self.ranked]
+        order = list(dict.fromkeys([*wanted, *self.ranked]))
         while len(kept) < size:  # a token whose parts did not fit may fit once others brought some
             before = len(kept)
             for index in order:

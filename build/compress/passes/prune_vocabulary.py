@@ -1,9 +1,11 @@
 """Fewer tokens: rows of the embedding and the head go, and tokenizer.json is written anew without them.
 
 A model for one language or domain has many tokens that its texts never have. SmolLM2-135M has a fifth of its
-weights in the embedding. Kept are the tokens of the given texts by their count, then those that were most
-frequent where the tokenizer was trained. Every text can still be written: what is missing is spelled with
-shorter tokens. Logits of kept tokens do not change, nor do the blocks of a source that `carry` takes over.
+weights in the embedding. Every text can still be written: what is missing is spelled with shorter tokens.
+That is dear, since the model has hardly seen such spellings: each further token costs about 7 nats. So the
+tokens that stay are those with the largest expected counts, half by the texts, half by the tokenizer's own
+ranks, of which the count falls by Zipf's law. Logits of kept tokens do not change, nor do the blocks of a
+source that `carry` takes over.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from build.compress.cut import taken_rows
 from build.compress.limits import require_whole
 from build.compress.step import Cost, Kind, Tools
 from build.compress.vocabulary import Vocabulary, processor_ids, vocabulary, without_others
-from build.errors import Unsupported
+from build.errors import BadInput, Unsupported
+from build.quantise import Ids
 from build.token_table import load_tokenizer
 from build.tokenizer_fit import fitted
 
@@ -43,12 +46,18 @@ _UNREAD = ("sequence_bias", "forced_decoder_ids")
 
 @dataclass(frozen=True)
 class Options:
-    """`keep`: the tokens, and so the rows of the embedding, that stay."""
+    """`keep`: the tokens, and so the rows of the embedding, that stay. `domain`: the share of what will be
+    written that is like the texts; the rest is like what the tokenizer was trained on. With 1 all tokens of
+    the texts come first, by their count.
+    """
 
     keep: int
+    domain: float = 0.5
 
     def __post_init__(self) -> None:
         require_whole(_KEEP, self.keep, 1)
+        if not 0 <= self.domain <= 1:
+            raise BadInput(f"prune-vocabulary: domain: {self.domain}, must be in [0, 1]")
 
 
 def require(checkpoint: Checkpoint, options: Options) -> None:
@@ -68,11 +77,11 @@ def run(checkpoint: Checkpoint, options: Options, tools: Tools) -> Checkpoint:
     """The checkpoint with `keep` tokens; each keeps its place among the others."""
     plan = _Plan(checkpoint, options)
     counts = _counts(plan.tokenizer_json, tools)
-    seen = [index for index in np.argsort(-counts, kind="stable").tolist() if counts[index]]
-    kept = sorted(plan.vocabulary.filled(plan.least, seen, options.keep))
+    order = _by_frequency(plan.vocabulary.ranked, counts, options.domain)
+    kept = sorted(plan.vocabulary.filled(plan.least, order, options.keep))
     new = {old: index for index, old in enumerate(kept)}
-    order = np.array(kept, np.intp)
-    tables = {name: taken_rows(checkpoint.weights[name], order) for name in _tables(plan.model)}
+    rows = np.array(kept, np.intp)
+    tables = {name: taken_rows(checkpoint.weights[name], rows) for name in _tables(plan.model)}
     sizes = {key: options.keep for key in _SIZES if completed(checkpoint.config).get(key) is not None}
     return replace(
         checkpoint,
@@ -159,7 +168,16 @@ def _encoded(tokenizer_json: bytes, texts: Iterable[str]) -> Iterator[int]:
         yield from encoding.ids
 
 
-def _counts(tokenizer_json: bytes, tools: Tools) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _by_frequency(ranked: Sequence[int], counts: Ids, domain: float) -> list[int]:
+    """All ids, those first whose expected count is largest: a mixture of the texts' and Zipf's law."""
+    ids = np.array(ranked)
+    by_rank = 1 / np.arange(1, len(ids) + 1)
+    expected = domain * counts[ids] / max(1, counts.sum()) + (1 - domain) * by_rank / by_rank.sum()
+    order: list[int] = ids[np.argsort(-expected, kind="stable")].tolist()
+    return order
+
+
+def _counts(tokenizer_json: bytes, tools: Tools) -> Ids:
     """How often each id is in the texts."""
     tokenizer = load_tokenizer(tokenizer_json)
     counts = np.zeros(max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1, np.int64)

@@ -15,17 +15,20 @@ from tests.models import tiny
 TOKENIZER = json.dumps(tiny.tokenizer_json()).encode()
 
 
-def test_the_default_texts_are_prose_and_always_the_same() -> None:
-    texts = default_texts()
-    assert texts == default_texts()
+@pytest.fixture(scope="module")
+def texts() -> tuple[str, ...]:
+    return default_texts()
+
+
+def test_the_default_texts_are_prose(texts: tuple[str, ...]) -> None:
     assert 1_000_000 < sum(map(len, texts)) < 4_000_000
     joined = "\n".join(texts)
     assert (json.__doc__ or "").strip()[:200] in joined
     assert "def __init__(self" not in joined[:20_000]
 
 
-def test_what_builds_are_scored_on_is_not_read() -> None:
-    joined = "\n".join(default_texts())
+def test_what_builds_are_scored_on_is_not_read(texts: tuple[str, ...]) -> None:
+    joined = "\n".join(texts)
     topics = pydoc_data.topics.topics
     lines = {line.strip() for text in topics.values() for line in text.splitlines() if len(line) > 60}
     shared = lines & {line.strip() for line in joined.splitlines()}
@@ -45,7 +48,7 @@ def test_windows_are_spread_over_all_texts() -> None:
     texts = ["a" * 500, "b" * 500, "c" * 500]
     ids = windows(TOKENIZER, texts, 3, 20)
     assert ids.shape == (3, 20)
-    assert [set(tokenizer.decode(row.tolist())) for row in ids] == [{"a"}, {"b"}, {"c"}]
+    assert [tokenizer.decode(row.tolist())[-1] for row in ids] == ["a", "b", "c"]
 
 
 def test_texts_that_fill_no_window_are_refused() -> None:
