@@ -52,7 +52,8 @@ TOOLS = Tools((TEXT,), 0, no_stage)
 
 
 def opened(folder: Path, family: str = "llama", **changes: Any) -> Checkpoint:
-    return tiny.opened(tiny.write_folder(folder, family, **{**FOUR_LAYERS[family], **changes}))
+    positions = {"n_positions" if family == "gpt2" else "max_position_embeddings": 64}
+    return tiny.opened(tiny.write_folder(folder, family, **{**FOUR_LAYERS[family], **positions, **changes}))
 
 
 def changed(checkpoint: Checkpoint, values: dict[str, Floats]) -> Checkpoint:
@@ -126,7 +127,7 @@ def test_without_a_layer_that_adds_nothing_all_is_as_before(index: int, tmp_path
 def test_the_layers_go_that_cost_least(tmp_path: Path) -> None:
     """The second is chosen where the first is gone already."""
     checkpoint = opened(tmp_path)
-    scored = prune_depth._Texts(windows(checkpoint.tokenizer.json, TOOLS.texts, 18, 256)).scored
+    scored = prune_depth._Texts(windows(checkpoint.tokenizer.json, TOOLS.texts, 18, 64)).scored
     expected = checkpoint
     for left in (4, 3):
         architecture = describe(expected.config)
@@ -179,7 +180,7 @@ def test_a_refit_is_the_least_squares_of_what_the_layer_added(tmp_path: Path) ->
 def test_a_refit_stays_only_where_held_out_texts_gain(tmp_path: Path) -> None:
     """And nothing is decided by what it was fitted to."""
     checkpoint = opened(tmp_path)
-    ids = windows(checkpoint.tokenizer.json, TOOLS.texts, 18, 256)
+    ids = windows(checkpoint.tokenizer.json, TOOLS.texts, 18, 64)
     texts = prune_depth._Texts(ids)
     groups = (texts.scored, texts.held_out, texts.fitted)
     assert sum(map(len, groups)) == len({row.tobytes() for group in groups for row in group}) == len(ids)
@@ -234,7 +235,7 @@ def test_impossible_removals_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Unsupported, match="gemma3_text norms what its feed-forward gives: set refit = false"):
         THE_PASS.require(gemma, Options(1))
     THE_PASS.require(gemma, Options(1, refit=False))
-    short = replace(TOOLS, texts=(TEXT[:900],))
+    short = replace(TOOLS, texts=(TEXT[:230],))
     with pytest.raises(BadInput, match=r"texts: fill [123] windows, a refit needs 4: give longer ones"):
         THE_PASS.run(opened(tmp_path / "d"), Options(1), short)
 
