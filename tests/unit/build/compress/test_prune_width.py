@@ -121,7 +121,7 @@ def test_a_twin_takes_over_what_its_twin_gave(tmp_path: Path) -> None:
             values[name][KEPT:] = values[name][: NEURONS - KEPT]
         back = layer.ffn.outer.parts[0]
         values[back] = whole.weights[back].read().copy()
-        values[back][:, KEPT:] *= np.float32(0.1)
+        values[back][:, KEPT:] *= np.float32(0.02)
     parent = changed(whole, values)
     children = (THE_PASS.run(parent, Options(ffn=KEPT, refit=refit), TOOLS) for refit in (False, True))
     wrong, right = (np.abs(logits(child) - logits(parent)).mean() for child in children)
