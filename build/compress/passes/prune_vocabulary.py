@@ -2,7 +2,7 @@
 
 A model for one language or domain has many tokens that its texts never have. SmolLM2-135M has a fifth of its
 weights in the embedding. Every text can still be written: what is missing is spelled with shorter tokens.
-That is dear, since the model has hardly seen such spellings: each further token costs about 7 nats. So the
+That is dear, since the model has hardly seen such spellings: each further token costs about 6 nats. So the
 tokens that stay are those with the largest expected counts, half by the texts, half by the tokenizer's own
 ranks, of which the count falls by Zipf's law. Logits of kept tokens do not change, nor do the blocks of a
 source that `carry` takes over.
