@@ -1,4 +1,4 @@
-"""The check that options of passes share."""
+"""The checks that options of passes share."""
 
 from __future__ import annotations
 
@@ -15,3 +15,15 @@ def require_whole(option: str, value: Any, least: int, most: int | None = None, 
         raise BadInput(f"{option}: {value!r}, must be a whole number of at least {least}{reason}")
     if most is not None and value > most:
         raise BadInput(f"{option}: {value}, must be at most {most}{reason}")
+
+
+def require_share(option: str, value: Any) -> None:
+    """BadInput unless the value of `PASS: FIELD` is a number in [0, 1]."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise BadInput(f"{option}: {value!r}, must be a number in [0, 1]")
+
+
+def require_flag(option: str, value: Any) -> None:
+    """BadInput unless the value of `PASS: FIELD` is true or false."""
+    if not isinstance(value, bool):
+        raise BadInput(f"{option}: {value!r}, must be true or false")

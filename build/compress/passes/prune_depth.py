@@ -23,7 +23,7 @@ from build.checkpoint import Checkpoint
 from build.compress.corpus import windows
 from build.compress.cut import fixed, in_memory
 from build.compress.least_squares import Moments, ridge
-from build.compress.limits import require_whole
+from build.compress.limits import require_flag, require_whole
 from build.compress.loss import mean_loss
 from build.compress.step import Cost, Kind, Tools
 from build.errors import BadInput, Unsupported
@@ -49,6 +49,7 @@ class Options:
 
     def __post_init__(self) -> None:
         require_whole(_LAYERS, self.layers, 1)
+        require_flag("prune-depth: refit", self.refit)
 
 
 def require(checkpoint: Checkpoint, options: Options) -> None:

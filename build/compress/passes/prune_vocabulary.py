@@ -21,10 +21,10 @@ from build.architecture import Model, completed, describe_model
 from build.architecture.seq2seq import EncoderDecoder
 from build.checkpoint import Checkpoint
 from build.compress.cut import taken_rows
-from build.compress.limits import require_whole
+from build.compress.limits import require_share, require_whole
 from build.compress.step import Cost, Kind, Tools
 from build.compress.vocabulary import Vocabulary, processor_ids, vocabulary, without_others
-from build.errors import BadInput, Unsupported
+from build.errors import Unsupported
 from build.quantise import Ids
 from build.token_table import load_tokenizer
 from build.tokenizer_fit import fitted
@@ -56,8 +56,7 @@ class Options:
 
     def __post_init__(self) -> None:
         require_whole(_KEEP, self.keep, 1)
-        if not 0 <= self.domain <= 1:
-            raise BadInput(f"prune-vocabulary: domain: {self.domain}, must be in [0, 1]")
+        require_share("prune-vocabulary: domain", self.domain)
 
 
 def require(checkpoint: Checkpoint, options: Options) -> None:

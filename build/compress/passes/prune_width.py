@@ -24,7 +24,7 @@ from build.checkpoint import Checkpoint, Weight
 from build.compress.corpus import windows
 from build.compress.cut import fixed, in_memory, taken_columns, taken_rows
 from build.compress.least_squares import Doubles, Moments, ridge
-from build.compress.limits import require_whole
+from build.compress.limits import require_flag, require_whole
 from build.compress.step import Cost, Kind, Tools
 from build.errors import BadInput, Unsupported
 from build.quantise import Floats
@@ -57,6 +57,7 @@ class Options:
                 raise BadInput(f"{_FFN}: {self.ffn}, must be a multiple of {_MULTIPLE}")
         if self.heads is not None:
             require_whole(_HEADS, self.heads, 1)
+        require_flag("prune-width: refit", self.refit)
 
 
 def require(checkpoint: Checkpoint, options: Options) -> None:

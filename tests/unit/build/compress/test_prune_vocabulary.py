@@ -276,7 +276,7 @@ def test_seen_tokens_are_kept_and_the_parent_stays(tmp_path: Path) -> None:
     for domain, kept in ((1.0, "in"), (0.0, "Ġt")):
         child = THE_PASS.run(parent, Options(len(tiny.VOCAB) - 3, domain), narrow)
         assert {kept} == set(json.loads(child.tokenizer.json)["model"]["vocab"]) & set(tiny.VOCAB[-4:])
-    with pytest.raises(BadInput, match=r"prune-vocabulary: domain: 1.5, must be in \[0, 1\]"):
+    with pytest.raises(BadInput, match=r"prune-vocabulary: domain: 1.5, must be a number in \[0, 1\]"):
         Options(300, 1.5)
 
 
