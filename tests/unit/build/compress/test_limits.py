@@ -22,7 +22,7 @@ def test_what_is_too_small_or_not_whole_is_refused(value: Any) -> None:
 
 
 def test_what_is_too_large_is_refused() -> None:
-    with pytest.raises(BadInput, match="^p: f: 6, must be at most 5$"):
+    with pytest.raises(BadInput, match=r"^p: f: 6, must be at most 5$"):
         require_whole("p: f", 6, 2, 5)
 
 
