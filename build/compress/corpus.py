@@ -14,7 +14,7 @@ from build.errors import BadInput
 from build.quantise import Ids
 from build.token_table import load_tokenizer
 
-_CALIBRATION = Path(__file__).parent / "passes" / "calibration.txt"
+_CALIBRATION = Path(__file__).with_name("calibration.txt")
 # Tests and programs have little prose, pydoc_data is what builds are scored on, and the rest is not Python's.
 _LEFT_OUT = {
     "test",

@@ -25,7 +25,10 @@ SOLUTIONS = {
     "count_words": "words = text.split()\n    return {word: words.count(word) for word in words}",
     "is_sorted": "return all(a <= b for a, b in zip(numbers, numbers[1:]))",
     "digits_sum": "return sum(int(digit) for digit in str(number))",
-    "pairs_with_sum": "n = numbers\n    return sum(n[i] + n[j] == total for j in range(len(n)) for i in range(j))",
+    "pairs_with_sum": """n, count = numbers, 0
+    for j in range(len(n)):
+        count += sum(n[i] + n[j] == total for i in range(j))
+    return count""",
     "title_case": "return ' '.join(word.capitalize() for word in text.split())",
     "change": """coins = 0
     for coin in (50, 20, 10, 5, 2, 1):
