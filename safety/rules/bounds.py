@@ -1,4 +1,4 @@
-"""How long a match of a pattern can be, and how many ways its search can go: what makes it fit for streams."""
+"""How long a match of a pattern can be, and in how many ways its search can go: is it fit for streams?"""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def bounds(pattern: str) -> Bounds:
     ways, around = _sequence(tree)
     if ways > WAYS:
         raise Unbounded(
-            f"its search can go in {ways} ways from one start, {WAYS} at most: make its repetitions possessive, {{m,n}}+"
+            f"its search can go in more than {WAYS} ways from one start: "
+            "make its repetitions possessive, {m,n}+"
         )
     return Bounds(int(tree.getwidth()[1]) + around, ways)
 
@@ -51,23 +52,24 @@ def _sequence(nodes: Iterable[tuple[Any, Any]]) -> tuple[int, int]:
 
 
 def _node(operation: str, argument: Any) -> tuple[int, int]:
+    result = 1, 0
     match operation:
         case "MAX_REPEAT" | "MIN_REPEAT" | "POSSESSIVE_REPEAT":
-            return _repeat(operation, *argument)
+            result = _repeat(operation, *argument)
         case "SUBPATTERN":
-            return _sequence(argument[3])
+            result = _sequence(argument[3])
         case "ATOMIC_GROUP":
-            return 1, _sequence(argument)[1]
+            result = 1, _sequence(argument)[1]
         case "BRANCH":
-            return _branch(argument[1])
+            result = _branch(argument[1])
         case "GROUPREF_EXISTS":
-            return _branch([part for part in argument[1:] if part is not None])
+            result = _branch([part for part in argument[1:] if part is not None])
         case "ASSERT" | "ASSERT_NOT":
             inner = argument[1]
-            return 1, max(0, int(inner.getwidth()[1]) - 1) + _sequence(inner)[1]
+            result = 1, max(0, int(inner.getwidth()[1]) - 1) + _sequence(inner)[1]
         case "AT":
-            return _anchor(str(argument))
-    return 1, 0
+            result = _anchor(str(argument))
+    return result
 
 
 def _repeat(operation: str, least: int, most: int, body: Any) -> tuple[int, int]:
@@ -91,7 +93,7 @@ def _branch(parts: Iterable[Any]) -> tuple[int, int]:
 
 def _anchor(place: str) -> tuple[int, int]:
     if "BOUNDARY" not in place:
-        raise Unbounded(r"it asks where the text begins or ends, which a stream does not know: leave out ^ $ \A \Z")
+        raise Unbounded(
+            r"it asks where the text begins or ends, which a stream does not know: leave out ^ $ \A \Z"
+        )
     return 1, 0
-
-

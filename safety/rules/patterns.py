@@ -36,7 +36,7 @@ class Pattern:
 
     def find(self, text: str) -> Iterator[Finding]:
         if self.needs in text:
-            for start, end in apart(self._spans(text)):
+            for start, end in apart(sorted(self._spans(text))):
                 yield Finding(self.name, start, end)
 
     def _spans(self, text: str) -> Iterator[tuple[int, int]]:
