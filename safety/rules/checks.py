@@ -1,8 +1,8 @@
 """What a pattern cannot say of a match: check digits, lengths of countries, ranges, randomness.
 
 Each check is given a text and a match in it from start to end. It answers where what is found
-ends, which may be before the end of the match, or None if nothing is found. It reads the match and one character
-on each side.
+ends, which may be before the end of the match, or None if nothing is found. It reads the match and one
+character on each side.
 """
 
 from __future__ import annotations

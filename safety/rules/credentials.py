@@ -20,7 +20,7 @@ SECRETS = (
     _key(
         "github_token",
         r"gh[opsur]_[A-Za-z0-9]{36,251}+|github_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59}",
-        needs="gh",
+        needs="_",
     ),
     _key(
         "gitlab_token",
@@ -51,7 +51,7 @@ SECRETS = (
     # With the lines of its body, also where they are joined by the \n of a string.
     _secret(
         "private_key",
-        r"-----BEGIN (?:[A-Z0-9]{1,12}+ )?+PRIVATE KEY(?: BLOCK)?+-----"
+        r"-----BEGIN (?:(?!PRIVATE)[A-Z0-9]{1,12}+ )?+PRIVATE KEY(?: BLOCK)?+-----"
         r"(?:(?:\\[nr]|\s){0,4}+[A-Za-z0-9+/=]{16,80}+){0,64}+",
         needs="PRIVATE KEY",
     ),

@@ -23,9 +23,9 @@ _KINDS = ("personal", "secret", "words")
 def load(path: Path) -> list[Rule]:
     """The rules of `[[rule]]` tables, in the order of the file.
 
-    Each has `name`, `kind` (personal, secret, words) and one of `pattern`, `words` (a list) or `words_file` (one
-    word or phrase a line, beside the file; lines that begin with # are comments). `longest` refuses a rule whose
-    matches could be longer. Raises RuleError with the file, the rule and the place.
+    Each has `name`, `kind` (personal, secret, words) and one of `pattern`, `words` (a list) or `words_file`
+    (one word or phrase a line, beside the file; lines that begin with # are comments). `longest` refuses a
+    rule whose matches could be longer. Raises RuleError with the file, the rule and the place.
     """
     loaded: list[Rule] = []
     taken = {rule.name for rule in rules()}
@@ -104,8 +104,7 @@ def _pattern(name: str, kind: str, pattern: str, where: str) -> Pattern:
             )
         return Pattern(name, kind, pattern)
     except (re.error, regex.error) as error:
-        place = "" if error.pos is None else f" at character {error.pos + 1}"
-        raise RuleError(f"{where}: pattern {pattern!r} does not compile: {error.msg}{place}") from None
+        raise RuleError(f"{where}: pattern {pattern!r} does not compile: {error}") from None
     except Unbounded as error:
         raise RuleError(f"{where}: pattern {pattern!r}: {error}") from None
 

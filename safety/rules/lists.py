@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -12,14 +12,14 @@ import regex
 from safety.rules.rule import Finding, RuleError
 from safety.rules.spans import apart
 
-# Letters of other scripts that look like a Latin one (Unicode's confusables, those in use as disguises), after
-# casefold.
+# Letters of other scripts, after casefold, that look like a Latin one: those of Unicode's confusables that
+# serve as disguises.
 _ALIKE = str.maketrans(
-    "авеёзіјкмнорсԛѕтуԝхһԁɑαβεικνορτυχϲɡıⅼ",
-    "abee3ijkmhopcqstywxhdaabeiKvoptuxcgil".lower(),
+    "авеёзіјкмнорсԛѕтуԝхһԁɑαβεικνορτυχϲɡı",
+    "abee3ijkmhopcqstywxhdaabeikvoptuxcgi",
 )
-# A word of letters, digits and their marks; a character of a script without spaces; or another sign. Between the
-# words of a phrase may be spaces, hyphens, apostrophes and underscores. Characters that are not seen
+# A word of letters, digits and their marks; a character of a script without spaces; or another sign. Between
+# the words of a phrase may be spaces, hyphens, apostrophes and underscores. Characters that are not seen
 # (soft hyphens, zero-width spaces) are part of the word.
 _ALONE = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _UNSEEN = r"\u00ad\u200b-\u200f\u2060-\u2064\ufeff"
@@ -48,7 +48,7 @@ class Words:
 
     name: str
     kind: str
-    words: Iterable[str]
+    words: Sequence[str]
     longest: int = field(init=False)
     _phrases: dict[str, list[tuple[str, ...]]] = field(init=False, repr=False)
 
