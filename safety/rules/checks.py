@@ -13,7 +13,8 @@ import ipaddress
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import phonenumbers
 import regex
@@ -147,21 +148,32 @@ def address6(text: str, start: int, end: int) -> int | None:
 _NATIONAL = {
     "US": regex.compile(r"(?:1[-. ])?(?:\([2-9]\d\d\) ?|[2-9]\d\d[-. ])[2-9]\d\d[-. ]\d{4}"),
     "GB": regex.compile(r"\(?0[1-9]\d{1,4}\)?(?:[ -]?\d{3,8}|[ -]\d{3,4}[ -]\d{3,4})"),
-    "DE": regex.compile(r"(?:\(0[1-9]\d{1,4}\) ?|0[1-9]\d{1,4}[ /-]{1,3})\d{2,8}(?:[ -]?\d{2,6}){0,3}"),
+    # Not in the form of a social security number.
+    "DE": regex.compile(
+        r"(?!\d{3}-\d\d-\d{4}$)(?:\(0[1-9]\d{1,4}\) ?|0[1-9]\d{1,4}[ /-]{1,3})\d{2,8}(?:[ -]?\d{2,6}){0,3}"
+    ),
+    "FR": regex.compile(r"0[1-9](?:[ .-]\d\d){4}"),
 }
-_ABROAD = regex.compile(r"(?:\+|00)[1-9]")
+_EXTENSION = regex.compile(r" ?(?:x|ext\.? ?)\d+$")
 # No number is shorter.
 _PHONE_DIGITS = 7
 
 
 def phone(text: str, start: int, end: int) -> int | None:
-    """The longest number at the start of the match that the plans of phonenumbers know."""
+    """The longest number at the start of the match that a country's plan has. After a plus sign its length
+    has to be possible; a number that is written as in its own country has to be one that is given.
+    """
     for last in _phone_ends(text, start, end):
-        number = text[start:last]
-        if _ABROAD.match(number):
-            found = _valid("+" + number.lstrip("+0"), None)
+        number = _EXTENSION.sub("", text[start:last])
+        if number.startswith(("+", "(+")):
+            found = _planned(number, None, phonenumbers.is_possible_number)
+        elif number.startswith("00"):
+            found = _planned("+" + number[2:], None, phonenumbers.is_valid_number)
         else:
-            found = any(form.fullmatch(number) and _valid(number, land) for land, form in _NATIONAL.items())
+            found = any(
+                form.fullmatch(number) and _planned(number, land, phonenumbers.is_valid_number)
+                for land, form in _NATIONAL.items()
+            )
         if found:
             return last
     return None
@@ -174,9 +186,9 @@ def _phone_ends(text: str, start: int, end: int) -> Iterator[int]:
             yield last
 
 
-def _valid(number: str, land: str | None) -> bool:
+def _planned(number: str, land: str | None, judged: Callable[[Any], bool]) -> bool:
     try:
-        return bool(phonenumbers.is_valid_number(phonenumbers.parse(number, land)))
+        return bool(judged(phonenumbers.parse(number, land)))
     except phonenumbers.NumberParseException:
         return False
 

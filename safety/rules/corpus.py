@@ -52,9 +52,10 @@ _FORMATS = {
 _ASSIGNMENTS = ('api_key = "{}"', '"client_secret": "{}",', "DB_PASSWORD='{}'", 'auth_token: "{}"')
 # Fakers' providers of what looks like a secret or a number of a person, and is none.
 _DECOYS = (
-    "uuid4 isbn13 isbn10 ean13 iso8601 date md5 sha1 sha256 mac_address ipv4_private user_agent file_path uri "
-    "license_plate latitude postcode bban slug doi vin"
-).split()
+    *("uuid4", "isbn13", "isbn10", "ean13", "iso8601", "date", "md5", "sha1", "sha256", "mac_address"),
+    *("ipv4_private", "user_agent", "file_path", "uri", "license_plate", "latitude", "postcode", "bban"),
+    *("slug", "doi", "vin"),
+)
 
 
 def package(name: str) -> Any:

@@ -23,7 +23,7 @@ PERSONAL = (
         r"(?: {0,1}+(?:x|ext\.? {0,1}+)[0-9]{1,6}+)?+(?![A-Za-z0-9_])",
         checks.phone,
     ),
-    Pattern("credit_card", "personal", r"(?<![A-Za-z0-9])[1-6](?:[ -]?+[0-9]){11,18}+", checks.card),
+    Pattern("credit_card", "personal", r"(?<![A-Za-z0-9.-])[1-6](?:[ -]?+[0-9]){11,18}+", checks.card),
     Pattern("iban", "personal", r"(?<![A-Za-z0-9])[A-Z]{2}[0-9]{2}(?: ?+[A-Z0-9]){11,30}+", checks.iban),
     Pattern(
         "us_ssn",
