@@ -11,6 +11,7 @@ from safety.rules.catalogue import rules
 from safety.rules.corpus import planted
 from safety.rules.measure import measure
 
+PEM = "-----BEGIN PRIVATE KEY-----"
 RULES = {rule.name: rule for rule in rules()}
 
 
