@@ -161,9 +161,12 @@ _NATIONAL = {
         r"(?!\d{3}-\d\d-\d{4}$|\d{5}-\d{4}$)"
         r"(?:\(0[1-9]\d{1,4}\) ?|0[1-9]\d{1,4}[ /-]{1,3})\d{2,8}(?:[ -]?\d{2,6}){0,3}"
     ),
-    "FR": regex.compile(r"0[1-9](?:[ .-]\d\d){4}"),
+    # Not bytes, of which each begins with 0.
+    "FR": regex.compile(r"0[1-9](?!(?:[ .-]0\d){4})(?:[ .-]\d\d){4}"),
 }
 _EXTENSION = regex.compile(r" ?(?:x|ext\.? ?)\d+$")
+# A point after a country's code is how registrars of domains write a number.
+_DECIMAL = regex.compile(r"00\d*\.\d+|\+\d{4,}\.\d+")
 # No number is shorter.
 _PHONE_DIGITS = 7
 
@@ -174,7 +177,9 @@ def phone(text: str, start: int, end: int) -> int | None:
     """
     for last in _phone_ends(text, start, end):
         number = _EXTENSION.sub("", text[start:last])
-        if number.startswith(("+", "(+")):
+        if _DECIMAL.fullmatch(number):
+            found = False
+        elif number.startswith(("+", "(+")):
             digits = sum(map(str.isdecimal, number))
             found = digits >= 9 and _planned(number, None, phonenumbers.is_possible_number)
         elif number.startswith("00"):
