@@ -103,3 +103,20 @@ def test_an_iban_of_fakers_ends_before_capital_words() -> None:
         number = faker.iban()
         spaced = " ".join(number[place : place + 4] for place in range(0, len(number), 4))
         assert _found("iban", f"IBAN {spaced} BIC COBADEFF") == [spaced]
+
+
+@pytest.mark.parametrize("space", ["\u00a0", "\u202f"])
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("iban", "DE89 3704 0044 0532 0130 00"),
+        ("credit_card", "4111 1111 1111 1111"),
+        ("phone", "+49 30 901820"),
+        ("phone", "020 7219 3000"),
+        ("phone", "1 212 736 5000"),
+        ("phone", "01 42 68 53 00"),
+    ],
+)
+def test_a_number_is_found_with_spaces_that_do_not_break(name: str, number: str, space: str) -> None:
+    text = number.replace(" ", space)
+    assert _found(name, f"Call: {text}.") == [text]
