@@ -58,6 +58,11 @@ def test_the_signs_of_templates_occur_in_passwords(password: str) -> None:
     assert _found("url_password", f"redis://me:{password}@host:6379/0") == [password]
 
 
+@pytest.mark.parametrize("value", ["aB3$kd9!xQ2z1", "aB3%kd9*xQ2z1"])
+def test_the_signs_of_templates_occur_in_assigned_values(value: str) -> None:
+    assert _found("assigned_secret", f'password = "{value}"') == [value]
+
+
 @pytest.mark.parametrize("template", ["${PASSWORD}", "$PASSWORD", "{password}", "%s", "%(pw)s", "***"])
 def test_a_template_is_no_password(template: str) -> None:
     assert _found("url_password", f"redis://me:{template}@host:6379/0") == []
