@@ -38,7 +38,8 @@ class ExportError(Exception):
 def arrays(vectorizer: Any, model: Any) -> Mapping[str, NDArray[Any]]:
     """The fields of Toxicity from a TfidfVectorizer and a CalibratedClassifierCV over linear machines.
 
-    `words` are joined by line feeds, as UTF-8. Raises ExportError for a setting that Toxicity does not compute.
+    `words` are joined by line feeds, as UTF-8. Raises ExportError for a setting that Toxicity does not
+    compute.
     """
     found = {**vectorizer.get_params(), "method": model.method}
     for name, value in {**SETTINGS, "method": "sigmoid"}.items():
@@ -51,7 +52,7 @@ def arrays(vectorizer: Any, model: Any) -> Mapping[str, NDArray[Any]]:
     return {
         "words": np.frombuffer("\n".join(words).encode(), np.uint8),
         "idf": np.asarray(vectorizer.idf_, np.float64),
-        "coefficients": np.stack([machine.coef_[0] for machine in machines], axis=1),
+        "coefficients": np.stack([machine.coef_[0] for machine in machines]),
         "intercepts": np.array([machine.intercept_[0] for machine in machines]),
         "slopes": np.array([sigmoid.a_ for sigmoid in sigmoids]),
         "offsets": np.array([sigmoid.b_ for sigmoid in sigmoids]),

@@ -15,13 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 WEIGHTS = Path(__file__).parent / "weights" / "toxicity.npz"
-SHA256 = "324389285f8998c03002724ac0ffbff70bfa9a63d0b33db2be3adac80568d94b"
+SHA256 = "51136f65a028010ffc22f5287952f9c835a31f93557aa38b920705f109d09262"
 # Bounds the memory of one pass: about 70 bytes per character.
 BLOCK = 1 << 20
 WORD = re.compile(r"\w\w+")
-# ASCII text is split some times faster than the pattern does it, into the same words and single letters,
-# which no vocabulary holds.
-ASCII = {code: char.lower() if re.match(r"\w", char) else " " for code, char in enumerate(map(chr, range(128)))}
+# Splits ASCII text faster than the pattern, into the same words and single letters, which the vocabulary lacks.
+ASCII = {code: chr(code).lower() if re.match(r"\w", chr(code)) else " " for code in range(128)}
 
 
 class WeightsError(Exception):
@@ -38,8 +37,8 @@ class Toxicity:
     """Support vector machines over TF-IDF of length 1, the mean of their probabilities by Platt's scaling
     (Platt, 1999, "Probabilistic outputs for support vector machines").
 
-    V words, M machines: `column` gives a word's row in `idf` [V] and `coefficients` [V, M]; `intercepts`,
-    `slopes` and `offsets` have the shape [M].
+    V words, M machines: `column` gives a word's place in `idf` [V] and a column of `coefficients` [M, V];
+    `intercepts`, `slopes` and `offsets` have the shape [M].
     """
 
     column: dict[str, int]
@@ -76,17 +75,14 @@ class Toxicity:
         values = counts * self.idf[row]
         length = np.sqrt(np.bincount(text, values * values, len(texts)))
         length[length == 0] = 1  # No known word: the intercepts alone decide.
-        return self._probability(
-            np.stack(
-                [np.bincount(text, values * machine[row], len(texts)) / length for machine in self.coefficients.T],
-                axis=1,
-            )
-        )
+        sums = [np.bincount(text, values * machine[row], len(texts)) for machine in self.coefficients]
+        return self._probability(np.stack(sums) / length)
 
     def _probability(self, products: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Products of each text with each machine, [N, M], to probabilities [N]."""
-        margins = products + self.intercepts
-        return (1 / (1 + np.exp(self.slopes * margins + self.offsets))).mean(axis=1)
+        """Products of each machine with each text, [M, N], to probabilities [N]."""
+        margins = products + self.intercepts[:, None]
+        exponents = self.slopes[:, None] * margins + self.offsets[:, None]
+        return np.asarray((1 / (1 + np.exp(exponents))).mean(axis=0), np.float64)
 
 
 def _blocks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
