@@ -1,6 +1,6 @@
 """`python -m safety.rules.export OUT`: the classifier of alt-profanity-check as plain arrays.
 
-Needs `alt-profanity-check==1.9.1`, which brings scikit-learn and joblib, in an environment of its own.
+Needs an environment of its own with alt-profanity-check, which brings scikit-learn and joblib, and typer.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
+PACKAGE, VERSION = "alt-profanity-check", "1.9.1"
 # What toxicity.py computes; a vectoriser with other settings would be read wrongly.
 SETTINGS = {
     "analyzer": "word",
@@ -32,7 +34,7 @@ SETTINGS = {
 
 
 class ExportError(Exception):
-    """A classifier of another form; the text names the setting."""
+    """A classifier that is missing or of another form; the text names the package or the setting."""
 
 
 def arrays(vectorizer: Any, model: Any) -> Mapping[str, NDArray[Any]]:
@@ -59,11 +61,27 @@ def arrays(vectorizer: Any, model: Any) -> Mapping[str, NDArray[Any]]:
     }
 
 
+def _package() -> Any:
+    # Its module names another version than its metadata.
+    try:
+        found = metadata.version(PACKAGE)
+    except metadata.PackageNotFoundError:
+        found = "missing"
+    if found != VERSION:
+        raise ExportError(f"{PACKAGE} is {found}; install {PACKAGE}=={VERSION} in an environment of its own")
+    return importlib.import_module("profanity_check.profanity_check")
+
+
 def export(out: Annotated[Path, typer.Argument(help="The .npz file to write.")]) -> None:
-    """Writes the arrays and prints their SHA-256, which toxicity.py holds."""
-    package = importlib.import_module("profanity_check.profanity_check")
-    with out.open("wb") as file:
-        np.savez_compressed(file, **arrays(package.vectorizer, package.model))
+    """Write the arrays and print their SHA-256, which toxicity.py holds."""
+    try:
+        package = _package()
+        fields = arrays(package.vectorizer, package.model)
+        with out.open("wb") as file:
+            np.savez_compressed(file, **fields)
+    except (ExportError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
     typer.echo(f"{hashlib.sha256(out.read_bytes()).hexdigest()}  {out}")
 
 

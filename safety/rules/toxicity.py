@@ -19,7 +19,7 @@ SHA256 = "51136f65a028010ffc22f5287952f9c835a31f93557aa38b920705f109d09262"
 # Bounds the memory of one pass: about 70 bytes per character.
 BLOCK = 1 << 20
 WORD = re.compile(r"\w\w+")
-# Splits ASCII text faster than the pattern, into the same words and single letters, which the vocabulary lacks.
+# Splits ASCII text faster than the pattern, into the same words and letters that the vocabulary lacks.
 ASCII = {code: chr(code).lower() if re.match(r"\w", chr(code)) else " " for code in range(128)}
 
 
