@@ -2,9 +2,37 @@
 
 from __future__ import annotations
 
-import typer
+from contextlib import AbstractContextManager
+from pathlib import Path
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+import typer
+from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
+from safety.evaluate.command import EXAMPLES, Parts, evaluate_command
+from safety.evaluate.model import Model
+from safety.evaluate.table import Judges
+from safety.rules.toxicity import Toxicity
+from safety.sources import REPOSITORY, Options, open_model
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, rich_markup_mode=None)
+app.command("evaluate", epilog=EXAMPLES)(evaluate_command)
+
+
+def judges() -> Judges:
+    """Read when there is something to judge: it takes a second."""
+    toxicity = Toxicity.load()
+    words = SentimentIntensityAnalyzer()
+    return Judges(toxicity.scores, lambda texts: [words.polarity_scores(text)["compound"] for text in texts])
+
+
+@app.callback()
+def connect(context: typer.Context) -> None:
+    context.obj = Parts(_opened, judges)
+
+
+def _opened(text: str, repository: Path | None, tokenizer: Path | None) -> AbstractContextManager[Model]:
+    return open_model(text, Options(repository or REPOSITORY, tokenizer))
+
 
 if __name__ == "__main__":
     app()

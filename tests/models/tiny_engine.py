@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,8 +26,8 @@ class Quiet:
 def publish(folder: Path, precision: Precision = Precision.INT8, template: str | None = TEMPLATE) -> Path:
     """The repository; the checkpoint that it was built of is in the folder `checkpoint` beside it."""
     checkpoint = tiny.write_folder(folder / "checkpoint")
-    if template is not None:
-        (checkpoint / "chat_template.jinja").write_text(template, "utf-8")
+    settings = checkpoint / "tokenizer_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text("utf-8")) | {"chat_template": template}))
     limits = {kind.value: Limits() for kind in Precision}
     recipe = Recipe(name=NAME, source=str(checkpoint), precision=precision, limits=limits)
     build_engine(recipe, open_source, folder / "repository", Quiet(), verify_tokens=96)
