@@ -96,9 +96,10 @@ def compare(first: Model, second: Model, items: Sequence[Item], folder: Path) ->
 
 
 def answers_file(folder: Path, model: Model) -> Path:
-    """Where a model's answers are kept, by its name."""
+    """Where a model's answers are kept: another build of a model has another file."""
     slug = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in model.name)
-    return folder / f"answers-{slug}.jsonl"
+    facts = json.dumps(dict(model.facts), sort_keys=True)
+    return folder / f"answers-{slug}-{hashlib.sha256(facts.encode()).hexdigest()[:8]}.jsonl"
 
 
 def answerable(model: Model, items: Sequence[Item]) -> tuple[list[Item], list[str]]:
