@@ -167,14 +167,16 @@ def _answered(model: Model, items: Sequence[Item]) -> Iterator[Answer]:
     choices = [item for item in items if isinstance(item, Choice)]
     prompts = [item for item in items if isinstance(item, Prompt)]
     assert not (choices and prompts)
-    asked = [completions(model, item) for item in prompts]
-    texts = model.complete([one for each in asked for one in each])
-    for each in asked:
-        yield Texts(tuple(islice(texts, len(each))))
-    windows = [_windows(model, item) for item in choices]
-    scores = model.score([one for each in windows for one in each])
-    for each_windows in windows:
-        yield _scored(each_windows, list(islice(scores, len(each_windows))))
+    if prompts:
+        asked = [completions(model, item) for item in prompts]
+        texts = model.complete([one for each in asked for one in each])
+        for each in asked:
+            yield Texts(tuple(islice(texts, len(each))))
+    if choices:
+        windows = [_windows(model, item) for item in choices]
+        scores = model.score([one for each in windows for one in each])
+        for some in windows:
+            yield _scored(some, list(islice(scores, len(some))))
 
 
 def _windows(model: Model, item: Choice) -> Sequence[Window]:

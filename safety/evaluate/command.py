@@ -21,16 +21,14 @@ from safety.evaluate.items import Answers, Item, Texts
 from safety.evaluate.model import Model, ModelError
 from safety.evaluate.rows import Drift
 
+# \b keeps the lines of a paragraph as they are.
 EXAMPLES: Final = """
+\b
 Examples:
-
   python -m safety evaluate smollm2
-
-  python -m safety evaluate smollm2 --data sets --only crows --out safety-smollm2
-
+  python -m safety evaluate smollm2 --data sets --only crows --out crows
   python -m safety evaluate reference:smollm2 --against smollm2 --minutes 10
-
-  python -m safety evaluate http://localhost:8000/v1#llama --tokenizer llama/tokenizer.json
+  python -m safety evaluate http://localhost:8000/v1#llama --tokenizer llama
 
 MODEL is the name of a built model or the folder of its engine; reference: with a recipe (it scores, and
 answers no prompts); or the URL of a server of the OpenAI API with echo and log-probabilities, whose key is

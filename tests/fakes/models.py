@@ -46,12 +46,14 @@ class LetterModel:
             yield [-((self.taste * before + token) % 31) / 7 for before, token in pairs]
 
     def complete(self, prompts: Sequence[Completion]) -> Iterator[str]:
-        for prompt in prompts:
-            if not self.answers:
-                raise ModelError("letters do not answer")
-            self._ask(prompt)
-            chance = random.Random(f"{self.taste} {prompt.seed} {prompt.tokens}")
-            yield "".join(chance.choice("ab <&>\x00é") for _ in range(prompt.max_tokens))
+        if not self.answers:
+            raise ModelError("letters do not answer")
+        return map(self._completed, prompts)
+
+    def _completed(self, prompt: Completion) -> str:
+        self._ask(prompt)
+        chance = random.Random(f"{self.taste} {prompt.seed} {prompt.tokens}")
+        return "".join(chance.choice("ab <&>\x00é") for _ in range(prompt.max_tokens))
 
     def _ask(self, what: Window | Completion) -> None:
         if self.fails_after is not None and len(self.asked) >= self.fails_after:
