@@ -87,8 +87,8 @@ class Reference:
         for place in range(len(windows)):
             yield found[place]
 
-    def complete(self, prompts: Sequence[Completion]) -> Iterator[str]:
-        raise ModelError(f"{self.name}: scores only, {len(prompts)} answers need an engine or a server")
+    def complete(self, prompts: Sequence[Completion]) -> Iterator[str]:  # noqa: ARG002
+        raise ModelError(f"{self.name}: scores only, answers need an engine or a server")
 
     def _scored(self, windows: Sequence[Window]) -> list[list[float]]:
         ids = np.array([window.tokens[:-1] for window in windows], np.int64)

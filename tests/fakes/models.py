@@ -1,4 +1,4 @@
-"""A model of letters for the evaluation: a letter's score depends on the letter before, answers on the seed."""
+"""A model of letters: a letter's score depends on the letter before, answers depend on the seed."""
 
 from __future__ import annotations
 
