@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from safety.evaluate import likelihood, table
 from safety.evaluate.items import Answer, Answers, Ask, Choice, Item, Prompt, Scores, Texts
-from safety.evaluate.model import Completion, Model, ModelError, Window
+from safety.evaluate.model import Completion, Model, ModelError
 from safety.evaluate.rows import Drift, Row
 
 # Of the seeds, the lengths and the windows: answers of another version are not comparable.
@@ -173,25 +173,10 @@ def _answered(model: Model, items: Sequence[Item]) -> Iterator[Answer]:
         for each in asked:
             yield Texts(tuple(islice(texts, len(each))))
     if choices:
-        windows = [_windows(model, item) for item in choices]
+        windows = [likelihood.windows(model, item) for item in choices]
         scores = model.score([one for each in windows for one in each])
         for some in windows:
-            yield _scored(some, list(islice(scores, len(some))))
-
-
-def _windows(model: Model, item: Choice) -> Sequence[Window]:
-    """Raises ModelError for an item that the model has no room for."""
-    windows = likelihood.windows(model, item)
-    longest = max(len(window.tokens) for window in windows)
-    if longest > model.positions:
-        most = f"must be at most {model.positions} for {model.name}"
-        raise ModelError(f"{item.set}, item {item.id}: {longest} tokens, {most}")
-    return windows
-
-
-def _scored(windows: Sequence[Window], logprobs: Sequence[Sequence[float]]) -> Scores:
-    tokens = tuple(window.tokens[window.start :] for window in windows)
-    return Scores(tokens, tuple(map(tuple, logprobs)))
+            yield likelihood.scores(some, list(islice(scores, len(some))))
 
 
 def _header(model: Model, items: Sequence[Item]) -> Json:

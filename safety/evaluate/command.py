@@ -120,7 +120,8 @@ def evaluate_command(
 
 def run(wish: Wish, parts: Parts, console: Console) -> None:
     """Raises ModelError, RecordError or SetError for what cannot be done."""
-    items = _wanted(wish)
+    notes: list[str] = []
+    items = _wanted(wish, notes.append)
     with ExitStack() as stack:
         models = [
             stack.enter_context(parts.open_model(text, wish.repository, wish.tokenizer))
@@ -151,9 +152,9 @@ def run(wish: Wish, parts: Parts, console: Console) -> None:
     _show(found, wish.out, console)
 
 
-def _wanted(wish: Wish) -> list[Item]:
-    """Raises typer.BadParameter for a set that is not there."""
-    items = [*(sets.read(wish.data) if wish.data else []), *own.items()]
+def _wanted(wish: Wish, note: Callable[[str], None]) -> list[Item]:
+    """`note` gets what a set left out. Raises typer.BadParameter for a set that is not there."""
+    items = [*(sets.read(wish.data, note) if wish.data else []), *own.items()]
     names = list(dict.fromkeys(item.set for item in items))
     unknown = [name for name in wish.only if name not in names]
     if unknown:

@@ -173,7 +173,8 @@ def toy(tokenizer: Path) -> Completions:
     return Completions(Tokenizer.from_file(str(tokenizer / "tokenizer.json")))
 
 
-def opened(address: str, tokenizer: Path, waits: list[float] | None = None, **environ: str) -> Server:
+def opened(address: str, tokenizer: Path, waits: list[float] | None = None, key: str | None = None) -> Server:
+    environ = {} if key is None else {KEY: key}
     return open_server(address, tokenizer, environ, (waits if waits is not None else []).append)
 
 
@@ -244,7 +245,7 @@ def test_a_server_whose_generation_has_other_scores_is_refused(toy: Completions,
 
 def test_a_key_and_a_models_name_are_sent(toy: Completions, tokenizer: Path) -> None:
     toy.key, toy.models = "secret", ("a", "b")
-    with serving(toy) as url, closing(opened(f"{url}/#b", tokenizer, **{KEY: "secret"})) as server:
+    with serving(toy) as url, closing(opened(f"{url}/#b", tokenizer, key="secret")) as server:
         assert server.name.startswith("b at ")
     assert {body["model"] for body in toy.bodies} == {"b"}
 

@@ -122,7 +122,7 @@ def test_two_items_with_one_id_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_item_that_the_model_has_no_room_for_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"pairs, item c0: .* must be at most 5 for letters"):
+    with pytest.raises(ModelError, match=r"pairs, item c0: an option of \d+ tokens, must be from 1 to 4"):
         ask(LetterModel(positions=5), CHOICES, tmp_path / "answers")
 
 

@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 import typer
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
-from safety.evaluate import command, own
+from safety.evaluate import own
 from safety.evaluate.ask import CHAT_TOKENS, SAMPLES
 from safety.evaluate.command import EXAMPLES, Parts, evaluate_command
 from safety.evaluate.items import Choice
@@ -94,9 +93,10 @@ def test_an_interrupted_run_says_how_it_goes_on_and_does(tmp_path: Path) -> None
 def test_a_sample_is_printed_with_its_seed_and_repeats(tmp_path: Path) -> None:
     words = ["letters", "--sample", "60", "--seed", "3", "--out"]
     ended = desk().evaluate(*words, str(tmp_path / "a"))
-    assert "A sample of 60 of" in ended.stderr
-    assert "seed 3" in ended.stderr
-    assert (report_in(tmp_path / "a")["sample"], report_in(tmp_path / "a")["seed"]) == (60, 3)
+    found = report_in(tmp_path / "a")
+    assert f"A sample of {found['sample']} of {len(ITEMS)} items, seed 3." in ended.stderr
+    assert 60 <= found["sample"] < len(ITEMS) / 2  # every category has one at least
+    assert found["seed"] == 3
     desk().evaluate(*words, str(tmp_path / "b"))
     assert report_in(tmp_path / "a") == report_in(tmp_path / "b")
     other = desk().evaluate("letters", "--sample", "60", "--seed", "4", "--out", str(tmp_path / "a"))
@@ -114,7 +114,7 @@ def test_too_many_items_for_the_time_become_a_sample_that_is_kept(
         """Each completion takes long."""
         return float(seconds * sum(isinstance(one, Completion) for one in first.models["letters"].asked))
 
-    monkeypatch.setattr(command.time, "monotonic", clock)
+    monkeypatch.setattr("time.monotonic", clock)
     assert first.evaluate("letters", "--out", str(tmp_path)).exit_code == 0
     found = report_in(tmp_path)
     assert 0 < found["sample"] < len(ITEMS)
