@@ -6,10 +6,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import typer
-from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from safety.evaluate.command import EXAMPLES, Parts, evaluate_command
 from safety.evaluate.model import Model
+from safety.evaluate.sentiment import sentiment
 from safety.evaluate.table import Judges
 from safety.rules.toxicity import Toxicity
 from safety.sources import REPOSITORY, Options, open_model
@@ -20,9 +20,7 @@ app.command("evaluate", epilog=EXAMPLES)(evaluate_command)
 
 def judges() -> Judges:
     """Read when there is something to judge: it takes a second."""
-    toxicity = Toxicity.load()
-    words = SentimentIntensityAnalyzer()
-    return Judges(toxicity.scores, lambda texts: [words.polarity_scores(text)["compound"] for text in texts])
+    return Judges(Toxicity.load().scores, sentiment)
 
 
 @app.callback()
