@@ -261,7 +261,10 @@ def _drift_section(drift: Sequence[Drift]) -> Section:
         Cell("set"),
         Cell("protocol"),
         Cell("category"),
-        Cell("flips", "the share of items on which the second model prefers another option"),
+        Cell(
+            "flips",
+            "the share of items on which the second model prefers another option, or answers otherwise",
+        ),
         Cell("95 %"),
         Cell("p", "McNemar's exact probability of flips as uneven as these, if none were for the better"),
         Cell("KL", "mean divergence of the second model's preferences from the first's, in nats"),
