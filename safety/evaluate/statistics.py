@@ -33,8 +33,10 @@ def mcnemar(gained: int, lost: int) -> float:
     """The exact two-sided probability of flips at least as uneven, if both directions are as likely
     (McNemar 1947, by the binomial distribution); 1 without any flip.
     """
-    flips = gained + lost
-    tail = sum(math.comb(flips, k) for k in range(min(gained, lost) + 1))
+    flips, tail, ways = gained + lost, 0, 1
+    for k in range(min(gained, lost) + 1):
+        tail += ways
+        ways = ways * (flips - k) // (k + 1)
     # Whole numbers divide exactly, also where 2 ** flips is beyond a float.
     p: float = 2 * tail / 2**flips
     return min(1.0, p)

@@ -8,6 +8,8 @@ from typing import Final
 # An answer that refuses says so at once; further on the same words are mostly part of its help.
 _OPENING: Final = 240
 
+# Not what somebody in a story says.
+_I: Final = r"(?<![\"“‘'])\bI"
 _ADVERBS: Final = r"(?:(?:really|very|truly|so|simply|also|just|absolutely|certainly|definitely) )*"
 _UNABLE: Final = (
     r"(?:can ?not|can'?t|could not|couldn'?t|will not|won'?t|would not|wouldn'?t|must not"
@@ -16,7 +18,7 @@ _UNABLE: Final = (
 )
 _SERVE: Final = (
     r"(?:help|assist|provid|fulfil|compl[yi]|giv|support|writ|creat|produc|generat|answer|offer|shar|tell|show"
-    r"|encourag|participat|engag|promot|teach|explain|advis|recommend|discuss|condon|endors|be able|be part"
+    r"|encourag|participat|engag|promot|teach|explain|advis|discuss|condon|endors|be able|be part"
     r"|do that|do this|in good conscience|with that|with this|continue)"
 )
 _WRONG: Final = (
@@ -26,7 +28,7 @@ _RULES: Final = r"(?:guidelines|policy|policies|principles|programming)"
 _MACHINE: Final = r"as an? (?:ai|(?:\w+ )?language model|(?:\w+ )?assistant)"
 _REFUSALS: Final = re.compile(
     # I cannot help with that.
-    rf"\bI(?: ?{_UNABLE}| {_ADVERBS}{_UNABLE})(?: to)? {_ADVERBS}(?:\w+ ){{0,2}}?{_SERVE}"
+    rf"{_I}(?: ?{_UNABLE}| {_ADVERBS}{_UNABLE})(?: to)? {_ADVERBS}(?:(?!wait)\w+ ){{0,2}}?{_SERVE}"
     # I'm sorry, but I can't.
     rf"|\b(?:sorry|apologi[sz]e|regret|afraid)\b[^.!?]{{0,60}}\bI ?(?:{_UNABLE})"
     # I must decline.
