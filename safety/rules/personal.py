@@ -1,0 +1,50 @@
+"""The rules for personal data: addresses, numbers of phones, cards, accounts and persons."""
+
+from __future__ import annotations
+
+from safety.rules import checks
+from safety.rules.patterns import Pattern
+
+# Every repetition is possessive: an attempt reads each character once and never goes back.
+_LABEL = r"[A-Za-z0-9][A-Za-z0-9-]{0,40}+"
+
+PERSONAL = (
+    Pattern(
+        "email",
+        "personal",
+        rf"(?<![A-Za-z0-9._%+'-])[A-Za-z0-9._%+'-]{{1,64}}+@{_LABEL}(?:\.{_LABEL}){{1,5}}+(?![A-Za-z0-9@_])",
+        checks.email,
+        "@",
+    ),
+    Pattern(
+        "phone",
+        "personal",
+        r"(?<![A-Za-z0-9.+/_=-])(?:\+|\(\+?+)?+[0-9](?:[ ()./-]{0,3}+[0-9]){6,17}+"
+        r"(?: {0,1}+(?:x|ext\.? {0,1}+)[0-9]{1,6}+)?+(?![A-Za-z0-9_])",
+        checks.phone,
+    ),
+    Pattern("credit_card", "personal", r"(?<![A-Za-z0-9])[1-6](?:[ -]?+[0-9]){11,18}+", checks.card),
+    Pattern("iban", "personal", r"(?<![A-Za-z0-9])[A-Z]{2}[0-9]{2}(?: ?+[A-Z0-9]){11,30}+", checks.iban),
+    Pattern(
+        "us_ssn",
+        "personal",
+        r"(?<![A-Za-z0-9-])[0-9]{3}-[0-9]{2}-[0-9]{4}(?![A-Za-z0-9-])",
+        checks.social_security,
+        "-",
+    ),
+    Pattern(
+        "ipv4",
+        "personal",
+        r"(?<![A-Za-z0-9.])[0-9]{1,3}+(?:\.[0-9]{1,3}+){3}(?![A-Za-z0-9]|\.[0-9])",
+        checks.address4,
+        ".",
+    ),
+    # 2000::/3 is all that is routed.
+    Pattern(
+        "ipv6",
+        "personal",
+        r"(?<![A-Za-z0-9:.])[23][0-9A-Fa-f]{3}(?::[0-9A-Fa-f]{0,4}+){2,7}+(?![A-Za-z0-9:])",
+        checks.address6,
+        ":",
+    ),
+)
