@@ -71,15 +71,21 @@ _CARDS = (
 )
 
 
+# Of systemd, whose templates look like addresses: getty@tty1.service.
+_UNITS = frozenset(
+    ("automount", "device", "mount", "path", "scope", "service", "slice", "socket", "swap", "target", "timer")
+)
+
+
 def email(text: str, start: int, end: int) -> int | None:
     """The domain ends in letters; a full stop, or what follows it, may not be part of the address."""
     at = text.index("@", start, end)
     last = text.rfind(".", at, end)
-    # In "write to a@b.org.The" the address ends before the last full stop.
+    # In "write to a@b.org.1" the address ends before the last full stop, in "a@b.org--" before the hyphens.
     while last > at:
-        top = text[last + 1 : end]
+        top = text[last + 1 : end].rstrip("-")
         if top.isalpha() and 2 <= len(top) <= 24:
-            return end
+            return None if top in _UNITS else last + 1 + len(top)
         end, last = last, text.rfind(".", at, last)
     return None
 
@@ -222,8 +228,10 @@ def varied(text: str, start: int, end: int) -> int | None:
 
 
 # Values that stand where a secret would.
+# A real password may hold any of these signs, and one in a URL writes most of them as %XX.
 _PLACEHOLDER = regex.compile(
-    r"(?i)[<{$%\[*]|\.{3}|^(?:x{3,}|pass(?:word|wd)?|pwd?|secret|changeme|example|test|user|token|key)$"
+    r"(?i)^(?:<.*>|\{.*\}|\[.*\]|\*+|\$\w+|%\w)$|\$[{(]|\{\{|%\(|\.{3}"
+    r"|^(?:x{3,}|pass(?:word|wd)?|pwd?|secret|changeme|example|test|user|token|key)$"
     r"|your|example|placeholder|insert|xxxx"
 )
 
@@ -231,6 +239,29 @@ _PLACEHOLDER = regex.compile(
 def password(text: str, start: int, end: int) -> int | None:
     """Not a placeholder: `${PASSWORD}`, `<password>`, `xxx`, `password` itself."""
     return None if _PLACEHOLDER.search(text[start:end]) else end
+
+
+def model_key(text: str, start: int, end: int) -> int | None:
+    """A hyphen and words after `sk` are a name, of a class in a style sheet say, unless a vendor's mark is
+    there.
+    """
+    marked = regex.match(r"sk-(?:proj|svcacct|admin|ant|or-v1)-", text, pos=start, endpos=end)
+    return varied(text, start, end) if marked else drawn(text, start, end)
+
+
+def drawn(text: str, start: int, end: int) -> int | None:
+    """As varied as what a generator writes: digits, small and capital letters, or many hexadecimal digits.
+
+    Of 16 characters drawn from the 62 letters and digits 94 in a hundred have these three kinds, of 32
+    996 in a thousand.
+    """
+    value = text[start:end]
+    if password(text, start, end) is None or entropy(value) < 3.0:
+        return None
+    if regex.fullmatch(r"[0-9a-f]{32,}|[0-9A-F]{32,}", value):
+        return varied(text, start, end)
+    kinds = (r"[0-9]", r"[a-z]", r"[A-Z]")
+    return end if entropy(value) >= 3.5 and all(regex.search(kind, value) for kind in kinds) else None
 
 
 def assigned(text: str, start: int, end: int) -> int | None:

@@ -56,6 +56,7 @@ _DECOYS = (
     *("ipv4_private", "user_agent", "file_path", "uri", "license_plate", "latitude", "postcode", "bban"),
     *("slug", "doi", "vin"),
 )
+_UNQUOTED = ("API_KEY={}", "export CLIENT_SECRET={}", "auth_token: {}", "aws_secret_access_key = {}")
 
 
 def package(name: str) -> Any:
@@ -107,6 +108,7 @@ def _makers(faker: Any, strings: Any, english: Any, draw: random.Random) -> dict
         "jwt": [partial(_token, english, draw)],
         "url_password": [partial(_url, english)],
         "assigned_secret": [partial(_assignment, strings, form) for form in _ASSIGNMENTS],
+        "unquoted_secret": [partial(_assignment, strings, form) for form in _UNQUOTED],
     }
     for rule, formats in _FORMATS.items():
         makers[rule] = [partial(strings.xeger, form) for form in formats]
