@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import re
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +14,13 @@ _parser: Any = importlib.import_module("re._parser")
 _UNBOUNDED = int(importlib.import_module("re._constants").MAXREPEAT)
 # More ways than this from one start is a search that a hostile text can hold up.
 WAYS = 100_000
+
+
+# A brace that opens no repetition: to `re` it is a character, to regex it may begin a fuzzy match, whose
+# length nothing here bounds. Escapes and sets are passed over.
+_BRACE = re.compile(
+    r"\\N\{[^}]*\}|\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|(?P<brace>\{(?!\d+(?:,\d*)?\}|,\d*\}))", re.DOTALL
+)
 
 
 class Unbounded(Exception):
@@ -30,9 +39,9 @@ class Bounds:
 
 def bounds(pattern: str) -> Bounds:
     """Raises re.error if the pattern does not parse, Unbounded if it has no bound or depends on where the
-    text begins or ends.
+    text begins or ends, or means one thing to the parser and another to the search.
     """
-    tree = _parser.parse(pattern)
+    tree = _parsed(pattern)
     ways, around = _sequence(tree)
     if ways > WAYS:
         raise Unbounded(
@@ -40,6 +49,19 @@ def bounds(pattern: str) -> Bounds:
             "make its repetitions possessive, {m,n}+"
         )
     return Bounds(int(tree.getwidth()[1]) + around, ways)
+
+
+def _parsed(pattern: str) -> Any:
+    for match in _BRACE.finditer(pattern):
+        if match["brace"]:
+            place = match.start() + 1
+            raise Unbounded(f"the {{ at character {place} opens no repetition {{m,n}}: write \\{{")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        try:
+            return _parser.parse(pattern)
+        except FutureWarning as warning:
+            raise Unbounded(f"{warning}: put a backslash before a sign that is meant as itself") from None
 
 
 def _sequence(nodes: Iterable[tuple[Any, Any]]) -> tuple[int, int]:

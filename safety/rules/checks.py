@@ -13,7 +13,8 @@ import ipaddress
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import phonenumbers
 import regex
@@ -60,12 +61,19 @@ _CARDS = (
     ("6011", "6011", (16,)),
     ("644", "659", (16,)),
     ("62", "62", (19, 18, 17, 16)),
-    ("5018", "5018", (19, 16, 13, 12)),
-    ("5020", "5020", (19, 16, 13, 12)),
-    ("5038", "5038", (19, 16, 13, 12)),
-    ("56", "58", (19, 16, 13, 12)),
-    ("6304", "6304", (19, 16, 13, 12)),
-    ("6759", "6763", (19, 16, 13, 12)),
+    # Maestro's 12 and 13 digits are those of too many other numbers, and its cards ended in 2023.
+    ("5018", "5018", (19, 16)),
+    ("5020", "5020", (19, 16)),
+    ("5038", "5038", (19, 16)),
+    ("56", "58", (19, 16)),
+    ("6304", "6304", (19, 16)),
+    ("6759", "6763", (19, 16)),
+)
+
+
+# Of systemd, whose templates look like addresses: getty@tty1.service.
+_UNITS = frozenset(
+    ("automount", "device", "mount", "path", "scope", "service", "slice", "socket", "swap", "target", "timer")
 )
 
 
@@ -73,11 +81,11 @@ def email(text: str, start: int, end: int) -> int | None:
     """The domain ends in letters; a full stop, or what follows it, may not be part of the address."""
     at = text.index("@", start, end)
     last = text.rfind(".", at, end)
-    # In "write to a@b.org.The" the address ends before the last full stop.
+    # In "write to a@b.org.1" the address ends before the last full stop, in "a@b.org--" before the hyphens.
     while last > at:
-        top = text[last + 1 : end]
+        top = text[last + 1 : end].rstrip("-")
         if top.isalpha() and 2 <= len(top) <= 24:
-            return end
+            return None if top in _UNITS else last + 1 + len(top)
         end, last = last, text.rfind(".", at, last)
     return None
 
@@ -95,9 +103,14 @@ def card(text: str, start: int, end: int) -> int | None:
     for length in _card_lengths(digits):
         if length > len(digits) or not _ends(text, ends[length - 1]):
             continue
-        if luhn(digits[:length]) and len(set(digits[:length])) > 1:
+        grouped = _GROUPS.fullmatch(text, start, ends[length - 1])
+        if grouped and luhn(digits[:length]) and len(set(digits[:length])) > 1:
             return ends[length - 1]
     return None
+
+
+# Four digits first, groups of at least three, one kind of separator.
+_GROUPS = regex.compile(r"[0-9]+|[0-9]{4}([ -])[0-9]{3,6}(?:\1[0-9]{3,6}){1,3}")
 
 
 def _card_lengths(digits: str) -> tuple[int, ...]:
@@ -130,10 +143,12 @@ def social_security(text: str, start: int, end: int) -> int | None:
 
 
 def address4(text: str, start: int, end: int) -> int | None:
+    """Of one host on the internet. A version of four numbers may look the same."""
     try:
-        return end if ipaddress.IPv4Address(text[start:end]).is_global else None
+        address = ipaddress.IPv4Address(text[start:end])
     except ValueError:
         return None
+    return end if address.is_global and not address.is_multicast else None
 
 
 def address6(text: str, start: int, end: int) -> int | None:
@@ -147,21 +162,39 @@ def address6(text: str, start: int, end: int) -> int | None:
 _NATIONAL = {
     "US": regex.compile(r"(?:1[-. ])?(?:\([2-9]\d\d\) ?|[2-9]\d\d[-. ])[2-9]\d\d[-. ]\d{4}"),
     "GB": regex.compile(r"\(?0[1-9]\d{1,4}\)?(?:[ -]?\d{3,8}|[ -]\d{3,4}[ -]\d{3,4})"),
-    "DE": regex.compile(r"(?:\(0[1-9]\d{1,4}\) ?|0[1-9]\d{1,4}[ /-]{1,3})\d{2,8}(?:[ -]?\d{2,6}){0,3}"),
+    # Not in the form of a social security number or of a postal code of the US.
+    "DE": regex.compile(
+        r"(?!\d{3}-\d\d-\d{4}$|\d{5}-\d{4}$)"
+        r"(?:\(0[1-9]\d{1,4}\) ?|0[1-9]\d{1,4}[ /-]{1,3})\d{2,8}(?:[ -]?\d{2,6}){0,3}"
+    ),
+    # Not bytes, of which each begins with 0.
+    "FR": regex.compile(r"0[1-9](?!(?:[ .-]0\d){4})(?:[ .-]\d\d){4}"),
 }
-_ABROAD = regex.compile(r"(?:\+|00)[1-9]")
+_EXTENSION = regex.compile(r" ?(?:x|ext\.? ?)\d+$")
+# A point after a country's code is how registrars of domains write a number.
+_DECIMAL = regex.compile(r"00\d*\.\d+|\+\d{4,}\.\d+")
 # No number is shorter.
 _PHONE_DIGITS = 7
 
 
 def phone(text: str, start: int, end: int) -> int | None:
-    """The longest number at the start of the match that the plans of phonenumbers know."""
+    """The longest number at the start of the match that a country's plan has. After a plus sign its length
+    has to be possible; a number that is written as in its own country has to be one that is given.
+    """
     for last in _phone_ends(text, start, end):
-        number = text[start:last]
-        if _ABROAD.match(number):
-            found = _valid("+" + number.lstrip("+0"), None)
+        number = _EXTENSION.sub("", text[start:last])
+        if _DECIMAL.fullmatch(number):
+            found = False
+        elif number.startswith(("+", "(+")):
+            digits = sum(map(str.isdecimal, number))
+            found = digits >= 9 and _planned(number, None, phonenumbers.is_possible_number)
+        elif number.startswith("00"):
+            found = _planned("+" + number[2:], None, phonenumbers.is_valid_number)
         else:
-            found = any(form.fullmatch(number) and _valid(number, land) for land, form in _NATIONAL.items())
+            found = any(
+                form.fullmatch(number) and _planned(number, land, phonenumbers.is_valid_number)
+                for land, form in _NATIONAL.items()
+            )
         if found:
             return last
     return None
@@ -174,9 +207,9 @@ def _phone_ends(text: str, start: int, end: int) -> Iterator[int]:
             yield last
 
 
-def _valid(number: str, land: str | None) -> bool:
+def _planned(number: str, land: str | None, judged: Callable[[Any], bool]) -> bool:
     try:
-        return bool(phonenumbers.is_valid_number(phonenumbers.parse(number, land)))
+        return bool(judged(phonenumbers.parse(number, land)))
     except phonenumbers.NumberParseException:
         return False
 
@@ -195,8 +228,10 @@ def varied(text: str, start: int, end: int) -> int | None:
 
 
 # Values that stand where a secret would.
+# A real password may hold any of these signs, and one in a URL writes most of them as %XX.
 _PLACEHOLDER = regex.compile(
-    r"(?i)[<{$%\[*]|\.{3}|^(?:x{3,}|pass(?:word|wd)?|pwd?|secret|changeme|example|test|user|token|key)$"
+    r"(?i)^(?:<.*>|\{.*\}|\[.*\]|\*+|\$\w+|%\w)$|\$[{(]|\{\{|%\(|\.{3}"
+    r"|^(?:x{3,}|pass(?:word|wd)?|pwd?|secret|changeme|example|test|user|token|key)$"
     r"|your|example|placeholder|insert|xxxx"
 )
 
@@ -204,6 +239,29 @@ _PLACEHOLDER = regex.compile(
 def password(text: str, start: int, end: int) -> int | None:
     """Not a placeholder: `${PASSWORD}`, `<password>`, `xxx`, `password` itself."""
     return None if _PLACEHOLDER.search(text[start:end]) else end
+
+
+def model_key(text: str, start: int, end: int) -> int | None:
+    """A hyphen and words after `sk` are a name, of a class in a style sheet say, unless a vendor's mark is
+    there.
+    """
+    marked = regex.match(r"sk-(?:proj|svcacct|admin|ant|or-v1)-", text, pos=start, endpos=end)
+    return varied(text, start, end) if marked else drawn(text, start, end)
+
+
+def drawn(text: str, start: int, end: int) -> int | None:
+    """As varied as what a generator writes: digits, small and capital letters, or many hexadecimal digits.
+
+    Of 16 characters drawn from the 62 letters and digits 94 in a hundred have these three kinds, of 32
+    996 in a thousand.
+    """
+    value = text[start:end]
+    if password(text, start, end) is None or entropy(value) < 3.0:
+        return None
+    if regex.fullmatch(r"[0-9a-f]{32,}|[0-9A-F]{32,}", value):
+        return varied(text, start, end)
+    kinds = (r"[0-9]", r"[a-z]", r"[A-Z]")
+    return end if entropy(value) >= 3.5 and all(regex.search(kind, value) for kind in kinds) else None
 
 
 def assigned(text: str, start: int, end: int) -> int | None:

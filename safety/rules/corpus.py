@@ -9,6 +9,7 @@ import json
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -52,9 +53,11 @@ _FORMATS = {
 _ASSIGNMENTS = ('api_key = "{}"', '"client_secret": "{}",', "DB_PASSWORD='{}'", 'auth_token: "{}"')
 # Fakers' providers of what looks like a secret or a number of a person, and is none.
 _DECOYS = (
-    "uuid4 isbn13 isbn10 ean13 iso8601 date md5 sha1 sha256 mac_address ipv4_private user_agent file_path uri "
-    "license_plate latitude postcode bban slug doi vin"
-).split()
+    *("uuid4", "isbn13", "isbn10", "ean13", "md5", "sha1", "sha256", "mac_address"),
+    *("ipv4_private", "user_agent", "file_path", "uri", "license_plate", "latitude", "postcode", "bban"),
+    *("slug", "doi", "vin"),
+)
+_UNQUOTED = ("API_KEY={}", "export CLIENT_SECRET={}", "auth_token: {}", "aws_secret_access_key = {}")
 
 
 def package(name: str) -> Any:
@@ -88,6 +91,8 @@ def _inside(rule: str, value: str, english: Any) -> Planted:
 
 
 Maker = Callable[[], object]
+# Else faker's dates end with the day of the measurement, and no seed repeats them.
+_UNTIL = datetime(2026, 1, 1, tzinfo=UTC)
 _ROUTED = ipaddress.ip_network("2000::/3")
 
 
@@ -106,10 +111,14 @@ def _makers(faker: Any, strings: Any, english: Any, draw: random.Random) -> dict
         "jwt": [partial(_token, english, draw)],
         "url_password": [partial(_url, english)],
         "assigned_secret": [partial(_assignment, strings, form) for form in _ASSIGNMENTS],
+        "unquoted_secret": [partial(_assignment, strings, form) for form in _UNQUOTED],
     }
     for rule, formats in _FORMATS.items():
         makers[rule] = [partial(strings.xeger, form) for form in formats]
-    makers[""] = [getattr(english, name) for name in _DECOYS]
+    makers[""] = [
+        *(getattr(english, name) for name in _DECOYS),
+        *(partial(getattr(english, name), end_datetime=_UNTIL) for name in ("date", "iso8601")),
+    ]
     return makers
 
 
@@ -123,7 +132,9 @@ def _public(english: Any) -> str:
 def _token(english: Any, draw: random.Random) -> str:
     parts = (
         json.dumps({"alg": "HS256", "typ": "JWT"}).encode(),
-        json.dumps({"sub": english.uuid4(), "name": english.name(), "iat": english.unix_time()}).encode(),
+        json.dumps(
+            {"sub": english.uuid4(), "name": english.name(), "iat": draw.randrange(2**30, 2**31)}
+        ).encode(),
         draw.randbytes(32),
     )
     return ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts)

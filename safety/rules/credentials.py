@@ -15,6 +15,10 @@ def _key(name: str, body: str, check: Check | None = None, needs: str = "") -> P
     return _secret(name, rf"(?<![A-Za-z0-9_])(?:{body})(?![A-Za-z0-9_])", check, needs)
 
 
+_NAMED = (
+    r"(?:api[_-]?+key|access[_-]?+key|secret|token|passw(?:or)?+d|passphrase|private[_-]?+key|credentials?+)"
+)
+
 SECRETS = (
     _key("aws_access_key", r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}"),
     _key(
@@ -39,7 +43,7 @@ SECRETS = (
     _key(
         "model_key",
         r"sk-(?:proj-|svcacct-|admin-|ant-[a-z0-9]{2,10}+-|or-v1-)?+[A-Za-z0-9_-]{20,220}+",
-        checks.varied,
+        checks.model_key,
         "sk-",
     ),
     _key(
@@ -48,23 +52,33 @@ SECRETS = (
         checks.token,
         "eyJ",
     ),
-    # With the lines of its body, also where they are joined by the \n of a string.
+    # With the lines of its headers and of its body, also where they are joined by the \n of a string.
     _secret(
         "private_key",
         r"-----BEGIN (?:(?!PRIVATE)[A-Z0-9]{1,12}+ )?+PRIVATE KEY(?: BLOCK)?+-----"
+        r"(?:(?:\\[nr]|\s){1,4}+[A-Z][A-Za-z-]{2,20}+: [^\r\n\\]{1,80}+){0,4}+"
         r"(?:(?:\\[nr]|\s){0,4}+[A-Za-z0-9+/=]{16,80}+){0,64}+",
         needs="PRIVATE KEY",
     ),
     _secret(
         "url_password",
-        r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{1,20}+://[^\s/:@\"'<>]{0,64}+:(?P<secret>[^\s/:@\"'<>]{3,128}+)@",
+        r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{1,20}+://[^\s/:@\"'<>\\\[\]]{0,64}+"
+        r":(?P<secret>[^\s/:@\"'<>\\\[\]]{3,128}+)@",
         checks.password,
         "://",
     ),
     _secret(
         "assigned_secret",
-        r"(?i)(?:api[_-]?+key|access[_-]?+key|secret|token|passw(?:or)?+d|passphrase|private[_-]?+key|credentials?+)"
+        rf"(?i){_NAMED}"
         r"[A-Za-z0-9_-]{0,24}+[\"']?+\]?+\s{0,4}+(?:=>|:=|=|:)\s{0,4}+[\"'](?P<secret>[A-Za-z0-9+/=_.~!@#%^&*-]{12,200}+)[\"']",
         checks.assigned,
+    ),
+    # To the end of a line or a word, as in the shell, in .env and in YAML; a call or a name goes on.
+    _secret(
+        "unquoted_secret",
+        rf"(?i){_NAMED}"
+        r"[A-Za-z0-9_-]{0,24}+[\"']?+[ \t]{0,2}+[=:][ \t]{0,2}+"
+        r"(?P<secret>[A-Za-z0-9+/=_~-]{16,200}+)(?![A-Za-z0-9+/=_~(\[:@\\<-]|\.[A-Za-z0-9_])",
+        checks.drawn,
     ),
 )

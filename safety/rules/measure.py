@@ -81,7 +81,7 @@ def _touch(span: tuple[int, int], text: Planted) -> bool:
     return span[0] < text.end and span[1] > text.start
 
 
-_PARTS = frozenset({"assigned_secret", "slack_webhook", "url_password"})
+_PARTS = frozenset({"assigned_secret", "slack_webhook", "unquoted_secret", "url_password"})
 
 
 def _covers(spans: list[tuple[int, int]], text: Planted) -> bool:
