@@ -12,6 +12,7 @@ from safety.evaluate.model import Model
 from safety.evaluate.sentiment import sentiment
 from safety.evaluate.table import Judges
 from safety.filter.command import filter_command
+from safety.rules.judge_toxicity import classifier_command
 from safety.rules.measure import rules_command
 from safety.rules.toxicity import Toxicity
 from safety.sources import REPOSITORY, Options, open_model
@@ -20,6 +21,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, rich
 app.command("evaluate", epilog=EXAMPLES)(evaluate_command)
 app.command("filter")(filter_command)
 app.command("rules")(rules_command)
+app.command("classifier")(classifier_command)
 
 
 @app.callback()
