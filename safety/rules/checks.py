@@ -174,8 +174,6 @@ _EXTENSION = regex.compile(r" ?(?:x|ext\.? ?)\d+$")
 # A point after a country's code is how registrars of domains write a number.
 _DECIMAL = regex.compile(r"00\d*\.\d+|\+\d{4,}\.\d+")
 _SPACES = str.maketrans("\u00a0\u202f", "  ")
-# How any of these begins: most runs of digits in a table do not, and are asked no further.
-_BEGINS = regex.compile(r"\(?(?:\+|0(?:0|[1-9]))|(?:1[^\d(])?\(?[2-9]\d\d[^\d(]")
 # No number is shorter.
 _PHONE_DIGITS = 7
 
@@ -184,8 +182,6 @@ def phone(text: str, start: int, end: int) -> int | None:
     """The longest number at the start of the match that a country's plan has. After a plus sign its length
     has to be possible; a number that is written as in its own country has to be one that is given.
     """
-    if not _BEGINS.match(text, start, end):
-        return None
     for last in _phone_ends(text, start, end):
         number = _EXTENSION.sub("", text[start:last].translate(_SPACES))
         if _DECIMAL.fullmatch(number):
