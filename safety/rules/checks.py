@@ -110,7 +110,7 @@ def card(text: str, start: int, end: int) -> int | None:
 
 
 # Four digits first, groups of at least three, one kind of separator.
-_GROUPS = regex.compile(r"[0-9]+|[0-9]{4}([ -])[0-9]{3,6}(?:\1[0-9]{3,6}){1,3}")
+_GROUPS = regex.compile(r"[0-9]+|[0-9]{4}([ \u00a0\u202f-])[0-9]{3,6}(?:\1[0-9]{3,6}){1,3}")
 
 
 def _card_lengths(digits: str) -> tuple[int, ...]:
@@ -123,10 +123,10 @@ def _card_lengths(digits: str) -> tuple[int, ...]:
 def iban(text: str, start: int, end: int) -> int | None:
     """ISO 13616: the length of the country, and the remainder 1 modulo 97."""
     length = _IBAN_LENGTHS.get(text[start : start + 2])
-    ends = [place + 1 for place in range(start, end) if text[place] != " "]
+    ends = [place + 1 for place in range(start, end) if text[place].isalnum()]
     if length is None or length > len(ends) or not _ends(text, ends[length - 1]):
         return None
-    number = text[start : ends[length - 1]].replace(" ", "")
+    number = "".join(text[place - 1] for place in ends[:length])
     value = int("".join(str(int(character, 36)) for character in number[4:] + number[:4]))
     return ends[length - 1] if value % 97 == 1 else None
 
@@ -173,6 +173,7 @@ _NATIONAL = {
 _EXTENSION = regex.compile(r" ?(?:x|ext\.? ?)\d+$")
 # A point after a country's code is how registrars of domains write a number.
 _DECIMAL = regex.compile(r"00\d*\.\d+|\+\d{4,}\.\d+")
+_SPACES = str.maketrans("\u00a0\u202f", "  ")
 # No number is shorter.
 _PHONE_DIGITS = 7
 
@@ -182,7 +183,7 @@ def phone(text: str, start: int, end: int) -> int | None:
     has to be possible; a number that is written as in its own country has to be one that is given.
     """
     for last in _phone_ends(text, start, end):
-        number = _EXTENSION.sub("", text[start:last])
+        number = _EXTENSION.sub("", text[start:last].translate(_SPACES))
         if _DECIMAL.fullmatch(number):
             found = False
         elif number.startswith(("+", "(+")):

@@ -70,7 +70,7 @@ SECRETS = (
     _secret(
         "assigned_secret",
         rf"(?i){_NAMED}"
-        r"[A-Za-z0-9_-]{0,24}+[\"']?+\]?+\s{0,4}+(?:=>|:=|=|:)\s{0,4}+[\"'](?P<secret>[A-Za-z0-9+/=_.~!@#%^&*-]{12,200}+)[\"']",
+        r"[A-Za-z0-9_-]{0,24}+[\"']?+\]?+\s{0,4}+(?:=>|:=|=|:)\s{0,4}+[\"'](?P<secret>[A-Za-z0-9+/=_.~!@#$%^&*-]{12,200}+)[\"']",
         checks.assigned,
     ),
     # To the end of a line or a word, as in the shell, in .env and in YAML; a call or a name goes on.

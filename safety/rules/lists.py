@@ -74,7 +74,7 @@ class Words:
     def _spans(self, text: str) -> Iterator[tuple[int, int]]:
         # Most texts hold no first word of an entry, and this asks faster than the loop below.
         tokens = _ASCII_TOKENS if text.isascii() else _TOKENS
-        if self._phrases.keys().isdisjoint(map(_fold, tokens.findall(text))):
+        if text.isascii() and self._phrases.keys().isdisjoint(map(_fold, tokens.findall(text))):
             return
         spans = [match.span() for match in tokens.finditer(text)]
         for place, (start, end) in enumerate(spans):

@@ -6,6 +6,8 @@ from safety.rules import checks
 from safety.rules.patterns import Pattern
 
 # Every repetition is possessive: an attempt reads each character once and never goes back.
+# Pages keep the groups of a number together with spaces that do not break.
+_SPACE = r" \u00a0\u202f"
 # Latin letters with accents too; not those of Chinese, say, which go on from the text to the address.
 _LOCAL = r"A-Za-z0-9_%+\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f"
 _LABEL = r"[A-Za-z0-9][A-Za-z0-9-]{0,40}+"
@@ -21,13 +23,22 @@ PERSONAL = (
     Pattern(
         "phone",
         "personal",
-        r"(?<![A-Za-z0-9.+/_=-])(?:\+|\(\+?+)?+[0-9](?:[ ()./-]{0,3}+[0-9]){6,17}+"
-        r"(?: {0,1}+(?:x|ext\.?+ {0,1}+)[0-9]{1,6}+)?+(?![A-Za-z0-9_])",
+        # How one begins is asked first: a page of digits costs no checks.
+        rf"(?<![A-Za-z0-9.+/_=-])(?=\(?+\+|00[1-9]|\(?+0[1-9]|(?:1[{_SPACE}.-])?+\(?+[2-9][0-9]{{2}})"
+        rf"(?:\+|\(\+?+)?+[0-9](?:[{_SPACE}()./-]{{0,3}}+[0-9]){{6,17}}+"
+        r"(?: {0,1}+(?:x|ext\.?+ {0,1}+)[0-9]{1,6}+)?+",
         checks.phone,
     ),
     # Not the decimals of a number: one in a hundred of sixteen passes for a card.
-    Pattern("credit_card", "personal", r"(?<![A-Za-z0-9.-])[1-6](?:[ -]?+[0-9]){11,18}+", checks.card),
-    Pattern("iban", "personal", r"(?<![A-Za-z0-9])[A-Z]{2}[0-9]{2}(?: ?+[A-Z0-9]){11,30}+", checks.iban),
+    Pattern(
+        "credit_card", "personal", rf"(?<![A-Za-z0-9.-])[1-6](?:[{_SPACE}-]?+[0-9]){{11,18}}+", checks.card
+    ),
+    Pattern(
+        "iban",
+        "personal",
+        rf"(?<![A-Za-z0-9])[A-Z]{{2}}[0-9]{{2}}(?:[{_SPACE}]?+[A-Z0-9]){{11,30}}+",
+        checks.iban,
+    ),
     Pattern(
         "us_ssn",
         "personal",

@@ -45,7 +45,7 @@ def test_rules_of_each_form(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("rule = [", "is not TOML: .*line 1"),
+        ("rule = 1 2", "is not TOML: .*line 1"),
         ("", "has no table"),
         ("rule = [1]", "rule 1: is 1, want a table"),
         ("[[rules]]", "unknown key 'rules'"),

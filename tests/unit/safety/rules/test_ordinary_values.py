@@ -58,6 +58,11 @@ def test_the_signs_of_templates_occur_in_passwords(password: str) -> None:
     assert _found("url_password", f"redis://me:{password}@host:6379/0") == [password]
 
 
+@pytest.mark.parametrize("value", ["aB3$kd9!xQ2z1", "aB3%kd9*xQ2z1"])
+def test_the_signs_of_templates_occur_in_assigned_values(value: str) -> None:
+    assert _found("assigned_secret", f'password = "{value}"') == [value]
+
+
 @pytest.mark.parametrize("template", ["${PASSWORD}", "$PASSWORD", "{password}", "%s", "%(pw)s", "***"])
 def test_a_template_is_no_password(template: str) -> None:
     assert _found("url_password", f"redis://me:{template}@host:6379/0") == []
@@ -103,3 +108,20 @@ def test_an_iban_of_fakers_ends_before_capital_words() -> None:
         number = faker.iban()
         spaced = " ".join(number[place : place + 4] for place in range(0, len(number), 4))
         assert _found("iban", f"IBAN {spaced} BIC COBADEFF") == [spaced]
+
+
+@pytest.mark.parametrize("space", ["\u00a0", "\u202f"])
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("iban", "DE89 3704 0044 0532 0130 00"),
+        ("credit_card", "4111 1111 1111 1111"),
+        ("phone", "+49 30 901820"),
+        ("phone", "020 7219 3000"),
+        ("phone", "1 212 736 5000"),
+        ("phone", "01 42 68 53 00"),
+    ],
+)
+def test_a_number_is_found_with_spaces_that_do_not_break(name: str, number: str, space: str) -> None:
+    text = number.replace(" ", space)
+    assert _found(name, f"Call: {text}.") == [text]
