@@ -1,0 +1,7 @@
+"""What can go wrong for a reason that lies outside this program."""
+
+from __future__ import annotations
+
+
+class FilterError(Exception):
+    """Input, output or settings that cannot be used; the text names the file, the place and the reason."""
