@@ -88,7 +88,7 @@ def filter_command(
 
       python -m safety filter web.jsonl.d/ more.parquet filtered --field content --personal mask
 
-      python -m safety filter notes.txt filtered --documents lines --only exact-duplicate --only near-duplicate
+      python -m safety filter notes.txt filtered --documents lines --only exact-duplicate
 
     A run that was broken off goes on when the same command is given again. The originals are only read.
     Exit codes: 0 done, 1 bad input or no space, 2 wrong use, 130 after Ctrl-C.

@@ -318,5 +318,5 @@ def _once(sources: Sequence[Source]) -> None:
         other = names.setdefault(source.name, source)
         if other is not source:
             raise FilterError(
-                f"{source.path}: {other.path} is also called {source.name}: name the folder above, or rename one"
+                f"{source.path}: {other.path} is {source.name} too: name the folder above, or rename one"
             )

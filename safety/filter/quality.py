@@ -39,10 +39,23 @@ _LOREM = "lorem ipsum"
 _PHRASES = re.compile(
     r"(?:enable|requires?|turn on|activate) javascript"
     r"|javascript (?:is|must be|has been) (?:enabled|disabled)"
-    r"|(?:use|uses|using) (?:of )?cookies|cookies? policy|privacy policy|terms of (?:use|service)"
-    r"|all rights reserved|accept (?:all )?cookies|subscribe to our newsletter|sign up for our newsletter"
-    r"|click here to|add to cart|share on (?:facebook|twitter)|powered by wordpress",
-    re.IGNORECASE,
+    r"|(?:use|uses|using) (?:of )?cookies|cookies? policy|accept (?:all )?cookies"
+    r"|privacy policy|terms of (?:use|service)|all rights reserved|subscribe to our newsletter"
+    r"|sign up for our newsletter|click here to|add to cart"
+    r"|share on (?:facebook|twitter)|powered by wordpress"
+)
+# Each phrase has one of these, and they are found ten times as fast.
+_HINTS = (
+    "javascript",
+    "cookie",
+    "privacy",
+    "terms of",
+    "reserved",
+    "newsletter",
+    "click",
+    "cart",
+    "share on",
+    "wordpress",
 )
 _BULLET = re.compile(r"\s*(?:[-*•‣▪–]\s|\d{1,3}[.)]\s)")
 
@@ -184,9 +197,10 @@ def _odd_lines(text: str) -> bool:
 
 
 def _boilerplate(text: str) -> bool:
-    if _LOREM in text.lower():
+    text = text.lower()
+    if _LOREM in text:
         return True
-    if not _PHRASES.search(text):
+    if not any(hint in text for hint in _HINTS):
         return False
     lines = [line for line in text.split("\n") if line.strip()]
     return sum(_PHRASES.search(line) is not None for line in lines) > BOILERPLATE_LINES * len(lines)

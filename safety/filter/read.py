@@ -118,8 +118,8 @@ def size_of(source: Source, limits: Limits) -> int:
             groups = (file.metadata.row_group(group) for group in range(file.num_row_groups))
             columns = (group.column(i) for group in groups for i in range(group.num_columns))
             return sum(c.total_uncompressed_size for c in columns if c.path_in_schema == limits.field)
-    except pyarrow.ArrowException as error:
-        raise FilterError(f"{source.path}: not a whole Parquet file: {error}") from error
+    except (pyarrow.ArrowException, OSError) as error:
+        raise FilterError(f"{source.path}: cannot be read as Parquet: {error}") from error
 
 
 def _steps(source: Source, start: Position, limits: Limits) -> Iterator[_Step]:
@@ -268,8 +268,8 @@ def _rows(source: Source, start: Position, limits: Limits) -> Iterator[_Step]:
                 where = f"{source.path}: row group {group}"
                 skip = start.number if group == start.offset else 0
                 yield from _group_rows(file, group, skip, Position(start.source), limits)
-    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
-        raise FilterError(f"{where}: not a whole Parquet file: {error}") from error
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise FilterError(f"{where}: cannot be read as Parquet: {error}") from error
 
 
 def _column(schema: object, where: str, field: str) -> object:

@@ -170,8 +170,8 @@ def as_data_card(run: Mapping[str, Any], tally: Tally, parts: Sequence[Part]) ->
         "## Limits",
         "",
         "Rules of patterns and lists miss what they do not describe, so personal data may remain. Languages,",
-        "toxicity and near duplicates are estimates; report.json has the counts. Names of people and places are",
-        "not looked for.",
+        "toxicity and near duplicates are estimates; report.json has the counts. Names are not",
+        "looked for.",
         "",
     ]
     return "\n".join(lines).encode()

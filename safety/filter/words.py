@@ -74,7 +74,7 @@ class Words:
         sums = self.hashes.copy()
         total, factor = len(sums), 1
         for n in range(1, longest + 1):
+            if 1 < n <= total:
+                sums[: total - n + 1] += self.hashes[n - 1 :] * np.uint64(factor)
             yield n, sums
             factor = factor * _STEP % (1 << 64)
-            if n < total:
-                sums[: total - n] += self.hashes[n:] * np.uint64(factor)
