@@ -12,7 +12,7 @@ from rich.table import Table
 
 from safety.filter import language
 from safety.filter import tools as prepared
-from safety.filter.errors import FilterError
+from safety.filter.errors import FilterError, Misuse
 from safety.filter.overlap import LENGTH, evaluation_files
 from safety.filter.pipeline import run, sources_of
 from safety.filter.quality import Form
@@ -114,7 +114,7 @@ def filter_command(
         tally = _filtered(settings, paths, file_format, workers, console)
     except (FilterError, RuleError) as error:
         console.print(f"[red]error[/red]: {escape(str(error))}", soft_wrap=True)
-        raise typer.Exit(1) from error
+        raise typer.Exit(2 if isinstance(error, Misuse) else 1) from error
     except KeyboardInterrupt as error:
         console.print("stopped; the same command goes on from here")
         raise typer.Exit(130) from error

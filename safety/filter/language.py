@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import eldc  # type: ignore[import-untyped]
 
-from safety.filter.errors import FilterError
+from safety.filter.errors import Misuse
 
 # The beginning of a text tells its language.
 LANGUAGE_CHARACTERS = 1000
@@ -18,9 +18,9 @@ def language_of(text: str) -> str:
 
 
 def known(codes: tuple[str, ...]) -> tuple[str, ...]:
-    """The codes as they are. FilterError where one is none that the package tells apart."""
+    """The codes as they are. Misuse where one is none that the package tells apart."""
     unknown = sorted(set(codes) - set(eldc.LANGUAGES))
     if unknown:
         there = ", ".join(sorted(eldc.LANGUAGES))
-        raise FilterError(f"--language {', '.join(unknown)}: not told apart; there are {there}")
+        raise Misuse(f"--language {', '.join(unknown)}: not told apart; there are {there}")
     return codes

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from safety.filter import quality
-from safety.filter.errors import FilterError
+from safety.filter.errors import Misuse
 from safety.filter.quality import Form
 from safety.filter.read import Limits
 
@@ -50,14 +50,14 @@ def chosen(
 ) -> tuple[str, ...]:
     """The rules that are on: `needless` are those that the settings give nothing to do.
 
-    FilterError for a name that is none, and for one of `only` that has nothing to do.
+    Misuse for a name that is none, and for one of `only` that has nothing to do.
     """
     unknown = [name for name in (*only, *without) if name not in every]
     if unknown:
-        raise FilterError(f"no rule {', '.join(unknown)}; the rules are {', '.join(every)}")
+        raise Misuse(f"no rule {', '.join(unknown)}; the rules are {', '.join(every)}")
     idle = [name for name in only if name in needless]
     if idle:
-        raise FilterError(f"--only {', '.join(idle)} needs --language or --evaluation")
+        raise Misuse(f"--only {', '.join(idle)} needs --language or --evaluation")
     return tuple(
         name for name in every if (not only or name in only) and name not in without and name not in needless
     )

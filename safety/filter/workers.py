@@ -57,7 +57,7 @@ def _ordered(
 ) -> Iterator[tuple[Chunk, Judged]]:
     waiting: deque[tuple[Chunk, Future[Judged]]] = deque()
     for chunk in chunks:
-        waiting.append((chunk, pool.submit(_judge, chunk)))
+        waiting.append((chunk, _submitted(pool, chunk)))
         if len(waiting) > ahead:
             first, future = waiting.popleft()
             yield first, future.result()
@@ -65,9 +65,18 @@ def _ordered(
         yield first, future.result()
 
 
+def _submitted(pool: ProcessPoolExecutor, chunk: Chunk) -> Future[Judged]:
+    """Ctrl-C reaches every process of a terminal, but this one says when it is over: a process that begins
+    here inherits that the signal waits.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return pool.submit(_judge, chunk)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin(settings: Settings, make: Callable[[Settings], Judge]) -> None:
-    # Ctrl-C reaches every process of the terminal; the first one says when it is over.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _judges.append(make(settings))
 
