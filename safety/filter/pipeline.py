@@ -138,8 +138,11 @@ def _complete(out: Path, described: dict[str, Any]) -> Tally:
     path = out / "report.json"
     if not path.exists():
         raise FilterError(f"{out}: not empty, and no run of this filter: name another folder")
-    content = loads(path.read_bytes())
-    _same(out, content["run"], described)
+    try:
+        content = loads(path.read_bytes())
+        _same(out, content["run"], described)
+    except (ValueError, TypeError, KeyError) as error:
+        raise FilterError(f"{path}: no report of this filter: name another folder") from error
     by_source = {name: [entry["documents"], entry["kept"]] for name, entry in content["by_source"].items()}
     names = ("documents", "bytes", "kept", "kept_bytes", "removed", "masked")
     return Tally.of({**{name: content[name] for name in names}, "by_source": by_source})
@@ -167,7 +170,7 @@ class _Run:
     ) -> None:
         self._settings, self._sources, self._out = settings, sources, out
         self._judge, self._disk, self._described = judge, disk, described
-        self._parts, self._rows = Parts(out, settings.part_bytes, disk), Rows(out, disk)
+        self._parts, self._rows = Parts(out, settings.part_bytes, disk), Rows(out, duplicates.BYTES, disk)
         self._indexed = EXACT in settings.rules or NEAR in settings.rules
         self._index = Index(EXACT in settings.rules, NEAR in settings.rules)
         self._position, self._done = Position(), 0

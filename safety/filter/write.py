@@ -135,17 +135,17 @@ class Parts:
 class Rows:
     """The index on disk: a row of bytes for each kept document, so that a resumed run knows them."""
 
-    def __init__(self, out: Path, disk: Disk) -> None:
-        self._path, self._disk = out / UNFINISHED / _INDEX, disk
+    def __init__(self, out: Path, row: int, disk: Disk) -> None:
+        self._path, self._row, self._disk = out / UNFINISHED / _INDEX, row, disk
         self.size = 0
         self._file: BinaryIO | None = None
 
     def resume(self, size: int) -> Iterator[bytes]:
-        """What was there, in blocks of at most 15 MiB, each of whole rows of 120 bytes."""
+        """What was there, in blocks of whole rows."""
         self.size = size
         self._file = _cut(self._path, size)
         with self._path.open("rb") as file:
-            while block := file.read(120 << 17):
+            while block := file.read(self._row << 17):
                 yield block
 
     def write(self, rows: bytes) -> None:
@@ -215,6 +215,8 @@ def occupied(out: Path) -> bool:
     """Has the folder anything that a run of ours does not go on from?"""
     if not out.exists():
         return False
+    if not out.is_dir():
+        raise FilterError(f"{out}: a file: name a folder to write")
     there = {path.name for path in out.iterdir()}
     return bool(there) and UNFINISHED not in there
 

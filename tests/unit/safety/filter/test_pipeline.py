@@ -228,6 +228,17 @@ def test_a_folder_that_is_not_empty_is_refused(tmp_path: Path, corpus: list[Path
     with pytest.raises(FilterError, match=r"out: not empty"):
         filtered(ALL, corpus, out)
     assert contents(out) == {"mine": b"mine"}
+    with pytest.raises(FilterError, match=r"mine: a file: name a folder"):
+        filtered(ALL, corpus, out / "mine")
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "none"])
+def test_a_report_of_something_else_is_refused(tmp_path: Path, corpus: list[Path], content: str) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "report.json").write_text(content)
+    with pytest.raises(FilterError, match=r"report\.json: no report of this filter"):
+        filtered(ALL, corpus, out)
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path: Path, corpus: list[Path]) -> None:
