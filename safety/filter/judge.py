@@ -81,7 +81,7 @@ class Judge:
     def sample(self, text: str) -> str:
         """The beginning of a text in one line, without anything that a rule finds."""
         findings = [finding for guard in self._tools.guards for finding in guard.find(text)]
-        masked = " ".join(self._tools.mask(text, _in_order(findings)).split())
+        masked = " ".join(self._tools.mask(text, findings).split())
         short = len(masked) <= _SAMPLE_CHARACTERS
         return masked if short else masked[: _SAMPLE_CHARACTERS - 1] + "…"
 
@@ -128,7 +128,7 @@ class Judge:
                     gone[i] = guard.name
                     break
             if findings and i not in gone:
-                changed[i] = self._tools.mask(text, _in_order(findings))
+                changed[i] = self._tools.mask(text, findings)
                 masked[i] = Counter(finding.rule for finding in findings)
         return changed, masked, gone
 
@@ -163,8 +163,3 @@ class Judge:
                 text = document.reason if isinstance(document, Broken) else document.text
                 samples[i] = self.sample(text)
         return samples
-
-
-def _in_order(findings: Sequence[Finding]) -> list[Finding]:
-    """Those of several rules, as one rule finds them."""
-    return sorted(findings, key=lambda finding: (finding.start, -finding.end))

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from safety.filter import language
 from safety.filter.judge import Judge, Tools
 from safety.filter.overlap import SHORTEST, Evaluation, read_evaluation
-from safety.filter.settings import OVERLAP, TOXICITY, Settings
+from safety.filter.settings import OVERLAP, TOXICITY, Settings, names
 from safety.rules import catalogue, custom
 from safety.rules.mask import mask
-from safety.rules.rule import Rule
+from safety.rules.rule import Rule, RuleError
 from safety.rules.toxicity import Toxicity
 
 
 def guards(files: Sequence[Path]) -> list[Rule]:
     """The catalogue's rules, then those of TOML files. RuleError names the file and the rule."""
-    return [*catalogue.rules(), *(rule for file in files for rule in custom.load(file))]
+    found = list(catalogue.rules())
+    for file in files:
+        found += custom.load(file)
+        repeated = [
+            name for name, count in Counter(names([rule.name for rule in found])).items() if count > 1
+        ]
+        if repeated:
+            raise RuleError(f"{file}: the name {repeated[0]!r} is taken: give the rule another one")
+    return found
 
 
 def judge(settings: Settings) -> Judge:

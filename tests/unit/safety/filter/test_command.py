@@ -113,6 +113,22 @@ def test_a_file_of_rules_that_is_wrong_ends_with_1(tmp_path: Path) -> None:
     result = call(tmp_path / "text.txt", tmp_path / "out", "--rules", tmp_path / "mine.toml")
     assert result.exit_code == 1
     assert "mine.toml" in result.stderr
+    (tmp_path / "mine.toml").write_text('[[rule]]\nname = "short"\nkind = "words"\nwords = ["cart"]\n')
+    result = call(tmp_path / "text.txt", tmp_path / "out", "--rules", tmp_path / "mine.toml")
+    assert result.exit_code == 1
+    assert "the name 'short' is taken" in result.stderr
+
+
+def test_rules_of_a_file_remove_documents(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text(
+        f"{PROSE}\n\nOther words without vehicles, enough of them to be kept here.\n"
+    )
+    (tmp_path / "mine.toml").write_text('[[rule]]\nname = "carts"\nkind = "words"\nwords = ["carts"]\n')
+    options = ("--rules", tmp_path / "mine.toml", "--only", "carts", "--workers", "1")
+    assert call(tmp_path / "text.txt", tmp_path / "out", *options).exit_code == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["removed"]["carts"]["documents"] == 1
+    assert "carts" not in report["removed"]["carts"]["samples"][0]["text"].replace("<carts>", "")
 
 
 @pytest.mark.parametrize(
