@@ -22,6 +22,7 @@ from safety.filter.screen import progress
 from safety.filter.settings import BROKEN, LANGUAGE, OVERLAP, Settings, chosen, names
 from safety.filter.workers import parallel
 from safety.rules.rule import RuleError
+from safety.rules.toxicity import WeightsError
 
 
 def filter_command(
@@ -112,7 +113,7 @@ def filter_command(
             licence=licence,
         )
         tally = _filtered(settings, paths, file_format, workers, console)
-    except (FilterError, RuleError) as error:
+    except (FilterError, RuleError, WeightsError) as error:
         console.print(f"[red]error[/red]: {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(2 if isinstance(error, Misuse) else 1) from error
     except KeyboardInterrupt as error:
