@@ -1,4 +1,4 @@
-"""The engine without Triton, driven by JSON: scores and answers in any order, and bad commands."""
+"""The engine without Triton, driven by JSON: scores and answers in any order; bad commands end nothing."""
 
 from __future__ import annotations
 

@@ -79,27 +79,29 @@ def test_a_run_writes_its_report_and_asks_nothing_twice(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_run_says_how_it_goes_on_and_does(tmp_path: Path) -> None:
-    words = "letters", "--out", str(tmp_path / "part")
+    words = "letters", "--only", own.FACTS, "--out"
     # Beyond what the estimate asks.
-    stopped = desk(fails_after=500).evaluate(*words)
+    stopped = desk(fails_after=200).evaluate(*words, str(tmp_path / "part"))
     assert stopped.exit_code == 130
     assert "the same command goes on" in stopped.stderr
     assert not (tmp_path / "part" / "report.json").exists()
-    assert desk().evaluate(*words).exit_code == 0
-    assert desk().evaluate("letters", "--out", str(tmp_path / "whole")).exit_code == 0
+    (kept,) = (tmp_path / "part").glob("answers-*.jsonl")
+    assert len(kept.read_text("utf-8").splitlines()) > 2
+    assert desk().evaluate(*words, str(tmp_path / "part")).exit_code == 0
+    assert desk().evaluate(*words, str(tmp_path / "whole")).exit_code == 0
     assert report_in(tmp_path / "part") == report_in(tmp_path / "whole")
 
 
 def test_a_sample_is_printed_with_its_seed_and_repeats(tmp_path: Path) -> None:
-    words = ["letters", "--sample", "60", "--seed", "3", "--out"]
+    words = ["letters", "--only", own.FACTS, "--sample", "30", "--seed", "3", "--out"]
     ended = desk().evaluate(*words, str(tmp_path / "a"))
     found = report_in(tmp_path / "a")
-    assert f"A sample of {found['sample']} of {len(ITEMS)} items, seed 3." in ended.stderr
-    assert 60 <= found["sample"] < len(ITEMS) / 2  # every category has one at least
+    assert f"A sample of {found['sample']} of 100 items, seed 3." in ended.stderr
+    assert 20 <= found["sample"] <= 40  # of every category its share, rounded
     assert found["seed"] == 3
     desk().evaluate(*words, str(tmp_path / "b"))
     assert report_in(tmp_path / "a") == report_in(tmp_path / "b")
-    other = desk().evaluate("letters", "--sample", "60", "--seed", "4", "--out", str(tmp_path / "a"))
+    other = desk().evaluate(*words[:-2], "4", "--out", str(tmp_path / "a"))
     assert other.exit_code == 1
     assert "plan.json" in other.stderr
 
