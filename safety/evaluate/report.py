@@ -232,8 +232,12 @@ class Axis:
         return round(min(max(100 * (value - self.low) / (self.high - self.low), 0.0), 100.0), 2)
 
     def ticks(self) -> list[tuple[float, str]]:
-        step = (self.high - self.low) / 4
-        return [(25.0 * part, f"{self.low + part * step:.3g}") for part in range(5)]
+        """At round numbers: multiples of 1, 2 or 5 times a power of ten, three to six of them."""
+        span = self.high - self.low
+        unit = 10.0 ** math.floor(math.log10(span / 2))
+        step = unit * next(each for each in (1, 2, 5, 10) if span / (unit * each) < 6)
+        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        return [(self.place(at * step), f"{at * step:.3g}") for at in range(first, last + 1)]
 
 
 def _grid(models: Sequence[Measured], lines: Sequence[tuple[Key, list[Row | None]]]) -> Grid:

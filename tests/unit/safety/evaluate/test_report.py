@@ -105,7 +105,7 @@ def test_marks_stand_where_their_values_are() -> None:
     assert [line.label for line in plot.lines] == ["all", "age"]
     marks = [(mark.at, mark.low, mark.high, mark.series) for line in plot.lines for mark in line.marks]
     assert marks == [(56, 53, 59, 0), (66, 53, 59, 1), (50, 40, 60, 0), (60, 40, 60, 1)]
-    assert plot.ticks == [(0, "0"), (25, "0.25"), (50, "0.5"), (75, "0.75"), (100, "1")]
+    assert plot.ticks == [(0, "0"), (20, "0.2"), (40, "0.4"), (60, "0.6"), (80, "0.8"), (100, "1")]
     assert [mark.at for line in drift.plots[0].lines for mark in line.marks] == [80]
 
 
@@ -160,3 +160,14 @@ def test_files_are_replaced_whole(tmp_path_factory: pytest.TempPathFactory) -> N
     assert write(TWO, folder) == first
     assert [path.read_text() for path in first] != before
     assert sorted(path.name for path in folder.iterdir()) == ["report.html", "report.json"]
+
+
+@given(st.floats(-1e6, 0), st.floats(1e-3, 1e6))
+def test_ticks_are_a_few_round_numbers_at_their_places(low: float, high: float) -> None:
+    axis = Axis(low, high)
+    ticks = axis.ticks()
+    assert 2 <= len(ticks) <= 7
+    assert [place for place, _ in ticks] == sorted({place for place, _ in ticks})
+    for place, label in ticks:
+        assert len(label.strip("-").split("e")[0].replace(".", "").strip("0")) <= 3
+        assert low + (high - low) * place / 100 == pytest.approx(float(label), abs=0.006 * (high - low))
