@@ -11,6 +11,10 @@ GRPC_PORT    ?= 8001
 METRICS_PORT ?= 8002
 URL          ?= 127.0.0.1:$(GRPC_PORT)
 PROFILE      ?= chat
+AGAINST      ?=
+DATA         ?=
+IN           ?=
+SAFETY       ?=
 OUT          ?=
 LOAD         ?=
 BENCH        ?=
@@ -40,7 +44,7 @@ engine  := model_repository/$(MODEL)_engine/1/manifest.json
 # A folder's tests that start servers keep to one process (tests/conftest.py); in their order, so that these begin first.
 spread  := -n auto --maxprocesses 4 --no-loadscope-reorder
 
-.PHONY: help setup kernels demo engines serve chat test check bench bench-peers load load-sweep gpu-check clean contract lock load-soak manifests setup-k8s k8s-test test-unit test-avx2 kernels-check
+.PHONY: help setup kernels demo engines serve chat test check bench bench-peers load load-sweep gpu-check clean contract lock load-soak manifests setup-k8s k8s-test test-unit test-avx2 kernels-check safety-evaluate safety-filter
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -119,6 +123,14 @@ load-soak: $(VENV)/.test ## load the server for MINUTES at RATE=R or the rate of
 	@[ -n '$(RATE)$(SWEEP)' ] || { echo 'give RATE=requests a second, or SWEEP=sweep.json' >&2; exit 2; }
 	@$(paths) $(py) -m loadtest.load --minutes $(MINUTES) --profile '$(PROFILE)' $(if $(RATE),--rate $(RATE),--sweep '$(SWEEP)') $(if $(OUT),--out '$(OUT)')
 
+safety-evaluate: $(VENV)/.safety ## measure bias, toxicity, refusals and facts of MODEL; AGAINST=MODEL, DATA=FOLDER, OUT; SAFETY adds flags
+	@$(paths) $(py) -m safety evaluate '$(MODEL)' $(if $(AGAINST),--against '$(AGAINST)') $(if $(DATA),--data '$(DATA)') \
+	  $(if $(OUT),--out '$(OUT)') $(SAFETY)
+
+safety-filter: $(VENV)/.safety ## filter the corpus IN="FILE FOLDER ..." into the folder OUT; SAFETY adds flags
+	@[ -n '$(IN)' ] && [ -n '$(OUT)' ] || { echo 'give IN=files or folders, and OUT=a folder' >&2; exit 2; }
+	@$(paths) $(py) -m safety filter $(IN) '$(OUT)' $(SAFETY)
+
 gpu-check: ## on a host with an NVIDIA GPU: every test, and both GPU engines served and measured
 	@python3 .ci/gpu_host.py
 	@$(MAKE) --no-print-directory $(VENV)/.gpu
@@ -154,6 +166,11 @@ $(VENV)/.run: $(VENV)/.pip pyproject.toml requirements.lock | kernels
 $(VENV)/.load: $(VENV)/.pip pyproject.toml requirements.lock
 	@echo "installing what load tests need"
 	@$(install) -e '.[load]'
+	@touch $@
+
+$(VENV)/.safety: $(VENV)/.run
+	@echo "installing what safety needs"
+	@$(install) -e '.[build,serve,safety]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.run

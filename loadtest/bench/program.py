@@ -81,6 +81,8 @@ class Program:
         if not line:
             raise self._ended()
         answer: Answer = json.loads(line)
+        if "error" in answer:
+            raise BenchError(f"{self._name} answered {answer['error']}")
         return answer
 
     def _ended(self) -> BenchError:

@@ -21,6 +21,7 @@ import sys
 from loadtest.bench.program import serve
 def answer(command):
     if command.get("fail"): sys.exit("cannot do that")
+    if command.get("bad"): return {"error": "no such thing"}
     print("more noise")
     return {"got": command}
 def load():
@@ -67,6 +68,13 @@ def test_a_program_that_ends_is_an_error_with_its_log(tmp_path: Path) -> None:
             program.ask(fail=True)
         with pytest.raises(BenchError, match="echo ended with code 1"):
             program.ask()
+
+
+def test_a_program_that_refuses_a_command_is_an_error_and_goes_on(tmp_path: Path) -> None:
+    with Program("echo", [sys.executable, "-c", ECHO], tmp_path / "log") as program:
+        with pytest.raises(BenchError, match="echo answered no such thing"):
+            program.ask(bad=True)
+        assert program.ask(a=1) == {"got": {"a": 1}}
 
 
 def test_an_engine_that_is_not_there_is_an_error(tmp_path: Path) -> None:
