@@ -11,7 +11,7 @@ from build import verify
 from build.architecture import layers
 from build.architecture.parts import Architecture
 from build.architecture.seq2seq import EncoderDecoder
-from build.assembly import ALL_POSITIONS, ENCODER, GRAPH, WEIGHTS, Facts, Progress
+from build.assembly import ALL_POSITIONS, ENCODER, GRAPH, WEIGHTS, Also, Facts, Progress
 from build.checkpoint import Checkpoint
 from build.compress.passes.compensate import compensated
 from build.compress.passes.rotate import rotatable, rotate, spread
@@ -74,7 +74,7 @@ class DecoderAssembly:
         apart += [layer.ffn.inner for layer in architecture.layers if layer.ffn.gated]
         return checkpoint, architecture, Rounding(rows, frozenset(spread(architecture)), frozenset(apart))
 
-    def verify(self, folder: Path, progress: Progress, tokens: int) -> Quality:
+    def verify(self, folder: Path, progress: Progress, tokens: int, also: Also | None = None) -> Quality:
         """Scores the graph of all positions, then compares the one that is served with it."""
         text = verify.english(self.checkpoint, self.architecture, tokens)
         advance = progress.stage("verify", layers(self.architecture) + len(text.inputs))
@@ -84,6 +84,8 @@ class DecoderAssembly:
         quality = verify.read(every, lesson, advance)
         served = Session(folder / GRAPH, length)
         verify.require_same(verify.read_last(every, text), served, text, max(1, length // 2), _SAME, GRAPH)
+        if also:
+            also(lambda positions: Session(folder / ALL_POSITIONS, positions))
         (folder / ALL_POSITIONS).unlink()
         return quality
 
@@ -118,13 +120,14 @@ class EncoderDecoderAssembly:
         ir.save(build_encoder(self.model, store), folder / ENCODER)
         ir.save(build_cross_decoder(self.model, store), folder / GRAPH)
 
-    def verify(self, folder: Path, progress: Progress, tokens: int) -> Quality:
+    def verify(self, folder: Path, progress: Progress, tokens: int, also: Also | None = None) -> Quality:
         """Scores both graphs as they are served: an encoder run for each row, then steps of all rows."""
         text = verify.english(self.checkpoint, self.model, tokens)
         assert text.sources is not None
         rows, length = text.inputs.shape
         advance = progress.stage("verify", layers(self.model) + verify.steps(text, rows))
         lesson = verify.learn(self.checkpoint, self.model, text, advance)
+        assert also is None, "a chain is for decoders"
         session = Session(folder / GRAPH, length, rows, folder / ENCODER, text.sources.shape[1])
         return verify.step(session, lesson, advance)
 

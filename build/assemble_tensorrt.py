@@ -13,7 +13,7 @@ import onnx_ir as ir
 from build import verify
 from build.architecture import Model, layers
 from build.architecture.parts import Architecture
-from build.assembly import ALL_POSITIONS, ENCODER, GRAPH, WEIGHTS, Facts, Progress
+from build.assembly import ALL_POSITIONS, ENCODER, GRAPH, WEIGHTS, Also, Facts, Progress
 from build.checkpoint import Checkpoint
 from build.dialects.contents import Scored, store_decoder, store_encoder_decoder
 from build.dialects.tensorrt.builder import (
@@ -101,8 +101,9 @@ class TensorRtAssembly:
             ir.save(graph, folder / name)
         self._report.append(f"passed   {' and '.join(self._profiles())}: the rules of the dialect hold")
 
-    def verify(self, folder: Path, progress: Progress, tokens: int) -> Quality:
+    def verify(self, folder: Path, progress: Progress, tokens: int, also: Also | None = None) -> Quality:
         """Scores the plans; raises Unbuilt after all other checks where this host can build none."""
+        assert also is None, "recipes with steps are for ONNX Runtime"
         room = self._sizes()
         text = verify.english(self.checkpoint, self.model, tokens, room.capacity, room.source_capacity)
         lesson = verify.learn(

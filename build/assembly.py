@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from build.verify import Quality
+from build.verify import Quality, Session
 
 GRAPH = "model.onnx"
 ENCODER = "encoder.onnx"
@@ -31,6 +31,9 @@ class Facts:
     settings: Mapping[str, int] = field(default_factory=dict)
 
 
+Also = Callable[[Callable[[int], Session]], None]
+
+
 class Assembly(Protocol):
     """Makes one engine; its methods are called in this order."""
 
@@ -40,8 +43,11 @@ class Assembly(Protocol):
     def write(self, folder: Path, progress: Progress) -> None:
         """Writes the graphs and their weights."""
 
-    def verify(self, folder: Path, progress: Progress, tokens: int) -> Quality:
-        """Scores what `write` left on about so many tokens; BuildError when graphs disagree."""
+    def verify(self, folder: Path, progress: Progress, tokens: int, also: Also | None = None) -> Quality:
+        """Scores what `write` left on about so many tokens; BuildError when graphs disagree.
+
+        `also` is given a way to open the engine, which scores every position of a prompt, with so many.
+        """
 
     def facts(self) -> Facts:
         """Says what has been built."""

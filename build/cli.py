@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.progress import Progress, TaskID, TimeElapsedColumn
 
 from build.assemble_tensorrt import PlanOptions
+from build.checkpoint import Checkpoint
+from build.compress.lab import Compressed, compress
 from build.dialects.tensorrt.host import find_host  # experimental: docs/gpu.md
 from build.dialects.tensorrt.precision import BLOCK_SIZES
 from build.dialects.tensorrt.sizes import Room
@@ -221,11 +223,16 @@ def _build(options: argparse.Namespace) -> Result:
                 verify_tokens=options.verify_tokens,
                 plans=_plans(recipe.engine, options),
                 independent=independent,
+                compress=partial(_compress, progress),
             )
     except HubUnreachable as error:
         named = options.recipe or f"--name {recipe.name}"
         folder = f"./{recipe.source.partition('@')[0].rpartition('/')[2]}"
         raise HubUnreachable(f"{error}; then `python -m build {named} --source {folder}`") from error
+
+
+def _compress(progress: _Bars, recipe: Recipe, checkpoint: Checkpoint) -> Compressed:
+    return compress(recipe.steps, checkpoint, {}, progress.stage, progress.say)
 
 
 def _independent(recipe: Recipe, options: argparse.Namespace) -> Independent | None:
@@ -253,6 +260,10 @@ class _Bars:
     def stage(self, name: str, steps: int) -> Callable[[], None]:
         task: TaskID = self._bars.add_task(name, total=steps)
         return lambda: self._bars.advance(task)
+
+    def say(self, text: str) -> None:
+        """A line that stays, above the bars."""
+        self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _summary(result: Result, seconds: float) -> str:

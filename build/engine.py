@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from build import verify
@@ -13,8 +13,9 @@ from build.architecture import Model, describe_model, view
 from build.architecture.seq2seq import EncoderDecoder
 from build.assemble_onnxruntime import DecoderAssembly, EncoderDecoderAssembly
 from build.assemble_tensorrt import PlanOptions, TensorRtAssembly
-from build.assembly import Assembly, Progress
+from build.assembly import WEIGHTS, Also, Assembly, Progress
 from build.checkpoint import Checkpoint, TokenizerFiles
+from build.compress.lab import Compressed, within
 from build.errors import BadInput, BuildError
 from build.generation import generation, unserved
 from build.manifest import MANIFEST_FILE, Json, encode_manifest, manifest
@@ -53,30 +54,41 @@ def build_engine(
     verify_tokens: int = verify.DEFAULT_TOKENS,
     plans: PlanOptions | None = None,
     independent: Independent | None = None,
+    compress: Callable[[Recipe, Checkpoint], Compressed] | None = None,
 ) -> Result:
     """Publishes NAME_engine/VERSION and the configs that are absent; BuildError leaves all as it was.
 
     The version is 1, or the newest there is, which `force` replaces; with `new_version` it is the next.
     `plans` are for a recipe whose engine is TensorRT; Unbuilt is raised if this host can only check it.
-    `independent` reads the source too, and raises BuildError if it finds another model.
+    `independent` reads the source too, and raises BuildError if it finds another model. `compress` runs the
+    steps of a recipe that has some.
     """
     target = place(repository / f"{recipe.name}_engine", new_version)
     with _space_errors(repository), staged(target, force) as slot:
         opened = progress.stage("source", 1)
         recipe, checkpoint = settled(recipe, view(open_source(recipe.source)))
         opened()
+        compressed = compress(recipe, checkpoint) if compress and recipe.steps else None
+        if compressed:
+            checkpoint = compressed.checkpoint
+            recipe = replace(recipe, precision=compressed.precision or recipe.precision)
         model = describe_model(checkpoint.config)
         checkpoint = replace(checkpoint, tokenizer=_served(checkpoint.tokenizer, model))
-        assembly = _assembly(recipe, checkpoint, model, plans)
+        assembly = _assembly(recipe, checkpoint, model, plans, bool(compressed and compressed.carried))
         # First everything that can be refused in seconds, the tokenizer last; then the steps that take
         # minutes.
         _require_buildable(checkpoint, model, assembly)
         _write_tokenizer(slot.staging, checkpoint.tokenizer, model.vocab_size)
         assembly.write(slot.staging, progress)
-        quality = assembly.verify(slot.staging, progress, verify_tokens)
+        lineage: Json | None = None
+        if compressed:
+            lineage, also = _lineage(compressed, recipe, slot.staging)
+        quality = assembly.verify(slot.staging, progress, verify_tokens, also if compressed else None)
         verify.require(quality, recipe.limit())
+        if lineage:
+            within(recipe.budget, lineage["engine"])
         facts = assembly.facts()
-        content = manifest(recipe, checkpoint, model, quality, slot.staging, facts)
+        content = manifest(recipe, checkpoint, model, quality, slot.staging, facts, lineage)
         _write_manifest(slot.staging, content)
         if independent:  # the server's program reads the folder, so the manifest is written before and after
             advance = progress.stage("check", independent.steps)
@@ -88,13 +100,25 @@ def build_engine(
     return Result(target, content, unserved(checkpoint))
 
 
-def _assembly(recipe: Recipe, checkpoint: Checkpoint, model: Model, plans: PlanOptions | None) -> Assembly:
+def _lineage(compressed: Compressed, recipe: Recipe, folder: Path) -> tuple[Json, Also]:
+    """What the manifest says of a chain, and what adds the engine's own figures to it."""
+    lineage: Json = {"steps": compressed.lineage, "budget": asdict(recipe.budget), "engine": {}}
+
+    def measure(open_engine: Callable[[int], verify.Session]) -> None:
+        lineage["engine"] = compressed.measured(open_engine, (folder / WEIGHTS).stat().st_size)
+
+    return lineage, measure
+
+
+def _assembly(
+    recipe: Recipe, checkpoint: Checkpoint, model: Model, plans: PlanOptions | None, carried: bool
+) -> Assembly:
     if recipe.engine is Runtime.TENSORRT:
         assert plans is not None
         return TensorRtAssembly(checkpoint, model, recipe.precision, recipe.limit(), plans)
     if isinstance(model, EncoderDecoder):
         return EncoderDecoderAssembly(checkpoint, model, recipe.precision)
-    return DecoderAssembly(checkpoint, model, recipe.precision)
+    return DecoderAssembly(checkpoint, model, recipe.precision, carried)
 
 
 def _require_buildable(checkpoint: Checkpoint, model: Model, assembly: Assembly) -> None:

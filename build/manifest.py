@@ -36,6 +36,7 @@ def manifest(
     quality: Quality,
     folder: Path,
     facts: Facts,
+    lineage: Json | None = None,
 ) -> Json:
     """The manifest of the files in the folder; the recipe must have a task."""
     assert recipe.task is not None
@@ -58,6 +59,7 @@ def manifest(
         "tokenizer": _tokenizer(checkpoint.tokenizer, model),
         "quality": quality.rounded(),
         **({"engine": dict(facts.engine)} if facts.engine else {}),
+        **({"lineage": lineage} if lineage else {}),
         "files": files,
         "size_bytes": sum(file["bytes"] for file in files.values()),
     }

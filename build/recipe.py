@@ -205,6 +205,8 @@ def _chained(values: dict[str, Any]) -> dict[str, Any]:
     budget = parse_budget("budget", values.pop("budget", {}))
     if "precision" in values and any(step.does.KIND is Kind.QUANTISE for step in steps):
         raise BadInput(f"precision: {values['precision']!r}: the step {steps[-1].name} decides it: remove it")
+    if steps and values.get("engine") == Runtime.TENSORRT.value:
+        raise BadInput("step: chains are built for engine onnxruntime only: remove the steps, or the engine")
     return {**values, "steps": steps, "budget": budget}
 
 

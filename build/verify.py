@@ -145,10 +145,15 @@ def passage_ids(tokenizer_json: bytes, count: int, length: int) -> Ids:
     return np.array(encoded, np.int64)
 
 
+def prose() -> str:
+    """English that every CPython ships, and that no pass reads: its own documentation by topics."""
+    topics = pydoc_data.topics.topics
+    return "\n\n".join(topics[name] for name in sorted(topics))
+
+
 def _passages(count: int, characters: int) -> list[str]:
     """So many pieces of English prose, each from the start of a line."""
-    topics = pydoc_data.topics.topics
-    text = "\n\n".join(topics[name] for name in sorted(topics))
+    text = prose()
     most = max(1, len(text) // characters)
     count = min(count, most)
     starts = [text.find("\n", index * (len(text) // count)) + 1 for index in range(count)]

@@ -222,7 +222,7 @@ def _losses(reading: Reading, start: int, stop: int) -> Doubles:
     labels = np.asarray(reading.ids)[start + 1 : stop + 1]
     found = []
     for positions, following in _pieces(np.arange(start, stop), labels):
-        logs = _log_softmax(reading.logits(positions))
+        logs = log_softmax(reading.logits(positions))
         found.append(-logs[np.arange(len(following)), following])
     return np.concatenate(found)
 
@@ -231,7 +231,7 @@ def _distances(
     theirs: Reading, ours: Reading, first: Ids, second: Ids, shared: tuple[Ids, Ids] | None
 ) -> tuple[Doubles, NDArray[np.bool_], Doubles]:
     """Divergence, agreement, and the probability outside of what is shared, at each pair of positions."""
-    a, b = _log_softmax(theirs.logits(first)), _log_softmax(ours.logits(second))
+    a, b = log_softmax(theirs.logits(first)), log_softmax(ours.logits(second))
     if shared is None:
         kl = (np.exp(a) * (a - b)).sum(axis=-1)
         return kl, a.argmax(axis=-1) == b.argmax(axis=-1), np.zeros(len(a))
@@ -244,7 +244,7 @@ def _distances(
     return kl, best == shared[0][b.argmax(axis=-1)], 1 - inside
 
 
-def _log_softmax(logits: Floats) -> Doubles:
+def log_softmax(logits: Floats) -> Doubles:
     values = logits.astype(np.float64)
     values -= values.max(axis=-1, keepdims=True)
     values -= np.log(np.exp(values).sum(axis=-1, keepdims=True))

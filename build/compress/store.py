@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,10 +22,10 @@ from safetensors.numpy import save_file
 
 from build.checkpoint import Checkpoint, TokenizerFiles, Weight, sha256
 from build.errors import BuildError
-from build.quantise import Blocks, Floats
+from build.quantise import Blocks, Floats, Rows
 
 Json = dict[str, Any]
-_ROOT = "root"
+_ROOT, _ROWS = "root", "rows"
 _WEIGHTS, _INDEX, _RECORD = "weights.safetensors", "checkpoint.json", "record.json"
 _TOKENIZER, _TARGET, _TEMPLATE = "tokenizer.json", "target_tokenizer.json", "chat_template.jinja"
 
@@ -116,19 +116,25 @@ class Store:
         )
         return Kept(key, checkpoint, {name: entry["place"] for name, entry in index["weights"].items()})
 
-    def _weight(self, name: str, place: str, shape: list[int], bits: int | None) -> Weight | None:
+    def _weight(self, name: str, place: str, shape: list[int], form: str | None) -> Weight | None:
         if place == _ROOT:
             return self.source.weights.get(name)
         path = self.folder / place / _WEIGHTS
         if not path.is_file():
             return None
-        if bits is None:
+        if form is None:
             return Weight(tuple(shape), partial(_read, path, name))
-        blocks = partial(_read_blocks, path, name, bits, shape[-1])
+        if form == _ROWS:
+            rows = partial(_read_rows, path, name)
+            return Weight(tuple(shape), partial(_dequantised, rows), read_rows=rows)
+        blocks = partial(_read_blocks, path, name, int(form), shape[-1])
         return Weight(tuple(shape), partial(_dequantised, blocks), blocks)
 
 
 def _tensors(name: str, weight: Weight) -> dict[str, NDArray[Any]]:
+    if weight.read_rows is not None:
+        rows = weight.read_rows()
+        return {f"{name}:levels": rows.levels, f"{name}:scales": rows.scales}
     if weight.read_blocks is None:
         return {name: np.ascontiguousarray(weight.read())}
     blocks = weight.read_blocks()
@@ -143,7 +149,7 @@ def _index(made: Checkpoint, places: Mapping[str, str]) -> Json:
         name: {
             "place": places[name],
             "shape": list(weight.shape),
-            "bits": weight.read_blocks().bits if weight.read_blocks and places[name] != _ROOT else None,
+            "form": _form(weight) if places[name] != _ROOT else None,
         }
         for name, weight in made.weights.items()
     }
@@ -154,6 +160,13 @@ def _index(made: Checkpoint, places: Mapping[str, str]) -> Json:
         "origin": asdict(made.origin),
         "weights": weights,
     }
+
+
+def _form(weight: Weight) -> str | None:
+    """How the file holds a weight: in fp32 (None), in blocks of 4 or 8 bits, or in rows."""
+    if weight.read_rows is not None:
+        return _ROWS
+    return None if weight.read_blocks is None else str(weight.read_blocks().bits)
 
 
 def _write_files(folder: Path, files: TokenizerFiles) -> None:
@@ -192,11 +205,15 @@ def _read_blocks(path: Path, name: str, bits: int, columns: int) -> Blocks:
     return Blocks(bits, columns, levels, _read(path, f"{name}:scales"), shift)
 
 
+def _read_rows(path: Path, name: str) -> Rows:
+    return Rows(_read(path, f"{name}:levels"), _read(path, f"{name}:scales"))
+
+
 def _unpacked(packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
     levels = np.empty((*packed.shape[:2], 2 * packed.shape[2]), np.uint8)
     levels[:, :, 0::2], levels[:, :, 1::2] = packed & np.uint8(15), packed >> np.uint8(4)
     return levels
 
 
-def _dequantised(read_blocks: partial[Blocks]) -> Floats:
-    return read_blocks().dequantise()
+def _dequantised(read: Callable[[], Blocks | Rows]) -> Floats:
+    return read().dequantise()
