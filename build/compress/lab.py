@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from build import verify
-from build.architecture import describe_model
+from build.architecture import describe, describe_model
 from build.architecture.parts import Architecture
 from build.checkpoint import Checkpoint
 from build.compress import drift
@@ -37,8 +37,6 @@ CACHE = Path(".cache/compress")
 ENGLISH = "english"
 # Passages of each text and tokens of each: the standard error of a ratio is then about 0.01.
 _PASSAGES, _TOKENS = 6, 512
-# A passage in another vocabulary has more tokens than in the root's, by far less than twice as many.
-_POSITIONS = 2 * _TOKENS
 # Checkpoints are published in 16 bits: the size that a budget of bytes compares with.
 _HALF = 2
 
@@ -57,7 +55,7 @@ class Compressed:
 
     def measured(self, open_engine: Callable[[int], verify.Session], weights: int) -> Json:
         """The engine of so many bytes against the root."""
-        reader = EngineReader(self.checkpoint, open_engine(_POSITIONS))
+        reader = EngineReader(self.checkpoint, open_engine(2 * self.judge.tokens))
         return self.judge.figures(reader, self.checkpoint) | {"bytes": self.judge.share_of(weights)}
 
 
@@ -116,8 +114,12 @@ class Judge:
 
     def __init__(self, root: Checkpoint, scored: Mapping[str, str]) -> None:
         self._root, self._reader = root, ReferenceReader(root)
-        vocabulary = self._reader.vocabulary
-        self._texts = {name: passages(vocabulary, text, _PASSAGES, _TOKENS) for name, text in scored.items()}
+        # In another vocabulary a passage has more tokens than in the root's, by far less than twice as many.
+        self.tokens = min(_TOKENS, describe(root.config).max_positions // 2)
+        self._texts = {
+            name: passages(self._reader.vocabulary, text, _PASSAGES, self.tokens)
+            for name, text in scored.items()
+        }
 
     def of_step(self, made: Checkpoint, parent: Checkpoint, _root: Checkpoint) -> Json:
         """Against the parent and the root."""
@@ -159,9 +161,7 @@ class EngineReader:
 
     def __init__(self, checkpoint: Checkpoint, session: verify.Session) -> None:
         self._session = session
-        size = describe_model(checkpoint.config)
-        assert isinstance(size, Architecture)
-        self.vocabulary = Vocabulary(checkpoint.tokenizer.json, size.vocab_size)
+        self.vocabulary = Vocabulary(checkpoint.tokenizer.json, describe(checkpoint.config).vocab_size)
 
     def read(self, passages: Sequence[Sequence[int]]) -> Iterator[Reading]:
         for passage in passages:
