@@ -2,7 +2,8 @@
 
 Every product is rounded to 4 bits alone (by gptq), and the divergence of the model's distributions from the
 unrounded model's is its sensitivity. Then products get 8 bits, those first whose divergence is largest for
-the bytes that it takes, as long as the mean of all weights stays within the budget.
+the bytes that it takes, as long as the mean of all weights stays within the budget. In SmolLM2-135M the
+products of queries, keys and values have 12 % of the weights and 43 % of the divergence.
 """
 
 from __future__ import annotations
