@@ -11,7 +11,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,9 @@ from build.errors import BadInput, BuildError
 
 Json = dict[str, Any]
 # Of a step: its checkpoint, its parent's, the root's. The result has the names of a budget and may have more.
+_MEASURED = "against_root"
 Measure = Callable[[Checkpoint, Checkpoint, Checkpoint], Json]
-_CODE = ("compress/passes", "reference", "quantise.py")
+_CODE = ("compress", "reference", "quantise.py")
 _TOOLS = ("numpy", "tokenizers")
 _GIB = 1 << 30
 
@@ -78,34 +79,35 @@ class Chain:
         return parent.checkpoint, lineage
 
     def _done(self, number: int, step: Step, key: str, parent: Kept) -> tuple[Kept, Json]:
+        """What was made before a break is not made again; it is only measured if that is missing."""
         made, record = self.store.find(key), self.store.record(key)
         name = f"step {number} of {len(self.steps)}, {step.name}"
-        if made is not None and record is not None:
+        if made is not None and record is not None and _MEASURED in record:
             self.say(f"{name}: done before, {_figures(record)}")
             return made, record
-        began = time.monotonic()
-        if made is None:
-            cost = step.does.cost(parent.checkpoint, step.options)
-            self.say(f"{name}: about {_duration(cost, self.machine)}, {cost.memory / _GIB:.1f} GiB")
-            step.does.require(parent.checkpoint, step.options)
-            made = self.store.keep(
-                key, step.does.run(parent.checkpoint, step.options, self._seeded(step)), parent
-            )
-        passed = time.monotonic()
-        record = {
+        if made is None or record is None:
+            made, record = self._made(name, step, key, parent)
+            self.store.write_record(key, record)
+        record |= self.measure(made.checkpoint, parent.checkpoint, self.source)
+        self.store.write_record(key, record)
+        self.say(f"{name}: {record['seconds']} s, {_figures(record)}")
+        return made, record
+
+    def _made(self, name: str, step: Step, key: str, parent: Kept) -> tuple[Kept, Json]:
+        cost = step.does.cost(parent.checkpoint, step.options)
+        self.say(f"{name}: about {_duration(cost, self.machine)}, {cost.memory / _GIB:.1f} GiB")
+        began, notes = time.monotonic(), dict[str, Any]()
+        tools = replace(self.tools, seed=step.seed, note=notes.update)
+        step.does.require(parent.checkpoint, step.options)
+        made = self.store.keep(key, step.does.run(parent.checkpoint, step.options, tools), parent)
+        return made, {
             **step.described(),
             "key": key,
             "parent": parent.key,
             "tools": {tool: metadata.version(tool) for tool in _TOOLS},
-            "seconds": round(passed - began, 1),
-            **self.measure(made.checkpoint, parent.checkpoint, self.source),
+            "seconds": round(time.monotonic() - began, 1),
+            "notes": notes,
         }
-        self.store.write_record(key, record)
-        self.say(f"{name}: {passed - began:.0f} s, {_figures(record)}")
-        return made, record
-
-    def _seeded(self, step: Step) -> Tools:
-        return Tools(self.tools.texts, step.seed, self.tools.stage)
 
     def _key(self, steps: Sequence[Step]) -> str:
         texts = hashlib.sha256("\0".join(self.tools.texts).encode()).hexdigest()

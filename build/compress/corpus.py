@@ -6,6 +6,7 @@ import ast
 import sysconfig
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ _SHORTEST = 80  # characters of a docstring that says more than one line
 _CHARACTERS = 16  # a token, at the very most: English takes four
 
 
+@cache
 def default_texts() -> tuple[str, ...]:
     """The build's calibration text, then the docstrings of each module of Python's standard library.
 

@@ -16,14 +16,14 @@ from build.errors import BadInput
 class Budget:
     """What may be lost at most; None is no limit.
 
-    `perplexity` and `bytes` are ratios, `kl` is the mean divergence in nats, `flips` and `toxicity` are
-    shares: of paired items that changed sides, of prompts with a toxic continuation beyond the other's share.
+    `perplexity` is a ratio, `kl` the mean divergence in nats, `flips` the share of the project's own pairs
+    and facts that changed sides. `bytes` is the size of the engine's weights, as a share of the root's
+    parameters at 16 bits.
     """
 
     perplexity: float | None = None
     kl: float | None = None
     flips: float | None = None
-    toxicity: float | None = None
     bytes: float | None = None
 
     def __post_init__(self) -> None:
@@ -95,6 +95,8 @@ def _step(number: int, table: Any) -> Step:
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise BadInput(f"{where}: seed: {seed!r}, must be a whole number of at least 0")
     budget = parse_budget(f"{where}: budget", given.get("budget", {}))
+    if budget.bytes is not None:
+        raise BadInput(f"{where}: budget.bytes: an engine has bytes, a step has none: put it into [budget]")
     return Step(name, _options(where, kind, {key: given[key] for key in own if key in given}), seed, budget)
 
 

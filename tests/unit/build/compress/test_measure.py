@@ -73,7 +73,7 @@ def test_a_smaller_vocabulary_is_compared_at_the_places_that_both_have(source: C
     smaller = prune_vocabulary.run(source, prune_vocabulary.Options(keep=len(tiny.VOCAB) - 1), tools)
     other, reader = ReferenceReader(source), ReferenceReader(smaller)
     found = compare(other, reader, TEXTS)
-    # Places that need the missing token are skipped, so fewer tokens are compared, each by the same amount of text.
+    # A token that is missing is two others: both models are compared where it ends, by the same text.
     assert reader.vocabulary.size == len(tiny.VOCAB) - 1
     assert found.tokens == sum(len(other.vocabulary.encode(text)) - 1 for text in TEXTS)
     assert 0 < found.outside < 0.1

@@ -45,9 +45,10 @@ def test_options_budgets_and_seeds_are_read() -> None:
         ([{"pass": "prune-vocabulary"}], "step 1, prune-vocabulary: keep: missing"),
         ([{"pass": "gptq", "seed": -1}], "step 1, gptq: seed: -1, must be a whole number of at least 0"),
         ([{"pass": "gptq", "budget": {"ppl": 2}}], "step 1, gptq: budget: ppl: unknown key"),
+        ([{"pass": "gptq", "budget": {"bytes": 1}}], "step 1, gptq: budget.bytes: an engine has bytes"),
         (
             [{"pass": "gptq"}, {"pass": "prune-depth", "layers": 1}],
-            "step 2, prune-depth: comes after gptq, whose weights it would change: put prune-depth before gptq",
+            "step 2, prune-depth: comes after gptq, whose weights it would change: put prune-depth",
         ),
         ([{"pass": "carry"}, {"pass": "gptq"}], "step 2, gptq: carry has rounded the weights: keep one"),
     ],
