@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 
 from build.architecture import describe
 from build.checkpoint import Checkpoint
-from build.compress.measure import Reader, log_softmax
+from build.compress.measure import Reader, Reading, log_softmax
 from safety.evaluate import own
 from safety.evaluate.items import Answers, Choice
 from safety.evaluate.likelihood import scores, windows
@@ -56,14 +57,23 @@ class Scoring:
         raise ModelError(f"{self.name}: scores only, {message!r} needs an engine")
 
     def score(self, windows: Sequence[Window]) -> Iterator[list[float]]:
-        readings = self.reader.read([window.tokens for window in windows])
-        for window, reading in zip(windows, readings, strict=True):
-            at = np.arange(window.start - 1, len(window.tokens) - 1)
-            logs = log_softmax(reading.logits(at))
-            yield [float(row[token]) for row, token in zip(logs, window.tokens[window.start :], strict=True)]
+        """Those of one length together: a reader fills shorter passages, and would compute what is filled."""
+        found: dict[int, list[float]] = {}
+        order = sorted(range(len(windows)), key=lambda place: len(windows[place].tokens))
+        for _, places in groupby(order, key=lambda place: len(windows[place].tokens)):
+            alike = list(places)
+            readings = self.reader.read([windows[place].tokens for place in alike])
+            for place, reading in zip(alike, readings, strict=True):
+                found[place] = _logprobs(reading, windows[place])
+        yield from (found[place] for place in range(len(windows)))
 
     def complete(self, prompts: Sequence[Completion]) -> Iterator[str]:
         raise ModelError(f"{self.name}: scores only, {len(prompts)} prompts need an engine")
+
+
+def _logprobs(reading: Reading, window: Window) -> list[float]:
+    logs = log_softmax(reading.logits(np.arange(window.start - 1, len(window.tokens) - 1)))
+    return [float(row[token]) for row, token in zip(logs, window.tokens[window.start :], strict=True)]
 
 
 def items() -> list[Choice]:

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from build.compress.store import Store
 from build.container import container
 from build.errors import BadInput, Unsupported
 from build.quantise import Precision
+from safety.evaluate.items import Answers
 from safety.filter.overlap import overlaps
 
 Json = dict[str, Any]
@@ -142,16 +144,22 @@ class Judge:
         count = sum(math.prod(weight.shape) for weight in self._root.weights.values())
         return round(weights / (_HALF * count), 4)
 
+    @cached_property
+    def _answers(self) -> Answers:
+        return self._asked(self._reader, self._root)
+
+    def _asked(self, reader: Reader, checkpoint: Checkpoint) -> Answers:
+        return drift.answers(Scoring.of(reader, checkpoint), drift.items())
+
     def _figures(self, reader: Reader, checkpoint: Checkpoint, other: Reader, before: Checkpoint) -> Json:
         """What budgets limit; of several texts the worst counts."""
         losses = {name: compare(other, reader, pieces) for name, pieces in self._texts.items()}
-        asked = drift.items()
-        first = drift.answers(Scoring.of(other, before), asked)
-        second = drift.answers(Scoring.of(reader, checkpoint), asked)
+        first = self._answers if before is self._root else self._asked(other, before)
+        moved = drift.flips(drift.items(), first, self._asked(reader, checkpoint))
         return {
             "perplexity": round(max(loss.ratio for loss in losses.values()), 5),
             "kl": round(max(loss.kl for loss in losses.values()), 5),
-            **drift.flips(asked, first, second),
+            **moved,
             "texts": {name: loss.rounded() for name, loss in losses.items()},
         }
 
