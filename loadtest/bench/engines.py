@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -136,14 +137,24 @@ class Engines:
             shutil.rmtree(stale)
 
 
+# A child begins with the memory of what starts it, which counts as its own: so something small starts it.
+_MEASURE = """
+import json, os, subprocess, sys
+child = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, usage = os.wait4(child.pid, 0)
+print(json.dumps([os.waitstatus_to_exitcode(status), usage.ru_maxrss]))
+"""
+
+
 def run_measured(command: Sequence[str]) -> tuple[int, int]:
     """Runs it in the repository's root; its exit code, and the most memory it had, in bytes."""
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    measuring = [sys.executable, "-I", "-S", "-c", _MEASURE, *command]
+    process = subprocess.Popen(measuring, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
-        _, status, usage = os.wait4(process.pid, 0)
+        said, _ = process.communicate()
     except BaseException:
-        process.terminate()
+        os.killpg(process.pid, signal.SIGTERM)
         process.wait()
         raise
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return process.returncode, usage.ru_maxrss * 1024
+    code, peak = json.loads(said)
+    return code, peak * 1024

@@ -80,7 +80,9 @@ def test_the_products_are_those_of_the_model(name: str) -> None:
 
 
 def test_every_recipe_is_checked() -> None:
-    assert set(known_recipes()) == set(published.FAMILIES)
+    """But chains: what they make has no published shape."""
+    whole = {name for name in known_recipes() if not load_recipe(name).steps}
+    assert whole == set(published.FAMILIES)
 
 
 def test_the_shape_of_smollm2_is_that_of_its_checkpoint() -> None:
