@@ -15,7 +15,8 @@ from build.assemble_onnxruntime import DecoderAssembly, EncoderDecoderAssembly
 from build.assemble_tensorrt import PlanOptions, TensorRtAssembly
 from build.assembly import WEIGHTS, Also, Assembly, Progress
 from build.checkpoint import Checkpoint, TokenizerFiles
-from build.compress.lab import Compressed, within
+from build.compress.chain import require_within
+from build.compress.lab import Compressed
 from build.errors import BadInput, BuildError
 from build.generation import generation, unserved
 from build.manifest import MANIFEST_FILE, Json, encode_manifest, manifest
@@ -86,7 +87,7 @@ def build_engine(
         quality = assembly.verify(slot.staging, progress, verify_tokens, also if compressed else None)
         verify.require(quality, recipe.limit())
         if lineage:
-            within(recipe.budget, lineage["engine"])
+            require_within("engine", lineage["engine"], recipe.budget)
         facts = assembly.facts()
         content = manifest(recipe, checkpoint, model, quality, slot.staging, facts, lineage)
         _write_manifest(slot.staging, content)

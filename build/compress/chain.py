@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -123,8 +125,10 @@ class Chain:
 
     def _require_room(self) -> None:
         """A step writes at most every weight in fp32."""
-        missing = [n for n in range(1, len(self.steps) + 1) if not self.store.find(self._key(self.steps[:n]))]
-        numbers = sum(_count(weight.shape) for weight in self.source.weights.values())
+        missing = [
+            n for n in range(1, len(self.steps) + 1) if not self.store.holds(self._key(self.steps[:n]))
+        ]
+        numbers = sum(math.prod(weight.shape) for weight in self.source.weights.values())
         needed = 4 * numbers * len(missing)
         self.store.folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.store.folder).free
@@ -156,13 +160,7 @@ def _duration(cost: Cost, machine: Machine) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
-def _count(shape: tuple[int, ...]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count
-
-
+@cache
 def _code_hash() -> str:
     """Of the files whose change may change a result."""
     here = Path(__file__).resolve().parents[1]

@@ -21,11 +21,11 @@ from build.architecture import describe, describe_model
 from build.architecture.parts import Architecture
 from build.checkpoint import Checkpoint
 from build.compress import drift
-from build.compress.chain import Chain, Machine, require_within
+from build.compress.chain import Chain, Machine
 from build.compress.corpus import default_texts
 from build.compress.drift import Scoring
 from build.compress.measure import Reader, Reading, ReferenceReader, Vocabulary, compare, passages
-from build.compress.plan import Budget, Step
+from build.compress.plan import Step
 from build.compress.step import Kind, Tools
 from build.compress.store import Store
 from build.container import container
@@ -176,11 +176,6 @@ class EngineReader:
             self._session.reset()
             logits = self._session.prefill(0, np.asarray(passage, np.int64))
             yield Reading(passage, logits.__getitem__)
-
-
-def within(budget: Budget, found: Json) -> None:
-    """BuildError where an engine exceeds the recipe's budget."""
-    require_within("engine", found, budget)
 
 
 def speed() -> float:

@@ -51,6 +51,10 @@ class Store:
     folder: Path
     source: Checkpoint
 
+    def holds(self, key: str) -> bool:
+        """Whether the step has been done, without reading what it left, which `find` does."""
+        return (self.folder / key / _INDEX).is_file()
+
     def find(self, key: str) -> Kept | None:
         """None where the step has not been done, or where what it left is damaged."""
         place = self.folder / key
