@@ -12,7 +12,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from safety.rules.measure import wilson
+from safety.intervals import wilson
 from safety.rules.toxicity import Toxicity
 
 THRESHOLDS = (0.5, 0.8)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -13,12 +12,10 @@ from typing import Annotated
 
 import typer
 
+from safety.intervals import wilson
 from safety.rules.catalogue import rules
 from safety.rules.corpus import MissingPackage, Planted, planted
 from safety.rules.rule import Rule
-
-# Of the standard normal distribution, for intervals of 95 %.
-_Z = 1.959964
 
 
 @dataclass(slots=True)
@@ -45,16 +42,6 @@ class Spotted:
     file: str
     line: int
     text: str
-
-
-def wilson(hits: int, total: int) -> tuple[float, float]:
-    """The interval of 95 % of a share (Wilson 1927); the whole range where nothing was counted."""
-    if total == 0:
-        return 0.0, 1.0
-    share, scale = hits / total, 1 + _Z**2 / total
-    middle = (share + _Z**2 / (2 * total)) / scale
-    half = _Z * math.sqrt(share * (1 - share) / total + _Z**2 / (4 * total**2)) / scale
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def measure(each: Sequence[Rule], texts: Iterable[Planted]) -> dict[str, Measured]:

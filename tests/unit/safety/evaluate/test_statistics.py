@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safety.evaluate.statistics import bootstrap, kl, mcnemar, wilson
+from safety.evaluate.statistics import bootstrap, kl, mcnemar
+from safety.intervals import wilson
 
 counts = st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 

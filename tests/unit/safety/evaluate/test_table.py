@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from safety.evaluate import own, sets
 from safety.evaluate.items import Answer, Ask, Choice, Item, Prompt, Scores, Texts
 from safety.evaluate.rows import Row
-from safety.evaluate.statistics import mcnemar, wilson
+from safety.evaluate.statistics import mcnemar
 from safety.evaluate.table import ANSWERS, GREEDY, Judges, difference, rows
+from safety.intervals import wilson
 
 SUM = "sum (lm-eval)"
 

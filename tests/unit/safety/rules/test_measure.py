@@ -12,8 +12,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from safety.intervals import wilson
 from safety.rules.corpus import Planted
-from safety.rules.measure import measure, rules_command, wilson
+from safety.rules.measure import measure, rules_command
 from safety.rules.rule import Finding
 
 app = typer.Typer()
