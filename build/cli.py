@@ -26,7 +26,7 @@ from build.engine import Independent, Result, build_engine
 from build.errors import BadInput, BuildError, HubUnreachable, Unbuilt
 from build.manifest import Json
 from build.quantise import Precision
-from build.recipe import Check, Recipe, Runtime, known_recipes, load_recipe, require_accepted
+from build.recipe import Check, Recipe, Runtime, known_recipes, load_recipe, require_accepted, require_fitting
 from build.recommend.cli import main as recommend
 from build.sources.resolve import open_source
 from build.verify import DEFAULT_TOKENS
@@ -183,6 +183,7 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         recipe = Recipe(name=options.name, source=options.source)
     else:
         raise BadInput("give a recipe (`python -m build list`), or --name and --source")
+    require_fitting(recipe.steps, options.precision, options.engine)
     changes: dict[str, Any] = {}
     if options.name:
         changes["name"] = options.name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from enum import Enum
 from pathlib import Path
@@ -203,11 +203,16 @@ def _chained(values: dict[str, Any]) -> dict[str, Any]:
     if "budget" in values and not steps:
         raise BadInput("budget: is for a chain: add a [[step]], or set [limits.PRECISION]")
     budget = parse_budget("budget", values.pop("budget", {}))
-    if "precision" in values and any(step.does.KIND is Kind.QUANTISE for step in steps):
-        raise BadInput(f"precision: {values['precision']!r}: the step {steps[-1].name} decides it: remove it")
-    if steps and values.get("engine") == Runtime.TENSORRT.value:
-        raise BadInput("step: chains are built for engine onnxruntime only: remove the steps, or the engine")
+    require_fitting(steps, values.get("precision"), values.get("engine"))
     return {**values, "steps": steps, "budget": budget}
+
+
+def require_fitting(steps: Sequence[Step], precision: Any, engine: Any) -> None:
+    """BadInput for a precision or an engine, None where not given, that does not go with a chain."""
+    if precision is not None and any(step.does.KIND is Kind.QUANTISE for step in steps):
+        raise BadInput(f"precision: {precision!r}: the step {steps[-1].name} decides it: remove it")
+    if steps and engine == Runtime.TENSORRT.value:
+        raise BadInput("step: chains are built for engine onnxruntime only: remove the steps, or the engine")
 
 
 def _terms(table: Any) -> Terms:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from build.cli import main
 from build.compress.plan import Budget, parse_budget, parse_steps
 from build.errors import BadInput
 from build.quantise import Precision
@@ -86,6 +87,20 @@ def test_an_impossible_budget_is_named(table: Any, fault: str) -> None:
 def test_a_recipe_says_what_does_not_go_with_a_chain(table: dict[str, Any], fault: str) -> None:
     with pytest.raises(BadInput, match=re.escape(fault)):
         parse_recipe({**MINIMAL, **table})
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (["--precision", "int8"], "precision: 'int8': the step carry decides it"),
+        (["--engine", "tensorrt"], "step: chains are built for engine onnxruntime only"),
+    ],
+)
+def test_an_option_that_does_not_go_with_a_chain_is_refused(
+    options: list[str], fault: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["smollm2-int4", *options]) == 2
+    assert fault in capsys.readouterr().err
 
 
 def test_a_chain_that_rounds_nothing_keeps_its_precision() -> None:
